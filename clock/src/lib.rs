@@ -1,0 +1,1 @@
+//! One clock, one random source and one name generator for every component

@@ -1,0 +1,1 @@
+//! The Container Runtime Interface: types, client, and the node file system

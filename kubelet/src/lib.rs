@@ -1,0 +1,1 @@
+//! The kubelet: pod workers over CRI, volumes, status, its HTTP API

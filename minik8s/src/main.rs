@@ -1,0 +1,2 @@
+//! minik8s
+fn main() {}

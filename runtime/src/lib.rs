@@ -1,0 +1,1 @@
+//! CRI servers: simulated containers

@@ -1,0 +1,1 @@
+//! Byte streams between API server, kubelet and runtime: dialing, upgrade proxying, remote command channels
