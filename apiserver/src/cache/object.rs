@@ -1,0 +1,184 @@
+//! One object as the cache holds it: the stored bytes, shared, and its metadata, parsed.
+//!
+//! Stored bytes have one shape, which [`encode`] writes and [`Object::from_stored`] checks:
+//!
+//! ```text
+//! {"kind":"Pod","apiVersion":"v1","metadata":{ …no resourceVersion… },"spec":…}
+//!  └──── type meta, by kind ────┘            └ the splice point, at the same offset for every object of a kind
+//! ```
+//!
+//! So serving an object is copying two slices with the resource version between them, and an item of a list (which
+//! carries no type meta, as in Kubernetes) is the same without the front.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use minik8s_api::kinds::Kind;
+use minik8s_api::meta::ObjectMeta;
+use minik8s_store::{KeyValue, Revision};
+use serde_json::Value;
+
+/// An object of the cache. Cheap to share, never changed.
+#[derive(Debug)]
+pub struct Object {
+    kind: Arc<Kind>,
+    key: Arc<str>,
+    stored: Bytes,
+    /// Length of `{"kind":…,"apiVersion":…,` in `stored`.
+    type_meta: usize,
+    revision: Revision,
+    meta: ObjectMeta,
+}
+
+const METADATA_OPEN: &[u8] = b"\"metadata\":{";
+
+/// Writes an object in the stored shape: kind and apiVersion first, then metadata without its resourceVersion, then the rest.
+pub fn encode(kind: &Kind, object: &Value) -> Bytes {
+    let mut out = type_meta(kind);
+    let empty = serde_json::Map::new();
+    let fields = object.as_object().unwrap_or(&empty);
+    out.extend_from_slice(METADATA_OPEN);
+    let mut first = true;
+    for (name, value) in fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty) {
+        if name == "resourceVersion" {
+            continue;
+        }
+        write_field(&mut out, &mut first, name, value);
+    }
+    out.push(b'}');
+    first = false;
+    for (name, value) in fields {
+        if !matches!(name.as_str(), "kind" | "apiVersion" | "metadata") {
+            write_field(&mut out, &mut first, name, value);
+        }
+    }
+    out.push(b'}');
+    Bytes::from(out)
+}
+
+fn type_meta(kind: &Kind) -> Vec<u8> {
+    let mut out = Vec::with_capacity(1024);
+    out.extend_from_slice(b"{\"kind\":");
+    write_value(&mut out, &Value::from(kind.kind.as_str()));
+    out.extend_from_slice(b",\"apiVersion\":");
+    write_value(&mut out, &Value::from(kind.api_version()));
+    out.push(b',');
+    out
+}
+
+fn write_field(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &Value) {
+    if !std::mem::take(first) {
+        out.push(b',');
+    }
+    write_value(out, &Value::from(name));
+    out.push(b':');
+    write_value(out, value);
+}
+
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    serde_json::to_writer(out, value).expect("a Value encodes into memory");
+}
+
+impl Object {
+    /// Reads a stored value of a kind (its storage version). Bytes in another shape than [`encode`] writes are
+    /// written anew; bytes that are no object at all are refused, naming the key.
+    pub fn from_stored(kind: &Arc<Kind>, kv: &KeyValue) -> Result<Object, String> {
+        let prefix = type_meta(kind);
+        let mut stored = kv.value.clone();
+        if !(stored.starts_with(&prefix) && stored[prefix.len()..].starts_with(METADATA_OPEN)) {
+            let value: Value = serde_json::from_slice(&stored).map_err(|error| format!("{}: stored bytes are not JSON: {error}", kv.key))?;
+            if !value.is_object() {
+                return Err(format!("{}: stored bytes are not an object", kv.key));
+            }
+            stored = encode(kind, &value);
+        }
+        let meta = ObjectMeta::parse(&stored).map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
+        Ok(Object { kind: Arc::clone(kind), key: Arc::clone(&kv.key), stored, type_meta: prefix.len(), revision: kv.mod_revision, meta })
+    }
+
+    /// The same object at another revision: what a watcher is told when an object leaves its selection or is deleted.
+    pub fn at_revision(&self, revision: Revision) -> Object {
+        Object {
+            kind: Arc::clone(&self.kind),
+            key: Arc::clone(&self.key),
+            stored: self.stored.clone(),
+            type_meta: self.type_meta,
+            revision,
+            meta: self.meta.clone(),
+        }
+    }
+
+    /// The storage kind.
+    pub fn kind(&self) -> &Arc<Kind> {
+        &self.kind
+    }
+
+    /// The store's key.
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    /// Parsed metadata (resourceVersion is [`Object::revision`]).
+    pub fn meta(&self) -> &ObjectMeta {
+        &self.meta
+    }
+
+    /// Name.
+    pub fn name(&self) -> &str {
+        &self.meta.name
+    }
+
+    /// Namespace, empty for cluster-scoped objects.
+    pub fn namespace(&self) -> &str {
+        &self.meta.namespace
+    }
+
+    /// UID.
+    pub fn uid(&self) -> &str {
+        &self.meta.uid
+    }
+
+    /// The revision that wrote this state: the object's resourceVersion.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The object as a value, resourceVersion included. Parses on every call: keep what you need, not the value.
+    pub fn value(&self) -> Value {
+        let mut value: Value = serde_json::from_slice(&self.stored).expect("cached bytes were parsed when they were stored");
+        value["metadata"]["resourceVersion"] = Value::from(self.revision.to_string());
+        value
+    }
+
+    /// Stored bytes, without resourceVersion.
+    pub fn stored(&self) -> &Bytes {
+        &self.stored
+    }
+
+    /// Appends the object's JSON, with resourceVersion.
+    pub fn write_json(&self, out: &mut BytesMut) {
+        self.write_from(0, out);
+    }
+
+    /// Appends the object's JSON as an item of a list: without kind and apiVersion.
+    pub fn write_item(&self, out: &mut BytesMut) {
+        out.put_u8(b'{');
+        self.write_from(self.type_meta, out);
+    }
+
+    /// The object's JSON.
+    pub fn json(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.stored.len() + 40);
+        self.write_json(&mut out);
+        out.freeze()
+    }
+
+    fn write_from(&self, start: usize, out: &mut BytesMut) {
+        let splice = self.type_meta + METADATA_OPEN.len();
+        out.put_slice(&self.stored[start..splice]);
+        out.put_slice(b"\"resourceVersion\":\"");
+        out.put_slice(self.revision.to_string().as_bytes());
+        out.put_slice(if self.stored[splice] == b'}' { b"\"" } else { b"\"," });
+        out.put_slice(&self.stored[splice..]);
+    }
+}

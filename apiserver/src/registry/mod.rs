@@ -1,0 +1,136 @@
+//! # The registry
+//!
+//! One pipeline writes every kind. What differs between kinds is data (their row in `minik8s_api::kinds`), their
+//! `Strategy`, and for very few a [`hooks::Hook`] or a subresource of their own.
+//!
+//! ```text
+//!            decode ─▶ defaults ─▶ admission (mutating) ─▶ prepare ─▶ validate ─▶ admission (validating)
+//!  create      │                                                                      │
+//!  update      ├─ current object ── new object from it                                ▼
+//!  patch       │        ▲                                              Txn { if unchanged, put }
+//!  delete      │        └───────────── on conflict, again ◀──────────────────────────┤
+//!              ▼                                                                      ▼
+//!          managedFields, UID, timestamps are settled before the proposal     wait until the cache has it
+//! ```
+//!
+//! Reading order: [`keys`], [`context`] (who writes, and how), [`create`], [`update`] (which patches use), [`patch`],
+//! [`delete`], [`read`], then the subresources: [`scale`], [`binding`], [`eviction`].
+//!
+//! The shapes are those of `k8s.io/apiserver/pkg/registry/generic/registry/store.go`.
+
+pub mod binding;
+pub mod commit;
+pub mod context;
+pub mod continuation;
+pub mod create;
+pub mod delete;
+pub mod eviction;
+pub mod hooks;
+pub mod keys;
+pub mod patch;
+pub mod read;
+pub mod scale;
+pub mod update;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use minik8s_api::kinds::{GroupResource, GroupVersionResource, Kind, Kinds};
+use minik8s_api::status::Status;
+use minik8s_clock::{Clock, Random};
+use minik8s_store::Store;
+use parking_lot::RwLock;
+use serde_json::Value;
+
+use crate::admission::Chain;
+use crate::cache::{Cache, Object};
+
+pub use commit::Leases;
+pub use context::{Context, Warnings};
+
+/// Reads and writes objects of every kind. Shared by the HTTP endpoints and by the server's own writers
+/// (bootstrap, allocators, admission): these write through it too, with an internal [`Context`].
+pub struct Registry {
+    store: Arc<dyn Store>,
+    cache: Arc<Cache>,
+    clock: Clock,
+    random: Random,
+    leases: Leases,
+    chain: RwLock<Arc<Chain>>,
+    hooks: RwLock<HashMap<GroupResource, Arc<dyn hooks::Hook>>>,
+}
+
+impl Registry {
+    /// A registry without admission and hooks; [`Registry::set_chain`] and [`Registry::set_hook`] complete it, because
+    /// both read and write through it.
+    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, clock: Clock, random: Random) -> Arc<Registry> {
+        Arc::new(Registry {
+            leases: Leases::new(clock.clone()),
+            store,
+            cache,
+            clock,
+            random,
+            chain: RwLock::new(Arc::new(Chain::default())),
+            hooks: RwLock::default(),
+        })
+    }
+
+    /// Puts the admission chain in place.
+    pub fn set_chain(&self, chain: Arc<Chain>) {
+        *self.chain.write() = chain;
+    }
+
+    /// Puts a resource's hook in place.
+    pub fn set_hook(&self, resource: GroupResource, hook: Arc<dyn hooks::Hook>) {
+        self.hooks.write().insert(resource, hook);
+    }
+
+    /// The kinds served now.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.cache.kinds()
+    }
+
+    /// The watch cache.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// The random source.
+    pub fn random(&self) -> &Random {
+        &self.random
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) fn chain(&self) -> Arc<Chain> {
+        Arc::clone(&self.chain.read())
+    }
+
+    pub(crate) fn hook(&self, resource: &GroupResource) -> Option<Arc<dyn hooks::Hook>> {
+        self.hooks.read().get(resource).cloned()
+    }
+
+    /// The row of a served resource, or Kubernetes' 404 for a resource that does not exist.
+    pub fn kind(&self, resource: &GroupVersionResource) -> Result<Arc<Kind>, Status> {
+        self.kinds().by_resource(resource).ok_or_else(Status::resource_not_found)
+    }
+}
+
+/// What a write did, and the object after it.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The object as it stands now, in the requested version, resourceVersion included (absent in a dry-run create).
+    pub object: Value,
+    /// The cached object, when the write was committed and the requested version is the stored one: served without encoding again.
+    pub stored: Option<Arc<Object>>,
+    /// Whether the object was created (201) rather than changed (200).
+    pub created: bool,
+}
