@@ -1,0 +1,64 @@
+//! The loop around `sync(key)`: take a key, reconcile, retry with a pause where it failed.
+
+use std::fmt::Display;
+use std::hash::Hash;
+
+use futures::future::join_all;
+use tokio_util::sync::CancellationToken;
+
+use crate::queue::WorkQueue;
+
+/// Runs `workers` loops over `queue` until `cancel`; returns when the last one has ended.
+///
+/// `sync` makes one attempt. An error brings the key back after a pause that grows with its failures; the conflict of
+/// two writers is the everyday case and is logged quietly.
+pub async fn run_controller<T, F, Fut, E>(
+    name: &'static str,
+    queue: WorkQueue<T>,
+    workers: usize,
+    cancel: CancellationToken,
+    sync: F,
+) where
+    T: Clone + Eq + Hash + Send + std::fmt::Debug + 'static,
+    F: Fn(T) -> Fut + Clone + Send + 'static,
+    Fut: Future<Output = Result<(), E>> + Send,
+    E: Display + Send,
+{
+    let loops = (0..workers.max(1)).map(|_| {
+        let (queue, sync) = (queue.clone(), sync.clone());
+        tokio::spawn(async move {
+            while let Some(key) = queue.get().await {
+                match sync(key.clone()).await {
+                    Ok(()) => queue.forget(&key),
+                    Err(error) => {
+                        let attempts = queue.retries(&key);
+                        if attempts < 3 {
+                            tracing::debug!(target: "controller", controller = name, ?key, %error, "sync failed, retrying");
+                        } else {
+                            tracing::warn!(target: "controller", controller = name, ?key, %error, attempts, "sync failed, retrying");
+                        }
+                        queue.add_rate_limited(key.clone());
+                    }
+                }
+                queue.done(&key);
+            }
+        })
+    });
+    let loops = join_all(loops.collect::<Vec<_>>());
+    tokio::pin!(loops);
+    let ended = tokio::select! {
+        ended = &mut loops => ended,
+        () = cancel.cancelled() => {
+            queue.shut_down();
+            loops.await
+        }
+    };
+    for result in ended {
+        if let Err(error) = result
+            && error.is_panic()
+        {
+            // A panic is a broken invariant: the component must not go on with a worker less in silence.
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
