@@ -1,1 +1,3 @@
 //! placeholder
+mod field_set;
+pub use field_set::{FieldSet, FieldSetError, Path, PathElement};

@@ -1,0 +1,135 @@
+//! JSON Patch, RFC 6902: a list of operations, all of which succeed or none (apiserver `handlers/patch.go`, `jsonPatcher`).
+
+use json_patch::PatchOperation;
+use serde_json::Value;
+
+use super::PatchError;
+
+/// The most operations one patch may hold.
+pub const MAX_OPERATIONS: usize = 10_000;
+/// How many bytes of JSON the `copy` operations of one patch may add: without a bound, twenty of them make gigabytes.
+pub const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+
+/// Applies a patch body to a document. On an error the document is left as it was.
+///
+/// # Errors
+/// [`PatchError::BadRequest`] when the body is no list of operations, [`PatchError::TooLarge`] when it is too long a list,
+/// [`PatchError::Unprocessable`] when an operation is wrong or fails.
+pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    let Value::Array(operations) = patch else {
+        return Err(PatchError::BadRequest(format!(
+            "json: cannot unmarshal {} into Go value of type jsonpatch.Patch",
+            super::go_kind(patch)
+        )));
+    };
+    if operations.len() > MAX_OPERATIONS {
+        return Err(PatchError::TooLarge(format!(
+            "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
+            operations.len()
+        )));
+    }
+    if let Some(other) = operations.iter().find(|operation| !operation.is_object()) {
+        return Err(PatchError::BadRequest(format!(
+            "json: cannot unmarshal {} into Go value of type jsonpatch.Operation",
+            super::go_kind(other)
+        )));
+    }
+    let mut patched = document.clone();
+    let mut copied = 0;
+    for operation in operations {
+        let operation: PatchOperation =
+            serde_json::from_value(operation.clone()).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+        if let PatchOperation::Copy(copy) = &operation {
+            copied += copy.from.resolve(&patched).map_or(0, |value| value.to_string().len());
+            if copied > MAX_COPIED_BYTES {
+                return Err(PatchError::Unprocessable(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit \
+                     {MAX_COPIED_BYTES}"
+                )));
+            }
+        }
+        if tests_for_absence(&operation, &patched) {
+            continue;
+        }
+        json_patch::patch(&mut patched, std::slice::from_ref(&operation))
+            .map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+    }
+    *document = patched;
+    Ok(())
+}
+
+/// `{"op": "test", "path": "/a/b", "value": null}` holds where `/a` has no `b`: what the Go library does, and users rely on.
+fn tests_for_absence(operation: &PatchOperation, document: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let parent = test.path.parent().and_then(|parent| parent.resolve(document).ok());
+    test.value.is_null() && parent.is_some_and(Value::is_object) && test.path.resolve(document).is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn check(before: Value, patch: Value, after: Result<Value, &str>) {
+        let mut document = before.clone();
+        match (apply(&mut document, &patch), after) {
+            (Ok(()), Ok(after)) => assert_eq!(document, after),
+            (Err(error), Err(expect)) => {
+                assert_eq!(error.to_string(), expect);
+                assert_eq!(document, before, "a patch that fails changes nothing");
+            }
+            (got, expect) => panic!("got {got:?}, expected {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn operations() {
+        let before = json!({"a": {"b": [1, 2]}, "c/d": "x", "e": null});
+        check(before.clone(), json!([]), Ok(before.clone()));
+        check(
+            before.clone(),
+            json!([
+                {"op": "test", "path": "/c~1d", "value": "x"},
+                {"op": "add", "path": "/a/b/-", "value": 3},
+                {"op": "add", "path": "/a/b/0", "value": 0},
+                {"op": "replace", "path": "/c~1d", "value": "y"},
+                {"op": "copy", "from": "/a/b", "path": "/f"},
+                {"op": "move", "from": "/a", "path": "/g"},
+                {"op": "remove", "path": "/e"},
+                {"op": "test", "path": "/h", "value": null},
+            ]),
+            Ok(json!({"g": {"b": [0, 1, 2, 3]}, "f": [0, 1, 2, 3], "c/d": "y"})),
+        );
+    }
+
+    #[test]
+    fn all_or_nothing() {
+        let before = json!({"a": 1});
+        for last in [
+            json!({"op": "test", "path": "/a", "value": 1}),
+            json!({"op": "replace", "path": "/nope/x", "value": 1}),
+            json!({"op": "remove", "path": "/nope"}),
+            json!({"op": "add", "path": "/b/c", "value": 1}),
+            json!({"op": "frobnicate", "path": "/a"}),
+            json!({"op": "test", "path": "/x/y", "value": null}),
+        ] {
+            let mut document = before.clone();
+            let patch = json!([{"op": "replace", "path": "/a", "value": 2}, last]);
+            assert!(matches!(apply(&mut document, &patch), Err(PatchError::Unprocessable(_))), "{last}");
+            assert_eq!(document, before);
+        }
+    }
+
+    #[test]
+    fn bounds_and_bad_bodies() {
+        check(json!({}), json!({}), Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
+        check(json!({}), json!([1]), Err("json: cannot unmarshal number into Go value of type jsonpatch.Operation"));
+        let many = vec![json!({"op": "add", "path": "/a", "value": 1}); MAX_OPERATIONS + 1];
+        check(json!({}), many.into(), Err("The allowed maximum operations in a JSON patch is 10000, got 10001"));
+        let doubling: Vec<Value> = (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/{i}")})).collect();
+        assert!(matches!(
+            apply(&mut json!({"a": "x".repeat(100)}), &doubling.into()),
+            Err(PatchError::Unprocessable(message)) if message.starts_with("Unable to complete the copy")
+        ));
+    }
+}
