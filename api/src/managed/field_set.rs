@@ -64,8 +64,26 @@ impl PathElement {
     }
 
     /// The step to the element of a keyed list (`listType: map`) whose keys have these values.
-    pub fn key(keys: &Map<String, Value>) -> PathElement {
-        PathElement(format!("k:{}", Compact(keys)).into())
+    pub fn keys(keys: &mut [(&str, &Value)]) -> PathElement {
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        let mut form = String::with_capacity(32);
+        form.push_str("k:{");
+        for (i, (key, value)) in keys.iter().enumerate() {
+            form.push_str(if i > 0 { "," } else { "" });
+            push_string(&mut form, key);
+            form.push(':');
+            match value {
+                Value::String(text) => push_string(&mut form, text),
+                other => form.push_str(&other.to_string()),
+            }
+        }
+        form.push('}');
+        PathElement(form.into())
+    }
+
+    /// The step to the element of a list that is neither keyed nor a set.
+    pub(super) fn index(index: usize) -> PathElement {
+        PathElement(format!("i:{index}").into())
     }
 
     /// The step to an element of a set (`listType: set`).
@@ -91,7 +109,10 @@ impl PathElement {
         Ok(match text.as_bytes() {
             [b'f', b':', ..] => Some(PathElement(text.into())),
             [b'k', b':', ..] => match json(&text[2..])? {
-                Value::Object(keys) => Some(PathElement::key(&keys)),
+                Value::Object(keys) => {
+                    let mut keys: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
+                    Some(PathElement::keys(&mut keys))
+                }
                 other => return Err(FieldSetError::BadElement(format!("expected an object, got {other}"))),
             },
             [b'v', b':', ..] => Some(PathElement::value(&json(&text[2..])?)),
@@ -104,30 +125,14 @@ impl PathElement {
     }
 }
 
-/// Writes a map as compact JSON.
-struct Compact<'a>(&'a Map<String, Value>);
-
-impl fmt::Display for Compact<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("{")?;
-        for (i, (key, value)) in self.0.iter().enumerate() {
-            let comma = if i > 0 { "," } else { "" };
-            write!(f, "{comma}{}:{value}", Quoted(key))?;
-        }
-        f.write_str("}")
-    }
-}
-
-/// Writes a string as JSON. Most need no escape.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\') {
-            write!(f, "\"{}\"", self.0)
-        } else {
-            write!(f, "{}", Value::from(self.0))
-        }
+/// Appends a string as JSON. Most need no escape.
+fn push_string(form: &mut String, text: &str) {
+    if text.bytes().all(|b| b >= b' ' && b != b'"' && b != b'\\') {
+        form.push('"');
+        form.push_str(text);
+        form.push('"');
+    } else {
+        form.push_str(&Value::from(text).to_string());
     }
 }
 

@@ -14,6 +14,8 @@ pub mod merge;
 
 use serde_json::Value;
 
+use crate::status::{Status, StatusReason};
+
 /// Why a patch was not applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
@@ -29,6 +31,38 @@ pub enum PatchError {
     /// The patch cannot be merged; Kubernetes answers 500 with these words.
     #[error("{0}")]
     Failed(String),
+}
+
+impl From<PatchError> for Status {
+    fn from(error: PatchError) -> Status {
+        match error {
+            PatchError::BadRequest(message) => Status::bad_request(message),
+            PatchError::Unprocessable(_) => Status::unprocessable(),
+            PatchError::TooLarge(message) => {
+                Status { code: 413, reason: StatusReason::RequestEntityTooLarge, message, success: false, details: None }
+            }
+            PatchError::Failed(message) => unclassified(message),
+        }
+    }
+}
+
+/// What Kubernetes answers for an error that it has no reason for: 500 and its words, which kubectl prints as they are.
+pub(crate) fn unclassified(message: String) -> Status {
+    Status { code: 500, reason: StatusReason::Unknown, message, success: false, details: None }
+}
+
+/// As Go prints a JSON value with `%v`: `map[a:1 b:[x y]]`.
+pub(crate) fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let entries: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+            format!("map[{}]", entries.join(" "))
+        }
+        other => other.to_string(),
+    }
 }
 
 /// What Go's JSON decoder calls a value of this kind.
