@@ -1,7 +1,7 @@
 //! The applied side of an engine: the state, who reads it and who watches it. Engines differ in how commands come to it.
 
 use crate::{
-    Error, Event, KeyValue, LeaseId, Range, RangeResponse, Result, Revision, Snapshot, Watch,
+    Error, KeyValue, LeaseId, Range, RangeResponse, Result, Revision, Snapshot, Watch,
     command::{Command, Outcome},
     state::{State, StateImage},
     watch::Hub,
@@ -35,38 +35,33 @@ impl Replica {
         }
     }
 
-    /// Applies commands in order, then hands their changes to the watchers. One caller at a time: the order of calls is the order
-    /// of revisions.
+    /// Applies commands in order and hands their changes to the watchers, before anybody can read them: who has seen a revision and
+    /// asks a watch for its progress hears of no less. One caller at a time: the order of calls is the order of revisions.
     pub(crate) fn apply(
         &self,
         commands: impl IntoIterator<Item = Command>,
     ) -> Vec<Result<Outcome>> {
-        let mut batches: Vec<Arc<[Event]>> = Vec::new();
-        let outcomes = {
-            let mut state = self.state.write();
-            let apply = |command| {
-                let applied = state.apply(command);
-                batches.extend(applied.events);
-                applied.outcome
-            };
-            commands.into_iter().map(apply).collect()
+        let mut state = self.state.write();
+        let apply = |command| {
+            let applied = state.apply(command);
+            if let Some(events) = &applied.events {
+                self.hub.dispatch(events);
+            }
+            applied.outcome
         };
-        for events in &batches {
-            self.hub.dispatch(events);
-        }
-        outcomes
+        commands.into_iter().map(apply).collect()
     }
 
     /// Replaces the state by a newer one that came as a snapshot. The watchers missed what lies between and have to list again.
     pub(crate) fn replace(&self, state: State) {
-        let revision = state.revision();
-        let compacted = self.state.read().revision();
-        *self.state.write() = state;
+        let mut current = self.state.write();
+        let (requested, compacted) = (current.revision(), state.revision());
+        *current = state;
         self.hub.jump(
-            revision,
+            compacted,
             &Error::Compacted {
-                requested: compacted,
-                compacted: revision,
+                requested,
+                compacted,
             },
         );
     }

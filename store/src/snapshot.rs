@@ -6,7 +6,7 @@
 
 use crate::{
     Error, Result, Revision,
-    state::{Loader, State, StateImage},
+    state::{Chunks, Loader, State, StateImage},
 };
 use std::{
     io::{self, Read, Write},
@@ -40,11 +40,15 @@ impl Snapshot {
         self.image.revision()
     }
 
+    pub(crate) fn chunks(&self) -> Chunks {
+        self.image.clone().chunks()
+    }
+
     /// Writes it as a file.
     pub fn write_to(&self, mut out: impl Write) -> io::Result<()> {
         out.write_all(MAGIC)?;
         out.write_all(&[FILE_VERSION])?;
-        for chunk in self.image.clone().chunks() {
+        for chunk in self.chunks() {
             let length = u32::try_from(chunk.len()).expect("chunks are small");
             out.write_all(&length.to_le_bytes())?;
             out.write_all(&crc32fast::hash(&chunk).to_le_bytes())?;
@@ -109,7 +113,7 @@ impl Snapshot {
     /// The state itself, made anew.
     pub(crate) fn to_state(&self) -> State {
         let mut loader = Loader::new();
-        for chunk in self.image.clone().chunks() {
+        for chunk in self.chunks() {
             loader
                 .push(&chunk)
                 .expect("an image that was made here loads");

@@ -29,7 +29,7 @@ use std::{
 };
 use versions::{Version, Versions};
 
-pub(crate) use records::{Chunks, LoadError, Loader, StateImage};
+pub(crate) use records::{Chunks, Loader, StateImage};
 
 /// The state. Applying the same commands in the same order gives the same state, everywhere and always.
 pub(crate) struct State {

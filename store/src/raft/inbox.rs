@@ -1,0 +1,148 @@
+//! What the Raft thread is asked to do, in bounded queues. While it waits for the disk proposals gather here, and all that gathered
+//! goes to disk at once: that is the group commit.
+
+use crate::{Error, Result, Revision, command::Outcome};
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use raft::eraftpb::Message;
+use tokio::sync::oneshot;
+
+/// How many proposals may wait for the disk.
+pub const PROPOSAL_QUEUE_LENGTH: usize = 4096;
+
+/// How many bytes they may have.
+pub const PROPOSAL_QUEUE_BYTES: usize = 64 << 20;
+
+/// How many messages of other members may wait; more are dropped, which Raft forgives.
+const MESSAGE_QUEUE_LENGTH: usize = 4096;
+
+/// How many linearizable reads may wait for a round among the members.
+const READ_QUEUE_LENGTH: usize = 65_536;
+
+/// A command on its way into the log.
+pub(super) struct Proposal {
+    pub(super) command: Bytes,
+    pub(super) reply: oneshot::Sender<Result<Outcome>>,
+}
+
+/// One who waits for the answer to [`Store::read_index`](crate::Store::read_index).
+pub(super) type Reader = oneshot::Sender<Result<Revision>>;
+
+/// All that came since the thread last looked.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) proposals: Vec<Proposal>,
+    proposal_bytes: usize,
+    pub(super) messages: Vec<Message>,
+    pub(super) readers: Vec<Reader>,
+    pub(super) ticks: u32,
+    pub(super) stop: bool,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.proposals.is_empty()
+            && self.messages.is_empty()
+            && self.readers.is_empty()
+            && self.ticks == 0
+            && !self.stop
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Inbox {
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    work: Work,
+    /// Why nothing is taken any more.
+    closed: Option<Error>,
+}
+
+impl Inbox {
+    pub(super) fn propose(&self, proposal: Proposal) -> Result<()> {
+        self.put(|work| {
+            let bytes = work.proposal_bytes + proposal.command.len();
+            if work.proposals.len() >= PROPOSAL_QUEUE_LENGTH || bytes > PROPOSAL_QUEUE_BYTES {
+                return Err(Error::Overloaded);
+            }
+            work.proposal_bytes = bytes;
+            work.proposals.push(proposal);
+            Ok(())
+        })
+    }
+
+    pub(super) fn read(&self, reader: Reader) -> Result<()> {
+        self.put(|work| {
+            if work.readers.len() >= READ_QUEUE_LENGTH {
+                return Err(Error::Overloaded);
+            }
+            work.readers.push(reader);
+            Ok(())
+        })
+    }
+
+    pub(super) fn receive(&self, message: Message) -> Result<()> {
+        self.put(|work| {
+            if work.messages.len() >= MESSAGE_QUEUE_LENGTH {
+                return Err(Error::Overloaded);
+            }
+            work.messages.push(message);
+            Ok(())
+        })
+    }
+
+    pub(super) fn tick(&self) -> Result<()> {
+        self.put(|work| {
+            work.ticks += 1;
+            Ok(())
+        })
+    }
+
+    /// The thread finishes what came before, and ends.
+    pub(super) fn stop(&self) {
+        // A closed inbox has no thread to stop.
+        let _ = self.put(|work| {
+            work.stop = true;
+            Ok(())
+        });
+        self.queue.lock().closed.get_or_insert(Error::Closed);
+    }
+
+    /// Takes nothing any more; gives out what is left.
+    pub(super) fn close(&self, reason: Error) -> Work {
+        let mut queue = self.queue.lock();
+        queue.closed = Some(reason);
+        std::mem::take(&mut queue.work)
+    }
+
+    /// Why nothing is taken any more.
+    pub(super) fn closed(&self) -> Option<Error> {
+        self.queue.lock().closed.clone()
+    }
+
+    /// All that came; with `wait`, at least something.
+    pub(super) fn take(&self, wait: bool) -> Work {
+        let mut queue = self.queue.lock();
+        while wait && queue.work.is_empty() {
+            self.arrived.wait(&mut queue);
+        }
+        std::mem::take(&mut queue.work)
+    }
+
+    fn put(&self, put: impl FnOnce(&mut Work) -> Result<()>) -> Result<()> {
+        let mut queue = self.queue.lock();
+        if let Some(reason) = &queue.closed {
+            return Err(reason.clone());
+        }
+        let was_empty = queue.work.is_empty();
+        put(&mut queue.work)?;
+        if was_empty {
+            self.arrived.notify_one();
+        }
+        Ok(())
+    }
+}
