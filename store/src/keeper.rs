@@ -117,11 +117,7 @@ impl Keeper {
                 wake = true;
             }
         }
-        if wake
-            || replica
-                .excess(self.retention.events, self.retention.bytes)
-                .is_some()
-        {
+        if wake || replica.exceeds(self.retention.events, self.retention.bytes) {
             self.wake();
         }
     }

@@ -96,8 +96,14 @@ impl Replica {
         Arc::new(self.state.read().image())
     }
 
+    /// Whether more history is kept than the bounds allow.
+    pub(crate) fn exceeds(&self, max_events: usize, max_bytes: usize) -> bool {
+        self.state.read().history().exceeds(max_events, max_bytes)
+    }
+
+    /// Where to compact if so.
     pub(crate) fn excess(&self, max_events: usize, max_bytes: usize) -> Option<Revision> {
-        self.state.read().excess(max_events, max_bytes)
+        self.state.read().history().excess(max_events, max_bytes)
     }
 
     pub(crate) fn leases(&self) -> Vec<(LeaseId, Duration)> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   h                          hard state: term, vote, commit
-//!   l index part               a log entry, cut into parts of 128 KiB
+//!   l index part               a log entry, cut into parts of 4 KiB
 //!   m                          which snapshot counts: index, term, configuration, generation, number of chunks
 //!   s generation chunk         a chunk of a snapshot
 //! ```
@@ -29,8 +29,9 @@ use std::{
 /// Sled's page cache. The live state is not in sled, so that little is read twice.
 const CACHE_BYTES: u64 = 16 << 20;
 
-/// The largest value that is put into sled: above its segment size (512 KiB) it would open a file for each.
-const PART_BYTES: usize = 128 << 10;
+/// The largest value that is put into sled. Its pages hold up to 16 values and a few, and what has more than a quarter of a segment (512 KiB)
+/// goes to a file of its own, which nobody syncs: pages have to stay well below that.
+const PART_BYTES: usize = 4 << 10;
 
 const CHECKSUM_BYTES: usize = 4;
 

@@ -9,7 +9,10 @@ use super::{
     node::{Halt, term_of},
     storage::LogStorage,
 };
-use crate::{replica::Replica, state::Chunks};
+use crate::{
+    replica::Replica,
+    state::{CHUNK_BYTES, Chunks},
+};
 use raft::{
     RawNode,
     eraftpb::{HardState, Snapshot},
@@ -23,9 +26,6 @@ const STEP_BYTES: usize = 512 << 10;
 
 /// How many useless values are removed in one turn.
 const STEP_REMOVALS: usize = 512;
-
-/// How large the chunks are into which a received snapshot is cut.
-const CHUNK_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
 pub(super) struct SnapshotWriter {

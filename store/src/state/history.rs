@@ -60,9 +60,13 @@ impl History {
         self.bytes
     }
 
-    /// Where to compact when a bound is exceeded.
+    pub(crate) fn exceeds(&self, max_events: usize, max_bytes: usize) -> bool {
+        self.events > max_events || self.bytes > max_bytes
+    }
+
+    /// Where to compact when a bound is exceeded. Walks over what has to go.
     pub(crate) fn excess(&self, max_events: usize, max_bytes: usize) -> Option<Revision> {
-        if self.events <= max_events && self.bytes <= max_bytes {
+        if !self.exceeds(max_events, max_bytes) {
             return None;
         }
         let (target_events, target_bytes) = (

@@ -29,7 +29,7 @@ use std::{
 };
 use versions::{Version, Versions};
 
-pub(crate) use records::{Chunks, Loader, StateImage};
+pub(crate) use records::{CHUNK_BYTES, Chunks, Loader, StateImage};
 
 /// The state. Applying the same commands in the same order gives the same state, everywhere and always.
 pub(crate) struct State {
@@ -374,11 +374,6 @@ impl State {
             .after(after)
             .filter_map(|events| under_prefix(events, prefix))
             .collect())
-    }
-
-    /// The revision to compact at so that the history fits its bounds again; none if it does.
-    pub(crate) fn excess(&self, max_events: usize, max_bytes: usize) -> Option<Revision> {
-        self.history.excess(max_events, max_bytes)
     }
 }
 

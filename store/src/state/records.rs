@@ -24,8 +24,8 @@ use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc, time::Duration};
 /// The version of this encoding.
 const IMAGE_VERSION: u8 = 1;
 
-/// How large chunks are, but for the last one: well below sled's segments, above which it would open a file for each value.
-const CHUNK_BYTES: usize = 64 << 10;
+/// How large chunks are, but for the last one: what suits the pages of sled, see `raft/disk.rs`.
+pub(crate) const CHUNK_BYTES: usize = 4 << 10;
 
 mod tag {
     pub(super) const HEADER: u8 = 1;
