@@ -1,1 +1,79 @@
-//! The kubelet: pod workers over CRI, volumes, status, its HTTP API
+//! The kubelet: the agent of one node, which runs the pods that are bound to it.
+//!
+//! It is an ordinary client of the API and an ordinary client of a container runtime, and joins the two: it makes what
+//! the API wants true in the runtime, and writes what the runtime does into the API. A pod goes through it like this:
+//!
+//! ```text
+//!   API ──► PodSource ──► PodWorker (by UID) ──► WorkQueue ──► sync(uid)
+//!   manifests ──► static pods ──┘                   ▲            │ volumes, observe, plan, act
+//!                                                   │            ▼
+//!                     runtime ── container events ──┘      CRI: sandbox, images, containers
+//!                     probes ── verdicts ───────────┘            │
+//!                     ConfigMaps, Secrets ── changes ┘           ▼
+//!                                                          status ──► API (patch), events
+//! ```
+//!
+//! # Reading order
+//! 1. [`config`] and [`kubelet`]: what a kubelet is given, its loops.
+//! 2. [`source`], [`worker`], [`sync`]: from a pod in the API to one attempt at it.
+//! 3. [`runtime`], [`plan`], [`status`], [`backoff`]: the pure middle. What the runtime has, what to do, what to say.
+//! 4. [`observe`], [`start`], [`terminate`], [`images`], [`container_config`], [`env`](mod@env), [`downward`],
+//!    [`resources`], [`volumes`], [`objects`], [`tokens`]: the hands.
+//! 5. [`probe`], [`hooks`]: what containers are asked. [`pleg`]: what the runtime says by itself.
+//! 6. [`node`]: the Node and its lease. [`static_pods`]: pods without an API. [`admission`], [`unsupported`]: refusals.
+//! 7. [`server`]: logs, exec, attach, port-forward, stats.
+//!
+//! # Invariants
+//! - Syncs of one pod never overlap; the work queue sees to that. Every sync decides from what the runtime says at that
+//!   moment, never from what an earlier sync did. So a new kubelet adopts what an old one left running.
+//! - [`plan::plan`] and [`status::status`] are pure: no clock, no runtime, no API.
+//! - An idle pod costs a record: no task, no timer, no request. Only probes, back-offs and tokens wake a pod by time.
+//! - A pod leaves the API only after all its processes have ended, and all its files are gone.
+//! - Static pods run whether the API is there or not.
+//! - A Pod field that is not acted on is refused by name ([`unsupported`]), never ignored.
+//!
+//! # Left out, compared with Kubernetes
+//! Eviction under pressure, in-place resize, image and log garbage collection, device plugins, dynamic resources,
+//! volumes other than those in [`volumes`], user namespaces, checkpointing, HTTPS probes, TLS and authentication of the
+//! HTTP API (the connector is the only way in), watching the manifest folder (it is read at start).
+
+pub mod admission;
+pub mod backoff;
+pub mod config;
+pub mod container_config;
+pub mod downward;
+pub mod env;
+pub mod error;
+pub mod hooks;
+pub mod image_name;
+pub mod images;
+pub mod kubelet;
+pub mod network;
+pub mod node;
+pub mod objects;
+pub mod observe;
+pub mod plan;
+pub mod pleg;
+pub mod probe;
+pub mod resources;
+pub mod runtime;
+pub mod server;
+pub mod source;
+pub mod spec;
+pub mod start;
+pub mod static_pods;
+pub mod status;
+pub mod status_patch;
+pub mod sync;
+pub mod terminate;
+pub mod tokens;
+pub mod unsupported;
+pub mod volumes;
+pub mod words;
+pub mod worker;
+
+pub use config::{Capacity, KUBELET_PORT, KUBELET_VERSION, KubeletConfig, Machine};
+pub use error::{Error, Result};
+pub use kubelet::Kubelet;
+pub use network::PodNetwork;
+pub use source::{InformerPodSource, PodHandler, PodSource};

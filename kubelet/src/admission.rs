@@ -1,0 +1,137 @@
+//! The kubelet's own word on whether a pod may run here, whoever bound it.
+//!
+//! (kubelet: `lifecycle/predicates.go`; the same filters as the scheduler's, for pods that went past it.)
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+
+use crate::error::Result;
+use crate::resources::{Amount, Amounts, pod_request};
+use crate::spec::PodExt as _;
+use crate::status::Forced;
+
+/// Whether `pod` may run on `node`, on which `others` run already. `Some` is the verdict that fails the pod.
+///
+/// # Errors
+/// A quantity is malformed.
+pub fn admit(
+    pod: &Pod,
+    others: &[&Pod],
+    node: &Node,
+    allocatable: &Amounts,
+) -> Result<Option<Forced>> {
+    if !matches_node(pod, node) {
+        return Ok(Some(rejected(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        )));
+    }
+    let limit = allocatable.get("pods").copied().unwrap_or_default();
+    if Amount::from_units(i128::try_from(others.len()).unwrap_or(i128::MAX) + 1) > limit {
+        return Ok(Some(out_of(
+            "pods",
+            others.len() as i128,
+            1,
+            limit.units().into(),
+        )));
+    }
+    for name in ["cpu", "memory", "ephemeral-storage"] {
+        let requested = pod_request(pod, name)?;
+        if requested == Amount::default() {
+            continue;
+        }
+        let capacity = allocatable.get(name).copied().unwrap_or_default();
+        let count = |amount: Amount| {
+            i128::from(if name == "cpu" {
+                amount.millis()
+            } else {
+                amount.units()
+            })
+        };
+        let mut used = 0;
+        for other in others {
+            used += count(pod_request(other, name)?);
+        }
+        if used + count(requested) > count(capacity) {
+            return Ok(Some(out_of(name, used, count(requested), count(capacity))));
+        }
+    }
+    Ok(None)
+}
+
+fn rejected(reason: &str, why: &str) -> Forced {
+    Forced {
+        reason: reason.to_owned(),
+        message: format!("Pod was rejected: {why}"),
+    }
+}
+
+fn out_of(resource: &str, used: i128, requested: i128, capacity: i128) -> Forced {
+    let why = format!(
+        "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+    );
+    rejected(&format!("OutOf{resource}"), &why)
+}
+
+fn matches_node(pod: &Pod, node: &Node) -> bool {
+    let empty = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
+    let selector = pod.spec().node_selector.iter().flatten();
+    if selector
+        .into_iter()
+        .any(|(key, value)| labels.get(key) != Some(value))
+    {
+        return false;
+    }
+    let affinity = pod
+        .spec()
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|a| {
+        a.required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
+    required.is_none_or(|selector| {
+        selector
+            .node_selector_terms
+            .iter()
+            .any(|term| matches_term(term, node, labels))
+    })
+}
+
+fn matches_term(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {
+    let expressions = term.match_expressions.as_deref().unwrap_or_default();
+    let fields = term.match_fields.as_deref().unwrap_or_default();
+    if expressions.is_empty() && fields.is_empty() {
+        return false;
+    }
+    expressions
+        .iter()
+        .all(|requirement| holds(requirement, labels.get(&requirement.key)))
+        && fields
+            .iter()
+            .all(|r| r.key == "metadata.name" && holds(r, node.metadata.name.as_ref()))
+}
+
+fn holds(requirement: &NodeSelectorRequirement, actual: Option<&String>) -> bool {
+    let values = requirement.values.as_deref().unwrap_or_default();
+    let number = |text: &String| text.parse::<i64>().ok();
+    let compare = |wanted: std::cmp::Ordering| {
+        let bound = values.first().and_then(number);
+        actual
+            .and_then(number)
+            .zip(bound)
+            .is_some_and(|(actual, bound)| actual.cmp(&bound) == wanted)
+    };
+    match requirement.operator.as_str() {
+        "In" => actual.is_some_and(|actual| values.contains(actual)),
+        "NotIn" => actual.is_none_or(|actual| !values.contains(actual)),
+        "Exists" => actual.is_some(),
+        "DoesNotExist" => actual.is_none(),
+        "Gt" => compare(std::cmp::Ordering::Greater),
+        "Lt" => compare(std::cmp::Ordering::Less),
+        _ => false,
+    }
+}

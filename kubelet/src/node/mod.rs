@@ -1,0 +1,279 @@
+//! The Node object: registered at start, its status kept true, its lease renewed.
+//!
+//! [`status`] computes what the Node says, purely; this module and [`lease`] send it.
+//!
+//! (kubelet: `kubelet_node_status.go`.)
+
+mod lease;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Patch, PatchParams, PostParams};
+use minik8s_client::{EventType, is_already_exists};
+use serde_json::json;
+
+use crate::config::Capacity;
+use crate::error::{Error, Result};
+use crate::kubelet::{Kubelet, RuntimeIdentity};
+use crate::resources::{Amount, Amounts};
+
+/// How often the node's state is looked at (`nodeStatusUpdateFrequency`).
+const CHECK_PERIOD: Duration = Duration::from_secs(10);
+/// How often the status is sent although nothing changed (`nodeStatusReportFrequency`).
+const REPORT_PERIOD: Duration = Duration::from_secs(300);
+/// The pause after a failed registration; it doubles up to [`REGISTER_RETRY_MAX`].
+const REGISTER_RETRY: Duration = Duration::from_millis(100);
+/// The longest pause between attempts to register.
+const REGISTER_RETRY_MAX: Duration = Duration::from_secs(7);
+/// How often a node without a pod range asks for it, until it has one.
+const POD_CIDR_POLL: Duration = Duration::from_secs(1);
+
+/// What pods may use, by resource.
+///
+/// # Errors
+/// A capacity that is no quantity.
+pub(crate) fn allocatable_amounts(capacity: &Capacity) -> Result<Amounts> {
+    let pods = capacity.pods.to_string();
+    let amounts = [
+        ("cpu", &capacity.cpu),
+        ("memory", &capacity.memory),
+        ("ephemeral-storage", &capacity.ephemeral_storage),
+        ("pods", &pods),
+    ];
+    amounts
+        .into_iter()
+        .map(|(name, text)| Ok((name.to_owned(), Amount::parse(text)?)))
+        .collect()
+}
+
+impl Kubelet {
+    /// The reference by which events name the node: its UID is its name, as the kubelet has it from its first moment.
+    pub(crate) fn node_reference(&self) -> ObjectReference {
+        ObjectReference {
+            kind: Some("Node".to_owned()),
+            name: Some(self.config.node_name.clone()),
+            uid: Some(self.config.node_name.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
+    pub(crate) fn node_event(&self, kind: EventType, reason: &str, message: impl Into<String>) {
+        self.event(&self.node_reference(), kind, reason, message);
+    }
+
+    /// Asks the runtime who it is, and tells it the node's pod range if that is known.
+    pub(crate) async fn prepare_runtime(&self) {
+        match self.config.cri.version().await {
+            Ok(version) => {
+                *self.runtime.lock() = RuntimeIdentity {
+                    name: version.runtime_name,
+                    version: version.runtime_version,
+                };
+            }
+            Err(error) => {
+                tracing::warn!(node = self.config.node_name, %error, "the runtime does not answer")
+            }
+        }
+        if let Some(cidr) = &self.config.pod_cidr
+            && let Err(error) = self.config.cri.update_pod_cidr(cidr).await
+        {
+            tracing::warn!(node = self.config.node_name, %error, "the runtime did not take the pod range");
+        }
+    }
+
+    /// Registers the node and keeps its status true until the kubelet stops.
+    pub(crate) async fn keep_node(self: Arc<Self>) {
+        let clock = self.config.clock.clone();
+        let mut pause = REGISTER_RETRY;
+        while let Err(error) = self.register().await {
+            tracing::warn!(node = self.config.node_name, %error, "cannot register, retrying");
+            clock.sleep(self.config.random.jitter(pause, 0.5)).await;
+            pause = (pause * 2).min(REGISTER_RETRY_MAX);
+        }
+        let mut reported = clock.monotonic();
+        loop {
+            let waits_for_range =
+                self.config.pod_cidr.is_none() && self.node.lock().spec_pod_cidr().is_none();
+            clock
+                .sleep(if waits_for_range {
+                    POD_CIDR_POLL
+                } else {
+                    CHECK_PERIOD
+                })
+                .await;
+            if waits_for_range {
+                self.take_pod_cidr().await;
+            }
+            let due = clock.monotonic() - reported >= REPORT_PERIOD;
+            match self.update_node_status(due).await {
+                Ok(true) => reported = clock.monotonic(),
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(node = self.config.node_name, %error, "cannot update the node's status")
+                }
+            }
+        }
+    }
+
+    /// Creates the Node, or takes over the one of that name.
+    async fn register(&self) -> Result<()> {
+        let status = self.node_status(&NodeStatus::default()).await;
+        let spec = NodeSpec {
+            pod_cidr: self.config.pod_cidr.clone(),
+            pod_cidrs: self.config.pod_cidr.clone().map(|cidr| vec![cidr]),
+            taints: (!self.config.taints.is_empty()).then(|| self.config.taints.clone()),
+            ..NodeSpec::default()
+        };
+        let metadata = ObjectMeta {
+            name: Some(self.config.node_name.clone()),
+            labels: Some(self.node_labels()),
+            annotations: Some(BTreeMap::from([(
+                "volumes.kubernetes.io/controller-managed-attach-detach".to_owned(),
+                "true".to_owned(),
+            )])),
+            ..ObjectMeta::default()
+        };
+        let node = Node {
+            metadata,
+            spec: Some(spec),
+            status: Some(status.clone()),
+        };
+        let api = self.config.client.all::<Node>();
+        let registered = match api.create(&PostParams::default(), &node).await {
+            Ok(created) => created,
+            Err(error) if is_already_exists(&error) => {
+                let labels = json!({"metadata": {"labels": self.node_labels()}});
+                api.patch(
+                    &self.config.node_name,
+                    &PatchParams::default(),
+                    &Patch::Strategic(labels),
+                )
+                .await?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        *self.node.lock() = registered;
+        // The server may have left out the status of a create, and an existing Node has an old one.
+        self.update_node_status(true).await?;
+        Ok(())
+    }
+
+    /// The labels every node has, those of its roles, and those it was told.
+    fn node_labels(&self) -> BTreeMap<String, String> {
+        let machine = &self.config.machine;
+        let mut labels = BTreeMap::from([
+            (
+                "kubernetes.io/hostname".to_owned(),
+                self.config.node_name.clone(),
+            ),
+            (
+                "kubernetes.io/os".to_owned(),
+                machine.operating_system.clone(),
+            ),
+            (
+                "kubernetes.io/arch".to_owned(),
+                machine.architecture.clone(),
+            ),
+            (
+                "beta.kubernetes.io/os".to_owned(),
+                machine.operating_system.clone(),
+            ),
+            (
+                "beta.kubernetes.io/arch".to_owned(),
+                machine.architecture.clone(),
+            ),
+        ]);
+        labels.extend(
+            self.config
+                .roles
+                .iter()
+                .map(|role| (format!("node-role.kubernetes.io/{role}"), String::new())),
+        );
+        labels.extend(self.config.labels.clone());
+        labels
+    }
+
+    /// Sends the status if it changed (heartbeats aside) or if `due`. Whether it was sent.
+    async fn update_node_status(&self, due: bool) -> Result<bool> {
+        let node = self.node.lock().clone();
+        let old = node.status.clone().unwrap_or_default();
+        let new = self.node_status(&old).await;
+        if !due && !status::differs(&old, &new) {
+            return Ok(false);
+        }
+        for (reason, condition) in status::transitions(&old, &new) {
+            let message = format!("Node {} status is now: {reason}", self.config.node_name);
+            tracing::debug!(node = self.config.node_name, condition, reason);
+            self.node_event(EventType::Normal, &reason, message);
+        }
+        let patch = json!({"status": status::owned(&new)});
+        let api = self.config.client.all::<Node>();
+        let patched = api
+            .patch_status(
+                &self.config.node_name,
+                &PatchParams::default(),
+                &Patch::Strategic(patch),
+            )
+            .await?;
+        *self.node.lock() = patched;
+        Ok(true)
+    }
+
+    async fn node_status(&self, old: &NodeStatus) -> NodeStatus {
+        let problems = match self.config.cri.status().await {
+            Ok(answer) => status::runtime_problems(&answer.status.unwrap_or_default()),
+            Err(error) => vec![format!("container runtime is down: {error}")],
+        };
+        let mut images = self.config.cri.list_images().await.unwrap_or_default();
+        images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.id.cmp(&b.id)));
+        let runtime = self.runtime.lock().clone();
+        status::status(&status::View {
+            config: &self.config,
+            runtime: format!("{}://{}", runtime.name, runtime.version),
+            problems: &problems,
+            images: &images,
+            old,
+            now: self.config.clock.now(),
+        })
+    }
+
+    /// Looks whether a controller has given the node its pod range, and passes it on.
+    async fn take_pod_cidr(&self) {
+        let taken = async {
+            let node = self
+                .config
+                .client
+                .all::<Node>()
+                .get(&self.config.node_name)
+                .await?;
+            if let Some(cidr) = node.spec_pod_cidr() {
+                self.config.cri.update_pod_cidr(&cidr).await?;
+            }
+            *self.node.lock() = node;
+            Ok::<_, Error>(())
+        };
+        if let Err(error) = taken.await {
+            tracing::debug!(node = self.config.node_name, %error, "no pod range yet");
+        }
+    }
+}
+
+/// A Node's pod range.
+trait NodeExt {
+    fn spec_pod_cidr(&self) -> Option<String>;
+}
+
+impl NodeExt for Node {
+    fn spec_pod_cidr(&self) -> Option<String> {
+        self.spec
+            .as_ref()?
+            .pod_cidr
+            .clone()
+            .filter(|cidr| !cidr.is_empty())
+    }
+}

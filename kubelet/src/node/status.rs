@@ -1,0 +1,244 @@
+//! What a Node says about itself, as a pure function.
+//!
+//! (kubelet: `nodestatus/setters.go`.)
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
+    NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use minik8s_cri::proto;
+use serde_json::Value;
+
+use crate::config::{KUBELET_PORT, KUBELET_VERSION, KubeletConfig};
+
+/// How many images a Node lists (`nodeStatusMaxImages`).
+const IMAGES_MAX: usize = 50;
+/// How many names of one image a Node lists.
+const IMAGE_NAMES_MAX: usize = 5;
+
+/// What the status is computed from.
+pub(super) struct View<'a> {
+    pub config: &'a KubeletConfig,
+    /// `containerd://2.2.0`.
+    pub runtime: String,
+    /// Why the node cannot run pods.
+    pub problems: &'a [String],
+    /// The images on the node, the largest first.
+    pub images: &'a [proto::Image],
+    pub old: &'a NodeStatus,
+    pub now: Timestamp,
+}
+
+pub(super) fn status(view: &View<'_>) -> NodeStatus {
+    let config = view.config;
+    let capacity = [
+        ("cpu", config.capacity.cpu.clone()),
+        (
+            "ephemeral-storage",
+            config.capacity.ephemeral_storage.clone(),
+        ),
+        ("hugepages-1Gi", "0".to_owned()),
+        ("hugepages-2Mi", "0".to_owned()),
+        ("memory", config.capacity.memory.clone()),
+        ("pods", config.capacity.pods.to_string()),
+    ];
+    let capacity: std::collections::BTreeMap<_, _> = capacity
+        .into_iter()
+        .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
+        .collect();
+    let mut addresses = config.addresses.clone();
+    if addresses.iter().all(|address| address.type_ != "Hostname") {
+        addresses.push(NodeAddress {
+            type_: "Hostname".to_owned(),
+            address: config.node_name.clone(),
+        });
+    }
+    NodeStatus {
+        addresses: Some(addresses),
+        allocatable: Some(capacity.clone()),
+        capacity: Some(capacity),
+        conditions: Some(conditions(view)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: KUBELET_PORT }),
+        }),
+        images: Some(images(view.images)),
+        node_info: Some(node_info(view)),
+        ..NodeStatus::default()
+    }
+}
+
+fn node_info(view: &View<'_>) -> NodeSystemInfo {
+    let machine = &view.config.machine;
+    let old = view.old.node_info.clone().unwrap_or_default();
+    let or_drawn = |given: &str, old: String| match (given, old.as_str()) {
+        ("", "") => view.config.random.uuid(),
+        ("", _) => old,
+        _ => given.to_owned(),
+    };
+    let machine_id = or_drawn(&machine.machine_id, old.machine_id);
+    NodeSystemInfo {
+        architecture: machine.architecture.clone(),
+        boot_id: or_drawn(&machine.boot_id, old.boot_id),
+        container_runtime_version: view.runtime.clone(),
+        kernel_version: machine.kernel_version.clone(),
+        // The field is no longer filled (KEP-4004).
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.to_owned(),
+        system_uuid: machine_id.clone(),
+        machine_id,
+        operating_system: machine.operating_system.clone(),
+        os_image: machine.os_image.clone(),
+        ..NodeSystemInfo::default()
+    }
+}
+
+fn images(images: &[proto::Image]) -> Vec<ContainerImage> {
+    let listed = images.iter().take(IMAGES_MAX).map(|image| ContainerImage {
+        names: Some(
+            image
+                .repo_digests
+                .iter()
+                .chain(&image.repo_tags)
+                .take(IMAGE_NAMES_MAX)
+                .cloned()
+                .collect(),
+        ),
+        size_bytes: i64::try_from(image.size).ok(),
+    });
+    listed.collect()
+}
+
+/// What the runtime's own conditions say against running pods.
+pub(super) fn runtime_problems(status: &proto::RuntimeStatus) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (type_, what) in [
+        ("RuntimeReady", "container runtime not ready"),
+        ("NetworkReady", "container runtime network not ready"),
+    ] {
+        match status
+            .conditions
+            .iter()
+            .find(|condition| condition.r#type == type_)
+        {
+            Some(condition) if condition.status => {}
+            Some(condition) => problems.push(format!(
+                "{what}: {type_}=false reason:{} message:{}",
+                condition.reason, condition.message
+            )),
+            None => problems.push(format!("{what}: {type_} condition not set")),
+        }
+    }
+    problems
+}
+
+fn conditions(view: &View<'_>) -> Vec<NodeCondition> {
+    let fine = [
+        (
+            "MemoryPressure",
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available",
+        ),
+        (
+            "DiskPressure",
+            "KubeletHasNoDiskPressure",
+            "kubelet has no disk pressure",
+        ),
+        (
+            "PIDPressure",
+            "KubeletHasSufficientPID",
+            "kubelet has sufficient PID available",
+        ),
+    ];
+    let mut conditions: Vec<NodeCondition> = fine
+        .iter()
+        .map(|(type_, reason, message)| condition(view, type_, "False", reason, message))
+        .collect();
+    conditions.push(if view.problems.is_empty() {
+        condition(
+            view,
+            "Ready",
+            "True",
+            "KubeletReady",
+            "kubelet is posting ready status",
+        )
+    } else {
+        condition(
+            view,
+            "Ready",
+            "False",
+            "KubeletNotReady",
+            &view.problems.join(","),
+        )
+    });
+    conditions
+}
+
+fn condition(
+    view: &View<'_>,
+    type_: &str,
+    truth: &str,
+    reason: &str,
+    message: &str,
+) -> NodeCondition {
+    let before = find(view.old, type_).filter(|before| before.status == truth);
+    NodeCondition {
+        type_: type_.to_owned(),
+        status: truth.to_owned(),
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        last_heartbeat_time: Some(Time(view.now)),
+        last_transition_time: before
+            .and_then(|b| b.last_transition_time.clone())
+            .or(Some(Time(view.now))),
+    }
+}
+
+fn find<'a>(status: &'a NodeStatus, type_: &str) -> Option<&'a NodeCondition> {
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == type_)
+}
+
+/// The part of the status this kubelet owns, as a patch of it.
+pub(super) fn owned(status: &NodeStatus) -> Value {
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+/// Whether two statuses differ in more than their heartbeats.
+pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
+    new.conditions.iter().flatten().any(|condition| {
+        find(old, &condition.type_).is_none_or(|before| {
+            (&before.status, &before.reason, &before.message)
+                != (&condition.status, &condition.reason, &condition.message)
+        })
+    }) || old.addresses != new.addresses
+        || old.capacity != new.capacity
+        || old.allocatable != new.allocatable
+        || old.images != new.images
+        || old.node_info != new.node_info
+        || old.daemon_endpoints != new.daemon_endpoints
+}
+
+/// The conditions whose truth changed: the reason of the event that says so, and the condition.
+pub(super) fn transitions(old: &NodeStatus, new: &NodeStatus) -> Vec<(String, String)> {
+    let changed = new.conditions.iter().flatten().filter(|condition| {
+        find(old, &condition.type_).map(|before| before.status.as_str())
+            != Some(condition.status.as_str())
+    });
+    let reason =
+        |condition: &NodeCondition| match (condition.type_.as_str(), condition.status.as_str()) {
+            ("Ready", "True") => "NodeReady".to_owned(),
+            ("Ready", _) => "NodeNotReady".to_owned(),
+            ("MemoryPressure", _) => "NodeHasSufficientMemory".to_owned(),
+            ("DiskPressure", _) => "NodeHasNoDiskPressure".to_owned(),
+            (_, _) => "NodeHasSufficientPID".to_owned(),
+        };
+    changed
+        .map(|condition| (reason(condition), condition.type_.clone()))
+        .collect()
+}

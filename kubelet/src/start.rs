@@ -1,0 +1,288 @@
+//! Starting a container: image, configuration, creation, start, post-start hook; each failure with its reason.
+//!
+//! (kubelet: `kuberuntime_container.go`, `startContainer`.)
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
+use minik8s_client::EventType;
+use minik8s_cri::proto;
+
+use crate::container_config::{Parts, container_config, hosts_file, log_directory, sandbox_config};
+use crate::env::{self, Objects};
+use crate::error::Result;
+use crate::hooks::Hook;
+use crate::kubelet::Kubelet;
+use crate::resources::Amount;
+use crate::runtime::{RuntimePod, RuntimeState};
+use crate::spec::{ContainerKind, PodExt as _};
+use crate::status::StartFailure;
+use crate::volumes::pod_directory;
+use crate::worker::PodWorker;
+
+/// How many dead containers of each name are kept, for `logs --previous` and the last state.
+const DEAD_CONTAINERS_KEPT: usize = 1;
+
+/// What a container is started from.
+#[derive(Clone, Copy)]
+pub(crate) struct StartRequest<'a> {
+    pub pod: &'a Arc<Pod>,
+    pub runtime: &'a RuntimePod,
+    pub objects: &'a Objects,
+    pub services: &'a BTreeMap<String, String>,
+}
+
+/// Why a container did not start, and when to try again where that is known.
+type Failure = (StartFailure, Option<Timestamp>);
+
+fn failure(reason: &str, message: impl Into<String>) -> Failure {
+    (
+        StartFailure {
+            reason: reason.to_owned(),
+            message: message.into(),
+        },
+        None,
+    )
+}
+
+impl Kubelet {
+    pub(crate) async fn start_container(
+        self: &Arc<Self>,
+        worker: &Arc<PodWorker>,
+        request: StartRequest<'_>,
+        volumes: &BTreeMap<String, String>,
+        name: &str,
+        kind: ContainerKind,
+        attempt: u32,
+    ) -> std::result::Result<(), Failure> {
+        let pod = request.pod;
+        let (Some((_, container)), Some(sandbox)) =
+            (pod.container(name), request.runtime.sandbox())
+        else {
+            return Err(failure(
+                "CreateContainerConfigError",
+                "the pod has no sandbox",
+            ));
+        };
+        let reference = pod.container_reference(kind, name);
+        let config = sandbox_config(pod, sandbox.attempt, &self.config.node_name, &self.dns());
+        let image = match self
+            .ensure_image(pod, &container, &reference, request.objects, &config)
+            .await
+        {
+            Ok(image) => image,
+            Err(error) => {
+                let message = format!("Error: {}", error.failure.reason);
+                self.event(&reference, EventType::Warning, "Failed", message);
+                return Err((error.failure, error.retry_at));
+            }
+        };
+        let made =
+            self.container_config(request, &container, attempt, &image, volumes, &sandbox.ips);
+        let made = made.map_err(|error| {
+            self.event(
+                &reference,
+                EventType::Warning,
+                "Failed",
+                format!("Error: {error}"),
+            );
+            failure("CreateContainerConfigError", error.to_string())
+        })?;
+        self.remove_dead_containers(request.runtime, name).await;
+        let cri = &self.config.cri;
+        let id = cri
+            .create_container(&sandbox.id, made, config)
+            .await
+            .map_err(|error| {
+                self.event(
+                    &reference,
+                    EventType::Warning,
+                    "Failed",
+                    format!("Error: {}", error.message()),
+                );
+                failure("CreateContainerError", error.message())
+            })?;
+        self.event(
+            &reference,
+            EventType::Normal,
+            "Created",
+            "Container created",
+        );
+        cri.start_container(&id).await.map_err(|error| {
+            self.event(
+                &reference,
+                EventType::Warning,
+                "Failed",
+                format!("Error: {}", error.message()),
+            );
+            failure("RunContainerError", error.message())
+        })?;
+        self.event(
+            &reference,
+            EventType::Normal,
+            "Started",
+            "Container started",
+        );
+        self.post_start(worker, pod, &container, &reference, &id, request.runtime)
+            .await
+    }
+
+    async fn post_start(
+        self: &Arc<Self>,
+        worker: &Arc<PodWorker>,
+        pod: &Arc<Pod>,
+        container: &Container,
+        reference: &ObjectReference,
+        id: &str,
+        runtime: &RuntimePod,
+    ) -> std::result::Result<(), Failure> {
+        let lifecycle = container.lifecycle.as_ref();
+        let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
+            return Ok(());
+        };
+        let ip = runtime
+            .sandbox()
+            .and_then(|sandbox| sandbox.ips.first().cloned());
+        match self
+            .run_hook(Hook {
+                handler,
+                container,
+                id,
+                pod_ip: ip.as_deref(),
+            })
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                tracing::debug!(
+                    pod = pod.full_format(),
+                    container = container.name,
+                    error,
+                    "postStart hook failed"
+                );
+                self.event(
+                    reference,
+                    EventType::Warning,
+                    "FailedPostStartHook",
+                    "PostStartHook failed",
+                );
+                self.kill_container(worker, pod, id, &container.name, None)
+                    .await;
+                Err(failure(
+                    "PostStartHookError",
+                    format!("PostStartHook failed: {error}"),
+                ))
+            }
+        }
+    }
+
+    fn container_config(
+        &self,
+        request: StartRequest<'_>,
+        container: &Container,
+        attempt: u32,
+        image: &proto::Image,
+        volumes: &BTreeMap<String, String>,
+        sandbox_ips: &[String],
+    ) -> Result<proto::ContainerConfig> {
+        let pod = request.pod;
+        let ips = if pod.is_host_network() {
+            self.host_ips()
+        } else {
+            sandbox_ips.to_vec()
+        };
+        let env = env::environment(
+            pod,
+            container,
+            request.objects,
+            request.services,
+            &self.node_view(ips.clone()),
+        )?;
+        let fs = self.config.fs.as_ref();
+        let directory = pod_directory(pod.uid());
+        let own = format!("{directory}/containers/{}", container.name);
+        fs.create_dir_all(&own)?;
+        fs.create_dir_all(&format!("{}/{}", log_directory(pod), container.name))?;
+        let termination_log = format!("{own}/{}", self.config.random.suffix(8));
+        fs.write(&termination_log, b"")?;
+        fs.set_mode(&termination_log, 0o666)?;
+        let hosts_file = if pod.is_host_network() {
+            // Such a pod sees the host's own file.
+            None
+        } else {
+            let path = format!("{directory}/etc-hosts");
+            let text = hosts_file(
+                pod,
+                &ips,
+                &self.config.node_name,
+                &self.config.cluster_domain,
+            );
+            fs.write(&path, text.as_bytes())?;
+            Some(path)
+        };
+        for mount in container.volume_mounts.iter().flatten() {
+            self.make_sub_path(volumes, mount, &env)?;
+        }
+        let image_user = image
+            .uid
+            .as_ref()
+            .map(|uid| Ok(uid.value))
+            .or_else(|| (!image.username.is_empty()).then(|| Err(image.username.clone())));
+        let parts = Parts {
+            attempt,
+            image_ref: image.id.clone(),
+            env,
+            volumes,
+            hosts_file,
+            termination_log,
+            memory_capacity: Amount::parse(&self.config.capacity.memory)?.units(),
+            image_user,
+        };
+        container_config(pod, container, parts)
+    }
+
+    /// A sub path that is not there yet becomes a folder (`subpath.SafeMakeDir`).
+    fn make_sub_path(
+        &self,
+        volumes: &BTreeMap<String, String>,
+        mount: &k8s_openapi::api::core::v1::VolumeMount,
+        env: &BTreeMap<String, String>,
+    ) -> Result<()> {
+        let expression = mount.sub_path_expr.as_ref().filter(|text| !text.is_empty());
+        let sub_path = match (expression, &mount.sub_path) {
+            (Some(expression), _) => env::expand(expression, env),
+            (None, Some(path)) => path.clone(),
+            (None, None) => return Ok(()),
+        };
+        if let Some(volume) = volumes.get(&mount.name)
+            && !sub_path.split('/').any(|part| part == "..")
+            && !self.config.fs.exists(&format!("{volume}/{sub_path}"))
+        {
+            self.config
+                .fs
+                .create_dir_all(&format!("{volume}/{sub_path}"))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what ended long ago, so that only the last life of a container is kept.
+    async fn remove_dead_containers(&self, runtime: &RuntimePod, name: &str) {
+        let dead = runtime
+            .containers
+            .iter()
+            .filter(|c| c.name == name && c.state == RuntimeState::Exited);
+        for container in dead.skip(DEAD_CONTAINERS_KEPT) {
+            if let Err(error) = self.config.cri.remove_container(&container.id).await {
+                tracing::debug!(container = container.id, %error, "could not remove a dead container");
+                continue;
+            }
+            if !container.log_path.is_empty()
+                && let Err(error) = self.config.fs.remove_all(&container.log_path)
+            {
+                tracing::debug!(path = container.log_path, %error, "could not remove a log");
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Volumes: what a pod's containers find under their mount paths.
+//!
+//! [`payload`] says which files a volume holds, as a pure function of the pod and of the objects it names; [`atomic`]
+//! puts them on the node so that a reader never sees half of an update; [`set_up`] and [`tear_down`] join the two.
+//!
+//! (`pkg/volume/{configmap,secret,projected,downwardapi,emptydir,hostpath}`.)
+
+pub mod atomic;
+pub mod payload;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
+use minik8s_cri::{FileKind, NodeFs};
+
+use crate::error::{Error, Result};
+use crate::spec::PodExt as _;
+use payload::Sources;
+
+/// Where a kubelet keeps what belongs to pods.
+const PODS: &str = "/var/lib/kubelet/pods";
+
+/// The folder of one pod.
+pub fn pod_directory(uid: &str) -> String {
+    format!("{PODS}/{uid}")
+}
+
+/// What of a pod's volumes is on the node already, so that unchanged ones are left alone.
+#[derive(Clone, Debug, Default)]
+pub struct Mounted {
+    /// Host paths by volume.
+    pub paths: BTreeMap<String, String>,
+    /// What was written, by volume.
+    written: BTreeMap<String, payload::Files>,
+}
+
+/// A volume that could not be set up.
+#[derive(Debug)]
+pub struct SetUpFailure {
+    /// Its name.
+    pub volume: String,
+    /// Why.
+    pub error: Error,
+}
+
+/// Sets up (or brings up to date) every volume of the pod. All are tried; the failures come back.
+pub fn set_up(
+    fs: &dyn NodeFs,
+    pod: &Pod,
+    sources: &Sources<'_>,
+    mounted: &mut Mounted,
+) -> Vec<SetUpFailure> {
+    let mut failures = Vec::new();
+    for volume in pod.spec().volumes.iter().flatten() {
+        if let Err(error) = set_up_one(fs, pod, volume, sources, mounted) {
+            failures.push(SetUpFailure {
+                volume: volume.name.clone(),
+                error,
+            });
+        }
+    }
+    failures
+}
+
+/// Removes everything the pod had on the node.
+///
+/// # Errors
+/// The file system's.
+pub fn tear_down(fs: &dyn NodeFs, uid: &str) -> Result<()> {
+    Ok(fs.remove_all(&pod_directory(uid))?)
+}
+
+fn set_up_one(
+    fs: &dyn NodeFs,
+    pod: &Pod,
+    volume: &Volume,
+    sources: &Sources<'_>,
+    mounted: &mut Mounted,
+) -> Result<()> {
+    if let Some(host_path) = &volume.host_path {
+        prepare_host_path(fs, host_path)?;
+        mounted
+            .paths
+            .insert(volume.name.clone(), host_path.path.clone());
+        return Ok(());
+    }
+    let plugin = plugin(volume);
+    let path = format!(
+        "{}/volumes/kubernetes.io~{plugin}/{}",
+        pod_directory(pod.uid()),
+        volume.name
+    );
+    if volume.empty_dir.is_some() {
+        // What is in it survives restarts of containers and of the kubelet.
+        if !fs.exists(&path) {
+            fs.create_dir_all(&path)?;
+            fs.set_mode(&path, 0o777)?;
+        }
+    } else {
+        let files = payload::files(pod, volume, sources)?;
+        if mounted.written.get(&volume.name) != Some(&files) {
+            atomic::write(fs, &path, &files)?;
+            mounted.written.insert(volume.name.clone(), files);
+        }
+    }
+    mounted.paths.insert(volume.name.clone(), path);
+    Ok(())
+}
+
+fn plugin(volume: &Volume) -> &'static str {
+    if volume.empty_dir.is_some() {
+        "empty-dir"
+    } else if volume.config_map.is_some() {
+        "configmap"
+    } else if volume.secret.is_some() {
+        "secret"
+    } else if volume.downward_api.is_some() {
+        "downward-api"
+    } else {
+        "projected"
+    }
+}
+
+/// Checks (or makes) what a hostPath volume wants to find (`pkg/volume/hostpath/host_path.go`).
+fn prepare_host_path(fs: &dyn NodeFs, source: &HostPathVolumeSource) -> Result<()> {
+    let path = &source.path;
+    let kind = source.type_.as_deref().unwrap_or_default();
+    let found = fs.metadata(path).ok().map(|metadata| metadata.kind);
+    let expect = |wanted: FileKind, what: &str| match found {
+        Some(found) if found == wanted => Ok(()),
+        _ => Err(Error::InvalidPod(format!(
+            "hostPath type check failed: {path} is not a {what}"
+        ))),
+    };
+    match kind {
+        "" if found.is_none() => {
+            // A runtime that binds a path that is not there makes a folder of it.
+            fs.create_dir_all(path)?;
+            Ok(())
+        }
+        "" => Ok(()),
+        "DirectoryOrCreate" => {
+            if found.is_none() {
+                fs.create_dir_all(path)?;
+                return Ok(());
+            }
+            expect(FileKind::Directory, "directory")
+        }
+        "Directory" => expect(FileKind::Directory, "directory"),
+        "FileOrCreate" => {
+            if found.is_none() {
+                fs.write(path, b"")?;
+                return Ok(());
+            }
+            expect(FileKind::File, "file")
+        }
+        "File" => expect(FileKind::File, "file"),
+        "Socket" => expect(FileKind::File, "socket file"),
+        "CharDevice" => Err(Error::InvalidPod(format!(
+            "hostPath type check failed: {path} is not a character device"
+        ))),
+        "BlockDevice" => Err(Error::InvalidPod(format!(
+            "hostPath type check failed: {path} is not a block device"
+        ))),
+        other => Err(Error::InvalidPod(format!(
+            "{other} is an invalid volume type"
+        ))),
+    }
+}
