@@ -1,0 +1,251 @@
+//! What a new cluster holds, and what a resumed one gets back.
+//!
+//! `data/bootstrap.json` lists, by resource, the namespaces, roles, bindings, priority classes, flow schemas, the service
+//! network and the Service `kubernetes` that kube-apiserver makes by itself. [`run`] creates what is missing, all at once so
+//! that the store commits it in a few batches, and reconciles default roles and bindings as Kubernetes does: rules and
+//! subjects that went missing come back, unless `rbac.authorization.kubernetes.io/autoupdate` is `"false"`; what was added
+//! stays. Then it says where this server is: Endpoints and EndpointSlice of `kubernetes`.
+//!
+//! Mirrors `pkg/registry/rbac/rest/storage_rbac.go`, `pkg/controlplane/controller/kubernetesservice` and
+//! `k8s.io/component-helpers/auth/rbac/reconciliation`.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+
+};
+
+use futures::{StreamExt, TryStreamExt, stream};
+use minik8s_api::{
+    status::{Status, StatusReason},
+    strategy::strategy_for,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    allocators::ServiceAllocators,
+    authz::{
+
+        rules::{PolicyRule, uncovered},
+    },
+    options::WriteOptions,
+    registry::{Context, Registry, Target},
+};
+
+const OBJECTS: &str = include_str!("../data/bootstrap.json");
+/// Writes in flight at once; the store commits them together.
+const PARALLEL_WRITES: usize = 64;
+const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
+
+/// What this server is to the cluster it boots.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// The address at which pods and nodes reach this server: the endpoint of the Service `kubernetes`. A loopback address
+    /// cannot be an endpoint, and is left out.
+    pub advertise: SocketAddr,
+    /// The CA of client certificates (PEM), published for those who authenticate on the cluster's behalf.
+    pub client_ca: String,
+}
+
+/// Why a cluster did not boot.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The list of objects is not what this code takes it for.
+    #[error("bootstrap objects: {0}")]
+    Data(String),
+    /// An object was refused.
+    #[error("{resource} {name:?}: {status}")]
+    Refused {
+        /// Plural.
+        resource: String,
+        /// Of the object.
+        name: String,
+        /// Why.
+        status: Status,
+    },
+    /// The allocations could not be repaired.
+    #[error(transparent)]
+    Store(#[from] minik8s_store::Error),
+}
+
+/// Creates and reconciles everything. Idempotent.
+pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap: &Bootstrap) -> Result<(), Error> {
+    allocators.repair().await?;
+    let mut by_path: BTreeMap<String, Vec<Value>> = serde_json::from_str(OBJECTS).map_err(|error| Error::Data(error.to_string()))?;
+    by_path.entry("/api/v1/configmaps".to_owned()).or_default().push(authentication_config(bootstrap));
+    if !bootstrap.advertise.ip().is_loopback() {
+        by_path.entry("/api/v1/endpoints".to_owned()).or_default().push(endpoints(bootstrap.advertise));
+        by_path.entry("/apis/discovery.k8s.io/v1/endpointslices".to_owned()).or_default().push(endpoint_slice(bootstrap.advertise));
+    }
+    let mut objects = Vec::new();
+    for (path, items) in by_path {
+        let place = Place::of(&path).ok_or_else(|| Error::Data(format!("{path} is no collection of a resource")))?;
+        objects.extend(items.into_iter().map(|object| (place.clone(), object)));
+    }
+    let writes = objects.into_iter().map(|(place, object)| ensure(registry, place, object));
+    stream::iter(writes).buffer_unordered(PARALLEL_WRITES).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// A resource by the path of its collection.
+#[derive(Debug, Clone)]
+struct Place {
+    group: String,
+    version: String,
+    resource: String,
+}
+
+impl Place {
+    fn of(path: &str) -> Option<Place> {
+        let place = |group: &str, version: &str, resource: &str| Place { group: group.to_owned(), version: version.to_owned(), resource: resource.to_owned() };
+        match path.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
+            ["api", version, resource] => Some(place("", version, resource)),
+            ["apis", group, version, resource] => Some(place(group, version, resource)),
+            _ => None,
+        }
+    }
+}
+
+/// Creates an object, or reconciles the one that is there.
+async fn ensure(registry: &Registry, place: Place, object: Value) -> Result<(), Error> {
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let (namespace, name) = (text("namespace"), text("name"));
+    let refused = |status: Status| Error::Refused { resource: place.resource.clone(), name: name.clone(), status };
+    let target = registry.target(&place.group, &place.version, &place.resource, &namespace, &name).map_err(refused)?;
+    create_or_reconcile(registry, &target, object).await.map_err(refused)
+}
+
+async fn create_or_reconcile(registry: &Registry, target: &Target, mut object: Value) -> Result<(), Status> {
+    object["kind"] = json!(target.kind.kind);
+    object["apiVersion"] = json!(target.kind.api_version());
+    strategy_for(&target.kind).set_defaults(&mut object);
+    let (context, options) = (Context::internal(), WriteOptions::default());
+    let collection = target.named("");
+    match registry.create(&context, &collection, object.clone(), &options).await {
+        Err(status) if status.reason == StatusReason::AlreadyExists => {}
+        created => return created.map(drop),
+    }
+    let reconcile: fn(&Value, &mut Value) -> bool = match target.kind.plural.as_str() {
+        "roles" | "clusterroles" => reconcile_role,
+        "rolebindings" | "clusterrolebindings" => {
+            // What a binding refers to cannot be changed.
+            let present = registry.get(target, crate::registry::read::Freshness::Any).await?.value();
+            if present["roleRef"] != object["roleRef"] && updates_itself(&present) {
+                registry.delete(&context, target, &crate::options::DeleteOptions::default()).await?;
+                return registry.create(&context, &collection, object, &options).await.map(drop);
+            }
+            reconcile_binding
+        }
+        "endpoints" => |wanted, present| replace(wanted, present, &["subsets"]),
+        "endpointslices" => |wanted, present| replace(wanted, present, &["endpoints", "ports"]),
+        "configmaps" => |wanted, present| replace(wanted, present, &["data"]),
+        _ => return Ok(()),
+    };
+    let present = registry.get(target, crate::registry::read::Freshness::Any).await?.value();
+    if !reconcile(&object, &mut present.clone()) {
+        return Ok(());
+    }
+    let mut change = |present: &mut Value| {
+        reconcile(&object, present);
+        Ok(())
+    };
+    registry.modify(&context, target, &options, &mut change).await.map(drop)
+}
+
+/// Makes fields be as wanted; says whether they were not.
+fn replace(wanted: &Value, present: &mut Value, fields: &[&str]) -> bool {
+    let mut changed = false;
+    for field in fields {
+        if present.get(field) != wanted.get(field) {
+            present[*field] = wanted[*field].clone();
+            changed = true;
+        }
+    }
+    changed
+}
+
+fn updates_itself(present: &Value) -> bool {
+    present["metadata"]["annotations"][AUTOUPDATE] != "false"
+}
+
+/// Labels and annotations that went missing come back.
+fn reconcile_metadata(wanted: &Value, present: &mut Value) -> bool {
+    let mut changed = false;
+    for field in ["labels", "annotations"] {
+        for (key, value) in wanted["metadata"][field].as_object().into_iter().flatten() {
+            if present["metadata"][field].get(key) != Some(value) {
+                present["metadata"][field][key] = value.clone();
+                changed = true;
+            }
+        }
+    }
+    changed
+}
+
+fn reconcile_role(wanted: &Value, present: &mut Value) -> bool {
+    if !updates_itself(present) {
+        return false;
+    }
+    let mut changed = reconcile_metadata(wanted, present);
+    if wanted["aggregationRule"].is_object() {
+        // The rules are gathered by a controller.
+        return replace(wanted, present, &["aggregationRule"]) || changed;
+    }
+    let rules = |role: &Value| Vec::<PolicyRule>::deserialize(&role["rules"]).unwrap_or_default();
+    let held = rules(present);
+    for rule in wanted["rules"].as_array().into_iter().flatten() {
+        let wanted = PolicyRule::deserialize(rule).unwrap_or_default();
+        if !uncovered(held.iter(), &[wanted]).is_empty() {
+            append(&mut present["rules"], rule.clone());
+            changed = true;
+        }
+    }
+    changed
+}
+
+fn reconcile_binding(wanted: &Value, present: &mut Value) -> bool {
+    if !updates_itself(present) {
+        return false;
+    }
+    let mut changed = reconcile_metadata(wanted, present);
+    for subject in wanted["subjects"].as_array().into_iter().flatten() {
+        if !present["subjects"].as_array().is_some_and(|subjects| subjects.contains(subject)) {
+            append(&mut present["subjects"], subject.clone());
+            changed = true;
+        }
+    }
+    changed
+}
+
+fn append(list: &mut Value, item: Value) {
+    match list {
+        Value::Array(items) => items.push(item),
+        _ => *list = Value::Array(vec![item]),
+    }
+}
+
+fn authentication_config(bootstrap: &Bootstrap) -> Value {
+    json!({
+        "metadata": { "namespace": "kube-system", "name": "extension-apiserver-authentication" },
+        "data": { "client-ca-file": bootstrap.client_ca },
+    })
+}
+
+fn endpoints(address: SocketAddr) -> Value {
+    json!({
+        "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } },
+        "subsets": [{
+            "addresses": [{ "ip": address.ip().to_string() }],
+            "ports": [{ "name": "https", "port": address.port(), "protocol": "TCP" }],
+        }],
+    })
+}
+
+fn endpoint_slice(address: SocketAddr) -> Value {
+    json!({
+        "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "kubernetes.io/service-name": "kubernetes" } },
+        "addressType": if matches!(address.ip(), IpAddr::V4(_)) { "IPv4" } else { "IPv6" },
+        "endpoints": [{ "addresses": [address.ip().to_string()], "conditions": { "ready": true } }],
+        "ports": [{ "name": "https", "port": address.port(), "protocol": "TCP" }],
+    })
+}

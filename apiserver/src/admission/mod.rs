@@ -7,12 +7,38 @@
 //! names what it is interested in ([`Plugin::handles`]) and sees only that. Plugins read the cluster through
 //! [`Objects`](crate::cache::Objects) and never wait for anything but the store.
 
+mod certificates;
+mod default_ingress_class;
+mod default_toleration_seconds;
+mod limit_ranger;
+mod namespace_lifecycle;
+mod node_restriction;
+mod pod_resources;
+mod pod_security;
+mod priority;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod storage;
+mod taint_nodes_by_condition;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use minik8s_api::{kinds::GroupResource, status::Status};
+use minik8s_clock::{Clock, Random};
+use minik8s_store::Store;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::identity::UserInfo;
+use crate::{
+    authz::{Authorizer, Rbac, escalation::Escalation},
+    cache::Objects,
+    identity::UserInfo,
+};
+
+/// The annotation of pods that a kubelet runs from a file, and shows by a mirror that nobody else creates.
+const MIRROR_POD: &str = "kubernetes.io/config.mirror";
 
 /// What a request does to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,12 +168,58 @@ pub trait Plugin: Send + Sync {
     }
 }
 
+/// What plugins look things up in.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The cache.
+    pub objects: Arc<dyn Objects>,
+    /// The store, for quota and for what the cache may not know yet.
+    pub store: Arc<dyn Store>,
+    /// The authorizer of requests.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// What users hold by roles.
+    pub rbac: Arc<Rbac>,
+    /// Time.
+    pub clock: Clock,
+    /// Names.
+    pub random: Random,
+}
+
 /// All plugins, in order.
+#[derive(Default)]
 pub struct Chain {
     plugins: Vec<Box<dyn Plugin>>,
 }
 
 impl Chain {
+    /// The plugins of a cluster, in Kubernetes' order. Policies and webhooks will stand before ResourceQuota, which is last of
+    /// those that can be configured because it counts what all others let through.
+    pub fn new(cluster: &Cluster) -> Chain {
+        let Cluster { objects, store, authorizer, rbac, clock, random } = cluster;
+        let objects = || Arc::clone(objects);
+        let authorizer = || Arc::clone(authorizer);
+        Chain::of(vec![
+            Box::new(namespace_lifecycle::NamespaceLifecycle::new(objects(), Arc::clone(store))),
+            Box::new(limit_ranger::LimitRanger::new(objects())),
+            Box::new(service_account::ServiceAccount::new(objects(), random.clone())),
+            Box::new(node_restriction::NodeRestriction::new(objects())),
+            Box::new(taint_nodes_by_condition::TaintNodesByCondition),
+            Box::new(pod_security::PodSecurity::new(objects())),
+            Box::new(priority::Priority::new(objects())),
+            Box::new(default_toleration_seconds::DefaultTolerationSeconds),
+            Box::new(storage::DefaultStorageClass::new(objects())),
+            Box::new(storage::StorageObjectInUseProtection),
+            Box::new(storage::PersistentVolumeClaimResize::new(objects())),
+            Box::new(runtime_class::RuntimeClass::new(objects())),
+            Box::new(certificates::CertificateApproval::new(authorizer())),
+            Box::new(certificates::CertificateSigning::new(authorizer())),
+            Box::new(certificates::CertificateSubjectRestriction),
+            Box::new(default_ingress_class::DefaultIngressClass::new(objects())),
+            Box::new(Escalation::new(Arc::clone(rbac), authorizer())),
+            Box::new(resource_quota::ResourceQuota::new(objects(), Arc::clone(store), clock.clone())),
+        ])
+    }
+
     /// A chain of one's own, for tests; [`Chain::new`] is the one of a cluster.
     pub fn of(plugins: Vec<Box<dyn Plugin>>) -> Chain {
         Chain { plugins }
@@ -177,4 +249,29 @@ impl Chain {
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.plugins.iter().map(|plugin| plugin.name())
     }
+}
+
+/// The members of a list; none if it is absent.
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn items_mut(list: &mut Value) -> impl Iterator<Item = &mut Value> {
+    list.as_array_mut().into_iter().flatten()
+}
+
+/// Appends to a list that may be absent.
+fn push(list: &mut Value, item: Value) {
+    match list {
+        Value::Array(items) => items.push(item),
+        _ => *list = Value::Array(vec![item]),
+    }
+}
+
+/// The name of the class that an annotation marks as default; of several, the newest, then the first by name.
+fn default_class(objects: &dyn Objects, classes: &GroupResource, annotation: &str) -> Option<String> {
+    let marked = objects.list(classes, None).into_iter().map(|class| class.value()).filter(|class| class["metadata"]["annotations"][annotation] == "true");
+    let text = |class: &Value, field: &str| class["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let newest_first = |class: &Value| (std::cmp::Reverse(text(class, "creationTimestamp")), text(class, "name"));
+    marked.min_by_key(newest_first).map(|class| text(&class, "name"))
 }

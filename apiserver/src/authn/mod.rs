@@ -1,36 +1,120 @@
 //! Who is it? [`Authenticator::authenticate`] turns what a request carries into a [`UserInfo`].
 //!
 //! ```text
-//!  in-process extension ─► client certificate ─► bearer token (static file, ServiceAccount, bootstrap) ─► anonymous
+//!  in-process extension ─► client certificate ─► bearer token (static, ServiceAccount, bootstrap) ─► anonymous
 //! ```
 //! The first credential that is good decides. Bad credentials are never anonymous: they get 401. The identity of an
 //! in-process caller is a [`UserInfo`] in the request's extensions, where nothing that comes from a connection can put one.
+//!
+//! Mirrors `pkg/kubeapiserver/authenticator/config.go` and `k8s.io/apiserver/pkg/authentication/request`.
 
-use std::sync::Arc;
+mod bootstrap_token;
+pub mod jwt;
+pub mod service_account;
+mod static_token;
+pub mod x509;
 
+pub use bootstrap_token::BootstrapTokens;
+pub use service_account::ServiceAccountTokens;
+pub use static_token::{BadTokenFile, StaticTokens};
+pub use x509::{ClientCertificates, PeerCertificates};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, HeaderValue, header};
 use minik8s_api::status::Status;
-use minik8s_clock::Clock;
-use rustls::pki_types::CertificateDer;
 
 use crate::identity::UserInfo;
 
-/// The certificate chain a TLS peer presented, leaf first; the server puts it into the extensions of each request of the
-/// connection. It proves possession of the key, not yet that the chain is trusted.
-#[derive(Debug, Clone)]
-pub struct PeerCertificates(pub Arc<[CertificateDer<'static>]>);
+/// A token longer than this is no token (ServiceAccount tokens have about 1 KiB).
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+/// Browsers cannot set `Authorization` on a WebSocket; the token comes as one of the protocols offered.
+const WEBSOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+
+/// What a credential turned out to be: nothing this authenticator knows (`Ok(None)`), good, or bad for a reason that is
+/// logged and never sent.
+pub type Outcome<T> = Result<Option<T>, String>;
+
+/// A user a token speaks for, and the audiences it was made for (none: any).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenUser {
+    /// Who.
+    pub user: UserInfo,
+    /// For whom the token was made, of those asked for.
+    pub audiences: Vec<String>,
+}
 
 /// Decides who sends a request.
 pub struct Authenticator {
-    clock: Clock,
+    /// The cluster's client CA; without one, no client certificate is good.
+    pub certificates: Option<ClientCertificates>,
+    /// Tokens of a file.
+    pub static_tokens: StaticTokens,
+    /// Tokens this server signed.
+    pub service_accounts: ServiceAccountTokens,
+    /// Tokens kept as secrets, for nodes that join.
+    pub bootstrap_tokens: BootstrapTokens,
 }
 
 impl Authenticator {
-    /// Reads the credentials of a request and takes the `Authorization` header away, so that nothing behind it sees a secret.
+    /// Reads the credentials of a request and takes them away, so that nothing behind it sees a secret.
     pub fn authenticate(&self, request: &mut http::request::Parts) -> Result<UserInfo, Status> {
-        let _ = &self.clock;
         if let Some(user) = request.extensions.get::<UserInfo>() {
             return Ok(user.clone());
         }
-        Ok(UserInfo::anonymous())
+        let mut bad = None;
+        if let (Some(certificates), Some(peer)) = (&self.certificates, request.extensions.get::<PeerCertificates>()) {
+            match certificates.authenticate(peer) {
+                Ok(Some(user)) => return Ok(user.authenticated()),
+                Ok(None) => {}
+                Err(reason) => bad = Some(reason),
+            }
+        }
+        if let Some(token) = bearer_token(&mut request.headers) {
+            match self.authenticate_token(&token, self.service_accounts.audiences()) {
+                Ok(Some(found)) => return Ok(found.user),
+                Ok(None) => bad = Some("invalid bearer token".to_owned()),
+                Err(reason) => bad = Some(reason),
+            }
+        }
+        match bad {
+            None => Ok(UserInfo::anonymous()),
+            Some(reason) => {
+                tracing::debug!(reason, "unable to authenticate the request");
+                Err(Status::unauthorized("Unauthorized"))
+            }
+        }
     }
+
+    /// Who a bearer token speaks for, if it is good for one of `audiences`.
+    pub fn authenticate_token(&self, token: &str, audiences: &[String]) -> Outcome<TokenUser> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err("the token is too long".to_owned());
+        }
+        let any_audience = |user: UserInfo| TokenUser { user: user.authenticated(), audiences: audiences.to_vec() };
+        if let Some(user) = self.static_tokens.authenticate(token) {
+            return Ok(Some(any_audience(user)));
+        }
+        if let Some(found) = self.service_accounts.authenticate(token, audiences)? {
+            return Ok(Some(TokenUser { user: found.user.authenticated(), audiences: found.audiences }));
+        }
+        Ok(self.bootstrap_tokens.authenticate(token)?.map(any_audience))
+    }
+}
+
+/// The bearer token of a request, from `Authorization` or a WebSocket's protocols, and the header without it.
+fn bearer_token(headers: &mut HeaderMap) -> Option<String> {
+    if let Some(value) = headers.remove(header::AUTHORIZATION) {
+        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
+        let token = token.trim_start_matches(' ').split(' ').next().unwrap_or_default();
+        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
+    }
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.to_owned();
+    let (tokens, others): (Vec<&str>, Vec<&str>) = offered.split(',').map(str::trim).partition(|protocol| protocol.starts_with(WEBSOCKET_TOKEN_PREFIX));
+    let [token] = tokens[..] else { return None };
+    let token = BASE64_URL_SAFE_NO_PAD.decode(&token[WEBSOCKET_TOKEN_PREFIX.len()..]).ok()?;
+    match HeaderValue::from_str(&others.join(", ")) {
+        Ok(rest) if !others.is_empty() => headers.insert(header::SEC_WEBSOCKET_PROTOCOL, rest),
+        _ => headers.remove(header::SEC_WEBSOCKET_PROTOCOL),
+    };
+    String::from_utf8(token).ok()
 }

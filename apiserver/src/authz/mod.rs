@@ -9,11 +9,11 @@
 //! only what its pods refer to; `escalation` keeps users from granting what they do not hold.
 
 pub mod escalation;
-mod node;
+pub mod node;
 mod rbac;
 pub mod rules;
 
-pub use node::NodeAuthorizer;
+pub use node::{NodeAuthorizer, PodsOnNode};
 pub use rbac::Rbac;
 
 use std::{borrow::Cow, sync::Arc};

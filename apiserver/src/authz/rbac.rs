@@ -137,6 +137,12 @@ impl Rbac {
         Ok(parse::<RoleView>(&object).rules)
     }
 
+    /// The compiled rules of a ClusterRole; none if it does not exist.
+    pub fn cluster_role(&self, name: &str) -> Arc<[Arc<PolicyRule>]> {
+        let snapshot = self.snapshot();
+        snapshot.roles.get(&(String::new(), name.to_owned())).map(|role| Arc::clone(&role.rules)).unwrap_or_default()
+    }
+
     fn snapshot(&self) -> Arc<Snapshot> {
         let Resources { roles, cluster_roles, role_bindings, cluster_role_bindings } = &self.resources;
         let versions = || Some([roles, cluster_roles, role_bindings, cluster_role_bindings].map(|resource| self.objects.version(resource)));
