@@ -11,6 +11,8 @@ pub const MAX_UPDATE_MANAGERS: usize = 10;
 const ANCIENT_CHANGES: &str = "ancient-changes";
 /// The manager of a write that names none.
 const UNKNOWN: &str = "unknown";
+/// The longest name of a manager, in bytes (apimachinery `FieldManagerMaxLength`).
+const MAX_NAME_BYTES: usize = 128;
 
 /// By which verb a manager wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +56,12 @@ pub(super) enum Fields {
 }
 
 impl Manager {
-    pub(super) fn new(name: &str, operation: Operation, api_version: &str, subresource: &str) -> Manager {
+    pub(super) fn new(
+        name: &str,
+        operation: Operation,
+        api_version: &str,
+        subresource: &str,
+    ) -> Manager {
         let name = if name.is_empty() { UNKNOWN } else { name };
         Manager {
             name: name.to_owned(),
@@ -73,6 +80,23 @@ impl Manager {
     }
 }
 
+/// The name of a writer: the field manager it gave, else what its `User-Agent` says before the first slash, as in
+/// `kubectl/v1.37.1 (linux/amd64) …` (apiserver `managerOrUserAgent`).
+pub fn manager_or_user_agent(manager: &str, user_agent: &str) -> String {
+    if !manager.is_empty() {
+        return manager.to_owned();
+    }
+    let mut name = String::new();
+    let program = user_agent.split('/').next().unwrap_or_default();
+    for c in program.chars().filter(|c| !c.is_control()) {
+        if name.len() + c.len_utf8() > MAX_NAME_BYTES {
+            break;
+        }
+        name.push(c);
+    }
+    name
+}
+
 /// Why `metadata.managedFields` cannot be read, in apimachinery's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -86,7 +110,9 @@ impl Entry {
     pub fn fields(&self) -> Result<FieldSet, EntryError> {
         match &self.fields {
             Fields::Parsed(set) => Ok(set.clone()),
-            Fields::Raw(value) => FieldSet::from_value(value).map_err(|error| EntryError(error.to_string())),
+            Fields::Raw(value) => {
+                FieldSet::from_value(value).map_err(|error| EntryError(error.to_string()))
+            }
         }
     }
 
@@ -96,15 +122,27 @@ impl Entry {
         let operation = match text("operation") {
             "Apply" => Operation::Apply,
             "Update" => Operation::Update,
-            _ => return Err(EntryError("operation must be `Apply` or `Update`".to_owned())),
+            _ => {
+                return Err(EntryError(
+                    "operation must be `Apply` or `Update`".to_owned(),
+                ));
+            }
         };
         if text("apiVersion").is_empty() {
             return Err(EntryError("apiVersion must not be empty".to_owned()));
         }
         match text("fieldsType") {
             "FieldsV1" => {}
-            "" => return Err(EntryError(format!("missing fieldsType in managed fields entry {index}"))),
-            other => return Err(EntryError(format!("invalid fieldsType {other:?} in managed fields entry {index}"))),
+            "" => {
+                return Err(EntryError(format!(
+                    "missing fieldsType in managed fields entry {index}"
+                )));
+            }
+            other => {
+                return Err(EntryError(format!(
+                    "invalid fieldsType {other:?} in managed fields entry {index}"
+                )));
+            }
         }
         let fields = entry.get("fieldsV1").filter(|fields| !fields.is_null());
         Ok(Entry {
@@ -120,17 +158,35 @@ impl Entry {
     }
 
     fn into_value(self) -> Value {
-        let Entry { manager, time, fields } = self;
+        let Entry {
+            manager,
+            time,
+            fields,
+        } = self;
         let mut entry = Map::new();
         let mut put = |key: &str, value: Value| entry.insert(key.to_owned(), value);
-        put("operation", Value::from(if manager.operation == Operation::Apply { "Apply" } else { "Update" }));
+        put(
+            "operation",
+            Value::from(if manager.operation == Operation::Apply {
+                "Apply"
+            } else {
+                "Update"
+            }),
+        );
         put("apiVersion", manager.api_version.into());
         put("fieldsType", Value::from("FieldsV1"));
-        put("fieldsV1", match fields {
-            Fields::Raw(value) => value,
-            Fields::Parsed(set) => set.to_value(),
-        });
-        for (key, text) in [("manager", manager.name), ("time", time), ("subresource", manager.subresource)] {
+        put(
+            "fieldsV1",
+            match fields {
+                Fields::Raw(value) => value,
+                Fields::Parsed(set) => set.to_value(),
+            },
+        );
+        for (key, text) in [
+            ("manager", manager.name),
+            ("time", time),
+            ("subresource", manager.subresource),
+        ] {
             if !text.is_empty() {
                 put(key, text.into());
             }
@@ -145,7 +201,10 @@ impl Entry {
 /// When an entry is not valid.
 pub fn read(list: Option<&Value>) -> Result<Vec<Entry>, EntryError> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
-    items.enumerate().map(|(i, entry)| Entry::read(entry, i)).collect()
+    items
+        .enumerate()
+        .map(|(i, entry)| Entry::read(entry, i))
+        .collect()
 }
 
 /// The same, every set parsed: for lists that a client wrote, whose sets need not be in canonical form.
@@ -161,8 +220,19 @@ pub(super) fn read_parsed(list: Option<&Value>) -> Result<Vec<Entry>, EntryError
 pub(super) fn write(mut entries: Vec<Entry>) -> Option<Value> {
     entries.sort_by(|a, b| {
         let key = |entry: &Entry| {
-            let Manager { name, operation, api_version, subresource } = entry.manager.clone();
-            (operation, entry.time.clone(), name, api_version, subresource)
+            let Manager {
+                name,
+                operation,
+                api_version,
+                subresource,
+            } = entry.manager.clone();
+            (
+                operation,
+                entry.time.clone(),
+                name,
+                api_version,
+                subresource,
+            )
         };
         key(a).cmp(&key(b))
     });
@@ -184,7 +254,9 @@ pub(super) fn cap_update_managers(entries: &mut Vec<Entry>) -> Result<(), EntryE
     let mut at = 0;
     while updates > MAX_UPDATE_MANAGERS && at < entries.len() {
         let oldest = &entries[at];
-        let same_version = |entry: &Entry| is_update(entry) && entry.manager.api_version == oldest.manager.api_version;
+        let same_version = |entry: &Entry| {
+            is_update(entry) && entry.manager.api_version == oldest.manager.api_version
+        };
         let bucket = entries[..at].iter().position(same_version);
         match bucket {
             Some(bucket) if is_update(oldest) => {
@@ -201,4 +273,30 @@ pub(super) fn cap_update_managers(entries: &mut Vec<Entry>) -> Result<(), EntryE
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_writers() {
+        for (manager, user_agent, expected) in [
+            ("me", "kubectl/v1.37.1", "me"),
+            (
+                "",
+                "kubectl/v1.37.1 (linux/amd64) kubernetes/abc",
+                "kubectl",
+            ),
+            ("", "curl", "curl"),
+            ("", "a\u{7}b/c", "ab"),
+            ("", "", ""),
+        ] {
+            assert_eq!(manager_or_user_agent(manager, user_agent), expected);
+        }
+        assert_eq!(
+            manager_or_user_agent("", &"é".repeat(100)).len(),
+            MAX_NAME_BYTES
+        );
+    }
 }

@@ -14,8 +14,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// The deepest FieldsV1 that is read: as deep as an object may be.
-const MAX_DEPTH: usize = 512;
+use crate::decode::MAX_DEPTH;
 
 /// One step from an object to what it holds, in its FieldsV1 form: `f:name`, `k:{"name":"c"}`, `v:"x"` or `i:0`, the JSON
 /// in it compact and with sorted keys. Two elements are the same step exactly when their forms are equal.
@@ -104,20 +103,30 @@ impl PathElement {
     /// Reads the FieldsV1 form. `None` for kinds of elements that are not known: a newer version may know them.
     fn parse(text: &str) -> Result<Option<PathElement>, FieldSetError> {
         let json = |text: &str| {
-            serde_json::from_str::<Value>(text).map_err(|error| FieldSetError::BadElement(error.to_string()))
+            serde_json::from_str::<Value>(text)
+                .map_err(|error| FieldSetError::BadElement(error.to_string()))
         };
         Ok(match text.as_bytes() {
             [b'f', b':', ..] => Some(PathElement(text.into())),
             [b'k', b':', ..] => match json(&text[2..])? {
                 Value::Object(keys) => {
-                    let mut keys: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
+                    let mut keys: Vec<_> = keys
+                        .iter()
+                        .map(|(key, value)| (key.as_str(), value))
+                        .collect();
                     Some(PathElement::keys(&mut keys))
                 }
-                other => return Err(FieldSetError::BadElement(format!("expected an object, got {other}"))),
+                other => {
+                    return Err(FieldSetError::BadElement(format!(
+                        "expected an object, got {other}"
+                    )));
+                }
             },
             [b'v', b':', ..] => Some(PathElement::value(&json(&text[2..])?)),
             [b'i', b':', ..] => {
-                let index: i64 = text[2..].parse().map_err(|_| FieldSetError::BadElement(text.to_owned()))?;
+                let index: i64 = text[2..]
+                    .parse()
+                    .map_err(|_| FieldSetError::BadElement(text.to_owned()))?;
                 Some(PathElement(format!("i:{index}").into()))
             }
             _ => None,
@@ -144,7 +153,10 @@ impl fmt::Display for PathElement {
             "f:" => write!(f, ".{rest}"),
             "k:" => {
                 let keys: Map<String, Value> = serde_json::from_str(rest).unwrap_or_default();
-                let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                let keys: Vec<String> = keys
+                    .iter()
+                    .map(|(key, value)| format!("{key}={value}"))
+                    .collect();
                 write!(f, "[{}]", keys.join(","))
             }
             "v:" => write!(f, "[={rest}]"),
@@ -169,7 +181,12 @@ impl FieldSet {
     pub fn of_fields(paths: &[&[&str]]) -> FieldSet {
         let mut set = FieldSet::new();
         for path in paths {
-            set.insert(&path.iter().map(|name| PathElement::field(name)).collect::<Vec<_>>());
+            set.insert(
+                &path
+                    .iter()
+                    .map(|name| PathElement::field(name))
+                    .collect::<Vec<_>>(),
+            );
         }
         set
     }
@@ -184,7 +201,9 @@ impl FieldSet {
 
     /// The set at one node of a FieldsV1 value, and whether the node itself is a member.
     fn read(fields: &Value, depth: usize) -> Result<(bool, FieldSet), FieldSetError> {
-        let map = fields.as_object().ok_or_else(|| FieldSetError::NotAnObject(fields.to_string()))?;
+        let map = fields
+            .as_object()
+            .ok_or_else(|| FieldSetError::NotAnObject(fields.to_string()))?;
         if depth > MAX_DEPTH {
             return Err(FieldSetError::TooDeep);
         }
@@ -195,7 +214,11 @@ impl FieldSet {
                 member = true;
             } else if let Some(element) = PathElement::parse(key)? {
                 let (member, children) = FieldSet::read(value, depth + 1)?;
-                nodes.push(Node { element, member, children });
+                nodes.push(Node {
+                    element,
+                    member,
+                    children,
+                });
             }
         }
         Ok((member, FieldSet::from_unsorted(nodes)))
@@ -233,17 +256,32 @@ impl FieldSet {
     }
 
     pub(super) fn node(&self, element: &PathElement) -> Option<&Node> {
-        let found = self.nodes.binary_search_by(|node| node.element.cmp(element)).ok()?;
+        let found = self
+            .nodes
+            .binary_search_by(|node| node.element.cmp(element))
+            .ok()?;
         Some(&self.nodes[found])
     }
 
     /// Adds the field at `path`; its parents are not added. The empty path, the whole object, is never a member.
     pub fn insert(&mut self, path: &[PathElement]) {
-        let Some((element, rest)) = path.split_first() else { return };
-        let at = match self.nodes.binary_search_by(|node| node.element.cmp(element)) {
+        let Some((element, rest)) = path.split_first() else {
+            return;
+        };
+        let at = match self
+            .nodes
+            .binary_search_by(|node| node.element.cmp(element))
+        {
             Ok(at) => at,
             Err(at) => {
-                self.nodes.insert(at, Node { element: element.clone(), member: false, children: FieldSet::new() });
+                self.nodes.insert(
+                    at,
+                    Node {
+                        element: element.clone(),
+                        member: false,
+                        children: FieldSet::new(),
+                    },
+                );
                 at
             }
         };
@@ -259,7 +297,9 @@ impl FieldSet {
         match path {
             [] => false,
             [element] => self.node(element).is_some_and(|node| node.member),
-            [element, rest @ ..] => self.node(element).is_some_and(|node| node.children.contains(rest)),
+            [element, rest @ ..] => self
+                .node(element)
+                .is_some_and(|node| node.children.contains(rest)),
         }
     }
 
@@ -295,38 +335,50 @@ impl FieldSet {
     /// The fields that are in this set only. Children of a field that is in `other` stay.
     #[must_use]
     pub fn difference(&self, other: &FieldSet) -> FieldSet {
-        if other.is_empty() {
-            return self.clone();
-        }
-        self.zip(other, |ours, theirs| {
-            let ours = ours?;
-            let Some(theirs) = theirs else { return Some(ours.clone()) };
-            Some(Node {
-                element: ours.element.clone(),
-                member: ours.member && !theirs.member,
-                children: ours.children.difference(&theirs.children),
-            })
-        })
+        let mut left = self.clone();
+        left.subtract(other);
+        left
     }
 
     /// The fields that are neither in `other` nor below a field that is.
     #[must_use]
     pub fn recursive_difference(&self, other: &FieldSet) -> FieldSet {
-        if other.is_empty() {
-            return self.clone();
-        }
-        self.zip(other, |ours, theirs| {
-            let ours = ours?;
-            match theirs {
-                None => Some(ours.clone()),
-                Some(theirs) if theirs.member => None,
-                Some(theirs) => Some(Node {
-                    element: ours.element.clone(),
-                    member: ours.member,
-                    children: ours.children.recursive_difference(&theirs.children),
-                }),
+        let mut left = self.clone();
+        left.subtract_recursively(other);
+        left
+    }
+
+    /// Takes out the fields of `other`, and leaves what is below them.
+    pub(super) fn subtract(&mut self, other: &FieldSet) {
+        self.retain(other, &|node, theirs| {
+            node.member &= !theirs.member;
+            node.children.subtract(&theirs.children);
+        });
+    }
+
+    /// Takes out the fields of `other` and what is below them.
+    pub(super) fn subtract_recursively(&mut self, other: &FieldSet) {
+        self.retain(other, &|node, theirs| {
+            if theirs.member {
+                (node.member, node.children) = (false, FieldSet::new());
+            } else {
+                node.children.subtract_recursively(&theirs.children);
             }
-        })
+        });
+    }
+
+    /// Changes the nodes that both sets have, and keeps those that are not empty then.
+    fn retain(&mut self, other: &FieldSet, change: &dyn Fn(&mut Node, &Node)) {
+        if other.is_empty() {
+            return;
+        }
+        self.nodes.retain_mut(|node| {
+            let Some(theirs) = other.node(&node.element) else {
+                return true;
+            };
+            change(node, theirs);
+            !node.is_empty()
+        });
     }
 
     /// Whether every field of this set is in `other`.
@@ -340,10 +392,14 @@ impl FieldSet {
 
     /// Whether a FieldsV1 value in canonical form shares a field with this set; the value is not parsed.
     pub(super) fn overlaps(&self, fields: &Value) -> bool {
-        let Some(map) = fields.as_object() else { return false };
+        let Some(map) = fields.as_object() else {
+            return false;
+        };
         self.nodes.iter().any(|node| {
             map.get(node.element.as_str()).is_some_and(|below| {
-                let member = below.as_object().is_some_and(|map| map.is_empty() || map.contains_key("."));
+                let member = below
+                    .as_object()
+                    .is_some_and(|map| map.is_empty() || map.contains_key("."));
                 (node.member && member) || node.children.overlaps(below)
             })
         })
@@ -399,7 +455,8 @@ impl Node {
     }
 
     fn to_entry(&self) -> (String, Value) {
-        let mut below: Map<String, Value> = self.children.nodes.iter().map(Node::to_entry).collect();
+        let mut below: Map<String, Value> =
+            self.children.nodes.iter().map(Node::to_entry).collect();
         if self.member && !below.is_empty() {
             below.insert(".".to_owned(), Value::Object(Map::new()));
         }
@@ -430,24 +487,35 @@ mod tests {
 
     #[test]
     fn paths_display_as_conflicts_show_them() {
-        let set = set(json!({"f:spec": {"f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}}}, "f:z": {}},
-            "f:finalizers": {"v:\"x\"": {}}}));
+        let set = set(
+            json!({"f:spec": {"f:ports": {"k:{\"port\":80,\"protocol\":\"TCP\"}": {".": {}, "f:name": {}}}, "f:z": {}},
+            "f:finalizers": {"v:\"x\"": {}}}),
+        );
         let paths: Vec<String> = set.paths().iter().map(Path::to_string).collect();
-        assert_eq!(paths, [
-            ".finalizers[=\"x\"]",
-            ".spec.z",
-            ".spec.ports[port=80,protocol=\"TCP\"]",
-            ".spec.ports[port=80,protocol=\"TCP\"].name",
-        ]);
+        assert_eq!(
+            paths,
+            [
+                ".finalizers[=\"x\"]",
+                ".spec.z",
+                ".spec.ports[port=80,protocol=\"TCP\"]",
+                ".spec.ports[port=80,protocol=\"TCP\"].name",
+            ]
+        );
     }
 
     #[test]
     fn algebra() {
         let a = set(json!({"f:x": {".": {}, "f:y": {}}, "f:z": {}}));
         let b = set(json!({"f:x": {}, "f:w": {}}));
-        assert_eq!(a.union(&b).to_value(), json!({"f:w": {}, "f:x": {".": {}, "f:y": {}}, "f:z": {}}));
+        assert_eq!(
+            a.union(&b).to_value(),
+            json!({"f:w": {}, "f:x": {".": {}, "f:y": {}}, "f:z": {}})
+        );
         assert_eq!(a.intersection(&b).to_value(), json!({"f:x": {}}));
-        assert_eq!(a.difference(&b).to_value(), json!({"f:x": {"f:y": {}}, "f:z": {}}));
+        assert_eq!(
+            a.difference(&b).to_value(),
+            json!({"f:x": {"f:y": {}}, "f:z": {}})
+        );
         assert_eq!(a.recursive_difference(&b).to_value(), json!({"f:z": {}}));
         assert!(a.intersection(&b).is_subset(&a) && !a.is_subset(&b));
         assert!(a.overlaps(&b.to_value()) && !a.difference(&b).overlaps(&b.to_value()));

@@ -41,7 +41,9 @@ use serde_json::Value;
 pub use apply::{Apply, ApplyError};
 pub use compare::Comparison;
 pub use conflict::Conflicts;
-pub use entries::{Entry, EntryError, MAX_UPDATE_MANAGERS, Manager, Operation, read};
+pub use entries::{
+    Entry, EntryError, MAX_UPDATE_MANAGERS, Manager, Operation, manager_or_user_agent, read,
+};
 pub use field_set::{FieldSet, FieldSetError, Path, PathElement};
 pub use typed::TypeErrors;
 pub use update::{FieldManager, Versions, ignore_timestamps};
@@ -58,7 +60,14 @@ pub fn managed_fields_for_update(
     now: Timestamp,
 ) {
     const NONE: &FieldSet = &FieldSet::new();
-    let fields = FieldManager { ty, api_version, kind: "", subresource: "", reset_fields: NONE, versions: None };
+    let fields = FieldManager {
+        ty,
+        api_version,
+        kind: "",
+        subresource: "",
+        reset_fields: NONE,
+        versions: None,
+    };
     fields.update(live, new, manager, now);
 }
 

@@ -69,7 +69,9 @@ impl<'s> Place<'s> {
 
     /// What the value is here. Only where nothing is known does it depend on the value.
     pub(super) fn shape(self, value: &Value) -> Shape<'s> {
-        let Place::Typed(ty, atomic) = self else { return deduced(value) };
+        let Place::Typed(ty, atomic) = self else {
+            return deduced(value);
+        };
         match ty {
             Type::Struct(s) if atomic || s.atomic() => Shape::AtomicMap,
             Type::Map(_) if atomic => Shape::AtomicMap,
@@ -82,11 +84,15 @@ impl<'s> Place<'s> {
                 };
                 Shape::List(Place::root(&list.element), relation)
             }
-            Type::Scalar(schema::Scalar::Any | schema::Scalar::FieldsV1) | Type::Either(_) => deduced(value),
+            Type::Scalar(schema::Scalar::Any | schema::Scalar::FieldsV1) | Type::Either(_) => {
+                deduced(value)
+            }
             Type::Scalar(scalar) => Shape::Scalar(match scalar {
                 schema::Scalar::String | schema::Scalar::Bytes => Scalar::String,
                 schema::Scalar::Bool => Scalar::Boolean,
-                schema::Scalar::Int32 | schema::Scalar::Int64 | schema::Scalar::Double => Scalar::Numeric,
+                schema::Scalar::Int32 | schema::Scalar::Int64 | schema::Scalar::Double => {
+                    Scalar::Numeric
+                }
                 _ => Scalar::Untyped,
             }),
         }
@@ -112,7 +118,9 @@ impl<'s> Place<'s> {
     /// Whether an object here may have the field or key.
     pub(super) fn allows(self, name: &str) -> bool {
         match self {
-            Place::Typed(Type::Struct(s), _) => s.unknown_fields() == UnknownFields::Keep || s.field(name).is_some(),
+            Place::Typed(Type::Struct(s), _) => {
+                s.unknown_fields() == UnknownFields::Keep || s.field(name).is_some()
+            }
             _ => true,
         }
     }

@@ -33,7 +33,11 @@ impl TypeErrors {
 impl fmt::Display for TypeErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let write = |f: &mut fmt::Formatter<'_>, (path, message): &(String, String)| {
-            if path.is_empty() { f.write_str(message) } else { write!(f, "{path}: {message}") }
+            if path.is_empty() {
+                f.write_str(message)
+            } else {
+                write!(f, "{path}: {message}")
+            }
         };
         match self.0.as_slice() {
             [error] => write(f, error),
@@ -52,7 +56,10 @@ impl std::error::Error for TypeErrors {}
 
 /// The items of a list; none, where the value is no list.
 pub(super) fn items(value: Option<&Value>) -> &[Value] {
-    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    value
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default()
 }
 
 /// The path elements of the items of a list that is a set or keyed, in order. `Err` names the first item that has none.
@@ -62,7 +69,8 @@ pub(super) fn elements(
     items: &[Value],
 ) -> Result<Vec<PathElement>, TypeErrors> {
     let element = |(i, value)| {
-        element(item, relation, value).map_err(|error| TypeErrors::one(format!("element {i}: {error}")))
+        element(item, relation, value)
+            .map_err(|error| TypeErrors::one(format!("element {i}: {error}")))
     };
     items.iter().enumerate().map(element).collect()
 }
@@ -70,15 +78,23 @@ pub(super) fn elements(
 fn element(item: Place<'_>, relation: Relation<'_>, value: &Value) -> Result<PathElement, String> {
     let Relation::Keyed(keys) = relation else {
         return match value {
-            Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
-            Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
-            Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
+            Value::Object(_) => {
+                Err("associative list without keys has an element that's a map type".to_owned())
+            }
+            Value::Array(_) => {
+                Err("not supported: associative list with lists as elements".to_owned())
+            }
+            Value::Null => Err(
+                "associative list without keys has an element that's an explicit null".to_owned(),
+            ),
             _ => Ok(PathElement::value(value)),
         };
     };
     let map = match value {
         Value::Object(map) => map,
-        Value::Null => return Err("associative list with keys may not have a null element".to_owned()),
+        Value::Null => {
+            return Err("associative list with keys may not have a null element".to_owned());
+        }
         _ => return Err("associative list with keys may not have non-map elements".to_owned()),
     };
     let mut fields = Vec::with_capacity(keys.len());
@@ -105,20 +121,33 @@ pub(super) fn field_set(place: Place<'_>, value: &Value) -> Result<FieldSet, Typ
 fn extract(place: Place<'_>, value: &Value) -> Result<(bool, FieldSet), TypeErrors> {
     let mut nodes = Vec::new();
     match (place.shape(value), value) {
-        (Shape::Scalar(_) | Shape::AtomicMap | Shape::List(_, Relation::Atomic), _) => return Ok((true, FieldSet::new())),
+        (Shape::Scalar(_) | Shape::AtomicMap | Shape::List(_, Relation::Atomic), _) => {
+            return Ok((true, FieldSet::new()));
+        }
         (Shape::Map, Value::Object(map)) => {
             for (key, value) in map {
                 let field = place.child(key);
                 let element = PathElement::field(key);
-                let (leaf, children) = extract(field, value).map_err(|errors| errors.below(&element))?;
-                let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-                nodes.push(Node { element, member: leaf || empty || !place.has_field(key), children });
+                let (leaf, children) =
+                    extract(field, value).map_err(|errors| errors.below(&element))?;
+                let empty =
+                    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+                nodes.push(Node {
+                    element,
+                    member: leaf || empty || !place.has_field(key),
+                    children,
+                });
             }
         }
         (Shape::List(item, relation), Value::Array(items)) => {
             for (element, value) in elements(item, relation, items)?.into_iter().zip(items) {
-                let (_, children) = extract(item, value).map_err(|errors| errors.below(&element))?;
-                nodes.push(Node { element, member: true, children });
+                let (_, children) =
+                    extract(item, value).map_err(|errors| errors.below(&element))?;
+                nodes.push(Node {
+                    element,
+                    member: true,
+                    children,
+                });
             }
         }
         (Shape::Map | Shape::List(..), _) => {}
@@ -148,14 +177,30 @@ pub(super) fn validate(place: Place<'_>, value: &Value) -> Result<(), TypeErrors
                 }
             }
         }
-        (Shape::List(item, relation), Value::Array(items)) => return validate_list(item, relation, items),
-        (Shape::Map | Shape::AtomicMap, _) => return Err(TypeErrors::one(format!("expected map, got {}", shown(value)))),
-        (Shape::List(..), _) => return Err(TypeErrors::one(format!("expected list, got {}", shown(value)))),
+        (Shape::List(item, relation), Value::Array(items)) => {
+            return validate_list(item, relation, items);
+        }
+        (Shape::Map | Shape::AtomicMap, _) => {
+            return Err(TypeErrors::one(format!(
+                "expected map, got {}",
+                shown(value)
+            )));
+        }
+        (Shape::List(..), _) => {
+            return Err(TypeErrors::one(format!(
+                "expected list, got {}",
+                shown(value)
+            )));
+        }
     }
     errors.into_result()
 }
 
-fn validate_list(item: Place<'_>, relation: Relation<'_>, items: &[Value]) -> Result<(), TypeErrors> {
+fn validate_list(
+    item: Place<'_>,
+    relation: Relation<'_>,
+    items: &[Value],
+) -> Result<(), TypeErrors> {
     let mut errors = TypeErrors::default();
     let elements = match relation {
         Relation::Atomic => (0..items.len()).map(PathElement::index).collect(),
@@ -163,7 +208,10 @@ fn validate_list(item: Place<'_>, relation: Relation<'_>, items: &[Value]) -> Re
     };
     for (i, (element, value)) in elements.iter().zip(items).enumerate() {
         if elements[..i].contains(element) {
-            errors.0.push((String::new(), format!("duplicate entries for key {element}")));
+            errors.0.push((
+                String::new(),
+                format!("duplicate entries for key {element}"),
+            ));
         }
         if let Err(more) = validate(item, value) {
             errors.0.extend(more.below(element).0);
@@ -175,7 +223,9 @@ fn validate_list(item: Place<'_>, relation: Relation<'_>, items: &[Value]) -> Re
 fn validate_scalar(scalar: Scalar, value: &Value) -> Result<(), TypeErrors> {
     let message = match scalar {
         // The odd words are Go's way to print its wrapper of the value.
-        Scalar::String if !value.is_string() => format!("expected string, got &value.valueUnstructured{{Value:{value}}}"),
+        Scalar::String if !value.is_string() => {
+            format!("expected string, got &value.valueUnstructured{{Value:{value}}}")
+        }
         Scalar::Numeric if !value.is_number() => {
             format!("expected numeric (int or float), got {}", go_type(value))
         }

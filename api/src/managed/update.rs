@@ -71,9 +71,9 @@ impl FieldManager<'_> {
         let sent = take_managed_fields(new);
         let stored = live.and_then(managed_fields);
         let list = match self.track_update(live, new, sent.as_ref(), stored, manager, now) {
-            Ok(Recorded::AsStored) => stored.cloned(),
             Ok(Recorded::Entries(entries)) => entries::write(entries),
-            Err(_) => stored.cloned(),
+            Ok(Recorded::AsStored) | Err(_) if sent.as_ref() == stored => sent,
+            Ok(Recorded::AsStored) | Err(_) => stored.cloned(),
         };
         put_managed_fields(new, list);
     }
@@ -91,7 +91,9 @@ impl FieldManager<'_> {
         // A list that the client changed is taken, if it is one; an empty list or entry asks to forget all owners.
         let replaced = match sent {
             Some(sent) if !use_stored && is_reset(sent) => Some(Vec::new()),
-            Some(sent) if !use_stored => entries::read_parsed(Some(sent)).ok().filter(|entries| !entries.is_empty()),
+            Some(sent) if !use_stored => entries::read_parsed(Some(sent))
+                .ok()
+                .filter(|entries| !entries.is_empty()),
             _ => None,
         };
         let is_stored = replaced.is_none();
@@ -106,10 +108,16 @@ impl FieldManager<'_> {
         if changes.is_same() && is_stored {
             return Ok(Recorded::AsStored);
         }
-        let me = Manager::new(manager, Operation::Update, self.api_version, self.subresource);
+        let me = Manager::new(
+            manager,
+            Operation::Update,
+            self.api_version,
+            self.subresource,
+        );
         let mut entries = self.reconciled(entries)?;
         self.take_from_others(&mut entries, None, &changes, live, new)?;
-        let mine = changes.changed.difference(&UNTRACKED);
+        let mut mine = changes.changed;
+        mine.subtract(&UNTRACKED);
         if !mine.is_empty() {
             let time = rfc3339(now);
             match entries.iter_mut().find(|entry| entry.manager.is_same(&me)) {
@@ -117,7 +125,11 @@ impl FieldManager<'_> {
                     entry.fields = Fields::Parsed(entry.fields()?.union(&mine));
                     entry.time = time;
                 }
-                None => entries.push(Entry { manager: me, time, fields: Fields::Parsed(mine) }),
+                None => entries.push(Entry {
+                    manager: me,
+                    time,
+                    fields: Fields::Parsed(mine),
+                }),
             }
         }
         entries::cap_update_managers(&mut entries)?;
@@ -147,9 +159,15 @@ impl FieldManager<'_> {
             let changes = match self.versions {
                 Some(versions) if version != self.api_version && !is_mine => {
                     if !converted.iter().any(|(seen, _)| seen == version) {
-                        converted.push((version.clone(), self.compare_in(versions, version, live, new)?));
+                        converted.push((
+                            version.clone(),
+                            self.compare_in(versions, version, live, new)?,
+                        ));
                     }
-                    converted.iter().find(|(seen, _)| seen == version).and_then(|(_, changes)| changes.as_ref())
+                    converted
+                        .iter()
+                        .find(|(seen, _)| seen == version)
+                        .and_then(|(_, changes)| changes.as_ref())
                 }
                 _ => Some(changes),
             };
@@ -170,10 +188,14 @@ impl FieldManager<'_> {
         live: &Value,
         new: &Value,
     ) -> Result<Option<Comparison>, TypeErrors> {
-        let (Some((ty, live)), Some((_, new))) = (versions.convert(live, version), versions.convert(new, version)) else {
+        let (Some((ty, live)), Some((_, new))) = (
+            versions.convert(live, version),
+            versions.convert(new, version),
+        ) else {
             return Ok(None);
         };
-        compare(Place::root(&ty), &live, &new).map(|changes| Some(changes.exclude(self.reset_fields)))
+        compare(Place::root(&ty), &live, &new)
+            .map(|changes| Some(changes.exclude(self.reset_fields)))
     }
 
     /// Takes from all entries but `mine` what the write changes or removes, and drops those that are left with nothing.
@@ -191,7 +213,9 @@ impl FieldManager<'_> {
                 Fields::Parsed(_) => true,
             };
             if touched {
-                let left = entry.fields()?.difference(&changes.changed).difference(&changes.removed);
+                let mut left = entry.fields()?;
+                left.subtract(&changes.changed);
+                left.subtract(&changes.removed);
                 entry.fields = Fields::Parsed(left);
             }
             Ok::<_, TrackError>(())
@@ -208,7 +232,10 @@ impl FieldManager<'_> {
     pub(super) fn reconciled(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, EntryError> {
         // The types of built-in kinds do not change while the process runs.
         let changeable = matches!(self.ty, Type::Struct(s) if s.conformance() == crate::schema::Conformance::Structural);
-        for entry in entries.iter_mut().filter(|entry| changeable && entry.manager.api_version == self.api_version) {
+        for entry in entries
+            .iter_mut()
+            .filter(|entry| changeable && entry.manager.api_version == self.api_version)
+        {
             entry.fields = Fields::Parsed(reconcile(Place::root(self.ty), &entry.fields()?));
         }
         Ok(entries)
@@ -236,13 +263,24 @@ fn reconcile(place: Place<'_>, fields: &FieldSet) -> FieldSet {
         let atomic = match below {
             Place::Deduced => false,
             Place::Typed(..) => {
-                matches!(below.shape(&Value::Null), Shape::AtomicMap | Shape::List(_, Relation::Atomic))
+                matches!(
+                    below.shape(&Value::Null),
+                    Shape::AtomicMap | Shape::List(_, Relation::Atomic)
+                )
             }
         };
         if atomic && !node.children.is_empty() {
-            Node { element: node.element.clone(), member: true, children: FieldSet::new() }
+            Node {
+                element: node.element.clone(),
+                member: true,
+                children: FieldSet::new(),
+            }
         } else {
-            Node { element: node.element.clone(), member: node.member, children: reconcile(below, &node.children) }
+            Node {
+                element: node.element.clone(),
+                member: node.member,
+                children: reconcile(below, &node.children),
+            }
         }
     });
     FieldSet::from_unsorted(nodes.collect())
@@ -251,7 +289,9 @@ fn reconcile(place: Place<'_>, fields: &FieldSet) -> FieldSet {
 /// Gives `new` the managed fields of `old` where nothing else differs, so that a write that changes nothing but a time is
 /// none (apiserver `IgnoreManagedFieldsTimestampsTransformer`). To be called on the object that is about to be stored.
 pub fn ignore_timestamps(old: &Value, new: &mut Value) {
-    let (Some(before), Some(after)) = (managed_fields(old), managed_fields(new)) else { return };
+    let (Some(before), Some(after)) = (managed_fields(old), managed_fields(new)) else {
+        return;
+    };
     if before == after || !same_entries(before, after) || !same_elsewhere(old, new) {
         return;
     }
@@ -268,21 +308,38 @@ fn same_entries(before: &Value, after: &Value) -> bool {
         };
         list.as_array()?.iter().map(entry).collect()
     };
-    let (Some(before), Some(after)) = (timeless(before), timeless(after)) else { return false };
+    let (Some(before), Some(after)) = (timeless(before), timeless(after)) else {
+        return false;
+    };
     before.len() == after.len() && before.iter().all(|entry| after.contains(entry))
 }
 
 /// Whether two objects are equal but for `managedFields` and `resourceVersion`.
 fn same_elsewhere(old: &Value, new: &Value) -> bool {
-    let (Value::Object(old), Value::Object(new)) = (old, new) else { return false };
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return false;
+    };
     let same = |old: &Map<String, Value>, new: &Map<String, Value>, except: &[&str]| {
         let differs = |one: &Map<String, Value>, other: &Map<String, Value>| {
-            one.iter().any(|(key, value)| !except.contains(&key.as_str()) && other.get(key) != Some(value))
+            one.iter().any(|(key, value)| {
+                !except.contains(&key.as_str()) && other.get(key) != Some(value)
+            })
         };
         !differs(old, new) && !differs(new, old)
     };
-    let metadata = |object: &Map<String, Value>| object.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
-    same(old, new, &["metadata"]) && same(&metadata(old), &metadata(new), &["managedFields", "resourceVersion"])
+    let metadata = |object: &Map<String, Value>| {
+        object
+            .get("metadata")
+            .and_then(Value::as_object)
+            .cloned()
+            .unwrap_or_default()
+    };
+    same(old, new, &["metadata"])
+        && same(
+            &metadata(old),
+            &metadata(new),
+            &["managedFields", "resourceVersion"],
+        )
 }
 
 /// As `metav1.Time` writes it.
@@ -292,25 +349,34 @@ pub(super) fn rfc3339(now: Timestamp) -> String {
 
 /// `metadata.managedFields`, where it is set.
 pub(super) fn managed_fields(object: &Value) -> Option<&Value> {
-    object.get("metadata")?.get("managedFields").filter(|list| !list.is_null())
+    object
+        .get("metadata")?
+        .get("managedFields")
+        .filter(|list| !list.is_null())
 }
 
 /// Takes `metadata.managedFields` out of an object.
 pub(super) fn take_managed_fields(object: &mut Value) -> Option<Value> {
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut)?;
-    metadata.remove("managedFields").filter(|list| !list.is_null())
+    metadata
+        .remove("managedFields")
+        .filter(|list| !list.is_null())
 }
 
 /// Sets `metadata.managedFields`, or leaves it out.
 pub(super) fn put_managed_fields(object: &mut Value, list: Option<Value>) {
-    let Some(object) = object.as_object_mut() else { return };
+    let Some(object) = object.as_object_mut() else {
+        return;
+    };
     let Some(list) = list else {
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.remove("managedFields");
         }
         return;
     };
-    let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    let metadata = object
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(Map::new()));
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.insert("managedFields".to_owned(), list);
     }
@@ -321,12 +387,17 @@ fn is_reset(list: &Value) -> bool {
     match list.as_array().map(Vec::as_slice) {
         Some([]) => true,
         Some([only]) => only.as_object().is_some_and(|entry| {
-            entry.values().all(|value| value.is_null() || value.as_str() == Some(""))
+            entry
+                .values()
+                .all(|value| value.is_null() || value.as_str() == Some(""))
         }),
         _ => false,
     }
 }
 
 fn has_uid(object: &Value) -> bool {
-    object.pointer("/metadata/uid").and_then(Value::as_str).is_some_and(|uid| !uid.is_empty())
+    object
+        .pointer("/metadata/uid")
+        .and_then(Value::as_str)
+        .is_some_and(|uid| !uid.is_empty())
 }

@@ -4,6 +4,7 @@ use json_patch::PatchOperation;
 use serde_json::Value;
 
 use super::PatchError;
+use crate::decode::MAX_DEPTH;
 
 /// The most operations one patch may hold.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -37,10 +38,14 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let mut patched = document.clone();
     let mut copied = 0;
     for operation in operations {
-        let operation: PatchOperation =
-            serde_json::from_value(operation.clone()).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+        let operation: PatchOperation = serde_json::from_value(operation.clone())
+            .map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+        check_depth(&operation, &patched)?;
         if let PatchOperation::Copy(copy) = &operation {
-            copied += copy.from.resolve(&patched).map_or(0, |value| value.to_string().len());
+            copied += copy
+                .from
+                .resolve(&patched)
+                .map_or(0, |value| value.to_string().len());
             if copied > MAX_COPIED_BYTES {
                 return Err(PatchError::Unprocessable(format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit \
@@ -58,11 +63,48 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     Ok(())
 }
 
+/// Refuses what would nest values more deeply than objects may be: `copy` and `move` into itself could make a document that
+/// overflows the stack.
+fn check_depth(operation: &PatchOperation, document: &Value) -> Result<(), PatchError> {
+    let (path, value) = match operation {
+        PatchOperation::Add(add) => (&add.path, Some(&add.value)),
+        PatchOperation::Replace(replace) => (&replace.path, Some(&replace.value)),
+        PatchOperation::Copy(copy) => (&copy.path, copy.from.resolve(document).ok()),
+        PatchOperation::Move(change) => (&change.path, change.from.resolve(document).ok()),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+    };
+    let left = MAX_DEPTH.checked_sub(path.count());
+    match (left, value) {
+        (Some(left), Some(value)) if !fits(value, left) => {}
+        (Some(_), _) => return Ok(()),
+        (None, _) => {}
+    }
+    Err(PatchError::Unprocessable(format!(
+        "the patched document is nested more than {MAX_DEPTH} deep"
+    )))
+}
+
+fn fits(value: &Value, levels: usize) -> bool {
+    let below = |value: &Value| levels > 0 && fits(value, levels - 1);
+    match value {
+        Value::Array(items) => items.iter().all(below),
+        Value::Object(map) => map.values().all(below),
+        _ => true,
+    }
+}
+
 /// `{"op": "test", "path": "/a/b", "value": null}` holds where `/a` has no `b`: what the Go library does, and users rely on.
 fn tests_for_absence(operation: &PatchOperation, document: &Value) -> bool {
-    let PatchOperation::Test(test) = operation else { return false };
-    let parent = test.path.parent().and_then(|parent| parent.resolve(document).ok());
-    test.value.is_null() && parent.is_some_and(Value::is_object) && test.path.resolve(document).is_err()
+    let PatchOperation::Test(test) = operation else {
+        return false;
+    };
+    let parent = test
+        .path
+        .parent()
+        .and_then(|parent| parent.resolve(document).ok());
+    test.value.is_null()
+        && parent.is_some_and(Value::is_object)
+        && test.path.resolve(document).is_err()
 }
 
 #[cfg(test)]
@@ -115,18 +157,45 @@ mod tests {
         ] {
             let mut document = before.clone();
             let patch = json!([{"op": "replace", "path": "/a", "value": 2}, last]);
-            assert!(matches!(apply(&mut document, &patch), Err(PatchError::Unprocessable(_))), "{last}");
+            assert!(
+                matches!(
+                    apply(&mut document, &patch),
+                    Err(PatchError::Unprocessable(_))
+                ),
+                "{last}"
+            );
             assert_eq!(document, before);
         }
     }
 
     #[test]
     fn bounds_and_bad_bodies() {
-        check(json!({}), json!({}), Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
-        check(json!({}), json!([1]), Err("json: cannot unmarshal number into Go value of type jsonpatch.Operation"));
+        check(
+            json!({}),
+            json!({}),
+            Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
+        );
+        check(
+            json!({}),
+            json!([1]),
+            Err("json: cannot unmarshal number into Go value of type jsonpatch.Operation"),
+        );
         let many = vec![json!({"op": "add", "path": "/a", "value": 1}); MAX_OPERATIONS + 1];
-        check(json!({}), many.into(), Err("The allowed maximum operations in a JSON patch is 10000, got 10001"));
-        let doubling: Vec<Value> = (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/{i}")})).collect();
+        check(
+            json!({}),
+            many.into(),
+            Err("The allowed maximum operations in a JSON patch is 10000, got 10001"),
+        );
+        let deepening: Vec<Value> = (0..12)
+            .map(|i| json!({"op": "copy", "from": "", "path": "/a".repeat(1 << i)}))
+            .collect();
+        assert!(matches!(
+            apply(&mut json!({}), &deepening.into()),
+            Err(PatchError::Unprocessable(message)) if message == format!("the patched document is nested more than {MAX_DEPTH} deep")
+        ));
+        let doubling: Vec<Value> = (0..40)
+            .map(|i| json!({"op": "copy", "from": "", "path": format!("/{i}")}))
+            .collect();
         assert!(matches!(
             apply(&mut json!({"a": "x".repeat(100)}), &doubling.into()),
             Err(PatchError::Unprocessable(message)) if message.starts_with("Unable to complete the copy")

@@ -8,9 +8,17 @@
 //! ```
 //! Each of the three takes the document as it is and the parsed body, and changes the document in place. Mirrors apiserver
 //! `pkg/endpoints/handlers/patch.go` and apimachinery `pkg/util/strategicpatch`; errors carry their words.
+//!
+//! # Left out, compared with Kubernetes
+//! Negative list indices in JSON patches, an extension of the Go library.
 
 pub mod json;
 pub mod merge;
+mod order;
+pub mod strategic;
+mod strategic_diff;
+
+pub use strategic_diff::diff as strategic_diff;
 
 use serde_json::Value;
 
@@ -38,9 +46,13 @@ impl From<PatchError> for Status {
         match error {
             PatchError::BadRequest(message) => Status::bad_request(message),
             PatchError::Unprocessable(_) => Status::unprocessable(),
-            PatchError::TooLarge(message) => {
-                Status { code: 413, reason: StatusReason::RequestEntityTooLarge, message, success: false, details: None }
-            }
+            PatchError::TooLarge(message) => Status {
+                code: 413,
+                reason: StatusReason::RequestEntityTooLarge,
+                message,
+                success: false,
+                details: None,
+            },
             PatchError::Failed(message) => unclassified(message),
         }
     }
@@ -48,7 +60,13 @@ impl From<PatchError> for Status {
 
 /// What Kubernetes answers for an error that it has no reason for: 500 and its words, which kubectl prints as they are.
 pub(crate) fn unclassified(message: String) -> Status {
-    Status { code: 500, reason: StatusReason::Unknown, message, success: false, details: None }
+    Status {
+        code: 500,
+        reason: StatusReason::Unknown,
+        message,
+        success: false,
+        details: None,
+    }
 }
 
 /// As Go prints a JSON value with `%v`: `map[a:1 b:[x y]]`.
@@ -56,9 +74,15 @@ pub(crate) fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(go_value).collect::<Vec<_>>().join(" ")
+        ),
         Value::Object(map) => {
-            let entries: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+            let entries: Vec<String> = map
+                .iter()
+                .map(|(key, value)| format!("{key}:{}", go_value(value)))
+                .collect();
             format!("map[{}]", entries.join(" "))
         }
         other => other.to_string(),

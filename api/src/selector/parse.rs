@@ -7,9 +7,9 @@
 //! ```
 //! `in` and `notin` are operators only after a key: elsewhere they are ordinary names.
 
+use super::SelectorError;
 use super::label::{Operator, Requirement};
 use super::qualified_name::qualified_name_errors;
-use super::SelectorError;
 
 const OPERATORS: &str = "in, notin, =, ==, !=, gt, lt";
 
@@ -38,24 +38,41 @@ enum Context {
 }
 
 pub(super) fn parse(selector: &str) -> Result<Vec<Requirement>, SelectorError> {
-    let mut parser = Parser { tokens: tokens(selector), position: 0 };
+    let mut parser = Parser {
+        tokens: tokens(selector),
+        position: 0,
+    };
     let mut requirements = Vec::new();
     loop {
         match parser.look_ahead() {
             (Token::Identifier | Token::Not, _) => {
-                let requirement = parser.requirement().map_err(|e| syntax(format!("unable to parse requirement: {e}")))?;
+                let requirement = parser
+                    .requirement()
+                    .map_err(|e| syntax(format!("unable to parse requirement: {e}")))?;
                 requirements.push(requirement);
                 match parser.consume(Context::Values) {
                     (Token::End, _) => return Ok(requirements),
                     (Token::Comma, _) => match parser.look_ahead() {
                         (Token::Identifier | Token::Not, _) => {}
-                        (_, found) => return Err(syntax(format!("found '{found}', expected: identifier after ','"))),
+                        (_, found) => {
+                            return Err(syntax(format!(
+                                "found '{found}', expected: identifier after ','"
+                            )));
+                        }
                     },
-                    (_, found) => return Err(syntax(format!("found '{found}', expected: ',' or 'end of string'"))),
+                    (_, found) => {
+                        return Err(syntax(format!(
+                            "found '{found}', expected: ',' or 'end of string'"
+                        )));
+                    }
                 }
             }
             (Token::End, _) => return Ok(requirements),
-            (_, found) => return Err(syntax(format!("found '{found}', expected: !, identifier, or 'end of string'"))),
+            (_, found) => {
+                return Err(syntax(format!(
+                    "found '{found}', expected: !, identifier, or 'end of string'"
+                )));
+            }
         }
     }
 }
@@ -89,7 +106,9 @@ fn tokens(selector: &str) -> Vec<(Token, &str)> {
                 _ => (Token::LessThan, 1),
             }
         } else {
-            let length = rest.find(|c| is_space(c) || is_special(c)).unwrap_or(rest.len());
+            let length = rest
+                .find(|c| is_space(c) || is_special(c))
+                .unwrap_or(rest.len());
             match &rest[..length] {
                 "in" => (Token::In, length),
                 "notin" => (Token::NotIn, length),
@@ -109,8 +128,15 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn peek(&self, context: Context) -> (Token, &'a str) {
-        match self.tokens.get(self.position).copied().unwrap_or((Token::End, "")) {
-            (Token::In | Token::NotIn, literal) if context == Context::Values => (Token::Identifier, literal),
+        match self
+            .tokens
+            .get(self.position)
+            .copied()
+            .unwrap_or((Token::End, ""))
+        {
+            (Token::In | Token::NotIn, literal) if context == Context::Values => {
+                (Token::Identifier, literal)
+            }
             token => token,
         }
     }
@@ -137,7 +163,10 @@ impl<'a> Parser<'a> {
         let problems = qualified_name_errors(key);
         if !problems.is_empty() {
             // `<nil>` is how Go prints the missing path of a selector that no field holds.
-            return Err(syntax(format!("<nil>: Invalid value: {key:?}: {}", problems.join("; "))));
+            return Err(syntax(format!(
+                "<nil>: Invalid value: {key:?}: {}",
+                problems.join("; ")
+            )));
         }
         if negated {
             return Requirement::new(key, Operator::DoesNotExist, Vec::new());
@@ -177,7 +206,9 @@ impl<'a> Parser<'a> {
                 self.consume(Context::Values);
                 Ok(Vec::new())
             }
-            (_, found) => Err(syntax(format!("found '{found}', expected: ',', ')' or identifier"))),
+            (_, found) => Err(syntax(format!(
+                "found '{found}', expected: ',', ')' or identifier"
+            ))),
         }
     }
 
@@ -191,7 +222,9 @@ impl<'a> Parser<'a> {
                     match self.look_ahead() {
                         (Token::Comma, _) => {}
                         (Token::ClosedParen, _) => break,
-                        (_, found) => return Err(syntax(format!("found '{found}', expected: ',' or ')'"))),
+                        (_, found) => {
+                            return Err(syntax(format!("found '{found}', expected: ',' or ')'")));
+                        }
                     }
                 }
                 (Token::Comma, _) => {
@@ -210,7 +243,11 @@ impl<'a> Parser<'a> {
                         _ => {}
                     }
                 }
-                (_, found) => return Err(syntax(format!("found '{found}', expected: ',', or identifier"))),
+                (_, found) => {
+                    return Err(syntax(format!(
+                        "found '{found}', expected: ',', or identifier"
+                    )));
+                }
             }
         }
         self.consume(Context::Values);
@@ -233,7 +270,8 @@ mod tests {
     use crate::selector::LabelSelector;
 
     fn check(selector: &str, expect: &str) {
-        let got = LabelSelector::parse(selector).map_or_else(|e| format!("error: {e}"), |s| s.to_string());
+        let got = LabelSelector::parse(selector)
+            .map_or_else(|e| format!("error: {e}"), |s| s.to_string());
         assert_eq!(got, expect, "{selector}");
     }
 
@@ -244,7 +282,10 @@ mod tests {
         check("x=a,y=b,z=c", "x=a,y=b,z=c");
         check("z==1, a != 2", "a!=2,z==1");
         check("x in (b,a,b)", "x in (a,b)");
-        check("x notin()", "error: unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty");
+        check(
+            "x notin()",
+            "error: unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
+        );
         check("x in (,)", "x in ()");
         check("x in (a,,b)", "x in (,a,b)");
         check("in in (in,notin)", "in in (in,notin)");
@@ -257,17 +298,44 @@ mod tests {
 
     #[test]
     fn errors() {
-        check("a===b", "error: unable to parse requirement: found '=', expected: identifier");
-        check("=a", "error: found '=', expected: !, identifier, or 'end of string'");
+        check(
+            "a===b",
+            "error: unable to parse requirement: found '=', expected: identifier",
+        );
+        check(
+            "=a",
+            "error: found '=', expected: !, identifier, or 'end of string'",
+        );
         check("a,", "error: found '', expected: identifier after ','");
-        check("a b", "error: unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt");
+        check(
+            "a b",
+            "error: unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
+        );
         check("!a=b", "error: found '=', expected: ',' or 'end of string'");
-        check("!", "error: unable to parse requirement: found '', expected: identifier");
-        check("a in b", "error: unable to parse requirement: found 'b' expected: '('");
-        check("a in (b", "error: unable to parse requirement: found '', expected: ',' or ')'");
-        check("a in (=", "error: unable to parse requirement: found '=', expected: ',', ')' or identifier");
-        check("a in (b,(", "error: unable to parse requirement: found '(', expected: ',', or identifier");
-        check("a>b", "error: unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer");
+        check(
+            "!",
+            "error: unable to parse requirement: found '', expected: identifier",
+        );
+        check(
+            "a in b",
+            "error: unable to parse requirement: found 'b' expected: '('",
+        );
+        check(
+            "a in (b",
+            "error: unable to parse requirement: found '', expected: ',' or ')'",
+        );
+        check(
+            "a in (=",
+            "error: unable to parse requirement: found '=', expected: ',', ')' or identifier",
+        );
+        check(
+            "a in (b,(",
+            "error: unable to parse requirement: found '(', expected: ',', or identifier",
+        );
+        check(
+            "a>b",
+            "error: unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer",
+        );
         check(
             "a/b/c=d",
             "error: unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",

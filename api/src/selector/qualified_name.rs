@@ -30,14 +30,20 @@ pub fn qualified_name_errors(value: &str) -> Vec<String> {
             name
         }
         Some((prefix, name)) => {
-            errors.extend(dns1123_subdomain_errors(prefix).into_iter().map(|error| format!("prefix part {error}")));
+            errors.extend(
+                dns1123_subdomain_errors(prefix)
+                    .into_iter()
+                    .map(|error| format!("prefix part {error}")),
+            );
             name
         }
     };
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX_LENGTH {
-        errors.push(format!("name part must be no more than {LABEL_MAX_LENGTH} characters"));
+        errors.push(format!(
+            "name part must be no more than {LABEL_MAX_LENGTH} characters"
+        ));
     }
     if !is_qualified(name) {
         errors.push(format!("name part {QUALIFIED_NAME}"));
@@ -49,7 +55,9 @@ pub fn qualified_name_errors(value: &str) -> Vec<String> {
 pub fn label_value_errors(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > LABEL_MAX_LENGTH {
-        errors.push(format!("must be no more than {LABEL_MAX_LENGTH} characters"));
+        errors.push(format!(
+            "must be no more than {LABEL_MAX_LENGTH} characters"
+        ));
     }
     if !value.is_empty() && !is_qualified(value) {
         errors.push(LABEL_VALUE.to_owned());
@@ -61,7 +69,9 @@ pub fn label_value_errors(value: &str) -> Vec<String> {
 pub fn dns1123_subdomain_errors(value: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if value.len() > SUBDOMAIN_MAX_LENGTH {
-        errors.push(format!("must be no more than {SUBDOMAIN_MAX_LENGTH} characters"));
+        errors.push(format!(
+            "must be no more than {SUBDOMAIN_MAX_LENGTH} characters"
+        ));
     }
     if !value.split('.').all(is_dns1123_label) {
         errors.push(SUBDOMAIN.to_owned());
@@ -80,7 +90,9 @@ fn is_qualified(name: &str) -> bool {
 fn is_dns1123_label(label: &str) -> bool {
     let outer = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = label.as_bytes();
-    bytes.first().is_some_and(outer) && bytes.last().is_some_and(outer) && bytes.iter().all(|b| outer(b) || *b == b'-')
+    bytes.first().is_some_and(outer)
+        && bytes.last().is_some_and(outer)
+        && bytes.iter().all(|b| outer(b) || *b == b'-')
 }
 
 #[cfg(test)]
@@ -92,10 +104,23 @@ mod tests {
         for good in ["a", "app", "app.kubernetes.io/name", "a_b-c.d", "1", "A"] {
             assert_eq!(qualified_name_errors(good), Vec::<String>::new(), "{good}");
         }
-        for bad in ["", "-a", "a-", "a b", "/a", "a/", "a/b/c", "UPPER.com/a", "é"] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "a b",
+            "/a",
+            "a/",
+            "a/b/c",
+            "UPPER.com/a",
+            "é",
+        ] {
             assert!(!qualified_name_errors(bad).is_empty(), "{bad}");
         }
-        assert_eq!(qualified_name_errors(&"x".repeat(64)), ["name part must be no more than 63 characters"]);
+        assert_eq!(
+            qualified_name_errors(&"x".repeat(64)),
+            ["name part must be no more than 63 characters"]
+        );
     }
 
     #[test]
