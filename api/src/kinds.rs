@@ -7,11 +7,15 @@
 //! A snapshot is immutable. [`Kinds::with`] and [`Kinds::without`] make a new one, which shares all unchanged rows, so that
 //! a request works on the snapshot it began with.
 
+mod convert;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::schema::{self, Struct, Type};
+
+pub use convert::convert;
 
 const KINDS: &str = include_str!("../data/kinds.tsv");
 const COLUMNS: &str = include_str!("../data/columns.tsv");
