@@ -11,6 +11,7 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::compare::Comparison;
 use super::conflict::Conflicts;
 use super::entries::{self, Entry, EntryError, Fields, Manager, Operation};
 use super::field_set::{FieldSet, Node};
@@ -212,26 +213,8 @@ impl FieldManager<'_> {
         let object = self.prune(merged, &last_fields, &entries)?;
 
         let changes = self.compare(live, &object)?;
-        let mut conflicts = Vec::new();
-        self.for_each_other(
-            &mut entries,
-            Some(&me),
-            &changes,
-            (live, &object),
-            |entry, changes| {
-                let contested = entry.fields()?.intersection(&changes.changed);
-                conflicts.extend(
-                    contested
-                        .paths()
-                        .into_iter()
-                        .map(|path| (entry.manager.clone(), path)),
-                );
-                Ok::<_, ApplyError>(())
-            },
-        )?;
-        if !force && !conflicts.is_empty() {
-            conflicts.sort_by(|(a, _), (b, _)| a.cmp(b));
-            return Err(ApplyError::Conflict(Conflicts(conflicts)));
+        if !force {
+            self.refuse_conflicts(&mut entries, &me, &changes, (live, &object))?;
         }
         self.take_from_others(&mut entries, Some(&me), &changes, live, &object)?;
 
@@ -250,6 +233,32 @@ impl FieldManager<'_> {
             None => {}
         }
         Ok((object, entries))
+    }
+
+    /// An error where the write changes what others own.
+    fn refuse_conflicts(
+        &self,
+        entries: &mut Vec<Entry>,
+        me: &Manager,
+        changes: &Comparison,
+        objects: (&Value, &Value),
+    ) -> Result<(), ApplyError> {
+        let mut conflicts = Vec::new();
+        self.for_each_other(entries, Some(me), changes, objects, |entry, changes| {
+            let contested = entry.fields()?.intersection(&changes.changed);
+            conflicts.extend(
+                contested
+                    .paths()
+                    .into_iter()
+                    .map(|path| (entry.manager.clone(), path)),
+            );
+            Ok::<_, ApplyError>(())
+        })?;
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        conflicts.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Err(ApplyError::Conflict(Conflicts(conflicts)))
     }
 
     /// Takes out of the merged object what the applier applied last time, does not apply now, and nobody else owns.

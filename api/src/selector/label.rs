@@ -69,44 +69,7 @@ impl Requirement {
                 problems.join("; ")
             ));
         }
-        let count = |detail: &str| {
-            format!(
-                "values: Invalid value: {}: {detail}",
-                Value::from(values.clone())
-            )
-        };
-        match operator {
-            Operator::In | Operator::NotIn if values.is_empty() => {
-                errors.push(count(
-                    "for 'in', 'notin' operators, values set can't be empty",
-                ));
-            }
-            Operator::Equals | Operator::DoubleEquals | Operator::NotEquals
-                if values.len() != 1 =>
-            {
-                errors.push(count("exact-match compatibility requires one single value"));
-            }
-            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-                errors.push(count(
-                    "values set must be empty for exists and does not exist",
-                ));
-            }
-            Operator::GreaterThan | Operator::LessThan => {
-                if values.len() != 1 {
-                    errors.push(count(
-                        "for 'Gt', 'Lt' operators, exactly one value is required",
-                    ));
-                }
-                for (i, value) in values.iter().enumerate() {
-                    if value.parse::<i64>().is_err() {
-                        errors.push(format!(
-                            "values[{i}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
-                        ));
-                    }
-                }
-            }
-            _ => {}
-        }
+        errors.extend(operand_errors(operator, &values));
         for (i, value) in values.iter().enumerate() {
             let problems = label_value_errors(value);
             if !problems.is_empty() {
@@ -165,6 +128,48 @@ impl Requirement {
             }
         }
     }
+}
+
+/// What is wrong with the number of values, or with values that must be integers.
+fn operand_errors(operator: Operator, values: &[String]) -> Vec<String> {
+    let mut errors = Vec::new();
+    let count = |detail: &str| {
+        format!(
+            "values: Invalid value: {}: {detail}",
+            Value::from(values.to_vec())
+        )
+    };
+    match operator {
+        Operator::In | Operator::NotIn if values.is_empty() => {
+            errors.push(count(
+                "for 'in', 'notin' operators, values set can't be empty",
+            ));
+        }
+        Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
+            errors.push(count("exact-match compatibility requires one single value"));
+        }
+        Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+            errors.push(count(
+                "values set must be empty for exists and does not exist",
+            ));
+        }
+        Operator::GreaterThan | Operator::LessThan => {
+            if values.len() != 1 {
+                errors.push(count(
+                    "for 'Gt', 'Lt' operators, exactly one value is required",
+                ));
+            }
+            for (i, value) in values.iter().enumerate() {
+                if value.parse::<i64>().is_err() {
+                    errors.push(format!(
+                        "values[{i}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+                    ));
+                }
+            }
+        }
+        _ => {}
+    }
+    errors
 }
 
 fn integer(value: &str) -> Option<i64> {
