@@ -297,7 +297,7 @@ impl Disk {
             .range(key::log(index, 0)..=key::log(index, u16::MAX));
         match self.read_entries(parts)?.pop() {
             Some((_, Ok(entry))) => Ok(entry),
-            Some((_, Err(what))) => Err(self.damaged(format!("log entry {index} {what}"))),
+            Some((_, Err(flaw))) => Err(self.damaged(format!("log entry {index} {flaw}"))),
             None => Err(self.damaged(format!("log entry {index} is missing"))),
         }
     }
@@ -384,16 +384,17 @@ impl Disk {
             .map_err(|error| self.damaged(error.to_string()))
     }
 
-    /// The entries after the snapshot. The last one may be torn if it was not `required`, and is cut off then.
+    /// The entries after the snapshot. The last one may be incomplete, torn by a crash, if it was not `required`; it is cut off then.
+    /// A wrong checksum is damage even there: no crash leaves one.
     fn read_log(&self, snapshot: &SnapshotMeta, required: u64) -> Result<Vec<Entry>> {
         let parts = self
             .db
             .range(key::log(snapshot.index + 1, 0)..=key::log(u64::MAX, u16::MAX));
         let mut read = self.read_entries(parts)?;
-        if let Some((index, Err(what))) = read.last()
+        if let Some((index, Err(Flaw::Incomplete))) = read.last()
             && *index > required
         {
-            tracing::warn!(path = %self.path.display(), index, what, "the torn end of the log was cut off");
+            tracing::warn!(path = %self.path.display(), index, "the torn end of the log was cut off");
             let mut changes = Changes::default();
             let cut = self
                 .remove_log_from(&mut changes, *index)
@@ -412,7 +413,7 @@ impl Disk {
                     self.damaged(format!("log entry {expected} is missing, {index} follows"))
                 );
             }
-            entries.push(entry.map_err(|what| self.damaged(format!("log entry {index} {what}")))?);
+            entries.push(entry.map_err(|flaw| self.damaged(format!("log entry {index} {flaw}")))?);
             expected += 1;
         }
         if expected <= required {
@@ -428,8 +429,8 @@ impl Disk {
     fn read_entries(
         &self,
         parts: sled::Iter,
-    ) -> Result<Vec<(u64, std::result::Result<Entry, String>)>> {
-        let mut read: Vec<(u64, std::result::Result<Vec<u8>, String>)> = Vec::new();
+    ) -> Result<Vec<(u64, std::result::Result<Entry, Flaw>)>> {
+        let mut read: Vec<(u64, std::result::Result<Vec<u8>, Flaw>)> = Vec::new();
         for part in parts {
             let (key, value) = part.map_err(|error| self.unreadable(&error))?;
             let (index, part) = key::parse_log(&key)
@@ -442,23 +443,21 @@ impl Disk {
                 (Ok(bytes), Some(body)) if bytes.len() == usize::from(part) * PART_BYTES => {
                     bytes.extend_from_slice(body)
                 }
-                (Ok(_), Some(_)) => *bytes = Err(format!("lacks a part before part {part}")),
-                (Ok(_), None) => *bytes = Err("does not match its checksum".into()),
-                (Err(_), _) => {}
+                (Ok(_), Some(_)) => *bytes = Err(Flaw::Incomplete),
+                (_, None) => *bytes = Err(Flaw::Wrong("does not match its checksum".into())),
+                (Err(_), Some(_)) => {}
             }
         }
         let decode = |index: u64, bytes: Vec<u8>| {
             let bytes = Bytes::from(bytes);
-            let (length, _) = bytes.split_first_chunk::<8>().ok_or("is empty")?;
+            let (length, _) = bytes.split_first_chunk::<8>().ok_or(Flaw::Incomplete)?;
             if u64::from_le_bytes(*length) != bytes.len() as u64 - 8 {
-                return Err("is not whole".into());
+                return Err(Flaw::Incomplete);
             }
-            let entry = entry::decode(bytes.slice(8..))
-                .map_err(|error| format!("does not decode: {error}"))?;
-            if entry.index != index {
-                Err(format!("claims to be {}", entry.index))
-            } else {
-                Ok(entry)
+            match entry::decode(bytes.slice(8..)) {
+                Ok(entry) if entry.index == index => Ok(entry),
+                Ok(entry) => Err(Flaw::Wrong(format!("claims to be {}", entry.index))),
+                Err(error) => Err(Flaw::Wrong(format!("does not decode: {error}"))),
             }
         };
         Ok(read
@@ -493,6 +492,16 @@ impl Disk {
             other => self.damaged(other.to_string()),
         }
     }
+}
+
+/// What is wrong with a log entry.
+#[derive(Debug, thiserror::Error)]
+enum Flaw {
+    /// Parts of it are not there.
+    #[error("is not whole")]
+    Incomplete,
+    #[error("{0}")]
+    Wrong(String),
 }
 
 fn describe(key: &[u8]) -> String {
