@@ -1,7 +1,9 @@
 //! Patches: the fixtures of `tests/patch/`, and laws that hold for generated objects.
 
+use std::sync::Arc;
+
 use minik8s_api::patch::{json, merge, strategic, strategic_diff};
-use minik8s_api::schema::{Type, built_in};
+use minik8s_api::schema::{Struct, built_in};
 use minik8s_api::status::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -17,13 +19,11 @@ struct Case {
     error: Option<String>,
 }
 
-fn definition(name: &str) -> Type {
-    Type::Struct(
-        built_in()
-            .definition(name)
-            .unwrap_or_else(|| panic!("{name} is defined"))
-            .clone(),
-    )
+fn definition(name: &str) -> Arc<Struct> {
+    built_in()
+        .definition(name)
+        .unwrap_or_else(|| panic!("{name} is defined"))
+        .clone()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn strategic_fixtures() {
     let cases: Vec<Case> = serde_yaml::from_str(include_str!("patch/strategic.yaml")).unwrap();
     for case in cases {
         let mut document = case.before.clone();
-        let result = strategic::apply(&mut document, &case.patch, &definition(&case.definition));
+        let result = strategic::apply(&definition(&case.definition), &mut document, &case.patch);
         match (result, case.after, case.error) {
             (Ok(()), Some(after), None) => assert_eq!(document, after, "{}", case.name),
             (Err(error), None, Some(expected)) => {
@@ -168,9 +168,9 @@ fn a_strategic_patch_computed_from_two_objects_makes_one_the_other() {
     let mut seeded = Seeded(2);
     for _ in 0..2_000 {
         let (before, after) = (seeded.pod_spec(), seeded.pod_spec());
-        let patch = strategic_diff(&before, &after, &ty).unwrap();
+        let patch = strategic_diff(&ty, &before, &after).unwrap();
         let mut document = before.clone();
-        strategic::apply(&mut document, &patch, &ty).unwrap();
+        strategic::apply(&ty, &mut document, &patch).unwrap();
         assert_eq!(
             without_empty_lists(document),
             without_empty_lists(after),

@@ -65,8 +65,9 @@ pub(super) enum TrackError {
 }
 
 impl FieldManager<'_> {
-    /// Records an ordinary write: gives `new` its `metadata.managedFields`. `live` is what is stored, `None` on create;
-    /// `new` is what will be, defaulted and admitted. What cannot be accounted for leaves the entries as they were.
+    /// Records an ordinary write: gives `new` its `metadata.managedFields`. `live` is what is stored, `None` on create; `new` is
+    /// what the client asks for, decoded and defaulted, before admission adds to it: what admission sets is nobody's, as on
+    /// any cluster. What cannot be accounted for leaves the entries as they were.
     pub fn update(&self, live: Option<&Value>, new: &mut Value, manager: &str, now: Timestamp) {
         let sent = take_managed_fields(new);
         let stored = live.and_then(managed_fields);

@@ -11,22 +11,24 @@
 //! | `"$retainKeys": ["rollingUpdate", "type"]` | of this map, keep only these fields |
 //! | `null` | delete the field |
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
 use super::order::{in_element_order, partition};
 use super::{PatchError, go_value};
-use crate::schema::{Field, Type};
+use crate::schema::{Field, Struct, Type};
 
 pub(super) const DIRECTIVE: &str = "$patch";
 pub(super) const RETAIN_KEYS: &str = "$retainKeys";
 pub(super) const DELETE_FROM_PRIMITIVE_LIST: &str = "$deleteFromPrimitiveList";
 pub(super) const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 
-/// Applies a patch body to an object of type `ty`.
+/// Applies a patch body to an object of type `schema`.
 ///
 /// # Errors
 /// In the words of apimachinery. On an error the document is left half patched: it is to be thrown away.
-pub fn apply(document: &mut Value, patch: &Value, ty: &Type) -> Result<(), PatchError> {
+pub fn apply(schema: &Arc<Struct>, document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let Value::Object(patch) = patch else {
         return Err(PatchError::BadRequest(format!(
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
@@ -37,7 +39,9 @@ pub fn apply(document: &mut Value, patch: &Value, ty: &Type) -> Result<(), Patch
         *document = Value::Object(Map::new());
     }
     match document {
-        Value::Object(document) => merge_map(document, patch.clone(), Some(ty)),
+        Value::Object(document) => {
+            merge_map(document, patch.clone(), Some(&Type::Struct(schema.clone())))
+        }
         _ => Ok(()),
     }
 }

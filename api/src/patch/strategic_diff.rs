@@ -1,6 +1,8 @@
 //! The strategic merge patch that turns one object into another, as kubectl and client-go compute it
 //! (apimachinery `strategicpatch`, `CreateTwoWayMergePatch`).
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
 use super::PatchError;
@@ -8,16 +10,16 @@ use super::strategic::{
     DELETE_FROM_PRIMITIVE_LIST, DIRECTIVE, Place, RETAIN_KEYS, SET_ELEMENT_ORDER, element_kind,
     identity,
 };
-use crate::schema::Type;
+use crate::schema::{Struct, Type};
 
-/// The patch that yields `after` when applied to `before`, both objects of type `ty`.
+/// The patch that yields `after` when applied to `before`, both objects of type `schema`.
 ///
 /// # Errors
 /// When a list that merges by a key has items without it, or items of several kinds.
-pub fn diff(before: &Value, after: &Value, ty: &Type) -> Result<Value, PatchError> {
+pub fn diff(schema: &Arc<Struct>, before: &Value, after: &Value) -> Result<Value, PatchError> {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
-            diff_maps(before, after, Some(ty), false).map(Value::Object)
+            diff_maps(before, after, Some(&Type::Struct(schema.clone())), false).map(Value::Object)
         }
         (_, after) => Ok(after.clone()),
     }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 use super::SelectorError;
-use super::qualified_name::{label_value_errors, qualified_name_errors};
+use crate::strategy::names::{label_value, qualified_name};
 
 /// How a [`Requirement`] compares a label with its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,7 +62,7 @@ impl Requirement {
         values.sort();
         values.dedup();
         let mut errors = Vec::new();
-        let problems = qualified_name_errors(key);
+        let problems = qualified_name(key);
         if !problems.is_empty() {
             errors.push(format!(
                 "key: Invalid value: {key:?}: {}",
@@ -71,7 +71,7 @@ impl Requirement {
         }
         errors.extend(operand_errors(operator, &values));
         for (i, value) in values.iter().enumerate() {
-            let problems = label_value_errors(value);
+            let problems = label_value(value);
             if !problems.is_empty() {
                 errors.push(format!(
                     "values[{i}][{key}]: Invalid value: {value:?}: {}",

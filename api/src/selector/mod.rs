@@ -7,18 +7,16 @@
 //!        LabelSelector: Requirements, all of which must hold                  FieldSelector: Terms, likewise
 //! ```
 //!
-//! Reading order: `qualified_name` (what a label key and value may be), `label` (requirements and matching), `parse` (the
-//! string grammar), `field`. Mirrors apimachinery's `pkg/labels`, `pkg/fields` and `metav1.LabelSelectorAsSelector`; errors
+//! Reading order: `label` (requirements and matching), `parse` (the string grammar), `field`. What a label's key and value may
+//! be is said in `strategy::names`. Mirrors apimachinery's `pkg/labels`, `pkg/fields` and `metav1.LabelSelectorAsSelector`; errors
 //! carry its words, because kubectl prints them.
 
 mod field;
 mod label;
 mod parse;
-mod qualified_name;
 
 pub use field::{FieldSelector, Term};
 pub use label::{LabelSelector, Operator, Requirement};
-pub use qualified_name::{dns1123_subdomain_errors, label_value_errors, qualified_name_errors};
 
 /// Why a selector was refused, in apimachinery's words. The API server answers it with 400 BadRequest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,7 @@
 
 use super::SelectorError;
 use super::label::{Operator, Requirement};
-use super::qualified_name::qualified_name_errors;
+use crate::strategy::names::qualified_name;
 
 const OPERATORS: &str = "in, notin, =, ==, !=, gt, lt";
 
@@ -160,7 +160,7 @@ impl<'a> Parser<'a> {
         if token != Token::Identifier {
             return Err(syntax(format!("found '{key}', expected: identifier")));
         }
-        let problems = qualified_name_errors(key);
+        let problems = qualified_name(key);
         if !problems.is_empty() {
             // `<nil>` is how Go prints the missing path of a selector that no field holds.
             return Err(syntax(format!(
