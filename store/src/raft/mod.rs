@@ -29,5 +29,5 @@ mod transport;
 
 pub use engine::RaftStore;
 pub use inbox::{PROPOSAL_QUEUE_BYTES, PROPOSAL_QUEUE_LENGTH};
-pub use open::{RaftOptions, TICK};
+pub use open::{RaftOptions, SNAPSHOT_LOG_BYTES, TICK};
 pub use transport::{NoPeers, Transport};

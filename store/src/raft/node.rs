@@ -85,6 +85,7 @@ impl Node {
         replica: Arc<Replica>,
         shared: Arc<Shared>,
         directory: Directory,
+        snapshots: SnapshotWriter,
         session: u64,
         ready: oneshot::Sender<Result<()>>,
     ) -> Node {
@@ -100,7 +101,7 @@ impl Node {
             confirmed: Vec::new(),
             reads: 0,
             ticks: 0,
-            snapshots: SnapshotWriter::default(),
+            snapshots,
             ready: Some(ready),
             ready_at: 0,
         }

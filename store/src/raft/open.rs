@@ -6,7 +6,7 @@ use super::{
     engine::{Position, RaftStore, Shared},
     inbox::Inbox,
     node::Node,
-    snapshots::write_chunks,
+    snapshots::{SnapshotWriter, write_chunks},
     storage::LogStorage,
     transport::{NoPeers, Transport},
 };
@@ -51,6 +51,9 @@ const MAX_UNCOMMITTED_BYTES: u64 = 128 << 20;
 const RESTORED_INDEX: u64 = 1;
 const RESTORED_TERM: u64 = 1;
 
+/// The log is left alone until it has this many bytes.
+pub const SNAPSHOT_LOG_BYTES: usize = 16 << 20;
+
 /// Who a member is and whom it works with.
 #[derive(Clone)]
 pub struct RaftOptions {
@@ -62,6 +65,8 @@ pub struct RaftOptions {
     pub transport: Arc<dyn Transport>,
     /// How much history is kept.
     pub retention: Retention,
+    /// How many bytes the log has at least before a snapshot takes its place.
+    pub snapshot_log_bytes: usize,
 }
 
 impl Default for RaftOptions {
@@ -72,6 +77,7 @@ impl Default for RaftOptions {
             voters: vec![1],
             transport: Arc::new(NoPeers),
             retention: Retention::default(),
+            snapshot_log_bytes: SNAPSHOT_LOG_BYTES,
         }
     }
 }
@@ -212,7 +218,15 @@ fn prepare(
         what: error.to_string(),
     })?;
     let (sender, ready) = oneshot::channel();
-    let node = Node::new(raw, replica.clone(), shared, directory, session, sender);
+    let node = Node::new(
+        raw,
+        replica.clone(),
+        shared,
+        directory,
+        SnapshotWriter::new(options.snapshot_log_bytes),
+        session,
+        sender,
+    );
     Ok((
         node,
         Recovered {

@@ -1,6 +1,6 @@
 //! Writing snapshots of the own state, a little each turn, and clearing away what they make useless.
 //!
-//! When the log has grown as large as the last snapshot, but to 16 MiB at least, a new one is begun: that bounds the log, the time to replay it,
+//! When the log has grown as large as the last snapshot, but to a minimum at least, a new one is begun: that bounds the log, the time to replay it,
 //! and how often the state is written, to once for each time it is written anyway.
 
 use super::{
@@ -18,17 +18,14 @@ use raft::{
     eraftpb::{HardState, Snapshot},
 };
 
-/// The log is left alone until it has this many bytes.
-const SNAPSHOT_MIN_LOG_BYTES: usize = 16 << 20;
-
 /// How much of a snapshot is written in one turn; proposals wait that much longer.
 const STEP_BYTES: usize = 512 << 10;
 
 /// How many useless values are removed in one turn.
 const STEP_REMOVALS: usize = 512;
 
-#[derive(Default)]
 pub(super) struct SnapshotWriter {
+    min_log_bytes: usize,
     stage: Stage,
 }
 
@@ -49,6 +46,14 @@ struct Writing {
 }
 
 impl SnapshotWriter {
+    /// Leaves the log alone until it has so many bytes.
+    pub(super) fn new(min_log_bytes: usize) -> Self {
+        SnapshotWriter {
+            min_log_bytes,
+            stage: Stage::Idle,
+        }
+    }
+
     /// Whether nothing is left to do until the log has grown.
     pub(super) fn is_idle(&self) -> bool {
         matches!(self.stage, Stage::Idle)
@@ -65,7 +70,7 @@ impl SnapshotWriter {
             Stage::Idle => {
                 let threshold =
                     usize::try_from(raw.store().snapshot_meta().bytes).unwrap_or(usize::MAX);
-                if raw.store().applied_bytes() >= threshold.max(SNAPSHOT_MIN_LOG_BYTES) {
+                if raw.store().applied_bytes() >= threshold.max(self.min_log_bytes) {
                     self.begin(raw.store(), replica)?;
                 }
             }
