@@ -57,7 +57,7 @@ pub fn object_reference<K>(object: &K) -> ObjectReference
 where
     K: Watched + k8s_openapi::Resource,
 {
-    let meta = object.meta();
+    let meta = object.object_meta();
     ObjectReference {
         api_version: Some(K::API_VERSION.to_owned()),
         kind: Some(K::KIND.to_owned()),

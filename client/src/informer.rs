@@ -34,14 +34,14 @@ const MAX_WATCH_LINE_BYTES: usize = 8 << 20;
 /// What an informer can hold: anything that comes with Kubernetes' metadata.
 pub trait Watched: DeserializeOwned + Send + Sync + 'static {
     /// The metadata of the object.
-    fn meta(&self) -> &ObjectMeta;
+    fn object_meta(&self) -> &ObjectMeta;
 }
 
 impl<K> Watched for K
 where
     K: k8s_openapi::Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
 {
-    fn meta(&self) -> &ObjectMeta {
+    fn object_meta(&self) -> &ObjectMeta {
         self.metadata()
     }
 }
@@ -59,7 +59,7 @@ pub struct ObjectMetadata {
 }
 
 impl Watched for ObjectMetadata {
-    fn meta(&self) -> &ObjectMeta {
+    fn object_meta(&self) -> &ObjectMeta {
         &self.metadata
     }
 }
@@ -370,7 +370,7 @@ impl<K: Watched> Informer<K> {
     fn replace(&self, items: Vec<K>) {
         let fresh: BTreeMap<Key, K> = items
             .into_iter()
-            .map(|object| (key_of(object.meta()), object))
+            .map(|object| (key_of(object.object_meta()), object))
             .collect();
         let gone: Vec<Key> = {
             let cache = self.shared.cache.read();
@@ -394,8 +394,9 @@ impl<K: Watched> Informer<K> {
         let old = self.shared.cache.write().put(key, new.clone());
         match old {
             // A list taken after a broken watch holds mostly what is known already.
-            Some(old) if old.meta().resource_version == new.meta().resource_version => {}
-            Some(old) if old.meta().uid != new.meta().uid => {
+            Some(old)
+                if old.object_meta().resource_version == new.object_meta().resource_version => {}
+            Some(old) if old.object_meta().uid != new.object_meta().uid => {
                 self.notify(&Event::Deleted(old));
                 self.notify(&Event::Added(new));
             }
@@ -476,7 +477,7 @@ impl<K: Watched> Informer<K> {
             "ADDED" | "MODIFIED" | "DELETED" => {
                 let object: K =
                     serde_json::from_str(raw).map_err(|source| self.decode_error(source))?;
-                let meta = object.meta();
+                let meta = object.object_meta();
                 if let Some(seen) = &meta.resource_version {
                     version.clone_from(seen);
                 }

@@ -1,1 +1,40 @@
-//! The controllers, one file each
+//! The controllers: each brings one part of the cluster to where its objects say it should be.
+//!
+//! ```text
+//!              informers (shared, one identity)
+//!        ┌──────────────┬───────────────┬───────────────┐
+//!    Deployment ──►  ReplicaSet ──►   Pod          Node lifecycle   …      table.rs: one row each
+//!        │ event → key    │ event → key                  │
+//!        ▼                ▼                              ▼
+//!     WorkQueue        WorkQueue                      WorkQueue
+//!        ▼                ▼                              ▼
+//!     sync(key)        sync(key)                      sync(key)      each writes under its own identity
+//! ```
+//!
+//! Read in this order: [`manager`] (what all share), [`table`] (which there are), then any controller; a good first one is
+//! [`service_account`], the one to know is [`replica_set`], the largest [`deployment`].
+//!
+//! A controller's file reads top to bottom: what it watches, owns and writes; the struct; the constructor, which turns
+//! events into keys; `sync`, which reads listers and makes one attempt; then pure functions.
+//!
+//! # Invariants
+//! - `sync(key)` is idempotent: run twice, it changes nothing the second time.
+//! - Every field of a status has one controller that writes it, named in that controller's doc.
+//! - A controller may do what its ClusterRole `system:controller:…` allows and nothing else.
+//! - Timers only where something waits: an idle cluster has idle controllers.
+//!
+//! # Left out, compared with kube-controller-manager
+//! `docs/ARCHITECTURE.md` lists the controllers that are not here; objects that only they would act on stay as they are.
+
+pub mod deployment;
+pub mod expectations;
+pub mod manager;
+pub mod owners;
+pub mod pod_control;
+pub mod pods;
+pub mod replica_set;
+pub mod replication;
+pub mod service_account;
+pub mod table;
+
+pub use manager::{Config, Context, Controller, ControllerManager};

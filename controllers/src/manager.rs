@@ -1,0 +1,117 @@
+//! What all controllers share: the informers, the way to a client of one's own, the start.
+
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, join_all};
+use minik8s_client::{Client, EventRecorder, InformerFactory};
+use tokio_util::sync::CancellationToken;
+
+use crate::table::CONTROLLERS;
+
+/// What operators may set.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Names of controllers ([`crate::table`]) that are not run.
+    pub disabled: Vec<String>,
+    /// The certificate authority (PEM) that pods are given to trust the API server.
+    pub root_ca_pem: String,
+    /// When a silent node counts as dead.
+    pub node_lifecycle: NodeLifecycleConfig,
+}
+
+/// When a silent node counts as dead. The defaults are Kubernetes'.
+#[derive(Clone, Debug)]
+pub struct NodeLifecycleConfig {
+    /// How often nodes are looked at.
+    pub monitor_period: std::time::Duration,
+    /// How long a node may be silent.
+    pub grace_period: std::time::Duration,
+}
+
+impl Default for NodeLifecycleConfig {
+    fn default() -> Self {
+        Self {
+            monitor_period: std::time::Duration::from_secs(5),
+            grace_period: std::time::Duration::from_secs(40),
+        }
+    }
+}
+
+/// What a controller is built from.
+#[derive(Clone)]
+pub struct Context {
+    /// A client under the controller's own identity.
+    pub client: Client,
+    /// The informers that all controllers share.
+    pub informers: InformerFactory,
+    /// What operators set.
+    pub config: Arc<Config>,
+}
+
+impl Context {
+    /// A recorder of events that come from `component`, under the controller's own identity.
+    pub fn recorder(&self, component: &str) -> EventRecorder {
+        EventRecorder::new(self.client.clone(), component, None)
+    }
+}
+
+/// A controller that has asked for its informers and is ready to run.
+pub trait Controller: Send {
+    /// Works until `cancel`. The informers have synced.
+    fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()>;
+}
+
+/// All controllers of a cluster.
+pub struct ControllerManager {
+    informers: InformerFactory,
+    controllers: Vec<(&'static str, Box<dyn Controller>)>,
+}
+
+impl ControllerManager {
+    /// Builds the controllers. `client_for` makes a client for the ServiceAccount of that name in `kube-system`, as
+    /// kube-controller-manager does with `--use-service-account-credentials`.
+    pub fn new(
+        informers: InformerFactory,
+        client_for: impl Fn(&str) -> Client,
+        config: Config,
+    ) -> Self {
+        let config = Arc::new(config);
+        let enabled = CONTROLLERS
+            .iter()
+            .filter(|row| !config.disabled.iter().any(|name| name == row.name));
+        let controllers = enabled.map(|row| {
+            let client = client_for(row.service_account);
+            let context = Context {
+                client,
+                informers: informers.clone(),
+                config: config.clone(),
+            };
+            (row.name, (row.build)(&context))
+        });
+        let controllers = controllers.collect();
+        Self {
+            informers,
+            controllers,
+        }
+    }
+
+    /// Runs them all until `cancel`.
+    pub async fn run(self, cancel: CancellationToken) {
+        self.informers.start();
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = self.informers.wait_synced() => {}
+        }
+        let running = self.controllers.into_iter().map(|(name, controller)| {
+            tracing::info!(controller = name, "starting controller");
+            tokio::spawn(controller.run(cancel.clone()))
+        });
+        for ended in join_all(running.collect::<Vec<_>>()).await {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}

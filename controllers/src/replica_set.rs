@@ -1,0 +1,507 @@
+//! A ReplicaSet has as many pods as it says. The same engine serves ReplicationControllers ([`crate::replication`]).
+//!
+//! Watches ReplicaSets and Pods; owns their pods; writes Pods and all of the ReplicaSet's status.
+//! (Kubernetes: `pkg/controller/replicaset/replica_set.go`.)
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{BoxFuture, join_all};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use minik8s_api::selector::LabelSelector;
+use minik8s_client::{
+    Client, Event, Informer, Lister, Watched, WorkQueue, is_not_found, object_reference,
+    run_controller,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::expectations::Expectations;
+use crate::manager::{Context, Controller};
+use crate::owners::{claim, controller_of, controller_reference};
+use crate::pod_control::{PodControl, is_namespace_terminating, pod_from_template, words};
+use crate::pods;
+
+const WORKERS: usize = 5;
+/// How many pods one look at a set creates or deletes at most.
+const BURST_REPLICAS: usize = 500;
+/// Creations go out in batches that double from this, so that a quota stops one pod and not five hundred.
+const SLOW_START_INITIAL: usize = 1;
+/// The index of pods by the UID of their controller; those without one are filed under [`orphans_of`] their namespace.
+const BY_CONTROLLER: &str = "controller";
+
+fn orphans_of(namespace: &str) -> String {
+    format!("orphans/{namespace}")
+}
+
+fn by_controller(pod: &Pod) -> Vec<String> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    vec![
+        controller_of(&pod.metadata)
+            .map_or_else(|| orphans_of(namespace), |owner| owner.uid.clone()),
+    ]
+}
+
+/// The kinds that the engine serves: they look at themselves as a ReplicaSet.
+pub struct Flavor<K> {
+    /// The controller's name, in events and in the log.
+    pub component: &'static str,
+    /// The object as a ReplicaSet.
+    pub view: fn(&K) -> ReplicaSet,
+    /// The object with the status of its view.
+    pub with_status: fn(&K, ReplicaSetStatus) -> K,
+}
+
+/// The flavor of ReplicaSets themselves.
+pub fn replica_sets() -> Flavor<ReplicaSet> {
+    Flavor {
+        component: "replicaset-controller",
+        view: ReplicaSet::clone,
+        with_status: |set, status| ReplicaSet {
+            status: Some(status),
+            ..set.clone()
+        },
+    }
+}
+
+/// See the module.
+pub struct ReplicaController<K: 'static> {
+    shared: Arc<Shared<K>>,
+}
+
+struct Shared<K: 'static> {
+    flavor: Flavor<K>,
+    client: Client,
+    control: PodControl,
+    owners: Lister<K>,
+    pods: Lister<Pod>,
+    expectations: Expectations,
+    queue: WorkQueue<String>,
+}
+
+/// What a look at a set and its pods comes to.
+struct Looked {
+    set: ReplicaSet,
+    reference: ObjectReference,
+    owner: OwnerReference,
+    active: Vec<Arc<Pod>>,
+    terminating: usize,
+}
+
+impl<K> ReplicaController<K>
+where
+    K: Watched + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: k8s_openapi::Resource + Clone + serde::Serialize + std::fmt::Debug,
+{
+    /// Asks for its informers.
+    pub fn new(flavor: Flavor<K>, context: &Context) -> Self {
+        let owners: Informer<K> = context.informers.informer();
+        let pods = context.informers.informer::<Pod>();
+        pods.add_index(BY_CONTROLLER, by_controller);
+        let control = PodControl::new(context.client.clone(), context.recorder(flavor.component));
+        let shared = Arc::new(Shared {
+            flavor,
+            control,
+            owners: owners.lister(),
+            pods: pods.lister(),
+            expectations: Expectations::new(context.client.clock().clone()),
+            queue: WorkQueue::new(context.client.clock().clone()),
+            client: context.client.clone(),
+        });
+        let on_owner = shared.clone();
+        owners.on_event(move |event| {
+            let key = key_of(event.object().object_meta());
+            if matches!(event, Event::Deleted(_)) {
+                on_owner.expectations.forget(&key);
+            }
+            on_owner.queue.add(key);
+        });
+        let on_pod = shared.clone();
+        pods.on_event(move |event| on_pod.on_pod(event));
+        Self { shared }
+    }
+}
+
+fn key_of(meta: &ObjectMeta) -> String {
+    format!(
+        "{}/{}",
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default()
+    )
+}
+
+fn selector_of(set: &ReplicaSet) -> LabelSelector {
+    let value = serde_json::to_value(&set.spec.selector).ok();
+    LabelSelector::from_value(value.as_ref()).unwrap_or_else(|_| LabelSelector::nothing())
+}
+
+fn min_ready(set: &ReplicaSet) -> Duration {
+    let seconds = set.spec.min_ready_seconds.unwrap_or(0);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
+
+impl<K> Shared<K>
+where
+    K: Watched + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: k8s_openapi::Resource + Clone + serde::Serialize + std::fmt::Debug,
+{
+    /// The key of the pod's controller, where that is one of ours and still the same object.
+    fn owner_key(&self, pod: &Pod) -> Option<String> {
+        let owner = controller_of(&pod.metadata)?;
+        if owner.kind != <K as k8s_openapi::Resource>::KIND {
+            return None;
+        }
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let found = self.owners.get(namespace, &owner.name)?;
+        (found.object_meta().uid.as_deref() == Some(owner.uid.as_str()))
+            .then(|| key_of(found.object_meta()))
+    }
+
+    fn on_pod(&self, event: &Event<Pod>) {
+        let pod = event.object();
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        let key = self.owner_key(pod);
+        if let Some(key) = &key {
+            match event {
+                Event::Deleted(_) => self.expectations.deletion_observed(key, uid),
+                _ if pod.metadata.deletion_timestamp.is_some() => {
+                    self.expectations.deletion_observed(key, uid)
+                }
+                Event::Added(_) => self.expectations.creation_observed(key),
+                Event::Updated { .. } => {}
+            }
+            self.queue.add(key.clone());
+        }
+        if let Event::Updated { old, new } = event {
+            let before = self.owner_key(old);
+            if before != key {
+                before.into_iter().for_each(|before| self.queue.add(before));
+            }
+            let labels = old.metadata.labels != new.metadata.labels;
+            let orphaned = controller_of(&new.metadata).is_none()
+                && (labels || controller_of(&old.metadata).is_some());
+            if orphaned {
+                self.add_candidates(new);
+            }
+        } else if matches!(event, Event::Added(_)) && controller_of(&pod.metadata).is_none() {
+            self.add_candidates(pod);
+        }
+    }
+
+    /// Asks every owner that might adopt the pod to look.
+    fn add_candidates(&self, pod: &Pod) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        for owner in self.owners.list_namespace(namespace) {
+            if selector_of(&(self.flavor.view)(&owner)).matches_set(pod.metadata.labels.as_ref()) {
+                self.queue.add(key_of(owner.object_meta()));
+            }
+        }
+    }
+
+    async fn sync(&self, key: String) -> Result<(), kube::Error> {
+        let (namespace, name) = key.split_once('/').unwrap_or_default();
+        let Some(owner) = self.owners.get(namespace, name) else {
+            self.expectations.forget(&key);
+            return Ok(());
+        };
+        let seen = self.expectations.satisfied(&key);
+        let looked = self.look(&owner).await?;
+        let mut failure = None;
+        if seen && looked.set.metadata.deletion_timestamp.is_none() {
+            failure = self.manage(&key, &looked).await.err();
+        }
+        let now = self.client.clock().now();
+        let status = calculate_status(
+            &looked.set,
+            &looked.active,
+            looked.terminating,
+            failure.as_ref(),
+            now,
+        );
+        self.write_status(&owner, &looked.set, status).await?;
+        if let Some(soonest) = next_available(&looked, now) {
+            self.queue.add_after(key, soonest);
+        }
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Finds the set's pods, adopting and releasing on the way.
+    async fn look(&self, owner: &K) -> Result<Looked, kube::Error> {
+        let set = (self.flavor.view)(owner);
+        let namespace = set.metadata.namespace.clone().unwrap_or_default();
+        let reference = controller_reference(owner);
+        let mut candidates = self.pods.by_index(BY_CONTROLLER, &reference.uid);
+        candidates.extend(self.pods.by_index(BY_CONTROLLER, &orphans_of(&namespace)));
+        // What has ended is not counted, and not adopted either.
+        candidates.retain(|pod| !matches!(pods::phase(pod), "Succeeded" | "Failed"));
+        let claims = claim(&set.metadata, &selector_of(&set), candidates);
+        let mut owned = claims.owned;
+        if !claims.adopt.is_empty() && self.still_there(owner).await? {
+            for pod in claims.adopt {
+                match self.control.adopt(&pod, &reference).await {
+                    Ok(()) => owned.push(pod),
+                    Err(error) if is_not_found(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        for pod in claims.release {
+            self.control.release(&pod, &reference).await?;
+        }
+        let terminating = owned.iter().filter(|pod| pods::is_terminating(pod)).count();
+        owned.retain(|pod| pods::is_active(pod));
+        Ok(Looked {
+            set,
+            reference: object_reference(owner),
+            owner: reference,
+            active: owned,
+            terminating,
+        })
+    }
+
+    /// Adopting on behalf of an owner that is gone would orphan the pod for good: ask the API itself.
+    async fn still_there(&self, owner: &K) -> Result<bool, kube::Error> {
+        let meta = owner.object_meta();
+        let api = self
+            .client
+            .namespaced::<K>(meta.namespace.as_deref().unwrap_or_default());
+        match api.get(meta.name.as_deref().unwrap_or_default()).await {
+            Ok(fresh) => {
+                let fresh = Watched::object_meta(&fresh);
+                Ok(fresh.uid == meta.uid && fresh.deletion_timestamp.is_none())
+            }
+            Err(error) if is_not_found(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn manage(&self, key: &str, looked: &Looked) -> Result<(), kube::Error> {
+        let wanted = looked.set.spec.replicas.unwrap_or(1);
+        let wanted = usize::try_from(wanted).unwrap_or(0);
+        match looked.active.len().cmp(&wanted) {
+            Ordering::Less => {
+                let missing = (wanted - looked.active.len()).min(BURST_REPLICAS);
+                tracing::info!(
+                    controller = self.flavor.component,
+                    key,
+                    missing,
+                    wanted,
+                    "too few replicas"
+                );
+                self.create(key, looked, missing).await
+            }
+            Ordering::Greater => {
+                let surplus = (looked.active.len() - wanted).min(BURST_REPLICAS);
+                tracing::info!(
+                    controller = self.flavor.component,
+                    key,
+                    surplus,
+                    wanted,
+                    "too many replicas"
+                );
+                self.delete(key, looked, surplus).await
+            }
+            Ordering::Equal => Ok(()),
+        }
+    }
+
+    async fn create(&self, key: &str, looked: &Looked, missing: usize) -> Result<(), kube::Error> {
+        let template = looked.set.spec.template.clone().unwrap_or_default();
+        let pod = pod_from_template(&template, &looked.owner);
+        let namespace = looked.set.metadata.namespace.as_deref().unwrap_or_default();
+        self.expectations.expect_creations(key, missing);
+        let (mut left, mut batch) = (missing, SLOW_START_INITIAL);
+        let mut failure = None;
+        while left > 0 && failure.is_none() {
+            let now = batch.min(left);
+            let creations =
+                (0..now).map(|_| self.control.create(namespace, &looked.reference, &pod));
+            for created in join_all(creations).await {
+                if let Err(error) = created {
+                    self.expectations.creation_observed(key);
+                    failure = Some(error);
+                }
+            }
+            left -= now;
+            batch *= 2;
+        }
+        for _ in 0..left {
+            self.expectations.creation_observed(key);
+        }
+        failure
+            .filter(|error| !is_namespace_terminating(error))
+            .map_or(Ok(()), Err)
+    }
+
+    async fn delete(&self, key: &str, looked: &Looked, surplus: usize) -> Result<(), kube::Error> {
+        let namespace = looked.set.metadata.namespace.as_deref().unwrap_or_default();
+        let victims = victims(&looked.active, surplus, self.client.clock().now());
+        let uids = victims
+            .iter()
+            .map(|pod| pod.metadata.uid.clone().unwrap_or_default());
+        self.expectations.expect_deletions(key, uids);
+        let deletions = victims.iter().map(|pod| async {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let deleted = self
+                .control
+                .delete(namespace, name, &looked.reference)
+                .await;
+            if deleted.is_err() {
+                self.expectations
+                    .deletion_observed(key, pod.metadata.uid.as_deref().unwrap_or_default());
+            }
+            deleted
+        });
+        join_all(deletions).await.into_iter().collect()
+    }
+
+    async fn write_status(
+        &self,
+        owner: &K,
+        set: &ReplicaSet,
+        status: ReplicaSetStatus,
+    ) -> Result<(), kube::Error> {
+        let fresh = (self.flavor.with_status)(owner, status);
+        // Compared as the kind itself tells it: not every kind tells all that the engine counts.
+        if (self.flavor.view)(&fresh).status == set.status {
+            return Ok(());
+        }
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        let name = set.metadata.name.as_deref().unwrap_or_default();
+        let api = self.client.namespaced::<K>(namespace);
+        match api
+            .replace_status(name, &PostParams::default(), &fresh)
+            .await
+        {
+            Err(error) if is_not_found(&error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
+impl<K> Controller for ReplicaController<K>
+where
+    K: Watched + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: k8s_openapi::Resource + Clone + serde::Serialize + std::fmt::Debug,
+{
+    fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
+        let shared = self.shared;
+        let (name, queue) = (shared.flavor.component, shared.queue.clone());
+        Box::pin(run_controller(name, queue, WORKERS, cancel, move |key| {
+            let shared = shared.clone();
+            async move { shared.sync(key).await }
+        }))
+    }
+}
+
+/// The pods that go first when there are `surplus` too many.
+fn victims(active: &[Arc<Pod>], surplus: usize, now: Timestamp) -> Vec<Arc<Pod>> {
+    let node = |pod: &Pod| {
+        pod.spec
+            .as_ref()
+            .and_then(|spec| spec.node_name.clone())
+            .unwrap_or_default()
+    };
+    let mut on_node: HashMap<String, usize> = HashMap::new();
+    for pod in active {
+        *on_node.entry(node(pod)).or_default() += 1;
+    }
+    let mut ranked: Vec<(Arc<Pod>, usize)> = active
+        .iter()
+        .map(|pod| (pod.clone(), on_node.get(&node(pod)).copied().unwrap_or(0)))
+        .collect();
+    ranked.sort_by(|(a, a_neighbours), (b, b_neighbours)| {
+        pods::deletion_order((a, *a_neighbours), (b, *b_neighbours), now)
+    });
+    ranked
+        .into_iter()
+        .take(surplus)
+        .map(|(pod, _)| pod)
+        .collect()
+}
+
+/// When the next ready pod will have been ready for long enough, where one has not.
+fn next_available(looked: &Looked, now: Timestamp) -> Option<Duration> {
+    let wait = min_ready(&looked.set);
+    let waits = looked
+        .active
+        .iter()
+        .filter_map(|pod| pods::available_in(pod, wait, now));
+    waits.filter(|wait| !wait.is_zero()).min()
+}
+
+/// The status of a set with these pods. `failure` is what went wrong when pods were created or deleted.
+fn calculate_status(
+    set: &ReplicaSet,
+    active: &[Arc<Pod>],
+    terminating: usize,
+    failure: Option<&kube::Error>,
+    now: Timestamp,
+) -> ReplicaSetStatus {
+    let template = set.spec.template.as_ref();
+    let labels = template
+        .and_then(|template| template.metadata.as_ref())
+        .and_then(|meta| meta.labels.as_ref());
+    let labelled = |pod: &Pod| {
+        let own = pod.metadata.labels.as_ref();
+        labels.is_none_or(|labels| {
+            labels
+                .iter()
+                .all(|(key, value)| own.is_some_and(|own| own.get(key) == Some(value)))
+        })
+    };
+    let count = |test: &dyn Fn(&Pod) -> bool| active.iter().filter(|pod| test(pod)).count() as i32;
+    let wait = min_ready(set);
+    let positive = |count: i32| Some(count).filter(|count| *count > 0);
+    ReplicaSetStatus {
+        replicas: active.len() as i32,
+        fully_labeled_replicas: positive(count(&labelled)),
+        ready_replicas: positive(count(&pods::is_ready)),
+        available_replicas: positive(count(&|pod| pods::is_available(pod, wait, now))),
+        terminating_replicas: Some(terminating as i32),
+        observed_generation: set.metadata.generation,
+        conditions: conditions(set, active.len(), failure, now),
+    }
+}
+
+fn conditions(
+    set: &ReplicaSet,
+    active: usize,
+    failure: Option<&kube::Error>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let old = set
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten());
+    let mut conditions: Vec<ReplicaSetCondition> = old.cloned().collect();
+    let known = conditions
+        .iter()
+        .position(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
+    match (failure, known) {
+        (Some(error), None) => {
+            let wanted = set.spec.replicas.unwrap_or(1);
+            let reason = if (active as i32) < wanted {
+                "FailedCreate"
+            } else {
+                "FailedDelete"
+            };
+            conditions.push(ReplicaSetCondition {
+                type_: Some("ReplicaFailure".to_owned()),
+                status: Some("True".to_owned()),
+                reason: Some(reason.to_owned()),
+                message: Some(words(error)),
+                last_transition_time: Some(Time(now)),
+            });
+        }
+        (None, Some(at)) => drop(conditions.remove(at)),
+        _ => {}
+    }
+    (!conditions.is_empty()).then_some(conditions)
+}
