@@ -43,27 +43,46 @@ pub enum Type {
 impl Type {
     /// The struct, if this is one.
     pub fn as_struct(&self) -> Option<&Arc<Struct>> {
-        if let Self::Struct(s) = self { Some(s) } else { None }
+        if let Self::Struct(s) = self {
+            Some(s)
+        } else {
+            None
+        }
     }
 
     /// The list, if this is one.
     pub fn as_list(&self) -> Option<&List> {
-        if let Self::List(l) = self { Some(l) } else { None }
+        if let Self::List(l) = self {
+            Some(l)
+        } else {
+            None
+        }
     }
 
     /// The map, if this is one.
     pub fn as_map(&self) -> Option<&Map> {
-        if let Self::Map(m) = self { Some(m) } else { None }
+        if let Self::Map(m) = self {
+            Some(m)
+        } else {
+            None
+        }
     }
 
     /// A list of `element` with the given merge behaviour.
     pub fn list(element: Type, list_type: ListType) -> Self {
-        Self::List(Arc::new(List { element, list_type, wrapped: false }))
+        Self::List(Arc::new(List {
+            element,
+            list_type,
+            wrapped: false,
+        }))
     }
 
     /// A granular map of `value`.
     pub fn map(value: Type) -> Self {
-        Self::Map(Arc::new(Map { value, wrapped: false }))
+        Self::Map(Arc::new(Map {
+            value,
+            wrapped: false,
+        }))
     }
 
     /// How Go prints the type in a decoding error: `int32`, `[]v1.Container`, `map[string]string`.
@@ -71,7 +90,9 @@ impl Type {
         match self {
             Self::Struct(s) => s.go_name(),
             Self::List(list) => format!("[]{}", list.element.go_name()),
-            Self::Map(map) if matches!(map.value, Self::Scalar(Scalar::Quantity)) => "v1.ResourceList".to_owned(),
+            Self::Map(map) if matches!(map.value, Self::Scalar(Scalar::Quantity)) => {
+                "v1.ResourceList".to_owned()
+            }
             Self::Map(map) => format!("map[string]{}", map.value.go_name()),
             Self::Scalar(scalar) => scalar.go_name().to_owned(),
             Self::Either(either) => either.go_name.to_owned(),
@@ -133,7 +154,13 @@ impl Scalar {
     pub(crate) fn is_go_struct(self) -> bool {
         matches!(
             self,
-            Self::Quantity | Self::IntOrString | Self::Time | Self::MicroTime | Self::Duration | Self::Any | Self::FieldsV1
+            Self::Quantity
+                | Self::IntOrString
+                | Self::Time
+                | Self::MicroTime
+                | Self::Duration
+                | Self::Any
+                | Self::FieldsV1
         )
     }
 
@@ -190,6 +217,8 @@ pub struct Either {
     pub other: Type,
     /// The struct's name in Go.
     pub(crate) go_name: &'static str,
+    /// The protobuf field of the object; the other one is field 1 or 2 too.
+    pub(crate) object_number: u32,
 }
 
 /// What happens to fields that a struct does not know.
@@ -308,9 +337,26 @@ impl Field {
         }
     }
 
+    /// Whether Go writes the field when it holds `value`. What is written where it is not set is [`Field::unset`]'s business.
+    pub(crate) fn is_written(&self, value: &Value) -> bool {
+        match (value, &self.ty) {
+            (Value::Null, _) => false,
+            _ if self.pointer => true,
+            (Value::Array(array), Type::List(_)) => !array.is_empty(),
+            (Value::Object(object), Type::Map(_)) => !object.is_empty(),
+            (_, Type::Scalar(scalar)) if scalar.is_go_struct() => true,
+            (Value::String(text), _) => !(text.is_empty() && self.omit_empty),
+            (Value::Bool(value), _) => *value || !self.omit_empty,
+            (Value::Number(number), _) => !(self.omit_empty && number.as_f64() == Some(0.0)),
+            (Value::Array(_) | Value::Object(_), _) => true,
+        }
+    }
+
     /// `omitzero`, which of all fields of the API only `metadata.creationTimestamp` carries (apimachinery's `ObjectMeta`).
     fn omits_zero(&self) -> bool {
-        self.name == "creationTimestamp" && self.omit_empty && matches!(self.ty, Type::Scalar(Scalar::Time))
+        self.name == "creationTimestamp"
+            && self.omit_empty
+            && matches!(self.ty, Type::Scalar(Scalar::Time))
     }
 }
 
@@ -332,7 +378,13 @@ impl Struct {
         conformance: Conformance,
         atomic: bool,
     ) -> Arc<Self> {
-        let this = Arc::new(Self { name: name.into(), atomic, unknown, conformance, body: OnceLock::new() });
+        let this = Arc::new(Self {
+            name: name.into(),
+            atomic,
+            unknown,
+            conformance,
+            body: OnceLock::new(),
+        });
         this.fill(fields, Vec::new());
         this
     }
@@ -351,15 +403,23 @@ impl Struct {
     fn fill(&self, mut fields: Vec<Field>, wire: Vec<Wire>) {
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         let always = match self.conformance {
-            Conformance::Typed => (0..fields.len()).filter(|i| fields[*i].is_always_written()).collect(),
+            Conformance::Typed => (0..fields.len())
+                .filter(|i| fields[*i].is_always_written())
+                .collect(),
             Conformance::Structural => Vec::new(),
         };
-        let filled = self.body.set(Body { fields, always, wire });
+        let filled = self.body.set(Body {
+            fields,
+            always,
+            wire,
+        });
         assert!(filled.is_ok(), "the fields of {} are set once", self.name);
     }
 
     fn body(&self) -> &Body {
-        self.body.get().expect("a struct is filled before it is handed out")
+        self.body
+            .get()
+            .expect("a struct is filled before it is handed out")
     }
 
     /// The OpenAPI definition's name, as in `io.k8s.api.core.v1.Pod`; for custom types a name for messages.
@@ -407,11 +467,10 @@ impl Struct {
     }
 
     pub(crate) fn field_index(&self, name: &str) -> Option<usize> {
-        self.body().fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok()
-    }
-
-    pub(crate) fn always(&self) -> &[usize] {
-        &self.body().always
+        self.body()
+            .fields
+            .binary_search_by(|field| field.name.as_ref().cmp(name))
+            .ok()
     }
 
     pub(crate) fn wire(&self) -> &[Wire] {
@@ -421,13 +480,21 @@ impl Struct {
     /// What Go writes for the zero value.
     pub fn zero(&self) -> Value {
         let mut object = serde_json::Map::new();
-        for index in self.always() {
-            let field = &self.fields()[*index];
-            if let Some(value) = field.unset() {
+        self.write_unset(&mut object);
+        Value::Object(object)
+    }
+
+    /// Adds what Go writes of the fields that `object` does not have.
+    pub(crate) fn write_unset(&self, object: &mut serde_json::Map<String, Value>) {
+        let body = self.body();
+        for index in &body.always {
+            let field = &body.fields[*index];
+            if !object.contains_key(field.name.as_ref())
+                && let Some(value) = field.unset()
+            {
                 object.insert(field.name.to_string(), value);
             }
         }
-        Value::Object(object)
     }
 }
 
@@ -458,12 +525,18 @@ mod tests {
     use serde_json::json;
 
     fn definition(name: &str) -> Arc<Struct> {
-        built_in().definition(name).unwrap_or_else(|| panic!("{name} is in the tables")).clone()
+        built_in()
+            .definition(name)
+            .unwrap_or_else(|| panic!("{name} is in the tables"))
+            .clone()
     }
 
     #[test]
     fn zero_is_what_go_writes() {
-        assert_eq!(definition("io.k8s.api.core.v1.Container").zero(), json!({"name": "", "resources": {}}));
+        assert_eq!(
+            definition("io.k8s.api.core.v1.Container").zero(),
+            json!({"name": "", "resources": {}})
+        );
         assert_eq!(
             definition("io.k8s.api.core.v1.Service").zero(),
             json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}})
@@ -490,7 +563,10 @@ mod tests {
     fn lists_know_how_they_merge() {
         let spec = definition("io.k8s.api.core.v1.PodSpec");
         let containers = spec.field("containers").unwrap();
-        assert_eq!(containers.ty.as_list().unwrap().list_type, ListType::Map(vec!["name".into()]));
+        assert_eq!(
+            containers.ty.as_list().unwrap().list_type,
+            ListType::Map(vec!["name".into()])
+        );
         assert!(containers.patch.merge && containers.required);
         assert_eq!(containers.merge_key.as_deref(), Some("name"));
         let volumes = spec.field("volumes").unwrap();
@@ -517,7 +593,11 @@ mod tests {
         ] {
             let definition = definition(name);
             // A kind of their own or one that refers to something: both are called `kind`, only the first comes with a default wire number of none.
-            assert_eq!(definition.field("apiVersion").is_some() && definition.field("kind").is_some(), expected, "{name}");
+            assert_eq!(
+                definition.field("apiVersion").is_some() && definition.field("kind").is_some(),
+                expected,
+                "{name}"
+            );
         }
     }
 

@@ -1,9 +1,8 @@
 //! Times and durations as the API writes them: RFC 3339 in UTC, Go's durations, and the ages that kubectl prints.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use thiserror::Error;
 
 /// Why a text is no time, in Go's words.
@@ -38,7 +37,10 @@ pub fn parse(text: &str) -> Result<Timestamp, TimeError> {
 }
 
 fn parse_as(text: &str, layout: &'static str) -> Result<Timestamp, TimeError> {
-    let error = || TimeError { text: text.to_owned(), layout };
+    let error = || TimeError {
+        text: text.to_owned(),
+        layout,
+    };
     // jiff reads more than RFC 3339 (spaces, missing seconds, named zones), Go does not.
     let bytes = text.as_bytes();
     let shape = b"dddd-dd-ddTdd:dd:dd";
@@ -50,8 +52,12 @@ fn parse_as(text: &str, layout: &'static str) -> Result<Timestamp, TimeError> {
     if !fits {
         return Err(error());
     }
-    let zone = bytes[shape.len()..].iter().position(|b| !(b.is_ascii_digit() || matches!(b, b'.' | b',')));
-    let zone = zone.map(|at| &bytes[shape.len() + at..]).ok_or_else(error)?;
+    let zone = bytes[shape.len()..]
+        .iter()
+        .position(|b| !(b.is_ascii_digit() || matches!(b, b'.' | b',')));
+    let zone = zone
+        .map(|at| &bytes[shape.len() + at..])
+        .ok_or_else(error)?;
     let zoned = match zone {
         b"Z" => true,
         [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|b| b.is_ascii_digit()),
@@ -83,9 +89,10 @@ pub fn normalize_micro(text: &str) -> Result<Cow<'_, str>, TimeError> {
 
 const SECOND: i64 = 1_000_000_000;
 
-/// Reads a Go duration, `1h2m3.5s`, in nanoseconds.
-pub fn parse_duration(text: &str) -> Result<i64, DurationError> {
-    read_duration(text).ok_or_else(|| DurationError(text.to_owned()))
+/// Reads a Go duration, `1h2m3.5s`.
+pub fn parse_duration(text: &str) -> Result<SignedDuration, DurationError> {
+    let nanos = read_duration(text).ok_or_else(|| DurationError(text.to_owned()))?;
+    Ok(SignedDuration::from_nanos(nanos))
 }
 
 fn read_duration(text: &str) -> Option<i64> {
@@ -110,7 +117,10 @@ fn read_duration(text: &str) -> Option<i64> {
         if (whole.is_empty() && fraction.is_empty()) || whole.len() > 18 {
             return None;
         }
-        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len()));
+        let (unit, tail) = tail.split_at(
+            tail.find(|c: char| c.is_ascii_digit() || c == '.')
+                .unwrap_or(tail.len()),
+        );
         let nanos: i128 = match unit {
             "ns" => 1,
             "us" | "µs" | "μs" => 1_000,
@@ -130,8 +140,9 @@ fn read_duration(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
-/// Writes nanoseconds as Go does: `1h2m3.5s`, `100ms`, `0s`.
-pub fn format_duration(nanos: i64) -> String {
+/// Writes a duration as Go does: `1h2m3.5s`, `100ms`, `0s`. Go's go up to 292 years, and so do these.
+pub fn format_duration(duration: SignedDuration) -> String {
+    let nanos = duration.as_nanos().clamp(i64::MIN.into(), i64::MAX.into()) as i64;
     if nanos == 0 {
         return "0s".to_owned();
     }
@@ -143,7 +154,9 @@ pub fn format_duration(nanos: i64) -> String {
             return whole.to_string();
         }
         let width = unit.ilog10() as usize;
-        format!("{whole}.{part:0width$}").trim_end_matches('0').to_owned()
+        format!("{whole}.{part:0width$}")
+            .trim_end_matches('0')
+            .to_owned()
     };
     let second = SECOND as u64;
     if rest < 1_000 {
@@ -206,11 +219,6 @@ pub fn age(since: Timestamp, now: Timestamp) -> String {
     human_duration(now.as_second() - since.as_second())
 }
 
-/// A standard duration in nanoseconds, saturating.
-pub fn nanos(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,13 +232,29 @@ mod tests {
         ] {
             assert_eq!(normalize(input).unwrap(), expected);
         }
-        assert_eq!(normalize_micro("2026-01-02T03:04:05.5Z").unwrap(), "2026-01-02T03:04:05.500000Z");
-        assert_eq!(normalize_micro("2026-01-02T03:04:05Z").unwrap(), "2026-01-02T03:04:05.000000Z");
+        assert_eq!(
+            normalize_micro("2026-01-02T03:04:05.5Z").unwrap(),
+            "2026-01-02T03:04:05.500000Z"
+        );
+        assert_eq!(
+            normalize_micro("2026-01-02T03:04:05Z").unwrap(),
+            "2026-01-02T03:04:05.000000Z"
+        );
     }
 
     #[test]
     fn what_is_no_rfc_3339_is_refused() {
-        for input in ["", "yesterday", "2026-01-02", "2026-01-02 03:04:05Z", "2026-13-02T03:04:05Z", "2026-01-02T03:04:05", "2026-01-02T03:04Z", "2026-01-02T03:04:05Z[Europe/Berlin]", "2026-01-02T03:04:05+0200"] {
+        for input in [
+            "",
+            "yesterday",
+            "2026-01-02",
+            "2026-01-02 03:04:05Z",
+            "2026-13-02T03:04:05Z",
+            "2026-01-02T03:04:05",
+            "2026-01-02T03:04Z",
+            "2026-01-02T03:04:05Z[Europe/Berlin]",
+            "2026-01-02T03:04:05+0200",
+        ] {
             assert!(normalize(input).is_err(), "{input}");
         }
         assert_eq!(
@@ -252,9 +276,22 @@ mod tests {
             ("12ns", "12ns"),
             (".5m", "30s"),
         ] {
-            assert_eq!(format_duration(parse_duration(text).unwrap()), canonical, "{text}");
+            assert_eq!(
+                format_duration(parse_duration(text).unwrap()),
+                canonical,
+                "{text}"
+            );
         }
-        for text in ["", "5", "h", "1x", "1h-2m", "--1s", "99999999999999999999s", "9999999999h"] {
+        for text in [
+            "",
+            "5",
+            "h",
+            "1x",
+            "1h-2m",
+            "--1s",
+            "99999999999999999999s",
+            "9999999999h",
+        ] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

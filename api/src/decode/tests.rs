@@ -15,11 +15,23 @@ fn deployment() -> Expected {
 }
 
 fn decode_json(expected: &Expected, body: Value) -> Result<Decoded> {
-    decode(body.to_string().as_bytes(), Format::Json, expected, FieldValidation::Warn)
+    decode(
+        body.to_string().as_bytes(),
+        Format::Json,
+        expected,
+        FieldValidation::Warn,
+    )
 }
 
 fn fault(expected: &Expected, body: &str) -> String {
-    decode(body.as_bytes(), Format::Json, expected, FieldValidation::Strict).unwrap_err().message
+    decode(
+        body.as_bytes(),
+        Format::Json,
+        expected,
+        FieldValidation::Strict,
+    )
+    .unwrap_err()
+    .message
 }
 
 #[test]
@@ -119,11 +131,17 @@ fn bodies_that_are_something_else_are_told_what_they_are() {
         r#"Pod in version "v1" cannot be handled as a Deployment: converting (v1.Pod) to (apps.Deployment): unknown conversion"#
     );
     assert_eq!(
-        fault(&deployment(), r#"{"apiVersion": "apps/v2", "kind": "Deployment"}"#),
+        fault(
+            &deployment(),
+            r#"{"apiVersion": "apps/v2", "kind": "Deployment"}"#
+        ),
         r#"Deployment in version "v2" cannot be handled as a Deployment: no kind "Deployment" is registered for version "apps/v2" in scheme "pkg/runtime/scheme.go:111""#
     );
     assert_eq!(
-        fault(&expected("autoscaling", "v2", "HorizontalPodAutoscaler"), r#"{"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler"}"#),
+        fault(
+            &expected("autoscaling", "v2", "HorizontalPodAutoscaler"),
+            r#"{"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler"}"#
+        ),
         "the API version in the data (autoscaling/v1) does not match the expected API version (autoscaling/v2)"
     );
     assert_eq!(
@@ -139,7 +157,13 @@ fn bodies_that_are_something_else_are_told_what_they_are() {
         "the object provided is unrecognized (must be of type Pod): couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"
     );
     assert!(Expected::options("DeleteOptions").is_some_and(|options| {
-        decode(br#"{"apiVersion": "apps/v1", "kind": "DeleteOptions"}"#, Format::Json, &options, FieldValidation::Strict).is_ok()
+        decode(
+            br#"{"apiVersion": "apps/v1", "kind": "DeleteOptions"}"#,
+            Format::Json,
+            &options,
+            FieldValidation::Strict,
+        )
+        .is_ok()
     }));
 }
 
@@ -157,10 +181,18 @@ fn unknown_and_duplicate_fields_are_found_where_they_are() {
     assert_eq!(decoded.object["spec"]["containers"][1]["name"], "d");
     assert_eq!(decoded.object["metadata"]["labels"]["a"], "2");
     let ignored = decode(body, Format::Json, &pod(), FieldValidation::Ignore).unwrap();
-    assert_eq!((ignored.warnings.len(), ignored.object), (0, decoded.object));
     assert_eq!(
-        decode(body, Format::Json, &pod(), FieldValidation::Strict).unwrap_err().message,
-        format!("Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: {}", found.join(", "))
+        (ignored.warnings.len(), ignored.object),
+        (0, decoded.object)
+    );
+    assert_eq!(
+        decode(body, Format::Json, &pod(), FieldValidation::Strict)
+            .unwrap_err()
+            .message,
+        format!(
+            "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: {}",
+            found.join(", ")
+        )
     );
 }
 
@@ -178,13 +210,26 @@ fn yaml_is_read_too() {
 fn depth_is_bounded_in_every_form() {
     let deep = |n: usize| format!(r#"{{"data": {}1{}}}"#, "[".repeat(n), "]".repeat(n));
     let revision = expected("apps", "v1", "ControllerRevision");
-    assert!(decode(deep(MAX_DEPTH - 1).as_bytes(), Format::Json, &revision, FieldValidation::Warn).is_ok());
+    assert!(
+        decode(
+            deep(MAX_DEPTH - 1).as_bytes(),
+            Format::Json,
+            &revision,
+            FieldValidation::Warn
+        )
+        .is_ok()
+    );
     for depth in [MAX_DEPTH, 200, 9_000, 100_000] {
         for format in [Format::Json, Format::Yaml] {
             if format == Format::Yaml && depth > 9_000 {
                 continue;
             }
-            let refused = decode(deep(depth).as_bytes(), format, &revision, FieldValidation::Warn);
+            let refused = decode(
+                deep(depth).as_bytes(),
+                format,
+                &revision,
+                FieldValidation::Warn,
+            );
             assert_eq!(refused.unwrap_err().code, 400, "{depth} {format:?}");
         }
     }
@@ -195,12 +240,18 @@ fn custom_types_prune_and_leave_types_alone() {
     use crate::schema::{Conformance, Field, Scalar, UnknownFields};
     let spec = Struct::new(
         "spec",
-        vec![Field::new("replicas", Type::Scalar(Scalar::Int32)), Field::new("tags", Type::map(Type::Scalar(Scalar::String)))],
+        vec![
+            Field::new("replicas", Type::Scalar(Scalar::Int32)),
+            Field::new("tags", Type::map(Type::Scalar(Scalar::String))),
+        ],
         UnknownFields::Drop,
         Conformance::Structural,
         false,
     );
-    let meta = crate::schema::built_in().definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap().clone();
+    let meta = crate::schema::built_in()
+        .definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+        .unwrap()
+        .clone();
     let root = Struct::new(
         "Pg",
         vec![
@@ -213,22 +264,40 @@ fn custom_types_prune_and_leave_types_alone() {
         Conformance::Structural,
         false,
     );
-    let custom = Expected { gvk: GroupVersionKind::new("example.com", "v1", "Pg"), schema: root, custom: true };
+    let custom = Expected {
+        gvk: GroupVersionKind::new("example.com", "v1", "Pg"),
+        schema: root,
+        custom: true,
+    };
     let body = json!({"metadata": {"name": "db"}, "spec": {"replicas": "x", "tags": {"a": null}, "what": 1}});
     let decoded = decode_json(&custom, body).unwrap();
     assert_eq!(decoded.warnings, ["unknown field \"spec.what\""]);
-    assert_eq!(decoded.object["spec"], json!({"replicas": "x", "tags": {"a": null}}));
+    assert_eq!(
+        decoded.object["spec"],
+        json!({"replicas": "x", "tags": {"a": null}})
+    );
 }
 
 #[test]
 fn normalizing_what_was_decoded_changes_nothing() {
     let body = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "c"}]}}}});
     let decoded = decode_json(&deployment(), body).unwrap();
-    let again = normalize(&Type::Struct(deployment().schema), decoded.object.clone(), FieldValidation::Strict).unwrap();
+    let again = normalize(
+        &Type::Struct(deployment().schema),
+        decoded.object.clone(),
+        FieldValidation::Strict,
+    )
+    .unwrap();
     assert_eq!(again.object, decoded.object);
     let broken = json!({"spec": {"replicas": []}});
     assert_eq!(
-        normalize(&Type::Struct(deployment().schema), broken, FieldValidation::Strict).unwrap_err().to_string(),
+        normalize(
+            &Type::Struct(deployment().schema),
+            broken,
+            FieldValidation::Strict
+        )
+        .unwrap_err()
+        .to_string(),
         "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.replicas of type int32"
     );
 }

@@ -19,7 +19,7 @@ use crate::{status, time};
 /// sigs.k8s.io/json reports at most so many unknown and duplicate fields.
 const MAX_FIELD_PROBLEMS: usize = 100;
 
-static ANY: Type = Type::Scalar(Scalar::Any);
+pub(super) static ANY: Type = Type::Scalar(Scalar::Any);
 
 /// What was found wrong.
 #[derive(Default)]
@@ -63,12 +63,21 @@ impl Problems {
         if let Some(bare) = &mismatch.bare {
             return Some(bare.clone());
         }
-        let Mismatch { value, go_type, go_struct, path, .. } = mismatch;
+        let Mismatch {
+            value,
+            go_type,
+            go_struct,
+            path,
+            ..
+        } = mismatch;
         Some(match go_struct {
             None => format!("json: cannot unmarshal {value} into Go value of type {go_type}"),
             Some(go_struct) => {
                 let path: Vec<&str> = path.iter().rev().map(String::as_str).collect();
-                format!("json: cannot unmarshal {value} into Go struct field {go_struct}.{} of type {go_type}", path.join("."))
+                format!(
+                    "json: cannot unmarshal {value} into Go struct field {go_struct}.{} of type {go_type}",
+                    path.join(".")
+                )
             }
         })
     }
@@ -90,12 +99,18 @@ impl Problems {
             }
             path
         };
-        self.fields.into_iter().map(|p| format!("{} {}", p.what, status::go_quote(&path(p.path)))).collect()
+        self.fields
+            .into_iter()
+            .map(|p| format!("{} {}", p.what, status::go_quote(&path(p.path))))
+            .collect()
     }
 
     fn field_problem(&mut self, what: &'static str, name: impl Into<Cow<'static, str>>) {
         if self.fields.len() < MAX_FIELD_PROBLEMS {
-            self.fields.push(FieldProblem { what, path: vec![Segment::Name(name.into())] });
+            self.fields.push(FieldProblem {
+                what,
+                path: vec![Segment::Name(name.into())],
+            });
         }
     }
 
@@ -132,13 +147,20 @@ impl Problems {
     }
 
     /// Puts what a child added under `segment`, and under the struct it is a field of.
-    fn place(&mut self, mark: (usize, bool), segment: impl Fn() -> Segment, field_of: Option<(&Struct, &Field)>) {
+    fn place(
+        &mut self,
+        mark: (usize, bool),
+        segment: impl Fn() -> Segment,
+        field_of: Option<(&Struct, &Field)>,
+    ) {
         for problem in &mut self.fields[mark.0..] {
             problem.path.push(segment());
         }
         if let (false, Some(mismatch), Some((of, field))) = (mark.1, &mut self.mismatch, field_of) {
             mismatch.path.push(field.name.to_string());
-            mismatch.go_struct.get_or_insert_with(|| of.short_name().to_owned());
+            mismatch
+                .go_struct
+                .get_or_insert_with(|| of.short_name().to_owned());
         }
     }
 }
@@ -167,7 +189,22 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// The walk of a whole object.
     pub fn new(ty: &'a Type, problems: &'a mut Problems) -> Self {
-        Self { ty, problems, depth: 0, structural: false }
+        Self {
+            ty,
+            problems,
+            depth: 0,
+            structural: false,
+        }
+    }
+
+    /// The walk of a part that stands `depth` levels deep in its object.
+    pub fn part(ty: &'a Type, problems: &'a mut Problems, depth: usize) -> Self {
+        Self {
+            ty,
+            problems,
+            depth,
+            structural: false,
+        }
     }
 
     /// A value of a JSON type that `ty` does not take.
@@ -181,17 +218,25 @@ impl<'a> Walk<'a> {
 
     fn deeper<E: de::Error>(&mut self) -> Result<usize, E> {
         let depth = self.depth + 1;
-        if depth > MAX_DEPTH { Err(self.problems.fatal("exceeded max depth")) } else { Ok(depth) }
+        if depth > MAX_DEPTH {
+            Err(self.problems.fatal("exceeded max depth"))
+        } else {
+            Ok(depth)
+        }
     }
 
     fn number<E: de::Error>(self, number: Number) -> Result<Value, E> {
-        let Type::Scalar(scalar) = self.ty else { return Ok(self.wrong("number", Value::Number(number))) };
+        let Type::Scalar(scalar) = self.ty else {
+            return Ok(self.wrong("number", Value::Number(number)));
+        };
         let value = Value::Number(number);
         if self.structural {
             return Ok(value);
         }
         let in_range = match scalar {
-            Scalar::Int32 | Scalar::IntOrString => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
+            Scalar::Int32 | Scalar::IntOrString => {
+                value.as_i64().is_some_and(|n| i32::try_from(n).is_ok())
+            }
             Scalar::Int64 => value.is_i64(),
             Scalar::Double | Scalar::Any | Scalar::FieldsV1 => true,
             Scalar::Quantity => return self.quantity(&value),
@@ -205,14 +250,19 @@ impl<'a> Walk<'a> {
             let text = format!("json: cannot unmarshal number {value} into Go value of type int32");
             return Err(self.problems.fatal(text));
         }
-        self.problems.type_mismatch(format!("number {value}"), self.ty);
+        self.problems
+            .type_mismatch(format!("number {value}"), self.ty);
         Ok(Value::Null)
     }
 
     fn text<E: de::Error>(self, text: Cow<'_, str>) -> Result<Value, E> {
         let Type::Scalar(scalar) = self.ty else {
             return match (self.ty, self.structural) {
-                (Type::Either(either), false) => Walk { ty: &either.other, ..self }.text(text),
+                (Type::Either(either), false) => Walk {
+                    ty: &either.other,
+                    ..self
+                }
+                .text(text),
                 _ => Ok(self.wrong("string", Value::String(text.into_owned()))),
             };
         };
@@ -220,25 +270,34 @@ impl<'a> Walk<'a> {
             return Ok(Value::String(text.into_owned()));
         }
         match scalar {
-            Scalar::String | Scalar::IntOrString | Scalar::Any | Scalar::FieldsV1 => Ok(Value::String(text.into_owned())),
+            Scalar::String | Scalar::IntOrString | Scalar::Any | Scalar::FieldsV1 => {
+                Ok(Value::String(text.into_owned()))
+            }
             Scalar::Quantity => match Quantity::parse(text.trim()) {
                 Ok(quantity) => Ok(Value::String(quantity.to_string())),
                 Err(error) => Err(self.problems.fatal(error)),
             },
             Scalar::Time => self.converted(time::normalize(&text)),
             Scalar::MicroTime => self.converted(time::normalize_micro(&text)),
-            Scalar::Duration => self.converted(time::parse_duration(&text).map(time::format_duration)),
+            Scalar::Duration => {
+                self.converted(time::parse_duration(&text).map(time::format_duration))
+            }
             Scalar::Bytes => {
                 if let Err(error) = STANDARD.decode(text.as_bytes()) {
                     self.problems.bare_mismatch(base64_error(&error, &text));
                 }
                 Ok(Value::String(text.into_owned()))
             }
-            Scalar::Bool | Scalar::Int32 | Scalar::Int64 | Scalar::Double => Ok(self.wrong("string", Value::Null)),
+            Scalar::Bool | Scalar::Int32 | Scalar::Int64 | Scalar::Double => {
+                Ok(self.wrong("string", Value::Null))
+            }
         }
     }
 
-    fn converted<T: Into<String>, X: fmt::Display, E: de::Error>(self, result: Result<T, X>) -> Result<Value, E> {
+    fn converted<T: Into<String>, X: fmt::Display, E: de::Error>(
+        self,
+        result: Result<T, X>,
+    ) -> Result<Value, E> {
         match result {
             Ok(text) => Ok(Value::String(text.into())),
             Err(error) => Err(self.problems.fatal(error)),
@@ -251,11 +310,17 @@ impl<'a> Walk<'a> {
 
     /// A value of a type whose Go form reads a JSON string first.
     fn no_string<E: de::Error>(self, found: &str) -> Result<Value, E> {
-        Err(self.problems.fatal(format!("json: cannot unmarshal {found} into Go value of type string")))
+        Err(self.problems.fatal(format!(
+            "json: cannot unmarshal {found} into Go value of type string"
+        )))
     }
 
     /// An object, array or boolean where a scalar is expected.
-    fn no_scalar<E: de::Error>(self, scalar: Scalar, found: &'static str) -> Result<Option<Value>, E> {
+    fn no_scalar<E: de::Error>(
+        self,
+        scalar: Scalar,
+        found: &'static str,
+    ) -> Result<Option<Value>, E> {
         if self.structural {
             return Ok(None);
         }
@@ -277,8 +342,12 @@ impl<'a> Walk<'a> {
 /// Go counts the bytes that it read before the bad one.
 fn base64_error(error: &base64::DecodeError, text: &str) -> String {
     let at = match error {
-        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
-        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len() / 4 * 4,
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
+            *at
+        }
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
+            text.len() / 4 * 4
+        }
     };
     format!("illegal base64 data at input byte {at}")
 }
@@ -313,8 +382,14 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
         match self.ty {
             Type::Scalar(Scalar::Bool | Scalar::Any | Scalar::FieldsV1) => Ok(Value::Bool(value)),
-            Type::Either(either) if !self.structural => Walk { ty: &either.other, ..self }.visit_bool(value),
-            Type::Scalar(scalar) => Ok(self.no_scalar(*scalar, "bool")?.unwrap_or(Value::Bool(value))),
+            Type::Either(either) if !self.structural => Walk {
+                ty: &either.other,
+                ..self
+            }
+            .visit_bool(value),
+            Type::Scalar(scalar) => Ok(self
+                .no_scalar(*scalar, "bool")?
+                .unwrap_or(Value::Bool(value))),
             _ => Ok(self.wrong("bool", Value::Bool(value))),
         }
     }
@@ -330,7 +405,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
         match Number::from_f64(value) {
             Some(number) => self.number(number),
-            None => Err(self.problems.fatal("json: unsupported value: NaN or infinity")),
+            None => Err(self
+                .problems
+                .fatal("json: unsupported value: NaN or infinity")),
         }
     }
 
@@ -346,7 +423,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let depth = self.deeper()?;
         let element = match self.ty {
             Type::List(list) => &list.element,
-            Type::Either(either) if !self.structural => return Walk { ty: &either.other, ..self }.visit_seq(access),
+            Type::Either(either) if !self.structural => {
+                return Walk {
+                    ty: &either.other,
+                    ..self
+                }
+                .visit_seq(access);
+            }
             Type::Scalar(Scalar::Any | Scalar::FieldsV1) => &ANY,
             _ if self.structural => &ANY,
             Type::Scalar(scalar) => {
@@ -366,7 +449,11 @@ impl<'de> Visitor<'de> for Walk<'_> {
         match self.ty {
             Type::Struct(of) => self.object(of, access, depth),
             Type::Map(map) => self.map(&map.value, true, access, depth),
-            Type::Either(either) => Walk { ty: &either.object, ..self }.visit_map(access),
+            Type::Either(either) => Walk {
+                ty: &either.object,
+                ..self
+            }
+            .visit_map(access),
             Type::Scalar(Scalar::Any | Scalar::FieldsV1) => self.map(&ANY, false, access, depth),
             _ if self.structural => self.map(&ANY, false, access, depth),
             Type::Scalar(scalar) => {
@@ -392,22 +479,40 @@ fn drain_map<'de, A: MapAccess<'de>>(mut access: A) -> Result<(), A::Error> {
 }
 
 impl Walk<'_> {
-    fn array<'de, A: SeqAccess<'de>>(self, element: &Type, mut access: A, depth: usize) -> Result<Value, A::Error> {
+    fn array<'de, A: SeqAccess<'de>>(
+        self,
+        element: &Type,
+        mut access: A,
+        depth: usize,
+    ) -> Result<Value, A::Error> {
         // A size hint comes from the client in some formats.
         const MAX_RESERVED: usize = 1024;
-        let mut array = Vec::with_capacity(access.size_hint().unwrap_or_default().min(MAX_RESERVED));
+        let mut array =
+            Vec::with_capacity(access.size_hint().unwrap_or_default().min(MAX_RESERVED));
         loop {
             let mark = self.problems.mark();
-            let walk = Walk { ty: element, problems: &mut *self.problems, depth, structural: self.structural };
-            let Some(value) = access.next_element_seed(walk)? else { return Ok(Value::Array(array)) };
-            self.problems.place(mark, || Segment::Index(array.len()), None);
+            let walk = Walk {
+                ty: element,
+                problems: &mut *self.problems,
+                depth,
+                structural: self.structural,
+            };
+            let Some(value) = access.next_element_seed(walk)? else {
+                return Ok(Value::Array(array));
+            };
+            self.problems
+                .place(mark, || Segment::Index(array.len()), None);
             array.push(self.not_null(value, element));
         }
     }
 
     /// Where Go has no "absent", `null` is the zero value.
     fn not_null(&self, value: Value, ty: &Type) -> Value {
-        if value.is_null() && !self.structural { zero(ty) } else { value }
+        if value.is_null() && !self.structural {
+            zero(ty)
+        } else {
+            value
+        }
     }
 
     fn map<'de, A: MapAccess<'de>>(
@@ -420,9 +525,15 @@ impl Walk<'_> {
         let mut object = Map::new();
         while let Some(Name::Unknown(key)) = access.next_key_seed(Key(None))? {
             let mark = self.problems.mark();
-            let walk = Walk { ty: value_type, problems: &mut *self.problems, depth, structural: self.structural };
+            let walk = Walk {
+                ty: value_type,
+                problems: &mut *self.problems,
+                depth,
+                structural: self.structural,
+            };
             let value = access.next_value_seed(walk)?;
-            self.problems.place(mark, || Segment::Name(key.clone().into()), None);
+            self.problems
+                .place(mark, || Segment::Name(key.clone().into()), None);
             let value = self.not_null(value, value_type);
             if report_duplicates && object.contains_key(&key) {
                 self.problems.field_problem("duplicate field", key.clone());
@@ -432,7 +543,12 @@ impl Walk<'_> {
         Ok(Value::Object(object))
     }
 
-    fn object<'de, A: MapAccess<'de>>(self, of: &Struct, mut access: A, depth: usize) -> Result<Value, A::Error> {
+    fn object<'de, A: MapAccess<'de>>(
+        self,
+        of: &Struct,
+        mut access: A,
+        depth: usize,
+    ) -> Result<Value, A::Error> {
         let structural = of.conformance() == Conformance::Structural;
         let fields = of.fields();
         let mut object = Map::new();
@@ -441,7 +557,12 @@ impl Walk<'_> {
             let index = match name {
                 Name::Known(index) => index,
                 Name::Unknown(name) if of.unknown_fields() == UnknownFields::Keep => {
-                    let walk = Walk { ty: &ANY, problems: &mut *self.problems, depth, structural };
+                    let walk = Walk {
+                        ty: &ANY,
+                        problems: &mut *self.problems,
+                        depth,
+                        structural,
+                    };
                     object.insert(name, access.next_value_seed(walk)?);
                     continue;
                 }
@@ -453,40 +574,29 @@ impl Walk<'_> {
             };
             let field = &fields[index];
             let mark = self.problems.mark();
-            let walk = Walk { ty: &field.ty, problems: &mut *self.problems, depth, structural };
+            let walk = Walk {
+                ty: &field.ty,
+                problems: &mut *self.problems,
+                depth,
+                structural,
+            };
             let value = access.next_value_seed(walk)?;
-            self.problems.place(mark, || Segment::Name(field.name.clone()), Some((of, field)));
+            self.problems.place(
+                mark,
+                || Segment::Name(field.name.clone()),
+                Some((of, field)),
+            );
             if seen.insert(index) {
-                self.problems.field_problem("duplicate field", field.name.clone());
+                self.problems
+                    .field_problem("duplicate field", field.name.clone());
                 object.remove(field.name.as_ref());
             }
-            if structural || is_written(field, &value) {
+            if structural || field.is_written(&value) {
                 object.insert(field.name.to_string(), value);
             }
         }
-        for index in of.always() {
-            let field = &fields[*index];
-            if !object.contains_key(field.name.as_ref()) && let Some(value) = field.unset() {
-                object.insert(field.name.to_string(), value);
-            }
-        }
+        of.write_unset(&mut object);
         Ok(Value::Object(object))
-    }
-
-}
-
-/// Whether Go writes a field of that value. What is not set is `Field::unset`'s business.
-fn is_written(field: &Field, value: &Value) -> bool {
-    match (value, &field.ty) {
-        (Value::Null, _) => false,
-        _ if field.pointer => true,
-        (Value::Array(array), Type::List(_)) => !array.is_empty(),
-        (Value::Object(object), Type::Map(_)) => !object.is_empty(),
-        (_, Type::Scalar(scalar)) if scalar.is_go_struct() => true,
-        (Value::String(text), _) => !(text.is_empty() && field.omit_empty),
-        (Value::Bool(value), _) => *value || !field.omit_empty,
-        (Value::Number(number), _) => !(field.omit_empty && number.as_f64() == Some(0.0)),
-        (Value::Array(_) | Value::Object(_), _) => true,
     }
 }
 
