@@ -26,14 +26,16 @@ pub struct Pace {
     shared: Arc<Shared>,
 }
 
-/// What the handles (clocks, sleeps, simulation) share. When the last of them goes, the driver thread ends.
+/// What the handles (clocks, sleeps, simulation) share. When the last of them goes, the driver
+/// thread ends.
 pub(crate) struct Shared {
     core: Arc<Core>,
 }
 
 struct Core {
     state: Mutex<State>,
-    /// Signalled when the driver thread has to look again: an earlier deadline, another pace, the end.
+    /// Signalled when the driver thread has to look again: an earlier deadline, another pace, the
+    /// end.
     changed: Condvar,
 }
 
@@ -49,7 +51,8 @@ enum Source {
     Simulated { start: Timestamp, elapsed: Duration },
 }
 
-/// The clock's time as a function of the machine's: `reached` at `anchor`, and from there on `speed` times as fast.
+/// The clock's time as a function of the machine's: `reached` at `anchor`, and from there on
+/// `speed` times as fast.
 struct Timeline {
     started: Instant,
     anchor: Instant,
@@ -106,7 +109,8 @@ impl Timeline {
         self.anchor = now;
     }
 
-    /// When the machine will have reached a moment of this timeline; none if it is too far away to express.
+    /// When the machine will have reached a moment of this timeline; none if it is too far away to
+    /// express.
     fn instant_of(&self, monotonic: Duration) -> Option<Instant> {
         let ahead = monotonic.saturating_sub(self.reached);
         let ahead = if self.speed == 1.0 {
@@ -132,7 +136,8 @@ impl State {
 }
 
 impl Clock {
-    /// The machine's clock. One thread sleeps until the next deadline; without timers it sleeps for good.
+    /// The machine's clock. One thread sleeps until the next deadline; without timers it sleeps for
+    /// good.
     pub fn real() -> Clock {
         Clock::new(Source::Real(Timeline::start()))
     }
@@ -203,7 +208,8 @@ impl Clock {
         Sleep::new(self.shared.clone(), monotonic)
     }
 
-    /// The answer of `future`, or [`Elapsed`] when it takes longer than `duration`. A ready future wins over an elapsed time.
+    /// The answer of `future`, or [`Elapsed`] when it takes longer than `duration`. A ready future
+    /// wins over an elapsed time.
     pub async fn timeout<F: Future>(
         &self,
         duration: Duration,
@@ -218,7 +224,8 @@ impl Clock {
         .await
     }
 
-    /// How many sleeps wait at this moment (a metric; tests use it to see that nothing is left behind).
+    /// How many sleeps wait at this moment (a metric; tests use it to see that nothing is left
+    /// behind).
     pub fn pending(&self) -> usize {
         self.shared.core.state.lock().timers.len()
     }
@@ -234,7 +241,8 @@ impl Pace {
     /// From now on the clock runs `factor` times as fast as the machine's.
     ///
     /// # Panics
-    /// When `factor` is not a positive, finite number: a clock that stands still would never fire a timer.
+    /// When `factor` is not a positive, finite number: a clock that stands still would never fire a
+    /// timer.
     pub fn set_speed(&self, factor: f64) {
         assert!(
             factor.is_finite() && factor > 0.0,
@@ -294,7 +302,8 @@ impl Shared {
         drop(removed);
     }
 
-    /// Moves simulated time to the next deadline that is not after `limit`, and wakes who waits for it.
+    /// Moves simulated time to the next deadline that is not after `limit`, and wakes who waits for
+    /// it.
     pub(crate) fn step(&self, limit: Duration) -> bool {
         let due = {
             let mut state = self.core.state.lock();

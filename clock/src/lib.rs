@@ -1,9 +1,9 @@
 //! One clock, one random source and one name generator for every component.
 //!
-//! Nothing else in minik8s asks the operating system what time it is or for a random number; `clippy.toml` forbids the
-//! calls. A component is handed a [`Clock`] and a [`Random`] when it is built, and that makes three things possible:
-//! a test in which an hour passes in a millisecond, a cluster whose time runs sixty times faster, and a failing run that
-//! replays from its seed.
+//! Nothing else in minik8s asks the operating system what time it is or for a random number;
+//! `clippy.toml` forbids the calls. A component is handed a [`Clock`] and a [`Random`] when it is
+//! built, and that makes three things possible: a test in which an hour passes in a millisecond, a
+//! cluster whose time runs sixty times faster, and a failing run that replays from its seed.
 //!
 //! ```text
 //!   Clock::real()        Clock::paced()          Clock::simulated(start)
@@ -16,13 +16,14 @@
 //!   └──────────────────────────────────────────────────────┘
 //! ```
 //!
-//! Reading order: [`Clock`] (what everyone holds), `timers` (the ordered set of waiting wakers), [`Sleep`] (the future),
-//! [`Simulation`] and [`Pace`] (who moves time), then [`Random`].
+//! Reading order: [`Clock`] (what everyone holds), `timers` (the ordered set of waiting wakers),
+//! [`Sleep`] (the future), [`Simulation`] and [`Pace`] (who moves time), then [`Random`].
 //!
 //! # Virtual time
 //!
-//! [`Simulation::advance_to_next`] moves time to the next deadline. Called whenever a runtime has nothing left to run, it
-//! makes a whole cluster run as fast as the processor allows and in the same order every time:
+//! [`Simulation::advance_to_next`] moves time to the next deadline. Called whenever a runtime has
+//! nothing left to run, it makes a whole cluster run as fast as the processor allows and in the
+//! same order every time:
 //!
 //! ```
 //! # use minik8s_clock::Clock;
@@ -37,13 +38,16 @@
 //! ```
 //!
 //! # Invariants
-//! - [`Clock::monotonic`] never goes back. [`Clock::now`] may, when the machine's own clock is set back.
-//! - Timers fire in the order of their deadlines; equal deadlines in the order in which they were first polled.
+//! - [`Clock::monotonic`] never goes back. [`Clock::now`] may, when the machine's own clock is set
+//!   back.
+//! - Timers fire in the order of their deadlines; equal deadlines in the order in which they were
+//!   first polled.
 //! - A [`Sleep`] that is dropped leaves nothing behind.
 //! - A seeded [`Random`] gives the same numbers on every machine.
 //!
 //! # Left out, compared with Kubernetes
-//! `k8s.io/utils/clock` has tickers and timers with channels; a loop around [`Clock::sleep`] does both.
+//! `k8s.io/utils/clock` has tickers and timers with channels; a loop around [`Clock::sleep`] does
+//! both.
 
 mod clock;
 mod random;

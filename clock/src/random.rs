@@ -4,13 +4,14 @@ use parking_lot::Mutex;
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use std::{fmt, sync::Arc, time::Duration};
 
-/// The characters of generated names: no vowels and no look-alikes, so that no word and no doubt comes out by chance
-/// (`k8s.io/apimachinery/pkg/util/rand`).
+/// The characters of generated names: no vowels and no look-alikes, so that no word and no doubt
+/// comes out by chance (`k8s.io/apimachinery/pkg/util/rand`).
 pub const NAME_ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// A source of random numbers. Clones share one stream; [`Random::fork`] starts another.
 ///
-/// The generator is ChaCha12, so that what comes from [`Random::from_os`] is fit for identifiers and secrets.
+/// The generator is ChaCha12, so that what comes from [`Random::from_os`] is fit for identifiers
+/// and secrets.
 #[derive(Clone)]
 pub struct Random {
     stream: Arc<Mutex<StdRng>>,
@@ -87,8 +88,8 @@ impl Random {
         slice.shuffle(&mut *self.stream.lock());
     }
 
-    /// A duration between `duration` and `duration * (1 + factor)`; a factor of zero or less counts as one
-    /// (`k8s.io/apimachinery/pkg/util/wait.Jitter`).
+    /// A duration between `duration` and `duration * (1 + factor)`; a factor of zero or less counts
+    /// as one (`k8s.io/apimachinery/pkg/util/wait.Jitter`).
     pub fn jitter(&self, duration: Duration, factor: f64) -> Duration {
         let factor = if factor > 0.0 { factor } else { 1.0 };
         let seconds = duration.as_secs_f64() * (1.0 + factor * self.next_f64());

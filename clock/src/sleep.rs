@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-/// Completes at its deadline. Made by [`Clock::sleep`](crate::Clock::sleep); takes no room in the clock before it is polled or after
-/// it is dropped.
+/// Completes at its deadline. Made by [`Clock::sleep`](crate::Clock::sleep); takes no room in the
+/// clock before it is polled or after it is dropped.
 #[must_use = "a sleep does nothing unless awaited"]
 pub struct Sleep {
     shared: Arc<Shared>,

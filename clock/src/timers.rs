@@ -9,7 +9,8 @@ pub(crate) struct TimerKey {
     sequence: u64,
 }
 
-/// Waiting wakers by deadline. Each belongs to one live [`Sleep`](crate::Sleep), which bounds their number.
+/// Waiting wakers by deadline. Each belongs to one live [`Sleep`](crate::Sleep), which bounds their
+/// number.
 #[derive(Default)]
 pub(crate) struct Timers {
     waiting: BTreeMap<TimerKey, Waker>,
@@ -33,10 +34,11 @@ impl Timers {
         )
     }
 
-    /// Replaces the waker of a registered timer and gives back the old one; none when it has fired already.
+    /// Replaces the waker of a registered timer and gives back the old one; none when it has fired
+    /// already.
     ///
-    /// The last waker of a task drops the task, which may hold other sleeps of this clock: the caller drops what it gets
-    /// back only after it has let go of the lock.
+    /// The last waker of a task drops the task, which may hold other sleeps of this clock: the
+    /// caller drops what it gets back only after it has let go of the lock.
     pub(crate) fn update(&mut self, key: TimerKey, waker: &Waker) -> Option<Waker> {
         self.waiting
             .get_mut(&key)

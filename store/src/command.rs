@@ -1,5 +1,5 @@
-//! What the state machine can be told. Commands are what the Raft log replicates; everything they need is inside, so that every
-//! member that applies them gets the same state.
+//! What the state machine can be told. Commands are what the Raft log replicates; everything they
+//! need is inside, so that every member that applies them gets the same state.
 
 use crate::{
     Condition, LeaseId, Operation, Revision, Txn, TxnResponse,
@@ -21,7 +21,8 @@ pub(crate) enum Command {
     GrantLease {
         ttl: Duration,
     },
-    /// Ends a lease, on request or because it expired: the leader's clock decides and this command tells everybody.
+    /// Ends a lease, on request or because it expired: the leader's clock decides and this command
+    /// tells everybody.
     RevokeLease {
         lease: LeaseId,
     },

@@ -1,7 +1,8 @@
 //! The binary form of commands and snapshots: variable-length integers and length-prefixed bytes.
 //!
-//! Small, versioned by whoever uses it (the first byte of a command, the header of a snapshot), and strict: what is left over or
-//! missing is an error. Decoding shares the input's buffer; it allocates nothing that the input's length does not bound.
+//! Small, versioned by whoever uses it (the first byte of a command, the header of a snapshot), and
+//! strict: what is left over or missing is an error. Decoding shares the input's buffer; it
+//! allocates nothing that the input's length does not bound.
 
 use crate::LeaseId;
 use bytes::{Buf, Bytes};

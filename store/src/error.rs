@@ -39,8 +39,8 @@ pub enum Error {
     /// The lease does not exist, or has expired.
     #[error("lease {0} not found")]
     LeaseNotFound(LeaseId),
-    /// The store cannot write any more, but goes on serving reads. Writes that were on their way when it happened may or may not
-    /// be there after a restart.
+    /// The store cannot write any more, but goes on serving reads. Writes that were on their way
+    /// when it happened may or may not be there after a restart.
     #[error("the store is read-only: {reason}")]
     ReadOnly {
         /// What happened, and where.
@@ -49,7 +49,8 @@ pub enum Error {
     /// No member leads at the moment; nothing was written.
     #[error("the store has no leader at the moment")]
     NoLeader,
-    /// The leader changed, or did not answer in time, while the write was on its way: it may or may not have been committed.
+    /// The leader changed, or did not answer in time, while the write was on its way: it may or may
+    /// not have been committed.
     #[error("the leader changed or did not answer in time, the outcome of the write is unknown")]
     OutcomeUnknown,
     /// The watcher did not keep up with the changes and was closed: list again.

@@ -1,7 +1,8 @@
 //! The leader's housekeeping: leases that expire, history that grows too long or too old.
 //!
-//! Both are decided by the leader alone, by its own clock and bounds, and told to everybody as ordinary commands: applying stays
-//! free of time. A member that becomes leader gives every lease its whole time to live again, as etcd does.
+//! Both are decided by the leader alone, by its own clock and bounds, and told to everybody as
+//! ordinary commands: applying stays free of time. A member that becomes leader gives every lease
+//! its whole time to live again, as etcd does.
 
 use crate::{
     Error, LeaseId, Result, Revision,

@@ -13,11 +13,13 @@ use minik8s_clock::Clock;
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 
-/// A store in memory. Its operations never wait, so that a cluster on it runs deterministically in virtual time.
+/// A store in memory. Its operations never wait, so that a cluster on it runs deterministically in
+/// virtual time.
 pub struct MemoryStore {
     replica: Replica,
     keeper: Keeper,
-    /// Held while a command is applied: the order of revisions is the order of turns. True once the store is shut down.
+    /// Held while a command is applied: the order of revisions is the order of turns. True once the
+    /// store is shut down.
     turn: Mutex<bool>,
 }
 

@@ -1,4 +1,5 @@
-//! The applied side of an engine: the state, who reads it and who watches it. Engines differ in how commands come to it.
+//! The applied side of an engine: the state, who reads it and who watches it. Engines differ in how
+//! commands come to it.
 
 use crate::{
     Error, KeyValue, LeaseId, Range, RangeResponse, Result, Revision, Snapshot, Watch,
@@ -35,8 +36,9 @@ impl Replica {
         }
     }
 
-    /// Applies commands in order and hands their changes to the watchers, before anybody can read them: who has seen a revision and
-    /// asks a watch for its progress hears of no less. One caller at a time: the order of calls is the order of revisions.
+    /// Applies commands in order and hands their changes to the watchers, before anybody can read
+    /// them: who has seen a revision and asks a watch for its progress hears of no less. One caller
+    /// at a time: the order of calls is the order of revisions.
     pub(crate) fn apply(
         &self,
         commands: impl IntoIterator<Item = Command>,
@@ -52,7 +54,8 @@ impl Replica {
         commands.into_iter().map(apply).collect()
     }
 
-    /// Replaces the state by a newer one that came as a snapshot. The watchers missed what lies between and have to list again.
+    /// Replaces the state by a newer one that came as a snapshot. The watchers missed what lies
+    /// between and have to list again.
     pub(crate) fn replace(&self, state: State) {
         let mut current = self.state.write();
         let (requested, compacted) = (current.revision(), state.revision());

@@ -5,19 +5,23 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::{fmt, num::NonZeroU64, sync::Arc, time::Duration};
 
-/// Counts the transactions that changed something, over the whole store. It is the API's `resourceVersion`.
+/// Counts the transactions that changed something, over the whole store. It is the API's
+/// `resourceVersion`.
 pub type Revision = u64;
 
-/// The revision of an empty store, as etcd has it: `resourceVersion` 0 means "any" to clients, so no state may be called 0.
+/// The revision of an empty store, as etcd has it: `resourceVersion` 0 means "any" to clients, so
+/// no state may be called 0.
 pub const INITIAL_REVISION: Revision = 1;
 
-/// The largest transaction (keys and values together): the API server takes bodies of 3 MiB, and defaulting adds to them.
+/// The largest transaction (keys and values together): the API server takes bodies of 3 MiB, and
+/// defaulting adds to them.
 pub const MAX_TXN_BYTES: usize = 4 << 20;
 
 /// A versioned, ordered key-value store with transactions, watches and leases.
 ///
-/// Writes are linearizable. [`Store::get`] and [`Store::range`] read the local replica; who needs to see every write that was
-/// acknowledged anywhere before asks for the [`Store::read_index`] first.
+/// Writes are linearizable. [`Store::get`] and [`Store::range`] read the local replica; who needs
+/// to see every write that was acknowledged anywhere before asks for the [`Store::read_index`]
+/// first.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// The newest revision that this replica has applied.
@@ -32,18 +36,20 @@ pub trait Store: Send + Sync + 'static {
     /// The keys of a range in order, now or at a retained revision.
     async fn range(&self, range: Range) -> Result<RangeResponse>;
 
-    /// Does all operations at one new revision if all conditions hold, otherwise nothing. Returns when that is on disk (on a
-    /// majority of members) and applied here; watchers have been handed the events by then.
+    /// Does all operations at one new revision if all conditions hold, otherwise nothing. Returns
+    /// when that is on disk (on a majority of members) and applied here; watchers have been handed
+    /// the events by then.
     async fn commit(&self, txn: Txn) -> Result<TxnResponse>;
 
     /// Every change under a prefix, in order, that comes after a retained revision.
     fn watch(&self, prefix: &str, after: Revision) -> Result<Watch>;
 
-    /// A revision that contains every write acknowledged before the call, by any member. This replica has applied it when the
-    /// call returns.
+    /// A revision that contains every write acknowledged before the call, by any member. This
+    /// replica has applied it when the call returns.
     async fn read_index(&self) -> Result<Revision>;
 
-    /// Forgets the history before `at`; states from `at` on stay readable. Compacting what is compacted already does nothing.
+    /// Forgets the history before `at`; states from `at` on stay readable. Compacting what is
+    /// compacted already does nothing.
     async fn compact(&self, at: Revision) -> Result<()>;
 
     /// A new lease. Keys put under it are deleted when it expires, `ttl` from now.
@@ -52,7 +58,8 @@ pub trait Store: Send + Sync + 'static {
     /// Ends a lease and deletes its keys, at one revision.
     async fn revoke_lease(&self, lease: LeaseId) -> Result<()>;
 
-    /// The whole state with its retained history, as of now. Cheap to take: values are shared, not copied.
+    /// The whole state with its retained history, as of now. Cheap to take: values are shared, not
+    /// copied.
     async fn snapshot(&self) -> Result<Snapshot>;
 
     /// Who leads, how large it is, whether it can write.
@@ -234,7 +241,8 @@ impl Txn {
         self
     }
 
-    /// Checks what can be checked without the state: the size, and that no key is written twice (as etcd refuses).
+    /// Checks what can be checked without the state: the size, and that no key is written twice (as
+    /// etcd refuses).
     pub(crate) fn check(&self) -> Result<()> {
         let conditions = self
             .conditions

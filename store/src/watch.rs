@@ -32,7 +32,8 @@ pub enum EventKind {
 pub struct Event {
     /// What happened.
     pub kind: EventKind,
-    /// The key as it is now; after a deletion with an empty value, and the revision of the deletion as `mod_revision`.
+    /// The key as it is now; after a deletion with an empty value, and the revision of the deletion
+    /// as `mod_revision`.
     pub kv: KeyValue,
     /// The key as it was before, if it existed.
     pub prev: Option<KeyValue>,
@@ -50,7 +51,8 @@ impl Event {
 pub enum WatchMessage {
     /// The changes of one revision under the watched prefix. Never empty.
     Events(Arc<[Event]>),
-    /// The answer to [`ProgressRequester::request`]: every change up to and including this revision has been yielded.
+    /// The answer to [`ProgressRequester::request`]: every change up to and including this revision
+    /// has been yielded.
     Progress(Revision),
 }
 
@@ -81,37 +83,38 @@ struct Watcher {
 }
 
 impl Watch {
-    /// The next changes, or the answer to a progress request. An error ends the watch: [`Error::WatchLagged`],
-    /// [`Error::Compacted`] (the store jumped ahead by a snapshot) or [`Error::Closed`]. Safe to cancel.
+    /// The next changes, or the answer to a progress request. An error ends the watch:
+    /// [`Error::WatchLagged`], [`Error::Compacted`] (the store jumped ahead by a snapshot) or
+    /// [`Error::Closed`]. Safe to cancel.
     pub async fn recv(&mut self) -> Result<WatchMessage> {
-        loop {
-            if let Some(events) = self.backlog.pop_front() {
-                return Ok(WatchMessage::Events(events));
-            }
-            tokio::select! {
-                biased;
-                received = self.receiver.recv() => return match received {
-                    Some(events) => Ok(WatchMessage::Events(events)),
-                    None => Err(self.close_reason()),
-                },
-                () = self.shared.progress_requested.notified() => {
-                    // Read before the channel is looked at: what is dispatched up to here is in the channel by now.
-                    let dispatched = self.shared.dispatched.load(Ordering::Acquire);
-                    match self.receiver.try_recv() {
-                        Err(TryRecvError::Empty) => return Ok(WatchMessage::Progress(dispatched)),
-                        Err(TryRecvError::Disconnected) => return Err(self.close_reason()),
-                        Ok(events) => {
-                            self.shared.progress_requested.notify_one();
-                            return Ok(WatchMessage::Events(events));
-                        }
+        if let Some(events) = self.backlog.pop_front() {
+            return Ok(WatchMessage::Events(events));
+        }
+        tokio::select! {
+            biased;
+            received = self.receiver.recv() => match received {
+                Some(events) => Ok(WatchMessage::Events(events)),
+                None => Err(self.close_reason()),
+            },
+            () = self.shared.progress_requested.notified() => {
+                // Read before the channel is looked at: what is dispatched up to here is in the
+                // channel by now.
+                let dispatched = self.shared.dispatched.load(Ordering::Acquire);
+                match self.receiver.try_recv() {
+                    Err(TryRecvError::Empty) => Ok(WatchMessage::Progress(dispatched)),
+                    Err(TryRecvError::Disconnected) => Err(self.close_reason()),
+                    Ok(events) => {
+                        self.shared.progress_requested.notify_one();
+                        Ok(WatchMessage::Events(events))
                     }
                 }
             }
         }
     }
 
-    /// A handle with which others ask this watch for a [`WatchMessage::Progress`]. A cache of one prefix needs it: the store's
-    /// revision moves on with the changes of other prefixes, which this watch does not see.
+    /// A handle with which others ask this watch for a [`WatchMessage::Progress`]. A cache of one
+    /// prefix needs it: the store's revision moves on with the changes of other prefixes, which
+    /// this watch does not see.
     pub fn progress_requester(&self) -> ProgressRequester {
         ProgressRequester {
             watcher: self.shared.clone(),
@@ -146,8 +149,8 @@ impl fmt::Debug for Watch {
 }
 
 impl ProgressRequester {
-    /// The watch will yield a [`WatchMessage::Progress`] once it has yielded everything dispatched until now. Requests that come
-    /// before it does are answered together.
+    /// The watch will yield a [`WatchMessage::Progress`] once it has yielded everything dispatched
+    /// until now. Requests that come before it does are answered together.
     pub fn request(&self) {
         self.watcher.progress_requested.notify_one();
     }
@@ -159,7 +162,8 @@ pub(crate) struct Hub {
     dispatched: Arc<AtomicU64>,
 }
 
-/// Watchers by prefix. The watchers of a key are those of its prefixes, of which only the lengths in use need to be tried.
+/// Watchers by prefix. The watchers of a key are those of its prefixes, of which only the lengths
+/// in use need to be tried.
 #[derive(Default)]
 struct Index {
     by_prefix: HashMap<Box<[u8]>, BTreeMap<u64, Sender>>,
@@ -185,7 +189,8 @@ impl Hub {
         })
     }
 
-    /// Opens a watch that begins with a backlog and goes on with what is dispatched after the revision `after`.
+    /// Opens a watch that begins with a backlog and goes on with what is dispatched after the
+    /// revision `after`.
     ///
     /// The caller holds a lock of the state meanwhile, so that nothing falls between the two.
     pub(crate) fn watch(
@@ -315,7 +320,8 @@ impl Index {
             .for_each(|(prefix, id)| self.remove(&prefix, id));
     }
 
-    /// Several changes at one revision: each watched prefix gets those that are its own, in one batch.
+    /// Several changes at one revision: each watched prefix gets those that are its own, in one
+    /// batch.
     fn send_several(&mut self, events: &Arc<[Event]>) {
         let mut by_prefix: BTreeMap<&[u8], Vec<&Event>> = BTreeMap::new();
         for event in &**events {

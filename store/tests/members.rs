@@ -1,6 +1,8 @@
-//! Several members in one process, on a network that loses and delays what it likes: the same loop that a sole member runs.
+//! Several members in one process, on a network that loses and delays what it likes: the same loop
+//! that a sole member runs.
 //!
-//! The members' threads are real, so the order of things differs from run to run; what must hold does not.
+//! The members' threads are real, so the order of things differs from run to run; what must hold
+//! does not.
 
 use bytes::Bytes;
 use minik8s_clock::{Clock, Pace, Random};
@@ -45,7 +47,8 @@ impl Transport for Port {
         if let Some(member) = member {
             // A member that stops does not listen.
             let _ = member.receive(&message);
-            // Should this be the last handle, its thread must not be waited for on the thread of another member.
+            // Should this be the last handle, its thread must not be waited for on the thread of
+            // another member.
             std::thread::spawn(move || drop(member));
         }
     }

@@ -1,4 +1,5 @@
-//! Random commands against a naive model: every revision a whole map. Seeds are fixed, so that a failure replays.
+//! Random commands against a naive model: every revision a whole map. Seeds are fixed, so that a
+//! failure replays.
 
 use bytes::Bytes;
 use minik8s_clock::{Clock, Random};
@@ -359,7 +360,8 @@ fn raft_is_the_model_through_crashes() {
                     );
                     drop(store);
                 } else {
-                    // As after kill -9: the files as they are now, whatever the thread is doing to them.
+                    // As after kill -9: the files as they are now, whatever the thread is doing to
+                    // them.
                     let crashed = folder.path().join(turn.to_string());
                     copy_folder(&dir, &crashed);
                     dir = crashed;

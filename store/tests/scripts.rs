@@ -1,7 +1,9 @@
-//! Golden scripts: what a store answers, command by command. `testscripts/mvcc` run on both engines, with the same answers;
-//! `testscripts/recovery` break the directory of a [`RaftStore`] between commands.
+//! Golden scripts: what a store answers, command by command. `testscripts/mvcc` run on both
+//! engines, with the same answers; `testscripts/recovery` break the directory of a [`RaftStore`]
+//! between commands.
 //!
-//! `UPDATE_GOLDENFILES=1 cargo test -p minik8s-store` writes the answers anew; read the difference before you commit it.
+//! `UPDATE_GOLDENFILES=1 cargo test -p minik8s-store` writes the answers anew; read the difference
+//! before you commit it.
 
 use bytes::Bytes;
 use minik8s_clock::{Clock, Random, Simulation};
@@ -183,7 +185,8 @@ impl Runner {
         self.raft = None;
     }
 
-    /// What another process would find if this one were killed now: the files as they are, with nothing written any more.
+    /// What another process would find if this one were killed now: the files as they are, with
+    /// nothing written any more.
     fn crash(&mut self) {
         let from = self.dir();
         self.crashes += 1;
@@ -293,7 +296,8 @@ impl Runner {
         self.runtime.block_on(tokio::task::yield_now());
         self.simulation.advance(Duration::from_secs(seconds));
         self.runtime.block_on(async {
-            // One turn for the housekeeper to wake, others for what it proposes to come back from the Raft thread.
+            // One turn for the housekeeper to wake, others for what it proposes to come back from
+            // the Raft thread.
             while {
                 let before = store.status();
                 tokio::task::yield_now().await;

@@ -39,7 +39,8 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 }
 
 impl Directory {
-    /// Takes a directory that holds a store, or may come to hold one: it is empty or does not exist.
+    /// Takes a directory that holds a store, or may come to hold one: it is empty or does not
+    /// exist.
     pub(super) fn open(path: &Path) -> Result<Directory> {
         let complete = read_format(path)?;
         if !complete && !is_vacant(path)? {

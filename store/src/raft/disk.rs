@@ -6,9 +6,11 @@
 //!   m                          which snapshot counts: index, term, configuration, generation, number of chunks
 //!   s generation chunk         a chunk of a snapshot
 //! ```
-//! Every value begins with a crc32 over its key and itself, so that neither a flipped bit nor a page in a wrong place is served. Sled's `flush`
-//! hands the data to the operating system but does not wait for the disk (it uses `sync_file_range`), so [`Disk::write`] syncs sled's file
-//! itself. After the first error nothing is written any more: what the operating system dropped from its cache cannot be told.
+//! Every value begins with a crc32 over its key and itself, so that neither a flipped bit nor a
+//! page in a wrong place is served. Sled's `flush` hands the data to the operating system but does
+//! not wait for the disk (it uses `sync_file_range`), so [`Disk::write`] syncs sled's file itself.
+//! After the first error nothing is written any more: what the operating system dropped from its
+//! cache cannot be told.
 
 use super::entry;
 use crate::{
@@ -29,8 +31,9 @@ use std::{
 /// Sled's page cache. The live state is not in sled, so that little is read twice.
 const CACHE_BYTES: u64 = 16 << 20;
 
-/// The largest value that is put into sled. Its pages hold up to 16 values and a few, and what has more than a quarter of a segment (512 KiB)
-/// goes to a file of its own, which nobody syncs: pages have to stay well below that.
+/// The largest value that is put into sled. Its pages hold up to 16 values and a few, and what has
+/// more than a quarter of a segment (512 KiB) goes to a file of its own, which nobody syncs: pages
+/// have to stay well below that.
 const PART_BYTES: usize = 4 << 10;
 
 const CHECKSUM_BYTES: usize = 4;
@@ -249,7 +252,8 @@ impl Disk {
         self.file.metadata().map_or(0, |metadata| metadata.len())
     }
 
-    /// Adds the removal of every log entry from an index on: a new leader has others in their place.
+    /// Adds the removal of every log entry from an index on: a new leader has others in their
+    /// place.
     pub(super) fn remove_log_from(
         &self,
         changes: &mut Changes,
@@ -265,7 +269,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Adds the removal of up to `limit` values that the snapshot `meta` made useless. Nothing is added if none is left.
+    /// Adds the removal of up to `limit` values that the snapshot `meta` made useless. Nothing is
+    /// added if none is left.
     pub(super) fn remove_useless(
         &self,
         changes: &mut Changes,
@@ -302,7 +307,8 @@ impl Disk {
         }
     }
 
-    /// Reads everything, and refuses what is not whole. `acknowledged` is an index that the log is known to have reached.
+    /// Reads everything, and refuses what is not whole. `acknowledged` is an index that the log is
+    /// known to have reached.
     pub(super) fn recover(&self, acknowledged: u64) -> Result<Recovered> {
         guard(&self.path, || Ok(self.recover_unguarded(acknowledged)))?
     }
@@ -384,8 +390,9 @@ impl Disk {
             .map_err(|error| self.damaged(error.to_string()))
     }
 
-    /// The entries after the snapshot. The last one may be incomplete, torn by a crash, if it was not `required`; it is cut off then.
-    /// A wrong checksum is damage even there: no crash leaves one.
+    /// The entries after the snapshot. The last one may be incomplete, torn by a crash, if it was
+    /// not `required`; it is cut off then. A wrong checksum is damage even there: no crash leaves
+    /// one.
     fn read_log(&self, snapshot: &SnapshotMeta, required: u64) -> Result<Vec<Entry>> {
         let parts = self
             .db

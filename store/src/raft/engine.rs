@@ -58,8 +58,9 @@ pub(super) struct Position {
 }
 
 impl RaftStore {
-    /// Opens the store in a directory, or makes one there if the directory is empty or does not exist. With one member it is
-    /// elected and up to date on return. To be called within a tokio runtime, in which its housekeeping runs.
+    /// Opens the store in a directory, or makes one there if the directory is empty or does not
+    /// exist. With one member it is elected and up to date on return. To be called within a tokio
+    /// runtime, in which its housekeeping runs.
     pub async fn open(
         dir: &Path,
         clock: Clock,
@@ -73,8 +74,8 @@ impl RaftStore {
         Ok(store)
     }
 
-    /// Makes a new store with the contents of a snapshot in an empty directory. Each of several members gets the same snapshot.
-    /// Waits for the disk.
+    /// Makes a new store with the contents of a snapshot in an empty directory. Each of several
+    /// members gets the same snapshot. Waits for the disk.
     pub fn restore(dir: &Path, snapshot: &Snapshot, options: &RaftOptions) -> Result<()> {
         open::restore(dir, snapshot, options)
     }
@@ -84,7 +85,8 @@ impl RaftStore {
         self.shared.inbox.receive(decode_message(message)?)
     }
 
-    /// From now on writing to the disk fails, as if it were full or broken: the store turns read-only. For experiments with faults.
+    /// From now on writing to the disk fails, as if it were full or broken: the store turns
+    /// read-only. For experiments with faults.
     pub fn break_disk(&self, reason: &str) {
         if let Some(disk) = self.disk.upgrade() {
             disk.fail(reason);
@@ -207,7 +209,8 @@ impl Store for RaftStore {
 }
 
 impl Drop for RaftStore {
-    /// Without [`Store::shutdown`] the thread is waited for here, so that the directory can be opened again.
+    /// Without [`Store::shutdown`] the thread is waited for here, so that the directory can be
+    /// opened again.
     fn drop(&mut self) {
         drop(self.ticking.take());
         self.shared.inbox.stop();

@@ -1,5 +1,5 @@
-//! What the Raft thread is asked to do, in bounded queues. While it waits for the disk proposals gather here, and all that gathered
-//! goes to disk at once: that is the group commit.
+//! What the Raft thread is asked to do, in bounded queues. While it waits for the disk proposals
+//! gather here, and all that gathered goes to disk at once: that is the group commit.
 
 use crate::{Error, Result, Revision, command::Outcome};
 use bytes::Bytes;

@@ -13,8 +13,8 @@
 //!     ▼  │          └─ snapshots  bound the log, a little a turn
 //!   transport → other members
 //! ```
-//! Reading order: `engine` (the handle), `open` (from a directory to a thread), `node` (the loop), `storage`, `disk`, `snapshots`,
-//! `inbox`, `directory`.
+//! Reading order: `engine` (the handle), `open` (from a directory to a thread), `node` (the loop),
+//! `storage`, `disk`, `snapshots`, `inbox`, `directory`.
 
 mod directory;
 mod disk;

@@ -1,14 +1,15 @@
 //! The Raft thread: proposals and messages in, disk, state machine and messages out.
 //!
-//! One turn handles all that came since the last one. The order within a turn is what Raft's safety rests on, and is that of the Raft
-//! library's manual ("Processing the Ready state"):
+//! One turn handles all that came since the last one. The order within a turn is what Raft's safety
+//! rests on, and is that of the Raft library's manual ("Processing the Ready state"):
 //!
 //! 1. send `messages()`: a leader's appends may travel while its own disk works;
 //! 2. install a snapshot that came from the leader;
 //! 3. apply what is committed and was on disk before;
 //! 4. write new entries and the hard state, and sync;
 //! 5. send `persisted_messages()`: votes and acknowledgements, which promise what is on disk;
-//! 6. `advance`, which says what that made committed: with one member, what was just written; apply it, and answer.
+//! 6. `advance`, which says what that made committed: with one member, what was just written; apply
+//!    it, and answer.
 
 use super::{
     directory::Directory,
@@ -33,7 +34,8 @@ use raft::{
 use std::{collections::HashMap, sync::Arc};
 use tokio::sync::oneshot;
 
-/// After how many ticks a proposal that is not committed, or a read that is not confirmed, is given up.
+/// After how many ticks a proposal that is not committed, or a read that is not confirmed, is given
+/// up.
 const PATIENCE_TICKS: u64 = 50;
 
 /// Why the thread cannot go on.
@@ -122,6 +124,11 @@ impl Node {
         {
             tracing::warn!(%error, "the last index could not be noted");
         }
+        let mut position = self.shared.position.lock();
+        if !position.sole {
+            (position.role, position.leader) = (Role::Follower, None);
+        }
+        drop(position);
         let left = self.shared.inbox.close(reason.clone());
         for reply in left.proposals.into_iter().map(|proposal| proposal.reply) {
             // Whoever waited may have gone; so with all replies below.
@@ -148,8 +155,9 @@ impl Node {
         self.shared.keeper.wake();
     }
 
-    /// A sole member elects itself at once. It is ready when it has applied the whole log, which its election commits; a member
-    /// among others is ready at once, and catches up while it serves.
+    /// A sole member elects itself at once. It is ready when it has applied the whole log, which
+    /// its election commits; a member among others is ready at once, and catches up while it
+    /// serves.
     fn begin(&mut self) -> std::result::Result<(), Halt> {
         if !self.is_sole_voter() {
             return self.settle();

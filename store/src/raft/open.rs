@@ -29,7 +29,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// How long a tick of the Raft library is. A store with one member has none.
 pub const TICK: Duration = Duration::from_millis(100);
 
-/// A follower that hears nothing for so many ticks (up to twice as many, at random) asks to be elected.
+/// A follower that hears nothing for so many ticks (up to twice as many, at random) asks to be
+/// elected.
 const ELECTION_TICKS: usize = 10;
 
 /// A leader is heard at least every so many ticks.
@@ -130,11 +131,12 @@ pub(super) async fn open(
     random.bytes(&mut session);
     let (sender, receiver) = oneshot::channel();
     let work = {
-        let (dir, shared) = (dir.to_path_buf(), shared.clone());
+        let (dir, shared, guarded) = (dir.to_path_buf(), shared.clone(), shared.clone());
         move || match prepare(&dir, &options, shared, u64::from_le_bytes(session)) {
             Ok((node, recovered)) => {
                 // Who opened it may have gone meanwhile.
                 if sender.send(Ok(recovered)).is_ok() {
+                    let _guard = CloseOnPanic(guarded);
                     node.run();
                 }
             }
@@ -148,7 +150,11 @@ pub(super) async fn open(
         path: dir.into(),
         reason: error.to_string(),
     })?;
-    let recovered = receiver.await.map_err(|_| Error::Closed)??;
+    let panicked = |_| Error::Damaged {
+        path: dir.into(),
+        what: "the log contradicts itself".into(),
+    };
+    let recovered = receiver.await.map_err(panicked)??;
     let ticking = (!recovered.alone).then(|| start_ticking(shared.clone(), clock.clone()));
     let store = RaftStore {
         shared,
@@ -160,7 +166,21 @@ pub(super) async fn open(
     Ok((recovered.ready, store))
 }
 
-/// Members hear of time through ticks; a sole member needs none, and sleeps when there is nothing to do.
+/// A broken invariant ends the thread; those who ask it for something must hear of that.
+struct CloseOnPanic(Arc<Shared>);
+
+impl Drop for CloseOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Dropping what is left tells those who wait.
+            let reason = "the Raft thread panicked; its last words are on standard error".into();
+            drop(self.0.inbox.close(Error::ReadOnly { reason }));
+        }
+    }
+}
+
+/// Members hear of time through ticks; a sole member needs none, and sleeps when there is nothing
+/// to do.
 fn start_ticking(shared: Arc<Shared>, clock: Clock) -> DropGuard {
     let stop = CancellationToken::new();
     let ticking = async move {

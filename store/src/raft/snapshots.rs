@@ -1,7 +1,9 @@
-//! Writing snapshots of the own state, a little each turn, and clearing away what they make useless.
+//! Writing snapshots of the own state, a little each turn, and clearing away what they make
+//! useless.
 //!
-//! When the log has grown as large as the last snapshot, but to a minimum at least, a new one is begun: that bounds the log, the time to replay it,
-//! and how often the state is written, to once for each time it is written anyway.
+//! When the log has grown as large as the last snapshot, but to a minimum at least, a new one is
+//! begun: that bounds the log, the time to replay it, and how often the state is written, to once
+//! for each time it is written anyway.
 
 use super::{
     directory::Directory,

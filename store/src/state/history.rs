@@ -3,11 +3,12 @@
 use crate::{Event, Revision};
 use std::{collections::VecDeque, sync::Arc};
 
-/// What an event takes in memory besides its keys and values: two `KeyValue`s and the entries that hold them.
+/// What an event takes in memory besides its keys and values: two `KeyValue`s and the entries that
+/// hold them.
 const EVENT_OVERHEAD_BYTES: usize = 256;
 
-/// How much of a bound is left after a compaction that was forced by it, as a fraction of eight: compacting a little more than
-/// needed makes compactions rare.
+/// How much of a bound is left after a compaction that was forced by it, as a fraction of eight:
+/// compacting a little more than needed makes compactions rare.
 const REMAINING_EIGHTHS: usize = 7;
 
 /// Batches of changes, one a revision, in order.
@@ -18,7 +19,8 @@ pub(crate) struct History {
     bytes: usize,
 }
 
-/// The bytes that are kept only because of an event: what it replaced. The new value is the key's own.
+/// The bytes that are kept only because of an event: what it replaced. The new value is the key's
+/// own.
 fn cost(events: &[Event]) -> usize {
     let replaced = |event: &Event| event.prev.as_ref().map_or(0, |prev| prev.value.len());
     events

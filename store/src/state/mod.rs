@@ -6,8 +6,9 @@
 //!   leases     3 → ttl 1h, {/registry/core/events/default/web.17f0}
 //! ```
 //!
-//! A version is in `versions` as long as it is the newest of its key, or can be read at a revision that is not compacted.
-//! `history` holds the changes after the compacted revision; both share keys and values.
+//! A version is in `versions` as long as it is the newest of its key, or can be read at a revision
+//! that is not compacted. `history` holds the changes after the compacted revision; both share keys
+//! and values.
 
 mod history;
 mod leases;
@@ -31,7 +32,8 @@ use versions::{Version, Versions};
 
 pub(crate) use records::{CHUNK_BYTES, Chunks, Loader, StateImage};
 
-/// The state. Applying the same commands in the same order gives the same state, everywhere and always.
+/// The state. Applying the same commands in the same order gives the same state, everywhere and
+/// always.
 pub(crate) struct State {
     revision: Revision,
     compacted: Revision,
@@ -175,7 +177,8 @@ impl State {
         }
     }
 
-    /// Does the operations at the next revision; if none of them changes anything, there is no next revision.
+    /// Does the operations at the next revision; if none of them changes anything, there is no next
+    /// revision.
     fn write(
         &mut self,
         operations: Vec<Operation>,
@@ -292,7 +295,8 @@ impl State {
         Ok(())
     }
 
-    /// Drops the versions of a key that nobody can read once everything before `revision` is forgotten.
+    /// Drops the versions of a key that nobody can read once everything before `revision` is
+    /// forgotten.
     fn forget_before(&mut self, key: &str, revision: Revision) {
         let Some(versions) = self.versions.get_mut(key) else {
             return;

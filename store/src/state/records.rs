@@ -1,4 +1,5 @@
-//! The state as a stream of records, cut into chunks: what snapshots on disk, to lagging members and in files are made of.
+//! The state as a stream of records, cut into chunks: what snapshots on disk, to lagging members
+//! and in files are made of.
 //!
 //! ```text
 //!   header   version, revision, compacted, leases
@@ -6,7 +7,8 @@
 //!   …
 //!   end      number of keys
 //! ```
-//! Each record is preceded by its length. Chunks are cut without regard to records. Checksums belong to whoever stores the chunks.
+//! Each record is preceded by its length. Chunks are cut without regard to records. Checksums
+//! belong to whoever stores the chunks.
 
 use super::{
     State,
@@ -307,7 +309,8 @@ fn event(key: &Arc<str>, previous: Option<&Version>, version: &Version) -> Event
     }
 }
 
-/// The changes of all keys in the order in which they happened; those of one revision in the order of keys.
+/// The changes of all keys in the order in which they happened; those of one revision in the order
+/// of keys.
 fn history(mut events: Vec<Event>) -> History {
     events.sort_by_key(Event::revision);
     let mut history = History::default();

@@ -61,7 +61,8 @@ impl Versions {
         newer.checked_sub(1).map(|index| &self.older[index])
     }
 
-    /// Drops versions that ended before `revision`, and a tombstone that nothing precedes. False if nothing is left.
+    /// Drops versions that ended before `revision`, and a tombstone that nothing precedes. False if
+    /// nothing is left.
     pub(crate) fn forget_before(&mut self, revision: Revision) -> bool {
         let mut ended = self
             .older
