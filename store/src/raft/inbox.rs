@@ -146,3 +146,40 @@ impl Inbox {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(bytes: usize) -> Proposal {
+        Proposal {
+            command: vec![0; bytes].into(),
+            reply: oneshot::channel().0,
+        }
+    }
+
+    #[test]
+    fn proposals_are_bounded_by_number_and_by_size() {
+        let inbox = Inbox::default();
+        for _ in 0..PROPOSAL_QUEUE_LENGTH {
+            assert_eq!(inbox.propose(proposal(1)), Ok(()));
+        }
+        assert_eq!(inbox.propose(proposal(1)), Err(Error::Overloaded));
+        assert_eq!(inbox.take(true).proposals.len(), PROPOSAL_QUEUE_LENGTH);
+
+        assert_eq!(inbox.propose(proposal(PROPOSAL_QUEUE_BYTES - 1)), Ok(()));
+        assert_eq!(inbox.propose(proposal(2)), Err(Error::Overloaded));
+        assert_eq!(inbox.propose(proposal(1)), Ok(()));
+    }
+
+    #[test]
+    fn what_came_before_the_end_is_still_taken() {
+        let inbox = Inbox::default();
+        assert_eq!(inbox.propose(proposal(1)), Ok(()));
+        inbox.stop();
+        assert_eq!(inbox.propose(proposal(1)), Err(Error::Closed));
+        let work = inbox.take(true);
+        assert!(work.stop && work.proposals.len() == 1);
+        assert_eq!(inbox.closed(), Some(Error::Closed));
+    }
+}
