@@ -1,0 +1,236 @@
+//! Discovery: which groups, versions and resources are served.
+//!
+//! Plain (`/api`, `/apis`, `/apis/{group}`, `/apis/{group}/{version}`) and aggregated, in one document of each root
+//! (`k8s.io/apiserver/pkg/endpoints/discovery`). All of it is computed from a snapshot of kinds, once per snapshot.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use minik8s_api::kinds::{Group, Kind, Kinds, api_version};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256, Sha512};
+
+/// The group of aggregated discovery.
+pub const GROUP: &str = "apidiscovery.k8s.io";
+/// The kind of aggregated discovery.
+pub const LIST: &str = "APIGroupDiscoveryList";
+/// Its versions, the newest first.
+pub const VERSIONS: [&str; 2] = ["v2", "v2beta1"];
+
+/// A document and its entity tag.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// JSON.
+    pub bytes: Bytes,
+    /// For `If-None-Match`.
+    pub etag: String,
+}
+
+impl Document {
+    /// A document of a value.
+    pub fn new(value: &Value) -> Document {
+        let bytes = Bytes::from(value.to_string());
+        let hash: String = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+        Document { bytes, etag: format!("\"{hash}\"") }
+    }
+}
+
+/// Documents of the present snapshot, made when they are asked for.
+#[derive(Default)]
+pub struct Discovery {
+    made: Mutex<Option<(Arc<Kinds>, HashMap<String, Option<Document>>)>>,
+}
+
+impl Discovery {
+    /// The document of a path (`/apis/apps/v1`), or with `aggregated` the version of the aggregated form of `/api` and `/apis`.
+    pub fn document(&self, kinds: &Arc<Kinds>, path: &str, aggregated: Option<&str>, address: &str) -> Option<Document> {
+        let path = path.trim_end_matches('/');
+        // Only what exists is remembered: paths come from clients, without end.
+        let key = format!("{path}#{}", aggregated.unwrap_or_default());
+        let mut made = self.made.lock();
+        let (_, documents) = match &mut *made {
+            Some((own, documents)) if Arc::ptr_eq(own, kinds) => (own, documents),
+            stale => {
+                let (own, documents) = stale.insert((Arc::clone(kinds), HashMap::new()));
+                (own, documents)
+            }
+        };
+        if let Some(document) = documents.get(&key) {
+            return document.clone();
+        }
+        let value = match aggregated {
+            Some(version) => self::aggregated(kinds, path, version),
+            None => plain(kinds, path, address),
+        };
+        let document = value.as_ref().map(Document::new);
+        if document.is_some() {
+            documents.insert(key, document.clone());
+        }
+        document
+    }
+}
+
+fn plain(kinds: &Kinds, path: &str, address: &str) -> Option<Value> {
+    match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+        ["api"] => Some(json!({
+            "kind": "APIVersions",
+            "versions": kinds.group("").map(|group| group.versions.clone()).unwrap_or_default(),
+            "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": address }],
+        })),
+        ["apis"] => {
+            let groups: Vec<Value> = kinds.groups().iter().filter(|group| !group.name.is_empty()).map(group_value).collect();
+            Some(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
+        }
+        ["api", version] => resource_list(kinds, "", version),
+        ["apis", group] => {
+            let mut value = group_value(kinds.group(group).filter(|group| !group.name.is_empty())?);
+            value["kind"] = json!("APIGroup");
+            value["apiVersion"] = json!("v1");
+            Some(value)
+        }
+        ["apis", group, version] if !group.is_empty() => resource_list(kinds, group, version),
+        _ => None,
+    }
+}
+
+fn group_value(group: &Group) -> Value {
+    let version = |version: &String| json!({ "groupVersion": api_version(&group.name, version), "version": version });
+    let versions: Vec<Value> = group.versions.iter().map(version).collect();
+    json!({ "name": group.name, "versions": versions, "preferredVersion": versions.first() })
+}
+
+fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+    if !kinds.has_version(group, version) {
+        return None;
+    }
+    let mut resources = Vec::new();
+    for kind in kinds.of_version(group, version) {
+        let mut resource = json!({
+            "name": kind.plural,
+            "singularName": kind.singular,
+            "namespaced": kind.namespaced,
+            "kind": kind.kind,
+            "verbs": kind.verbs,
+        });
+        if !kind.short_names.is_empty() {
+            resource["shortNames"] = json!(kind.short_names);
+        }
+        if !kind.categories.is_empty() {
+            resource["categories"] = json!(kind.categories);
+        }
+        if kind.allows("list") && kind.allows("create") {
+            resource["storageVersionHash"] = json!(storage_version_hash(kind));
+        }
+        resources.push(resource);
+        for part in &kind.subresources {
+            let mut resource = json!({
+                "name": format!("{}/{}", kind.plural, part.name),
+                "singularName": "",
+                "namespaced": kind.namespaced,
+                "kind": part.kind.kind,
+                "verbs": part.verbs,
+            });
+            if (part.kind.group.as_str(), part.kind.version.as_str()) != (group, version) {
+                resource["group"] = json!(part.kind.group);
+                resource["version"] = json!(part.kind.version);
+            }
+            resources.push(resource);
+        }
+    }
+    let mut list = json!({ "kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources });
+    if !group.is_empty() {
+        list["apiVersion"] = json!("v1");
+    }
+    Some(list)
+}
+
+/// `k8s.io/apiserver/pkg/endpoints/discovery/storageversionhash.go`.
+fn storage_version_hash(kind: &Kind) -> String {
+    let stored = &kind.storage.kind;
+    let hash = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
+    BASE64_STANDARD.encode(&hash[..8])
+}
+
+fn aggregated(kinds: &Kinds, path: &str, version: &str) -> Option<Value> {
+    let core = match path {
+        "/api" => true,
+        "/apis" => false,
+        _ => return None,
+    };
+    let groups = kinds.groups().iter().filter(|group| group.name.is_empty() == core);
+    let items: Vec<Value> = groups
+        .map(|group| {
+            let versions: Vec<Value> = group
+                .versions
+                .iter()
+                .map(|version| {
+                    let resources: Vec<Value> = kinds.of_version(&group.name, version).map(|kind| aggregated_resource(kind)).collect();
+                    json!({ "version": version, "resources": resources, "freshness": "Current" })
+                })
+                .collect();
+            let metadata = if core { json!({}) } else { json!({ "name": group.name }) };
+            json!({ "metadata": metadata, "versions": versions })
+        })
+        .collect();
+    Some(json!({ "kind": LIST, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items }))
+}
+
+fn aggregated_resource(kind: &Kind) -> Value {
+    let kind_value = |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
+    let mut resource = json!({
+        "resource": kind.plural,
+        "responseKind": kind_value(&kind.group, &kind.version, &kind.kind),
+        "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": kind.singular,
+        "verbs": kind.verbs,
+    });
+    if !kind.short_names.is_empty() {
+        resource["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        resource["categories"] = json!(kind.categories);
+    }
+    let parts: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|part| {
+            let response = kind_value(&part.kind.group, &part.kind.version, &part.kind.kind);
+            json!({ "subresource": part.name, "responseKind": response, "verbs": part.verbs })
+        })
+        .collect();
+    if !parts.is_empty() {
+        resource["subresources"] = json!(parts);
+    }
+    resource
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_exist_have_documents() {
+        let (kinds, discovery) = (Kinds::built_in(), Discovery::default());
+        let get = |path: &str, aggregated| {
+            let document = discovery.document(&kinds, path, aggregated, "127.0.0.1:6443")?;
+            Some(serde_json::from_slice::<Value>(&document.bytes).expect("JSON"))
+        };
+        let apps = get("/apis/apps", None).expect("apps");
+        let expect = json!({
+            "kind": "APIGroup", "apiVersion": "v1", "name": "apps",
+            "versions": [{ "groupVersion": "apps/v1", "version": "v1" }],
+            "preferredVersion": { "groupVersion": "apps/v1", "version": "v1" },
+        });
+        assert_eq!(apps, expect);
+        let core = get("/api/v1", None).expect("core");
+        let pods = core["resources"].as_array().expect("list").iter().find(|resource| resource["name"] == "pods").expect("pods");
+        assert_eq!(pods["storageVersionHash"], "xPOwRZ+Yhw8=");
+        let all = get("/apis", Some("v2")).expect("aggregated");
+        assert_eq!(all["items"][0]["versions"][0]["freshness"], "Current");
+        assert!(get("/apis/nope.io", None).is_none() && get("/apis/apps/v9", None).is_none());
+    }
+}

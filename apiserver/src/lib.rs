@@ -39,6 +39,8 @@
 //! policies, custom resources, encryption at rest. OpenAPI is answered in JSON only.
 
 pub mod server;
+mod serve;
+pub mod errors;
 pub mod request;
 pub mod query;
 pub mod options;
@@ -46,10 +48,12 @@ pub mod negotiate;
 pub mod cache;
 pub mod registry;
 pub mod endpoints;
+mod routes;
 pub mod discovery;
 pub mod openapi;
 pub mod health;
 pub mod metrics;
+pub mod version;
 pub mod identity;
 pub mod authn;
 pub mod impersonation;

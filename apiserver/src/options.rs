@@ -1,13 +1,21 @@
-//! The options of a request, as Kubernetes' `CreateOptions`, `UpdateOptions`, `PatchOptions`, `DeleteOptions`,
-//! `ListOptions` and `GetOptions`, read from the query (or, for deletes, the body) and validated with Kubernetes' words
-//! (`k8s.io/apimachinery/pkg/apis/meta/v1/validation/validation.go`).
+//! The options of a request, as Kubernetes' `CreateOptions`, `UpdateOptions`, `PatchOptions`, `DeleteOptions` and
+//! `ListOptions`, read from the query (or, for deletes, the body) and validated in Kubernetes' words
+//! (`k8s.io/apimachinery/pkg/apis/meta/v1/validation/validation.go`, `pkg/apis/meta/internalversion/validation`).
+
+use std::time::Duration;
 
 use minik8s_api::decode::FieldValidation;
-use minik8s_api::kinds::GroupKind;
 use minik8s_api::status::{FieldError, FieldPath, Status};
-use serde_json::Value;
+use minik8s_store::Revision;
+use serde_json::{Value, json};
 
+use crate::admission::Operation;
 use crate::query::Query;
+use crate::registry::continuation::Continuation;
+use crate::registry::read::{Freshness, ListQuery};
+
+/// Longest name in managedFields.
+const MAX_MANAGER_LENGTH: usize = 128;
 
 /// Options of create, update and patch, which share most.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +28,71 @@ pub struct WriteOptions {
     pub field_manager: Option<String>,
     /// Server-side apply takes fields from their owners.
     pub force: bool,
+}
+
+/// What a write is, for the options it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Write {
+    /// POST.
+    Create,
+    /// PUT.
+    Update,
+    /// PATCH.
+    Patch,
+    /// PATCH with an apply configuration.
+    Apply,
+}
+
+impl WriteOptions {
+    /// Reads and validates the options of a write.
+    pub fn parse(query: &Query, write: Write) -> Result<WriteOptions, Status> {
+        let mut errors = Vec::new();
+        let dry_run = dry_run(query.all("dryRun"), &mut errors);
+        let manager = query.get("fieldManager").filter(|manager| !manager.is_empty());
+        let force = query.get("force").is_some();
+        match write {
+            Write::Apply if manager.is_none() => {
+                errors.push(FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch"));
+            }
+            Write::Patch if force => {
+                errors.push(FieldError::forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch"));
+            }
+            _ => {}
+        }
+        if let Some(manager) = manager {
+            manager_errors(manager, &mut errors);
+        }
+        let field_validation = match query.get("fieldValidation").unwrap_or_default() {
+            "" | "Warn" => FieldValidation::Warn,
+            "Strict" => FieldValidation::Strict,
+            "Ignore" => FieldValidation::Ignore,
+            other => {
+                let path = FieldPath::new("fieldValidation");
+                errors.push(FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]));
+                FieldValidation::Warn
+            }
+        };
+        let kind = match write {
+            Write::Create => "CreateOptions",
+            Write::Update => "UpdateOptions",
+            Write::Patch | Write::Apply => "PatchOptions",
+        };
+        refuse(kind, errors)?;
+        Ok(WriteOptions { dry_run, field_validation, field_manager: manager.map(str::to_owned), force: query.flag("force") })
+    }
+
+    /// The options as admission sees them.
+    pub fn to_value(&self, operation: Operation) -> Value {
+        let kind = if operation == Operation::Create { "CreateOptions" } else { "UpdateOptions" };
+        let mut value = json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" });
+        if self.dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        if let Some(manager) = &self.field_manager {
+            value["fieldManager"] = json!(manager);
+        }
+        value
+    }
 }
 
 /// What happens to an object's dependents when it is deleted.
@@ -46,4 +119,240 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// What happens to dependents.
     pub propagation: Option<Propagation>,
+}
+
+impl DeleteOptions {
+    /// Reads the query of a delete without a body.
+    pub fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
+        let mut value = json!({});
+        if let Some(seconds) = query.get("gracePeriodSeconds") {
+            let seconds: i64 = seconds.parse().map_err(|_| bad_number(seconds))?;
+            value["gracePeriodSeconds"] = json!(seconds);
+        }
+        for field in ["propagationPolicy", "orphanDependents"] {
+            if let Some(text) = query.get(field) {
+                value[field] = if field == "orphanDependents" { json!(query.flag(field)) } else { json!(text) };
+            }
+        }
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        if !dry_run.is_empty() {
+            value["dryRun"] = json!(dry_run);
+        }
+        DeleteOptions::from_value(&value)
+    }
+
+    /// Reads a decoded `DeleteOptions` (or null).
+    pub fn from_value(value: &Value) -> Result<DeleteOptions, Status> {
+        let mut errors = Vec::new();
+        let list = value["dryRun"].as_array();
+        let dry_run = dry_run(list.into_iter().flatten().filter_map(Value::as_str), &mut errors);
+        let policy = value["propagationPolicy"].as_str();
+        let orphan = value["orphanDependents"].as_bool();
+        let path = FieldPath::new("propagationPolicy");
+        if policy.is_some() && orphan.is_some() {
+            errors.push(FieldError::invalid(&path, policy.unwrap_or_default(), "orphanDependents and deletionPropagation cannot be both set"));
+        }
+        let propagation = match policy {
+            Some("Orphan") => Some(Propagation::Orphan),
+            Some("Background") => Some(Propagation::Background),
+            Some("Foreground") => Some(Propagation::Foreground),
+            Some(other) => {
+                errors.push(FieldError::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]));
+                None
+            }
+            None => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
+        };
+        refuse("DeleteOptions", errors)?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        Ok(DeleteOptions {
+            dry_run,
+            grace_period_seconds: value["gracePeriodSeconds"].as_i64(),
+            uid: text(&value["preconditions"]["uid"]),
+            resource_version: text(&value["preconditions"]["resourceVersion"]),
+            propagation,
+        })
+    }
+
+    /// The options as admission sees them.
+    pub fn to_value(&self) -> Value {
+        let mut value = json!({ "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1" });
+        if self.dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        if let Some(seconds) = self.grace_period_seconds {
+            value["gracePeriodSeconds"] = json!(seconds);
+        }
+        if let Some(propagation) = self.propagation {
+            value["propagationPolicy"] = json!(format!("{propagation:?}"));
+        }
+        value
+    }
+}
+
+/// Options of list, watch and deletecollection.
+#[derive(Debug, Clone, Default)]
+pub struct ListOptions {
+    /// Label selector, unparsed.
+    pub labels: String,
+    /// Field selector, unparsed.
+    pub fields: String,
+    /// `limit`, 0 for all.
+    pub limit: usize,
+    /// `continue`.
+    pub token: Option<String>,
+    /// `resourceVersion`; empty is unset.
+    pub resource_version: String,
+    /// `resourceVersionMatch`; empty is unset.
+    pub version_match: String,
+    /// `watch`.
+    pub watch: bool,
+    /// `allowWatchBookmarks`.
+    pub bookmarks: bool,
+    /// `sendInitialEvents`, if it was given.
+    pub send_initial_events: Option<bool>,
+    /// `timeoutSeconds`.
+    pub timeout: Option<Duration>,
+}
+
+const NOT_OLDER_THAN: &str = "NotOlderThan";
+const EXACT: &str = "Exact";
+
+impl ListOptions {
+    /// Reads and validates the query of a list or (if the verb says so) a watch.
+    pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
+        let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
+        let number = |name: &str| -> Result<u64, Status> {
+            match query.get(name) {
+                None | Some("") => Ok(0),
+                Some(number) => number.parse().map_err(|_| bad_number(number)),
+            }
+        };
+        let options = ListOptions {
+            labels: text("labelSelector"),
+            fields: text("fieldSelector"),
+            limit: usize::try_from(number("limit")?).unwrap_or(usize::MAX),
+            token: query.get("continue").filter(|token| !token.is_empty()).map(str::to_owned),
+            resource_version: text("resourceVersion"),
+            version_match: text("resourceVersionMatch"),
+            watch,
+            bookmarks: query.flag("allowWatchBookmarks"),
+            send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
+            timeout: Some(number("timeoutSeconds")?).filter(|seconds| *seconds > 0).map(Duration::from_secs),
+        };
+        refuse("ListOptions", if watch { options.watch_errors() } else { options.list_errors() })?;
+        Ok(options)
+    }
+
+    fn list_errors(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = FieldPath::new("resourceVersionMatch");
+        let mut forbid = |why: &str| errors.push(FieldError::forbidden(&path, why));
+        if !self.version_match.is_empty() {
+            if self.resource_version.is_empty() {
+                forbid("resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if self.token.is_some() {
+                forbid("resourceVersionMatch is forbidden when continue is provided");
+            }
+            if self.version_match == EXACT && self.resource_version == "0" {
+                forbid("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+            }
+            if !matches!(self.version_match.as_str(), EXACT | NOT_OLDER_THAN) {
+                errors.push(FieldError::not_supported(&path, self.version_match.as_str(), &[EXACT, NOT_OLDER_THAN, ""]));
+            }
+        }
+        if self.send_initial_events.is_some() {
+            errors.push(FieldError::forbidden(&FieldPath::new("sendInitialEvents"), "sendInitialEvents is forbidden for list"));
+        }
+        errors
+    }
+
+    fn watch_errors(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let path = FieldPath::new("resourceVersionMatch");
+        if self.send_initial_events.is_some() && self.version_match != NOT_OLDER_THAN {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            errors.push(FieldError::forbidden(&path, why));
+        }
+        if !self.version_match.is_empty() {
+            if self.send_initial_events.is_none() {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                errors.push(FieldError::forbidden(&path, why));
+            }
+            if self.version_match != NOT_OLDER_THAN {
+                errors.push(FieldError::not_supported(&path, self.version_match.as_str(), &[NOT_OLDER_THAN]));
+            }
+            if self.token.is_some() {
+                errors.push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
+            }
+        }
+        errors
+    }
+
+    /// `resourceVersion` as a number; `None` if it is unset.
+    pub fn revision(&self) -> Result<Option<Revision>, Status> {
+        revision(&self.resource_version)
+    }
+
+    /// What to list.
+    pub fn list_query(&self) -> Result<ListQuery, Status> {
+        let continuation = self.token.as_deref().map(Continuation::decode).transpose()?;
+        if continuation.is_some() && !matches!(self.resource_version.as_str(), "" | "0") {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        let freshness = match (self.revision()?, self.version_match.as_str()) {
+            (None, _) => Freshness::Latest,
+            (Some(0), _) => Freshness::Any,
+            (Some(revision), EXACT) => Freshness::Exact(revision),
+            // A chunked list at a revision is exact, as it always was ("legacy" behaviour of limit with resourceVersion).
+            (Some(revision), "") if self.limit > 0 => Freshness::Exact(revision),
+            (Some(revision), _) => Freshness::NotOlderThan(revision),
+        };
+        Ok(ListQuery { freshness, limit: self.limit, continuation })
+    }
+}
+
+/// The freshness a get asks for.
+pub fn get_freshness(query: &Query) -> Result<Freshness, Status> {
+    Ok(match revision(query.get("resourceVersion").unwrap_or_default())? {
+        None => Freshness::Latest,
+        Some(0) => Freshness::Any,
+        Some(revision) => Freshness::NotOlderThan(revision),
+    })
+}
+
+fn revision(text: &str) -> Result<Option<Revision>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = text.parse::<Revision>();
+    parsed.map(Some).map_err(|_| {
+        Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    })
+}
+
+fn bad_number(text: &str) -> Status {
+    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
+    let values: Vec<&str> = values.collect();
+    if values.iter().any(|value| *value != "All") {
+        errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), json!(values), &["All"]));
+    }
+    !values.is_empty()
+}
+
+fn manager_errors(manager: &str, errors: &mut Vec<FieldError>) {
+    let path = FieldPath::new("fieldManager");
+    if manager.len() > MAX_MANAGER_LENGTH {
+        errors.push(FieldError::too_long(&path, MAX_MANAGER_LENGTH));
+    }
+    if manager.chars().any(char::is_control) {
+        errors.push(FieldError::invalid(&path, manager, "should only contain printable characters"));
+    }
+}
+
+fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid_options(kind, errors)) }
 }

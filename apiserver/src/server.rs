@@ -1,0 +1,404 @@
+//! The server: what it is built from, and the filters every request passes.
+//!
+//! ```text
+//!  count → authenticate → impersonate → in-flight bound → authorize → route ─┬─ resources    endpoints::resource
+//!     (a panic anywhere is this request's 500)                               ├─ the server   discovery, openapi, health, metrics
+//!                                                                            └─ extra routes of the binary
+//! ```
+//! `k8s.io/apiserver/pkg/server/config.go` `DefaultBuildHandlerChain`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::{Request as HttpRequest, Response};
+use minik8s_api::kinds::{GroupResource, Kinds};
+use minik8s_api::status::Status;
+use minik8s_clock::{Clock, Random};
+use minik8s_store::Store;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::{Chain, Cluster};
+use crate::allocators::{Ranges, ServiceAllocators};
+use crate::authn::jwt::SigningKey;
+use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens};
+use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
+use crate::bootstrap::{self, Bootstrap};
+use crate::cache::{Cache, Objects};
+use crate::discovery::Discovery;
+use crate::endpoints::connect::{NodeConnector, ServiceDialer};
+use crate::endpoints::resource::{self, Request};
+use crate::endpoints::respond::Reply;
+use crate::errors::Error;
+use crate::health::{Component, Health};
+use crate::identity::UserInfo;
+use crate::impersonation::impersonate;
+use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
+use crate::query::Query;
+use crate::registry::{Registry, Warnings};
+use crate::request::RequestInfo;
+use crate::reviews::Reviews;
+use crate::routes;
+use crate::tokens::Tokens;
+
+/// Who signs ServiceAccount tokens, and for whom.
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// Requests that wait for an earlier one to finish, beyond those that are handled.
+const MAX_QUEUED_REQUESTS: usize = 20_000;
+
+/// How long a request that ends by itself may take, waiting included (`--request-timeout`).
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// When a client should come back that was turned away.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// How many requests are handled at once; those that stay open (watches, logs, streams) do not count.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Reads (`--max-requests-inflight`).
+    pub reads: usize,
+    /// Writes (`--max-mutating-requests-inflight`).
+    pub writes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { reads: 400, writes: 200 }
+    }
+}
+
+/// What a server is built from.
+pub struct Config {
+    /// Where objects are kept.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Clock,
+    /// UIDs and names.
+    pub random: Random,
+    /// Signs and verifies ServiceAccount tokens.
+    pub service_account_key: SigningKey,
+    /// CAs whose client certificates are good, and the same as PEM.
+    pub client_ca: Vec<CertificateDer<'static>>,
+    /// The client CAs as PEM, published in `kube-system/extension-apiserver-authentication`.
+    pub client_ca_pem: String,
+    /// Tokens that stand in a file.
+    pub static_tokens: StaticTokens,
+    /// The way to kubelets.
+    pub nodes: Arc<dyn NodeConnector>,
+    /// The way into the pod network, for proxies.
+    pub dialer: Option<Arc<dyn ServiceDialer>>,
+    /// Components whose health is shown.
+    pub components: Vec<Component>,
+    /// Where Services get addresses and ports from.
+    pub ranges: Ranges,
+    /// The address clients reach this server at.
+    pub advertise: SocketAddr,
+    /// How many requests are handled at once.
+    pub limits: Limits,
+    /// Paths that are not the API's, behind the same filters.
+    pub extra_routes: Router,
+}
+
+/// An API server. Clients in process use [`ApiServer::service`]; [`ApiServer::serve`] listens.
+pub struct ApiServer {
+    config: Config,
+    registry: Arc<Registry>,
+    authenticator: Arc<Authenticator>,
+    authorizer: Arc<dyn Authorizer>,
+    reviews: Reviews,
+    tokens: Tokens,
+    health: Health,
+    metrics: Metrics,
+    discovery: Discovery,
+    openapi: OpenApi,
+    reads: Semaphore,
+    writes: Semaphore,
+    queue: Semaphore,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl ApiServer {
+    /// Fills the cache, writes what a new cluster holds, and is ready. Ends with `shutdown`.
+    pub async fn new(config: Config, shutdown: CancellationToken) -> Result<Arc<ApiServer>, Error> {
+        let Config { store, clock, random, .. } = &config;
+        let (tasks, kinds) = (TaskTracker::new(), Kinds::built_in());
+        let cache = Cache::start(Arc::clone(store), Arc::clone(&kinds), clock.clone(), &tasks, shutdown.clone()).await;
+        let cache = cache.map_err(Error::Cache)?;
+        let objects: Arc<dyn Objects> = Arc::clone(&cache) as Arc<dyn Objects>;
+        let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), clock.clone(), random.fork());
+
+        let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
+        let node = NodeAuthorizer::new(Arc::clone(&objects), cache, Arc::clone(&rbac));
+        let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters), Arc::new(node), Arc::clone(&rbac) as Arc<dyn Authorizer>];
+        let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers));
+        let authenticator = Arc::new(authenticator(&config, &objects)?);
+        registry.set_chain(Arc::new(Chain::new(&Cluster {
+            objects: Arc::clone(&objects),
+            store: Arc::clone(store),
+            authorizer: Arc::clone(&authorizer),
+            rbac,
+            clock: clock.clone(),
+            random: random.fork(),
+        })));
+        let allocators =
+            ServiceAllocators::new(Arc::clone(store), Arc::clone(&objects), kinds, clock.clone(), random.fork(), &config.ranges);
+        registry.set_hook(GroupResource::new("", "services"), Arc::new(allocators.clone()));
+
+        let server = Arc::new(ApiServer {
+            reviews: Reviews::new(Arc::clone(&authenticator), Arc::clone(&authorizer), clock.clone()),
+            tokens: Tokens::new(objects, clock.clone(), random.fork(), config.service_account_key.clone(), ISSUER, vec![ISSUER.to_owned()]),
+            health: Health::new(Arc::clone(store), config.components.clone()),
+            metrics: Metrics::default(),
+            discovery: Discovery::default(),
+            openapi: OpenApi::default(),
+            reads: Semaphore::new(config.limits.reads),
+            writes: Semaphore::new(config.limits.writes),
+            queue: Semaphore::new(MAX_QUEUED_REQUESTS),
+            registry,
+            authenticator,
+            authorizer,
+            tasks,
+            shutdown,
+            config,
+        });
+        let bootstrap = Bootstrap { advertise: server.config.advertise, client_ca: server.config.client_ca_pem.clone() };
+        bootstrap::run(&server.registry, &allocators, &bootstrap).await.map_err(|error| Error::Bootstrap(error.to_string()))?;
+        server.health.set_ready();
+        Ok(server)
+    }
+
+    /// Waits until every task of the server has ended, after its shutdown.
+    pub async fn stopped(&self) {
+        self.health.set_stopping();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The registry.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// The kinds served now.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.registry.kinds()
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &Clock {
+        &self.config.clock
+    }
+
+    /// Answers reviews.
+    pub fn reviews(&self) -> &Reviews {
+        &self.reviews
+    }
+
+    /// Issues ServiceAccount tokens.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// Health.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Metrics.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Discovery documents.
+    pub fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
+    /// OpenAPI documents.
+    pub fn openapi(&self) -> &OpenApi {
+        &self.openapi
+    }
+
+    /// The way to kubelets.
+    pub fn nodes(&self) -> &Arc<dyn NodeConnector> {
+        &self.config.nodes
+    }
+
+    /// The way into the pod network.
+    pub fn dialer(&self) -> Option<&Arc<dyn ServiceDialer>> {
+        self.config.dialer.as_ref()
+    }
+
+    /// The address clients reach this server at.
+    pub fn address(&self) -> SocketAddr {
+        self.config.advertise
+    }
+
+    /// Paths that are not the API's.
+    pub fn extra_routes(&self) -> Router {
+        self.config.extra_routes.clone()
+    }
+
+    /// Verifies the certificates of clients while TLS is set up; a client without one may go on.
+    pub fn authenticator(&self) -> &Arc<Authenticator> {
+        &self.authenticator
+    }
+
+    /// Cancelled when the server ends.
+    pub fn shutdown_token(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// The server as a service, for connections and for clients in process. These may put a [`UserInfo`] into a request's
+    /// extensions, which is then who they are.
+    pub fn service(self: &Arc<Self>) -> ApiService {
+        ApiService(Arc::clone(self))
+    }
+
+    /// One request, from the first filter to the answer.
+    async fn handle(self: Arc<Self>, request: HttpRequest<Body>) -> Response<Body> {
+        let began = self.clock().monotonic();
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
+        let warnings = Warnings::default();
+        let pretty = query.get("pretty").map(|_| query.flag("pretty"));
+        let reply = Reply::new(&parts.headers, pretty, warnings);
+        let _in_flight = self.metrics.in_flight(info.is_read_only());
+
+        let filtered = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, reply.clone())).catch_unwind();
+        let response = match filtered.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(status)) => reply.status(&status),
+            Err(panic) => {
+                tracing::error!(verb = info.verb, path = info.path, panic = panic_text(&*panic), "a handler panicked");
+                reply.status(&panicked(&info))
+            }
+        };
+        let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
+        let took = self.clock().monotonic().saturating_sub(began);
+        self.metrics.observe(&info, served, response.status().as_u16(), took);
+        response
+    }
+
+    async fn filtered(
+        self: &Arc<Self>,
+        mut parts: http::request::Parts,
+        body: Body,
+        info: RequestInfo,
+        query: Query,
+        reply: Reply,
+    ) -> Result<Response<Body>, Status> {
+        let user = self.authenticator.authenticate(&mut parts)?;
+        let user = impersonate(&mut parts, user, &*self.authorizer)?;
+        if stays_open(&info) {
+            self.authorize(&user, &info, &query)?;
+            return self.route(Request { info, query, parts, user, reply }, body).await;
+        }
+        let handled = async {
+            let _permit = self.turn(&info).await?;
+            self.authorize(&user, &info, &query)?;
+            self.route(Request { info, query, parts, user, reply }, body).await
+        };
+        match self.clock().timeout(REQUEST_TIMEOUT, handled).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+        }
+    }
+
+    /// Waits until the request may be handled. So many wait at most.
+    async fn turn(&self, info: &RequestInfo) -> Result<SemaphorePermit<'_>, Status> {
+        let turns = if info.is_read_only() { &self.reads } else { &self.writes };
+        if let Ok(permit) = turns.try_acquire() {
+            return Ok(permit);
+        }
+        let full = || Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_SECONDS);
+        let _queued = self.queue.try_acquire().map_err(|_| full())?;
+        turns.acquire().await.map_err(|_| full())
+    }
+
+    fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), Status> {
+        let attributes = authz::Attributes::of_request(user, info, query);
+        let verdict = self.authorizer.authorize(&attributes);
+        if verdict.allowed() { Ok(()) } else { Err(authz::forbidden(&attributes, &verdict.reason)) }
+    }
+
+    async fn route(self: &Arc<Self>, request: Request, body: Body) -> Result<Response<Body>, Status> {
+        if request.info.is_resource {
+            resource::serve(self, request, body).await
+        } else {
+            routes::serve(self, request, body).await
+        }
+    }
+}
+
+fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenticator, Error> {
+    let certificates = match config.client_ca.as_slice() {
+        [] => None,
+        roots => {
+            let provider = Arc::new(rustls::crypto::ring::default_provider());
+            let certificates = ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
+            Some(certificates.map_err(|error| Error::Config(error.to_string()))?)
+        }
+    };
+    let key = config.service_account_key.clone();
+    Ok(Authenticator {
+        certificates,
+        static_tokens: config.static_tokens.clone(),
+        service_accounts: ServiceAccountTokens::new(Arc::clone(objects), config.clock.clone(), key, ISSUER, vec![ISSUER.to_owned()]),
+        bootstrap_tokens: BootstrapTokens::new(Arc::clone(objects), config.clock.clone()),
+    })
+}
+
+/// Requests that last as long as the client wants (`--longrunning-requests`).
+fn stays_open(info: &RequestInfo) -> bool {
+    matches!(info.verb.as_str(), "watch" | "proxy")
+        || (info.is_resource && matches!(info.subresource.as_str(), "attach" | "exec" | "log" | "portforward" | "proxy"))
+        || !info.is_resource
+}
+
+fn panicked(info: &RequestInfo) -> Status {
+    let mut status = Status::internal_error("");
+    status.message = format!("This request caused apiserver to panic. Look in the logs for details. ({} {})", info.verb, info.path);
+    status
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}
+
+/// An [`ApiServer`] as a tower service. Clones share the server.
+#[derive(Clone)]
+pub struct ApiService(Arc<ApiServer>);
+
+impl tower::Service<HttpRequest<Body>> for ApiService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
+        let server = Arc::clone(&self.0);
+        Box::pin(async move { Ok(server.handle(request).await) })
+    }
+}

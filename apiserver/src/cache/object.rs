@@ -10,13 +10,18 @@
 //! So serving an object is copying two slices with the resource version between them, and an item of a list (which
 //! carries no type meta, as in Kubernetes) is the same without the front.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use minik8s_api::kinds::Kind;
 use minik8s_api::meta::ObjectMeta;
+use minik8s_api::strategy::strategy_for;
 use minik8s_store::{KeyValue, Revision};
 use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::selection;
 
 /// An object of the cache. Cheap to share, never changed.
 #[derive(Debug)]
@@ -28,6 +33,9 @@ pub struct Object {
     type_meta: usize,
     revision: Revision,
     meta: ObjectMeta,
+    indexed: Option<Box<str>>,
+    /// Computed when the first selector asks.
+    fields: OnceLock<Vec<(&'static str, String)>>,
 }
 
 const METADATA_OPEN: &[u8] = b"\"metadata\":{";
@@ -93,7 +101,20 @@ impl Object {
             stored = encode(kind, &value);
         }
         let meta = ObjectMeta::parse(&stored).map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
-        Ok(Object { kind: Arc::clone(kind), key: Arc::clone(&kv.key), stored, type_meta: prefix.len(), revision: kv.mod_revision, meta })
+        let indexed = match selection::indexed_field(kind) {
+            Some(field) => indexed_value(&stored, field),
+            None => None,
+        };
+        Ok(Object {
+            kind: Arc::clone(kind),
+            key: Arc::clone(&kv.key),
+            stored,
+            type_meta: prefix.len(),
+            revision: kv.mod_revision,
+            meta,
+            indexed,
+            fields: OnceLock::new(),
+        })
     }
 
     /// The same object at another revision: what a watcher is told when an object leaves its selection or is deleted.
@@ -105,6 +126,8 @@ impl Object {
             type_meta: self.type_meta,
             revision,
             meta: self.meta.clone(),
+            indexed: self.indexed.clone(),
+            fields: OnceLock::new(),
         }
     }
 
@@ -141,6 +164,16 @@ impl Object {
     /// The revision that wrote this state: the object's resourceVersion.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// The value of the resource's indexed field (`spec.nodeName` of a pod), if it has one and is not empty.
+    pub fn indexed(&self) -> Option<&str> {
+        self.indexed.as_deref()
+    }
+
+    /// The kind's selectable fields.
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        self.fields.get_or_init(|| strategy_for(&self.kind).selectable_fields(&self.value()))
     }
 
     /// The object as a value, resourceVersion included. Parses on every call: keep what you need, not the value.
@@ -181,4 +214,14 @@ impl Object {
         out.put_slice(if self.stored[splice] == b'}' { b"\"" } else { b"\"," });
         out.put_slice(&self.stored[splice..]);
     }
+}
+
+/// The string at `spec.nodeName`-like paths, read without building the rest.
+fn indexed_value(stored: &[u8], field: &str) -> Option<Box<str>> {
+    let mut text = std::str::from_utf8(stored).ok()?;
+    for name in field.split('.') {
+        let fields: HashMap<&str, &RawValue> = serde_json::from_str(text).ok()?;
+        text = fields.get(name)?.get();
+    }
+    serde_json::from_str::<String>(text).ok().filter(|value| !value.is_empty()).map(String::into_boxed_str)
 }

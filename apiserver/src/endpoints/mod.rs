@@ -1,0 +1,20 @@
+//! # HTTP endpoints of resources
+//!
+//! From an authorized request to the registry and back. [`resource::serve`] finds the kind and the verb; [`write`], [`read`],
+//! [`watch`], [`connect`] do the rest; [`respond`] writes answers, [`body`] reads requests.
+//!
+//! ```text
+//!  RequestInfo ─▶ resource ─┬─▶ read    get, list    ─┐
+//!                           ├─▶ watch   frames        ├─▶ respond   JSON (spliced), YAML, protobuf, Table, metadata only; gzip
+//!                           ├─▶ write   create … delete┘
+//!                           └─▶ connect logs, exec, proxies: to the kubelet, bytes passed through
+//! ```
+
+pub mod body;
+pub mod connect;
+pub mod read;
+pub mod resource;
+pub mod respond;
+pub mod table;
+pub mod watch;
+pub mod write;

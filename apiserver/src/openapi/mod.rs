@@ -1,0 +1,178 @@
+//! # OpenAPI
+//!
+//! What `kubectl explain` shows and what clients that know no kinds learn from: version 3, one document per group and
+//! version behind an index, and version 2, one document of everything. Both are made from the rows of kinds, the types of
+//! `minik8s_api::schema`, and the descriptions that `k8s_openapi` carries.
+//!
+//! - [`definitions`]: types as JSON schemas. [`paths`]: what can be asked. [`descriptions`]: what Kubernetes says of it.
+//!
+//! Documents are made when they are first asked for, and kept for the snapshot of kinds they describe.
+
+pub mod definitions;
+pub mod descriptions;
+pub mod paths;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use minik8s_api::kinds::{Kind, Kinds};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use self::definitions::{Definitions, Dialect};
+use crate::discovery::Document;
+use crate::version::GIT_VERSION;
+
+/// The only form documents have.
+pub const MEDIA_TYPE: &str = "application/json";
+
+/// OpenAPI documents of the present snapshot of kinds.
+#[derive(Default)]
+pub struct OpenApi {
+    made: Mutex<Option<(Arc<Kinds>, HashMap<String, Document>)>>,
+}
+
+impl OpenApi {
+    /// `/openapi/v3`: where each group and version is described, with a hash that changes with the description.
+    pub fn index(&self, kinds: &Arc<Kinds>) -> Document {
+        self.document(kinds, "index", || {
+            let paths: Map<String, Value> = places(kinds)
+                .into_iter()
+                .map(|(place, rows)| {
+                    let url = format!("/openapi/v3/{place}?hash={}", hash(&place, &rows));
+                    (place, json!({ "serverRelativeURL": url }))
+                })
+                .collect();
+            json!({ "paths": paths })
+        })
+    }
+
+    /// The description of `api/v1` or `apis/{group}/{version}`.
+    pub fn v3(&self, kinds: &Arc<Kinds>, place: &str) -> Option<Document> {
+        let place = place.trim_end_matches('/');
+        let rows = places(kinds).remove(place)?;
+        Some(self.document(kinds, place, || {
+            let mut definitions = Definitions::new(Dialect::V3);
+            let paths = paths::of(&rows, &mut definitions);
+            json!({
+                "openapi": "3.0.0",
+                "info": { "title": "Kubernetes", "version": GIT_VERSION },
+                "paths": paths,
+                "components": { "schemas": definitions.finish(kinds) },
+            })
+        }))
+    }
+
+    /// `/openapi/v2`: everything.
+    pub fn v2(&self, kinds: &Arc<Kinds>) -> Document {
+        self.document(kinds, "v2", || {
+            let mut definitions = Definitions::new(Dialect::V2);
+            let rows: Vec<Arc<Kind>> = kinds.iter().cloned().collect();
+            let paths = paths::of(&rows, &mut definitions);
+            json!({
+                "swagger": "2.0",
+                "info": { "title": "Kubernetes", "version": GIT_VERSION },
+                "paths": paths,
+                "definitions": definitions.finish(kinds),
+            })
+        })
+    }
+
+    fn document(&self, kinds: &Arc<Kinds>, key: &str, make: impl FnOnce() -> Value) -> Document {
+        let mut made = self.made.lock();
+        let documents = match &mut *made {
+            Some((own, documents)) if Arc::ptr_eq(own, kinds) => documents,
+            stale => &mut stale.insert((Arc::clone(kinds), HashMap::new())).1,
+        };
+        documents.entry(key.to_owned()).or_insert_with(|| Document::new(&make())).clone()
+    }
+}
+
+/// The rows of each `api/v1`, `apis/{group}/{version}`.
+fn places(kinds: &Kinds) -> BTreeMap<String, Vec<Arc<Kind>>> {
+    let mut places: BTreeMap<String, Vec<Arc<Kind>>> = BTreeMap::new();
+    for kind in kinds.iter() {
+        let prefix = if kind.group.is_empty() { "api" } else { "apis" };
+        places.entry(format!("{prefix}/{}", kind.api_version())).or_default().push(Arc::clone(kind));
+    }
+    places
+}
+
+/// What is described follows from the version of this program and the rows; so does the hash, without describing anything.
+fn hash(place: &str, rows: &[Arc<Kind>]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(place);
+    hash.update(GIT_VERSION);
+    hash.update(env!("CARGO_PKG_VERSION"));
+    for kind in rows {
+        hash.update(format!("{kind:?}").len().to_le_bytes());
+        hash.update(&kind.kind);
+    }
+    hash.finalize().iter().take(32).map(|byte| format!("{byte:02X}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v3(place: &str) -> Value {
+        let document = OpenApi::default().v3(&Kinds::built_in(), place).expect("served");
+        serde_json::from_slice(&document.bytes).expect("JSON")
+    }
+
+    #[test]
+    fn deployments_are_described() {
+        let document = v3("apis/apps/v1");
+        let schemas = &document["components"]["schemas"];
+        let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+        assert_eq!(deployment["x-kubernetes-group-version-kind"], json!([{ "group": "apps", "kind": "Deployment", "version": "v1" }]));
+        assert_eq!(deployment["properties"]["kind"]["type"], "string");
+        let spec = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
+        assert_eq!(spec["x-kubernetes-patch-merge-key"], "name");
+        assert_eq!(spec["x-kubernetes-patch-strategy"], "merge");
+        assert_eq!(spec["x-kubernetes-list-map-keys"], json!(["name"]));
+        assert!(spec["description"].as_str().is_some_and(|text| !text.is_empty()));
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-action"], "patch");
+        assert!(patch["parameters"].as_array().is_some_and(|list| list.iter().any(|one| one["name"] == "fieldValidation")));
+    }
+
+    #[test]
+    fn every_reference_is_defined() {
+        fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+            match value {
+                Value::Object(fields) => {
+                    for (key, value) in fields {
+                        match value.as_str() {
+                            Some(target) if key == "$ref" => found.push(target),
+                            _ => references(value, found),
+                        }
+                    }
+                }
+                Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+                _ => {}
+            }
+        }
+        let kinds = Kinds::built_in();
+        for place in places(&kinds).keys() {
+            let document = v3(place);
+            let mut found = Vec::new();
+            references(&document, &mut found);
+            for target in found {
+                let name = target.trim_start_matches("#/components/schemas/");
+                assert!(document["components"]["schemas"].get(name).is_some(), "{place}: {target}");
+            }
+        }
+    }
+
+    #[test]
+    fn version_two_has_all_kinds() {
+        let kinds = Kinds::built_in();
+        let document: Value = serde_json::from_slice(&OpenApi::default().v2(&kinds).bytes).expect("JSON");
+        for kind in kinds.iter() {
+            let definition = &document["definitions"][kind.schema.name()];
+            assert!(definition["x-kubernetes-group-version-kind"].is_array(), "{}", kind.schema.name());
+        }
+    }
+}

@@ -51,8 +51,7 @@ impl Context {
 
     /// The server itself, which admission does not ask (`system:apiserver`, group `system:masters`).
     pub fn internal() -> Context {
-        let user = UserInfo::new("system:apiserver", &["system:masters", "system:authenticated"]);
-        Context { user, manager: "kube-apiserver".to_owned(), warnings: Warnings::default(), internal: true }
+        Context { user: UserInfo::api_server(), manager: "kube-apiserver".to_owned(), warnings: Warnings::default(), internal: true }
     }
 }
 

@@ -27,9 +27,11 @@ pub mod delete;
 pub mod eviction;
 pub mod hooks;
 pub mod keys;
+pub mod ownership;
 pub mod patch;
 pub mod read;
 pub mod scale;
+pub mod target;
 pub mod update;
 
 use std::collections::HashMap;
@@ -47,6 +49,7 @@ use crate::cache::{Cache, Object};
 
 pub use commit::Leases;
 pub use context::{Context, Warnings};
+pub use target::Target;
 
 /// Reads and writes objects of every kind. Shared by the HTTP endpoints and by the server's own writers
 /// (bootstrap, allocators, admission): these write through it too, with an internal [`Context`].
@@ -70,7 +73,7 @@ impl Registry {
             cache,
             clock,
             random,
-            chain: RwLock::new(Arc::new(Chain::default())),
+            chain: RwLock::new(Arc::new(Chain::of(Vec::new()))),
             hooks: RwLock::default(),
         })
     }
@@ -120,7 +123,8 @@ impl Registry {
 
     /// The row of a served resource, or Kubernetes' 404 for a resource that does not exist.
     pub fn kind(&self, resource: &GroupVersionResource) -> Result<Arc<Kind>, Status> {
-        self.kinds().by_resource(resource).ok_or_else(Status::resource_not_found)
+        let kinds = self.kinds();
+        kinds.by_resource(&resource.group, &resource.version, &resource.resource).cloned().ok_or_else(Status::unknown_resource)
     }
 }
 

@@ -1,0 +1,94 @@
+//! One change of one object, as watchers are told of it.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use minik8s_store::Revision;
+
+use super::{Object, Selection};
+
+/// What a watch event says happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventType {
+    /// The object is new to this watch.
+    Added,
+    /// The object changed.
+    Modified,
+    /// The object is gone from this watch; its last state as of the event's revision.
+    Deleted,
+}
+
+impl EventType {
+    /// As it stands in a watch event.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::Added => "ADDED",
+            EventType::Modified => "MODIFIED",
+            EventType::Deleted => "DELETED",
+        }
+    }
+}
+
+/// A change of the store, applied. Shared by the ring of recent events and every watcher that wants it; each of its
+/// three encodings is made at most once.
+#[derive(Debug)]
+pub struct CacheEvent {
+    /// The revision of the change.
+    pub revision: Revision,
+    /// The state after; `None` when the object was deleted.
+    pub object: Option<Arc<Object>>,
+    /// The state before; `None` when the object was created.
+    pub previous: Option<Arc<Object>>,
+    /// When it was applied, on the monotonic clock: bounds the ring by age.
+    pub at: Duration,
+    gone: OnceLock<Arc<Object>>,
+    lines: [OnceLock<Bytes>; 3],
+}
+
+impl CacheEvent {
+    /// A change.
+    pub fn new(revision: Revision, object: Option<Arc<Object>>, previous: Option<Arc<Object>>, at: Duration) -> CacheEvent {
+        CacheEvent { revision, object, previous, at, gone: OnceLock::new(), lines: Default::default() }
+    }
+
+    /// What this change means to a watch with a selection: an object may come into it and leave it without being
+    /// created or deleted (`k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go` `convertToWatchEvent`).
+    pub fn seen_through(&self, selection: &Selection) -> Option<EventType> {
+        let now = self.object.as_ref().is_some_and(|object| selection.matches(object));
+        let before = self.previous.as_ref().is_some_and(|object| selection.matches(object));
+        match (now, before) {
+            (true, true) => Some(EventType::Modified),
+            (true, false) => Some(EventType::Added),
+            (false, true) => Some(EventType::Deleted),
+            (false, false) => None,
+        }
+    }
+
+    /// The object an event of this type shows.
+    pub fn shown(&self, event_type: EventType) -> &Arc<Object> {
+        match (event_type, &self.object) {
+            (EventType::Added | EventType::Modified, Some(object)) => object,
+            _ => self.gone.get_or_init(|| {
+                let last = self.previous.as_ref().or(self.object.as_ref()).expect("a change has a state before or after");
+                Arc::new(last.at_revision(self.revision))
+            }),
+        }
+    }
+
+    /// `{"type":…,"object":…}` and a newline, encoded once for all watchers.
+    pub fn line(&self, event_type: EventType) -> Bytes {
+        self.lines[event_type as usize].get_or_init(|| event_line(event_type.as_str(), self.shown(event_type))).clone()
+    }
+}
+
+/// A watch event of an object in its storage version.
+pub fn event_line(event_type: &str, object: &Object) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.stored().len() + 80);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(event_type.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    object.write_json(&mut out);
+    out.put_slice(b"}\n");
+    out.freeze()
+}

@@ -1,0 +1,105 @@
+//! Which objects of a resource a list or a watch means.
+
+use minik8s_api::kinds::Kind;
+use minik8s_api::selector::{FieldSelector, LabelSelector};
+use minik8s_api::status::Status;
+use minik8s_api::strategy::strategy_for;
+
+use super::Object;
+
+/// The field by which a resource's objects and watchers are indexed, besides namespace and name
+/// (`pkg/registry/core/pod/strategy.go` `Indexers`, `NodeNameTriggerFunc`).
+const INDEXED_FIELDS: [(&str, &str, &str); 1] = [("", "pods", "spec.nodeName")];
+
+/// The indexed field of a kind, if it has one.
+pub fn indexed_field(kind: &Kind) -> Option<&'static str> {
+    INDEXED_FIELDS.iter().find(|(group, plural, _)| *group == kind.group && *plural == kind.plural).map(|(_, _, field)| *field)
+}
+
+/// Namespace, labels and fields of the objects that are meant.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    /// Only this namespace; empty means all.
+    pub namespace: String,
+    /// Labels.
+    pub labels: LabelSelector,
+    /// Fields.
+    pub fields: FieldSelector,
+    /// The name `fields` pins.
+    pub name: Option<String>,
+    /// The value of the indexed field that `fields` pins.
+    pub indexed: Option<String>,
+    /// Fields other than metadata.name, metadata.namespace and the indexed one have to be computed.
+    needs_fields: bool,
+}
+
+impl Selection {
+    /// Everything in a namespace (or everywhere, if it is empty).
+    pub fn everything(namespace: &str) -> Selection {
+        Selection {
+            namespace: namespace.to_owned(),
+            labels: LabelSelector::everything(),
+            fields: FieldSelector::everything(),
+            name: None,
+            indexed: None,
+            needs_fields: false,
+        }
+    }
+
+    /// Parses selectors for a kind; a field that the kind cannot be selected by is refused.
+    pub fn parse(kind: &Kind, namespace: &str, labels: &str, fields: &str) -> Result<Selection, Status> {
+        let bad = |error: minik8s_api::selector::SelectorError| Status::bad_request(error.to_string());
+        let mut selection = Selection::everything(namespace);
+        if !labels.is_empty() {
+            selection.labels = LabelSelector::parse(labels).map_err(bad)?;
+        }
+        if !fields.is_empty() {
+            selection.fields = FieldSelector::parse(fields).map_err(bad)?;
+            selection.read_fields(kind)?;
+        }
+        Ok(selection)
+    }
+
+    fn read_fields(&mut self, kind: &Kind) -> Result<(), Status> {
+        let supported = strategy_for(kind).field_labels();
+        let known = |field: &str| field == "metadata.name" || (field == "metadata.namespace" && kind.namespaced) || supported.contains(&field);
+        if let Some(field) = self.fields.unsupported(known) {
+            return Err(Status::bad_request(format!("field label not supported: {field}")));
+        }
+        let index = indexed_field(kind);
+        self.name = self.fields.exact_match("metadata.name").map(str::to_owned);
+        self.indexed = index.and_then(|field| self.fields.exact_match(field)).map(str::to_owned);
+        // A namespace pinned by a field selector narrows a list across namespaces.
+        if let (true, Some(namespace)) = (self.namespace.is_empty(), self.fields.exact_match("metadata.namespace")) {
+            self.namespace = namespace.to_owned();
+        }
+        self.needs_fields = self.fields.terms().iter().any(|term| {
+            !matches!(term.field.as_str(), "metadata.name" | "metadata.namespace") && Some(term.field.as_str()) != index
+        });
+        Ok(())
+    }
+
+    /// Whether nothing is left out, within the namespace.
+    pub fn is_everything(&self) -> bool {
+        self.labels.is_everything() && self.fields.is_everything()
+    }
+
+    /// Whether an object is meant.
+    pub fn matches(&self, object: &Object) -> bool {
+        if !self.namespace.is_empty() && self.namespace != object.namespace() {
+            return false;
+        }
+        self.labels.matches(|key| object.meta().label(key)) && (self.fields.is_everything() || self.fields_match(object))
+    }
+
+    fn fields_match(&self, object: &Object) -> bool {
+        let computed = if self.needs_fields { object.fields() } else { &[] };
+        let index = indexed_field(object.kind());
+        self.fields.matches(|field| match field {
+            "metadata.name" => Some(object.name()),
+            "metadata.namespace" => Some(object.namespace()),
+            _ if Some(field) == index => object.indexed(),
+            _ => computed.iter().find(|(name, _)| *name == field).map(|(_, value)| value.as_str()),
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! Subresources that are connections: logs, exec, attach and port-forward go to the kubelet of the pod's node; proxies go
+//! to a kubelet, a pod or a service. The server passes bytes on and looks at none of them.
+//!
+//! `pkg/registry/core/pod/strategy.go` (`LogLocation`, `streamLocation`), `pkg/registry/core/pod/rest/subresources.go`,
+//! `k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go`.
+
+mod location;
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use http::{Response, StatusCode, Uri};
+use http_body_util::{BodyExt, Limited};
+use minik8s_api::status::Status;
+use minik8s_streaming::BoxedStream;
+use minik8s_streaming::proxy::forward;
+
+use self::location::{Location, Peer};
+use super::resource::Request;
+use crate::registry::Target;
+use crate::registry::read::Freshness;
+use crate::server::ApiServer;
+
+/// Reaches the HTTP API of a node's kubelet: a byte stream on which HTTP/1.1 is spoken.
+#[async_trait]
+pub trait NodeConnector: Send + Sync {
+    /// Opens a stream to the kubelet of a node.
+    async fn connect(&self, node: &str) -> io::Result<BoxedStream>;
+}
+
+/// Reaches an address of the pod network.
+#[async_trait]
+pub trait ServiceDialer: Send + Sync {
+    /// Opens a stream to a pod's address and port.
+    async fn dial(&self, address: &str, port: u16) -> io::Result<BoxedStream>;
+}
+
+/// How much of a kubelet's error is passed on (`k8s.io/apiserver/pkg/registry/generic/rest/response_checker.go`).
+const MAX_ERROR_BYTES: usize = 50_000;
+
+/// Serves a connection.
+pub async fn serve(server: &Arc<ApiServer>, request: Request, target: Target, body: Body) -> Result<Response<Body>, Status> {
+    let object = server.registry().get(&target, Freshness::Any).await;
+    // The services' and pods' names of a proxy carry scheme and port: they are resolved by their own rule.
+    let object = match target.subresource.as_str() {
+        "proxy" => None,
+        _ => Some(object?),
+    };
+    server.registry().admit_connect(&request.context(), &target, &request.query).await?;
+    let value = object.map(|object| object.value());
+    let location = match (target.subresource.as_str(), &value) {
+        ("log", Some(pod)) => match location::log(pod, &request.query)? {
+            Some(location) => location,
+            // A pod without a node has not said anything yet.
+            None => return Ok(request.reply.text(StatusCode::OK, "")),
+        },
+        ("exec", Some(pod)) => location::stream(pod, &request.query, "exec", true)?,
+        ("attach", Some(pod)) => location::stream(pod, &request.query, "attach", false)?,
+        ("portforward", Some(pod)) => location::port_forward(pod, &request.query)?,
+        _ => location::proxy(server, &target, &request.info, request.parts.uri.query().unwrap_or_default())?,
+    };
+    pass_on(server, request, &target, location, body).await
+}
+
+async fn pass_on(server: &ApiServer, request: Request, target: &Target, location: Location, body: Body) -> Result<Response<Body>, Status> {
+    let uri: Uri = location.path_and_query.parse().map_err(|error| Status::bad_request(format!("invalid path: {error}")))?;
+    let stream = match &location.peer {
+        Peer::Kubelet(node) => server.nodes().connect(node).await.map_err(|error| {
+            let url = format!("https://{node}:10250{}", location.path_and_query);
+            Status::internal_error(format!("error dialing backend: Get {url:?}: {error}"))
+        }),
+        Peer::Address(address, port) => match server.dialer() {
+            Some(dialer) => dialer.dial(address, *port).await.map_err(|error| unreachable_service(&error.to_string())),
+            None => Err(unreachable_service(&format!("dial tcp {address}:{port}: connect: no route to host"))),
+        },
+    }?;
+    let Request { mut parts, reply, .. } = request;
+    parts.uri = uri;
+    let is_log = target.subresource == "log";
+    let sent = http::Request::from_parts(parts, body);
+    let answer = forward(sent, stream).await.map_err(|error| Status::internal_error(format!("error dialing backend: {error}")))?;
+    if is_log && !answer.status().is_success() {
+        return Err(kubelet_error(target, answer).await);
+    }
+    let mut answer = answer.map(Body::new);
+    for warning in reply.warnings.take() {
+        if let Ok(value) = super::respond::warning_header(&warning).parse() {
+            answer.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    Ok(answer)
+}
+
+fn unreachable_service(why: &str) -> Status {
+    Status::service_unavailable(format!("error trying to reach service: {why}"))
+}
+
+/// A kubelet's refusal as a Status (`GenericHttpResponseChecker`).
+async fn kubelet_error(target: &Target, answer: Response<hyper::body::Incoming>) -> Status {
+    let code = answer.status();
+    let text = match Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned(),
+        Err(error) => error.to_string(),
+    };
+    match code {
+        StatusCode::INTERNAL_SERVER_ERROR => Status::internal_error(text),
+        StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::NOT_FOUND => {
+            let mut status = Status::not_found(&target.resource(), &target.name);
+            status.message = format!("the server could not find the requested resource ({text})");
+            status
+        }
+        code => Status { code: code.as_u16(), ..Status::internal_error(text) },
+    }
+}

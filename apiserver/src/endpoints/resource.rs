@@ -1,0 +1,131 @@
+//! From a request to the handler of its verb: which kind, which subresource, may it be asked that.
+
+use axum::body::Body;
+use http::request::Parts;
+use http::{Response, StatusCode};
+use minik8s_api::kinds::Kind;
+use minik8s_api::status::Status;
+use std::sync::Arc;
+
+use super::respond::Reply;
+use super::{connect, read, watch, write};
+use crate::identity::UserInfo;
+use crate::negotiate;
+use crate::options::ListOptions;
+use crate::query::Query;
+use crate::registry::{Context, Target};
+use crate::request::RequestInfo;
+use crate::reviews::Reviews;
+use crate::server::ApiServer;
+
+/// An authorized request about a resource.
+pub struct Request {
+    /// Its reading.
+    pub info: RequestInfo,
+    /// Its query.
+    pub query: Query,
+    /// Method, headers, extensions.
+    pub parts: Parts,
+    /// Who asks.
+    pub user: UserInfo,
+    /// What the answer depends on besides its content.
+    pub reply: Reply,
+}
+
+impl Request {
+    /// The registry's view of the caller.
+    pub fn context(&self) -> Context {
+        let agent = self.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        Context { warnings: self.reply.warnings.clone(), ..Context::new(self.user.clone(), agent) }
+    }
+}
+
+/// Subresources that are a connection to a node rather than a part of an object.
+const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
+/// Serves a request about a resource.
+pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Result<Response<Body>, Status> {
+    let info = &request.info;
+    let kinds = server.kinds();
+    if !kinds.has_version(&info.group, &info.version) {
+        return Ok(request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"));
+    }
+    let kind = kinds.by_resource(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::unknown_resource)?;
+    check_scope(&kind, info)?;
+    let mut target = Target::new(Arc::clone(&kind), &info.namespace, &info.name);
+    target.subresource.clone_from(&info.subresource);
+
+    if info.subresource.is_empty() {
+        if !kind.allows(&info.verb) || (info.name.is_empty() && matches!(info.verb.as_str(), "update" | "patch")) {
+            return Err(Status::method_not_allowed());
+        }
+        if Reviews::serves(&kind.group, &kind.plural) {
+            return write::review(server, &request, &target, body).await;
+        }
+        if kind.group.is_empty() && kind.plural == "componentstatuses" {
+            return read::component_statuses(server, &request, &target).await;
+        }
+        if kind.group.is_empty() && kind.plural == "bindings" {
+            return write::bind(server, &request, &target, body).await;
+        }
+        return whole(server, request, target, body).await;
+    }
+    let subresource = kind.subresource(&info.subresource).ok_or_else(Status::unknown_resource)?;
+    if !subresource.verbs.contains(&info.verb) && !(info.verb == "proxy" && info.subresource == "proxy") {
+        return Err(Status::method_not_allowed());
+    }
+    if CONNECTIONS.contains(&info.subresource.as_str()) {
+        return connect::serve(server, request, target, body).await;
+    }
+    part(server, request, target, body).await
+}
+
+/// A request for whole objects.
+async fn whole(server: &Arc<ApiServer>, request: Request, target: Target, body: Body) -> Result<Response<Body>, Status> {
+    match request.info.verb.as_str() {
+        "get" => read::get(server, &request, &target).await,
+        "list" => read::list(server, &request, &target).await,
+        "watch" => {
+            let form = negotiate::answer(&request.parts.headers, false)?;
+            let options = ListOptions::parse(&request.query, true)?;
+            watch::serve(server, &request, &target, options, form).await
+        }
+        "create" => write::create(server, &request, &target, body).await,
+        "update" => write::update(server, &request, &target, body).await,
+        "patch" => write::patch(server, &request, &target, body).await,
+        "delete" => write::delete(server, &request, &target, body).await,
+        "deletecollection" => write::delete_collection(server, &request, &target, body).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+/// A request for a part of an object.
+async fn part(server: &Arc<ApiServer>, request: Request, target: Target, body: Body) -> Result<Response<Body>, Status> {
+    match (request.info.verb.as_str(), target.subresource.as_str()) {
+        ("get", "scale") => read::scale(server, &request, &target).await,
+        ("update" | "patch", "scale") => write::scale(server, &request, &target, body).await,
+        ("get", _) => read::get(server, &request, &target).await,
+        ("update", _) => write::update(server, &request, &target, body).await,
+        ("patch", _) => write::patch(server, &request, &target, body).await,
+        ("create", "binding") => write::bind(server, &request, &target, body).await,
+        ("create", "eviction") => write::evict(server, &request, &target, body).await,
+        ("create", "token") => write::token(server, &request, &target, body).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+/// A cluster-scoped kind is not found in a namespace; a namespaced one is only read across all of them.
+fn check_scope(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
+    let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
+    if in_namespace && !kind.namespaced {
+        return Err(Status::unknown_resource());
+    }
+    if kind.namespaced && !in_namespace && !matches!(info.verb.as_str(), "list" | "watch") {
+        return Err(if info.name.is_empty() || info.verb == "deletecollection" {
+            Status::method_not_allowed()
+        } else {
+            Status::unknown_resource()
+        });
+    }
+    Ok(())
+}

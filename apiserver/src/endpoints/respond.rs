@@ -1,0 +1,130 @@
+//! Writing answers: in the negotiated form, with warnings, compressed if they are large.
+
+use std::io::Write;
+
+use axum::body::Body;
+use bytes::{BufMut, Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use minik8s_api::protobuf;
+use minik8s_api::status::Status;
+use serde_json::Value;
+
+use crate::negotiate::{Encoding, JSON};
+use crate::registry::Warnings;
+
+/// Answers from this size on are compressed for clients that take it
+/// (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/writers.go` `defaultGzipThresholdBytes`).
+const GZIP_THRESHOLD_BYTES: usize = 128 * 1024;
+
+/// What an answer depends on besides its content.
+#[derive(Debug, Clone, Default)]
+pub struct Reply {
+    /// Whether the client takes gzip.
+    pub gzip: bool,
+    /// Indented JSON.
+    pub pretty: bool,
+    /// Warnings for the client.
+    pub warnings: Warnings,
+}
+
+impl Reply {
+    /// Reads what a request says about its answer. Like Kubernetes, indents for browsers and curl.
+    pub fn new(headers: &HeaderMap, pretty: Option<bool>, warnings: Warnings) -> Reply {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+        let agent = text(http::header::USER_AGENT);
+        let by_hand = ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix));
+        let gzip = text(ACCEPT_ENCODING).split(',').any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip");
+        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings }
+    }
+
+    /// An answer of JSON bytes.
+    pub fn json(&self, code: StatusCode, bytes: Bytes) -> Response<Body> {
+        let bytes = if self.pretty { indent(bytes) } else { bytes };
+        self.bytes(code, JSON, bytes)
+    }
+
+    /// A value in an encoding. Values that protobuf cannot express are written as JSON.
+    pub fn value(&self, code: StatusCode, encoding: Encoding, value: &Value) -> Response<Body> {
+        match encoding {
+            Encoding::Json => self.json(code, to_bytes(value)),
+            Encoding::Yaml => match serde_yaml::to_string(value) {
+                Ok(text) => self.bytes(code, encoding.media_type(), Bytes::from(text)),
+                Err(error) => self.status(&Status::internal_error(error)),
+            },
+            Encoding::Protobuf => match protobuf::encode(value) {
+                Ok(bytes) => self.bytes(code, encoding.media_type(), Bytes::from(bytes)),
+                Err(_) => self.json(code, to_bytes(value)),
+            },
+        }
+    }
+
+    /// An error, or a success without object.
+    pub fn status(&self, status: &Status) -> Response<Body> {
+        let code = match status.code {
+            0 => StatusCode::OK,
+            code => StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        let mut response = self.json(code, Bytes::from(status.to_bytes()));
+        if let Some(seconds) = status.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
+    /// Plain text.
+    pub fn text(&self, code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+        self.bytes(code, "text/plain; charset=utf-8", text.into())
+    }
+
+    fn bytes(&self, code: StatusCode, media_type: &'static str, bytes: Bytes) -> Response<Body> {
+        let gzip = self.gzip && bytes.len() >= GZIP_THRESHOLD_BYTES;
+        let body = if gzip { Body::from(compress(&bytes)) } else { Body::from(bytes) };
+        let mut response = Response::new(body);
+        *response.status_mut() = code;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        if gzip {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
+        for warning in self.warnings.take() {
+            if let Ok(value) = HeaderValue::from_str(&warning_header(&warning)) {
+                headers.append(WARNING, value);
+            }
+        }
+        response
+    }
+}
+
+/// `299 - "text"`, quoted as HTTP wants it (`k8s.io/apimachinery/pkg/util/net/http.go` `NewWarningHeader`).
+pub fn warning_header(text: &str) -> String {
+    let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("299 - \"{}\"", visible.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn to_bytes(value: &Value) -> Bytes {
+    let mut out = BytesMut::with_capacity(1024).writer();
+    serde_json::to_writer(&mut out, value).expect("a Value encodes into memory");
+    out.into_inner().freeze()
+}
+
+fn indent(bytes: Bytes) -> Bytes {
+    match serde_json::from_slice::<Value>(&bytes).and_then(|value| serde_json::to_vec_pretty(&value)) {
+        Ok(mut pretty) => {
+            pretty.push(b'\n');
+            Bytes::from(pretty)
+        }
+        Err(_) => bytes,
+    }
+}
+
+fn compress(bytes: &[u8]) -> Vec<u8> {
+    // Level 1, as Kubernetes: the network inside a cluster is fast, processors are not idle.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    encoder.write_all(bytes).expect("writing into memory");
+    encoder.finish().expect("writing into memory")
+}

@@ -1,0 +1,58 @@
+//! Tables and bare metadata: the forms in which kubectl and garbage collectors ask for objects.
+//!
+//! `k8s.io/apiserver/pkg/endpoints/handlers/response.go`.
+
+use jiff::Timestamp;
+use minik8s_api::kinds::Kind;
+use minik8s_api::status::Status;
+use minik8s_api::table;
+use serde_json::{Map, Value, json};
+
+use crate::query::Query;
+
+/// What of the object a row carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IncludeObject {
+    /// Nothing.
+    None,
+    /// Its metadata.
+    Metadata,
+    /// All of it.
+    Object,
+}
+
+impl IncludeObject {
+    /// Reads `includeObject`.
+    pub fn parse(query: &Query) -> Result<IncludeObject, Status> {
+        match query.get("includeObject").unwrap_or_default() {
+            "" | "Metadata" => Ok(IncludeObject::Metadata),
+            "None" => Ok(IncludeObject::None),
+            "Object" => Ok(IncludeObject::Object),
+            other => Err(Status::bad_request(format!("unrecognized includeObject value: {other}"))),
+        }
+    }
+}
+
+/// A Table of objects; `columns`: with its column definitions, which a watch sends only once.
+pub fn of(kind: &Kind, metadata: Map<String, Value>, objects: &[Value], include: IncludeObject, columns: bool, now: Timestamp) -> Value {
+    let cells = table::rows(kind, objects, now);
+    let rows: Vec<Value> = objects
+        .iter()
+        .zip(cells)
+        .map(|(object, cells)| {
+            let object = match include {
+                IncludeObject::None => Value::Null,
+                IncludeObject::Metadata => partial_metadata(object),
+                IncludeObject::Object => object.clone(),
+            };
+            json!({ "cells": cells, "object": object })
+        })
+        .collect();
+    let definitions = if columns { table::column_definitions(kind) } else { Value::Null };
+    json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
+}
+
+/// An object without anything but its metadata.
+pub fn partial_metadata(object: &Value) -> Value {
+    json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] })
+}

@@ -1,0 +1,123 @@
+//! The last step of every write: the transaction, and the wait until the cache has it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use minik8s_api::kinds::Kind;
+use minik8s_api::status::Status;
+use minik8s_clock::Clock;
+use minik8s_store::{KeyValue, LeaseId, Revision, Store, Txn, TxnResponse};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::{Registry, Target};
+use crate::cache::Object;
+use crate::errors::store_status;
+
+/// How long an Event lives (`kube-apiserver --event-ttl`).
+pub const EVENT_TTL: Duration = Duration::from_secs(3600);
+
+/// Objects written within this time share a lease, so that leases are few
+/// (`k8s.io/apiserver/pkg/storage/etcd3/lease_manager.go`).
+const LEASE_REUSE: Duration = Duration::from_secs(60);
+
+/// The outcome of one transaction.
+pub(crate) enum Outcome {
+    /// It was committed; the cache holds it.
+    Committed(Revision),
+    /// The object was not as expected; what it is now.
+    Conflict(Option<KeyValue>),
+}
+
+/// Leases for kinds whose objects expire, one for all writes of a minute.
+pub struct Leases {
+    clock: Clock,
+    current: Mutex<HashMap<Duration, (LeaseId, Duration)>>,
+}
+
+impl Leases {
+    pub(crate) fn new(clock: Clock) -> Leases {
+        Leases { clock, current: Mutex::default() }
+    }
+
+    async fn lease(&self, store: &Arc<dyn Store>, ttl: Duration) -> Result<LeaseId, Status> {
+        let now = self.clock.monotonic();
+        let mut current = self.current.lock().await;
+        if let Some((lease, granted)) = current.get(&ttl)
+            && now.saturating_sub(*granted) < LEASE_REUSE
+        {
+            return Ok(*lease);
+        }
+        // Long enough that the last object written under it still lives its full time.
+        let lease = store.grant_lease(ttl + LEASE_REUSE).await.map_err(store_status)?;
+        current.insert(ttl, (lease, now));
+        Ok(lease)
+    }
+}
+
+/// The time after which objects of a kind are deleted by themselves.
+fn time_to_live(kind: &Kind) -> Option<Duration> {
+    let storage = keys::storage(kind);
+    (storage.group.is_empty() && storage.resource == "events").then_some(EVENT_TTL)
+}
+
+impl Registry {
+    /// Commits and waits until the cache has applied it, so that the writer reads its own write.
+    pub(crate) async fn commit(&self, txn: Txn) -> Result<Outcome, Status> {
+        match self.store.commit(txn).await.map_err(store_status)? {
+            TxnResponse::Committed { revision, .. } => {
+                self.cache.wait_applied(revision).await?;
+                Ok(Outcome::Committed(revision))
+            }
+            TxnResponse::Conflict { current, .. } => Ok(Outcome::Conflict(current.into_iter().next().flatten())),
+        }
+    }
+
+    /// Puts an object that must be absent (`expected` is `None`) or unchanged since a revision.
+    pub(crate) async fn put(&self, target: &Target, expected: Option<Revision>, value: Bytes) -> Result<Outcome, Status> {
+        let key = target.key();
+        let mut txn = match expected {
+            None => Txn::create(key, value),
+            Some(revision) => Txn::update(key, revision, value),
+        };
+        if let Some(ttl) = time_to_live(&target.kind) {
+            txn = txn.with_lease(self.leases.lease(&self.store, ttl).await?);
+        }
+        self.commit(txn).await
+    }
+
+    /// The object as the store has it after a conflict.
+    pub(crate) fn from_store(&self, target: &Target, kv: Option<KeyValue>) -> Result<Option<Arc<Object>>, Status> {
+        let kind = self.storage_kind(target)?;
+        kv.map(|kv| Object::from_stored(&kind, &kv).map(Arc::new).map_err(Status::internal_error)).transpose()
+    }
+
+    /// The row of the version that a target's kind is stored in.
+    pub(crate) fn storage_kind(&self, target: &Target) -> Result<Arc<Kind>, Status> {
+        if target.kind.is_storage_version() {
+            return Ok(Arc::clone(&target.kind));
+        }
+        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+        Ok(Arc::clone(cache.kind()))
+    }
+
+    /// The object as the cache has it, which may be a moment behind.
+    pub(crate) fn cached(&self, target: &Target) -> Result<Option<Arc<Object>>, Status> {
+        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+        Ok(cache.get(&target.key()))
+    }
+
+    /// An object in the served version of a target.
+    pub(crate) fn served(&self, target: &Target, object: &Object) -> Value {
+        let mut value = object.value();
+        minik8s_api::kinds::convert(object.kind(), &target.kind, &mut value);
+        value
+    }
+
+    /// The present time as metadata spells it.
+    pub(crate) fn now(&self) -> String {
+        minik8s_api::time::format(self.clock.now())
+    }
+}

@@ -1,0 +1,339 @@
+//! Delete and deletecollection: at once, after a grace period, or once finalizers are gone.
+//!
+//! `k8s.io/apiserver/pkg/registry/generic/registry/store.go` `Delete`, `updateForGracefulDeletionAndFinalizers`,
+//! `pkg/registry/rest/delete.go` `BeforeDelete`; namespaces as in `pkg/registry/core/namespace/storage/storage.go`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use minik8s_api::meta;
+use minik8s_api::status::Status;
+use minik8s_api::strategy::{GarbageCollectionPolicy, strategy_for};
+use minik8s_api::time;
+use minik8s_store::Txn;
+use serde_json::{Map, Value};
+
+use super::commit::Outcome;
+use super::{Context, Registry, Target};
+use crate::admission::{Attributes, Operation};
+use crate::cache::{Object, Selection, object};
+use crate::options::{DeleteOptions, Propagation};
+
+/// How often one delete fits itself to an object that others keep changing.
+const MAX_CONFLICTS: usize = 100;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Core resources whose deletion answers with the object rather than a Status (`ReturnDeletedObject` of their stores).
+const RETURN_DELETED: [&str; 7] =
+    ["persistentvolumeclaims", "persistentvolumes", "pods", "podtemplates", "resourcequotas", "serviceaccounts", "services"];
+
+/// What a delete came to.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    /// The object's last state, in the served version.
+    pub object: Value,
+    /// Whether it is gone, rather than marked.
+    pub gone: bool,
+    /// Whether the answer is the object; a Status otherwise.
+    pub answer_object: bool,
+}
+
+/// What is to become of an object.
+enum Fate {
+    /// It goes now.
+    Remove,
+    /// It is marked, and goes later.
+    Mark(Value),
+    /// It is marked already.
+    Wait,
+}
+
+impl Registry {
+    /// Deletes one object.
+    pub async fn delete(&self, context: &Context, target: &Target, options: &DeleteOptions) -> Result<Deleted, Status> {
+        let mut present = self.cached(target)?;
+        let mut from_cache = true;
+        for _ in 0..MAX_CONFLICTS {
+            let attempt = match &present {
+                Some(object) => self.delete_attempt(context, target, options, object).await,
+                None => Err(target.not_found()),
+            };
+            match attempt {
+                Ok(Ok(deleted)) => return Ok(deleted),
+                Ok(Err(current)) => present = current,
+                Err(status) if from_cache => {
+                    self.cache.wait_latest().await?;
+                    let current = self.cached(target)?;
+                    if current.as_ref().map(|object| object.revision()) == present.as_ref().map(|object| object.revision()) {
+                        return Err(status);
+                    }
+                    present = current;
+                }
+                Err(status) => return Err(status),
+            }
+            from_cache = false;
+        }
+        Err(Status::modified(&target.resource(), &target.name))
+    }
+
+    /// Deletes every object of a collection that a selection means; answers with them.
+    pub async fn delete_collection(
+        &self,
+        context: &Context,
+        target: &Target,
+        selection: &Selection,
+        options: &DeleteOptions,
+    ) -> Result<Vec<Value>, Status> {
+        self.cache.wait_latest().await?;
+        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+        let mut deleted = Vec::new();
+        for object in cache.candidates(selection, None).objects {
+            if !selection.matches(&object) {
+                continue;
+            }
+            let one = Target::new(Arc::clone(&target.kind), object.namespace(), object.name());
+            match self.delete(context, &one, options).await {
+                Ok(gone) => deleted.push(gone.object),
+                // Somebody else deleted it meanwhile, which is what was wanted.
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// One attempt; the inner error is the object as somebody else changed it meanwhile.
+    async fn delete_attempt(
+        &self,
+        context: &Context,
+        target: &Target,
+        options: &DeleteOptions,
+        present: &Arc<Object>,
+    ) -> Result<Result<Deleted, Option<Arc<Object>>>, Status> {
+        check_preconditions(target, options, present)?;
+        let old = present.value();
+        self.admit_delete(context, target, options, &old).await?;
+        let fate = if target.kind.group.is_empty() && target.kind.plural == "namespaces" {
+            self.fate_of_namespace(target, options, &old)
+        } else {
+            self.fate(target, options, &old)
+        };
+        let answer_object = target.kind.group.is_empty() && RETURN_DELETED.contains(&target.kind.plural.as_str());
+        let served = |mut object: Value| {
+            minik8s_api::kinds::convert(present.kind(), &target.kind, &mut object);
+            object
+        };
+        match fate {
+            Fate::Wait => Ok(Ok(Deleted { object: served(old), gone: false, answer_object: true })),
+            Fate::Mark(marked) => {
+                let marked_answer = |object| Ok(Ok(Deleted { object: served(object), gone: false, answer_object: true }));
+                if options.dry_run {
+                    return marked_answer(marked);
+                }
+                match self.put(target, Some(present.revision()), object::encode(present.kind(), &marked)).await? {
+                    Outcome::Committed(revision) => {
+                        let mut marked = marked;
+                        marked["metadata"]["resourceVersion"] = Value::from(revision.to_string());
+                        marked_answer(marked)
+                    }
+                    Outcome::Conflict(current) => Ok(Err(self.from_store(target, current)?)),
+                }
+            }
+            Fate::Remove if options.dry_run => Ok(Ok(Deleted { object: served(old), gone: true, answer_object })),
+            Fate::Remove => match self.commit(Txn::delete(target.key(), present.revision())).await? {
+                Outcome::Committed(_) => {
+                    self.released(target, &old).await;
+                    Ok(Ok(Deleted { object: served(old), gone: true, answer_object }))
+                }
+                Outcome::Conflict(current) => Ok(Err(self.from_store(target, current)?)),
+            },
+        }
+    }
+
+    async fn admit_delete(&self, context: &Context, target: &Target, options: &DeleteOptions, old: &Value) -> Result<(), Status> {
+        if context.internal {
+            return Ok(());
+        }
+        let mut attributes = Attributes {
+            operation: Operation::Delete,
+            kind: &target.kind.kind,
+            group: &target.kind.group,
+            version: &target.kind.version,
+            resource: &target.kind.plural,
+            subresource: "",
+            namespace: &target.namespace,
+            name: &target.name,
+            object: None,
+            old_object: Some(old),
+            options: options.to_value(),
+            user: &context.user,
+            dry_run: options.dry_run,
+            warnings: parking_lot::Mutex::default(),
+        };
+        let chain = self.chain();
+        let mut admitted = chain.admit(&mut attributes).await;
+        if admitted.is_ok() {
+            admitted = chain.validate(&attributes).await;
+        }
+        for warning in attributes.take_warnings() {
+            context.warnings.add(warning);
+        }
+        admitted
+    }
+
+    fn fate(&self, target: &Target, options: &DeleteOptions, old: &Value) -> Fate {
+        let strategy = strategy_for(&target.kind);
+        let before = finalizers(old);
+        let wanted = wanted_finalizers(&before, options, strategy.default_garbage_collection_policy());
+        let mut marked = old.clone();
+        let metadata = meta::metadata_mut(&mut marked);
+        if let Some(wanted) = &wanted {
+            set_finalizers(metadata, wanted);
+        }
+        let waiting = wanted.as_ref().map_or(!before.is_empty(), |wanted| !wanted.is_empty());
+
+        let graceful = if metadata.contains_key("deletionTimestamp") {
+            match shorten(metadata, options.grace_period_seconds) {
+                Shortened::NotGraceful => None,
+                Shortened::Pending if wanted.is_none() => return Fate::Wait,
+                Shortened::Pending => return Fate::Mark(marked),
+                Shortened::To(seconds) => Some(seconds),
+            }
+        } else {
+            let seconds = strategy.graceful_delete(old, options.grace_period_seconds);
+            if let Some(seconds) = seconds {
+                self.mark_graceful(metadata, seconds);
+            }
+            seconds
+        };
+        match graceful {
+            Some(seconds) if seconds > 0 || waiting => Fate::Mark(marked),
+            Some(_) => Fate::Remove,
+            None if waiting => {
+                self.mark_as_deleting(metadata);
+                // Deleting again what only waits for its finalizers changes nothing.
+                if marked == *old { Fate::Wait } else { Fate::Mark(marked) }
+            }
+            None => Fate::Remove,
+        }
+    }
+
+    /// A namespace is marked first; it goes when its contents are gone and `spec.finalizers` is empty.
+    fn fate_of_namespace(&self, target: &Target, options: &DeleteOptions, old: &Value) -> Fate {
+        if old["metadata"].get("deletionTimestamp").is_none() {
+            let mut marked = old.clone();
+            let metadata = meta::metadata_mut(&mut marked);
+            metadata.insert("deletionTimestamp".into(), Value::from(self.now()));
+            if let Some(wanted) = wanted_finalizers(&finalizers(old), options, GarbageCollectionPolicy::DeleteDependents) {
+                set_finalizers(metadata, &wanted);
+            }
+            marked["status"]["phase"] = Value::from("Terminating");
+            return Fate::Mark(marked);
+        }
+        let held = old["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        if held { Fate::Wait } else { self.fate(target, options, old) }
+    }
+
+    fn mark_graceful(&self, metadata: &mut Map<String, Value>, seconds: i64) {
+        let until = self.clock.now() + Duration::from_secs(seconds.unsigned_abs());
+        metadata.insert("deletionTimestamp".into(), Value::from(time::format(until)));
+        metadata.insert("deletionGracePeriodSeconds".into(), Value::from(seconds));
+        bump_generation(metadata);
+    }
+
+    /// `markAsDeleting`: for objects that do not end gracefully but have finalizers.
+    fn mark_as_deleting(&self, metadata: &mut Map<String, Value>) {
+        if !metadata.contains_key("deletionTimestamp") {
+            bump_generation(metadata);
+            metadata.insert("deletionTimestamp".into(), Value::from(self.now()));
+        }
+        metadata.insert("deletionGracePeriodSeconds".into(), Value::from(0));
+    }
+}
+
+/// What a further delete makes of a deletion that is under way.
+enum Shortened {
+    NotGraceful,
+    Pending,
+    To(i64),
+}
+
+/// A grace period may only become shorter.
+fn shorten(metadata: &mut Map<String, Value>, requested: Option<i64>) -> Shortened {
+    let Some(current) = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64) else { return Shortened::NotGraceful };
+    let Some(requested) = requested.map(|seconds| seconds.max(0)) else {
+        return if current == 0 { Shortened::NotGraceful } else { Shortened::Pending };
+    };
+    if requested >= current {
+        return if current == 0 { Shortened::NotGraceful } else { Shortened::Pending };
+    }
+    let until = metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(time::parse);
+    if let Some(until) = until {
+        let earlier = until - Duration::from_secs((current - requested).unsigned_abs());
+        metadata.insert("deletionTimestamp".into(), Value::from(time::format(earlier)));
+    }
+    metadata.insert("deletionGracePeriodSeconds".into(), Value::from(requested));
+    Shortened::To(requested)
+}
+
+fn bump_generation(metadata: &mut Map<String, Value>) {
+    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|generation| *generation > 0) {
+        metadata.insert("generation".into(), Value::from(generation + 1));
+    }
+}
+
+fn finalizers(object: &Value) -> Vec<String> {
+    let list = object["metadata"]["finalizers"].as_array();
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn set_finalizers(metadata: &mut Map<String, Value>, finalizers: &[String]) {
+    if finalizers.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".into(), Value::from(finalizers));
+    }
+}
+
+/// The finalizers by which the garbage collector learns what is wanted; `None` if they are there already
+/// (`deletionFinalizersForGarbageCollection`).
+fn wanted_finalizers(before: &[String], options: &DeleteOptions, policy: GarbageCollectionPolicy) -> Option<Vec<String>> {
+    let has = |name: &str| before.iter().any(|finalizer| finalizer == name);
+    let (orphan, foreground) = match (policy, options.propagation) {
+        (GarbageCollectionPolicy::Unsupported, _) => (false, false),
+        (_, Some(Propagation::Orphan)) => (true, false),
+        (_, Some(Propagation::Foreground)) => (false, true),
+        (_, Some(Propagation::Background)) => (false, false),
+        (_, None) if has(ORPHAN) => (true, false),
+        (_, None) if has(FOREGROUND) => (false, true),
+        (policy, None) => (policy == GarbageCollectionPolicy::OrphanDependents, false),
+    };
+    let mut wanted: Vec<String> = before.iter().filter(|name| !matches!(name.as_str(), ORPHAN | FOREGROUND)).cloned().collect();
+    if orphan {
+        wanted.push(ORPHAN.to_owned());
+    }
+    if foreground {
+        wanted.push(FOREGROUND.to_owned());
+    }
+    let (mut old, mut new) = (before.to_vec(), wanted.clone());
+    old.sort();
+    new.sort();
+    (old != new).then_some(wanted)
+}
+
+fn check_preconditions(target: &Target, options: &DeleteOptions, present: &Object) -> Result<(), Status> {
+    let failed = |what: &str, wanted: &str, is: &str| {
+        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
+        Err(Status::conflict(&target.resource(), &target.name, why))
+    };
+    if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != present.uid()) {
+        return failed("UID", uid, present.uid());
+    }
+    let revision = present.revision().to_string();
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != revision) {
+        return failed("ResourceVersion", wanted, &revision);
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! Patch: JSON patch, merge patch, strategic merge patch, and server-side apply.
+//!
+//! `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`. The patched object is decoded again, so that a patch cannot store
+//! what a client could not have sent.
+
+use minik8s_api::decode::{self, FieldValidation};
+use minik8s_api::kinds::GroupKind;
+use minik8s_api::patch;
+use minik8s_api::meta;
+use minik8s_api::status::{FieldError, FieldPath, Status};
+use minik8s_api::strategy::strategy_for;
+use serde_json::Value;
+
+use super::update::Ownership;
+use super::{Context, Registry, Target, Written};
+use crate::options::WriteOptions;
+
+/// The kind of a patch, by its media type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchType {
+    /// `application/json-patch+json`, RFC 6902.
+    Json,
+    /// `application/merge-patch+json`, RFC 7396.
+    Merge,
+    /// `application/strategic-merge-patch+json`.
+    Strategic,
+    /// `application/apply-patch+yaml`.
+    Apply,
+}
+
+/// A patch, parsed.
+#[derive(Debug, Clone)]
+pub struct Patch {
+    /// Its type.
+    pub patch_type: PatchType,
+    /// Its body.
+    pub body: Value,
+}
+
+impl Registry {
+    /// Patches an object, or through the target's subresource a part of it.
+    pub async fn patch(&self, context: &Context, target: &Target, patch: &Patch, options: &WriteOptions) -> Result<Written, Status> {
+        if patch.patch_type == PatchType::Apply {
+            return self.apply(context, target, &patch.body, options).await;
+        }
+        let mut change = |present: Option<&Value>| {
+            let present = present.ok_or_else(|| target.not_found())?;
+            let mut object = present.clone();
+            apply_patch(target, patch, &mut object)?;
+            check_identity(target, present, &mut object)?;
+            self.redecode(context, target, object, options.field_validation)
+        };
+        self.change(context, target, options, false, Ownership::Record, &mut change).await
+    }
+
+    /// Server-side apply: creates what is absent.
+    async fn apply(&self, context: &Context, target: &Target, body: &Value, options: &WriteOptions) -> Result<Written, Status> {
+        let mut change = |present: Option<&Value>| {
+            let mut body = body.clone();
+            check_applied(target, &mut body)?;
+            let config = self.normalized(context, target, body, options.field_validation)?;
+            let applied = self.applied(target, present, &config, options)?;
+            self.redecode(context, target, applied, FieldValidation::Ignore)
+        };
+        let create = target.subresource.is_empty();
+        self.change(context, target, options, create, Ownership::Recorded, &mut change).await
+    }
+
+    /// Decodes a patched object as if a client had sent it, defaults included.
+    fn redecode(&self, context: &Context, target: &Target, object: Value, validation: FieldValidation) -> Result<Value, Status> {
+        let mut object = self.normalized(context, target, object, validation)?;
+        strategy_for(&target.kind).set_defaults(&mut object);
+        Ok(object)
+    }
+
+    fn normalized(&self, context: &Context, target: &Target, object: Value, validation: FieldValidation) -> Result<Value, Status> {
+        match decode::normalize(&target.kind.schema, object.clone(), validation) {
+            Ok(decoded) => {
+                for warning in decoded.warnings {
+                    context.warnings.add(warning);
+                }
+                Ok(decoded.object)
+            }
+            // The patched object is the bad value, as Kubernetes shows it.
+            Err(error) => {
+                let error = FieldError::invalid(&FieldPath::new("patch"), object.to_string(), error.to_string());
+                Err(Status::invalid(&GroupKind::default(), "", vec![error]))
+            }
+        }
+    }
+}
+
+fn apply_patch(target: &Target, patch: &Patch, object: &mut Value) -> Result<(), Status> {
+    let outcome = match patch.patch_type {
+        PatchType::Json => patch::json::apply(object, &patch.body),
+        PatchType::Merge => patch::merge::apply(object, &patch.body),
+        PatchType::Strategic => patch::strategic::apply(&target.kind.schema, object, &patch.body),
+        PatchType::Apply => return Err(Status::internal_error("apply is no patch of the document")),
+    };
+    outcome.map_err(Status::from)
+}
+
+/// A patch changes neither what the object is nor which one it is.
+fn check_identity(target: &Target, present: &Value, object: &mut Value) -> Result<(), Status> {
+    if !object.is_object() {
+        return Err(Status::unprocessable());
+    }
+    for field in ["kind", "apiVersion"] {
+        if object.get(field).is_none() {
+            object[field] = present[field].clone();
+        }
+    }
+    let name = meta::name(object);
+    if name != target.name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            target.name
+        )));
+    }
+    Ok(())
+}
+
+/// What an apply configuration must be (`applyPatcher.applyPatchToCurrentObject`).
+fn check_applied(target: &Target, body: &mut Value) -> Result<(), Status> {
+    if !body.is_object() {
+        return Err(Status::bad_request(format!("error decoding YAML: json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_kind(body))));
+    }
+    let text = |body: &Value, field: &str| body[field].as_str().unwrap_or_default().to_owned();
+    let (kind, api_version) = (text(body, "kind"), text(body, "apiVersion"));
+    if kind.is_empty() || api_version.is_empty() {
+        return Err(Status::bad_request("Object 'Kind' is missing in apply configuration".replace(
+            "'Kind'",
+            if kind.is_empty() { "'Kind'" } else { "'apiVersion'" },
+        )));
+    }
+    if kind != target.kind.kind || api_version != target.kind.api_version() {
+        return Err(Status::bad_request(format!(
+            "{kind} in version {api_version:?} cannot be applied to {}, which is {} in version {:?}",
+            target.kind.plural,
+            target.kind.kind,
+            target.kind.api_version()
+        )));
+    }
+    match meta::name(body) {
+        "" => meta::metadata_mut(body).insert("name".into(), Value::from(target.name.as_str())),
+        name if name == target.name => None,
+        name => {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name}) does not match the name on the URL ({})",
+                target.name
+            )));
+        }
+    };
+    if !target.namespace.is_empty() && meta::namespace(body).is_empty() {
+        meta::metadata_mut(body).insert("namespace".into(), Value::from(target.namespace.as_str()));
+    }
+    Ok(())
+}
+
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        _ => "null",
+    }
+}

@@ -1,0 +1,96 @@
+//! Listening: TLS, HTTP/1.1 and HTTP/2, and taking leave.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+use crate::authn::PeerCertificates;
+use crate::server::ApiServer;
+
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 16_384;
+/// How long a client may take to set up TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests at once on one HTTP/2 connection: controllers hold a watch for each kind.
+const MAX_STREAMS: u32 = 1_000;
+/// How long open connections get to finish once the server takes leave.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the listener rests after an error such as too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+impl ApiServer {
+    /// Serves a listener until `shutdown`; returns once its connections are done or out of time.
+    pub async fn serve(self: &Arc<Self>, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: CancellationToken) -> io::Result<()> {
+        let acceptor = TlsAcceptor::from(tls);
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = tokio_util::task::TaskTracker::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    self.clock().sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Beyond the bound a connection is dropped at once, which the client sees as a reset.
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+            let (server, acceptor, shutdown) = (Arc::clone(self), acceptor.clone(), shutdown.clone());
+            connections.spawn(async move {
+                if let Err(error) = server.connection(stream, acceptor, shutdown).await {
+                    tracing::debug!(error, "a connection ended");
+                }
+                drop(place);
+            });
+        }
+        connections.close();
+        if self.clock().timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+            tracing::debug!(open = connections.len(), "connections were cut off");
+        }
+        Ok(())
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) -> Result<(), String> {
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let accepted = self.clock().timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+        let stream = accepted.map_err(|_| "TLS was not set up in time".to_owned())?.map_err(|error| error.to_string())?;
+        let peer = stream.get_ref().1.peer_certificates().map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+        let peer = peer.map(|chain: Vec<_>| PeerCertificates(Arc::from(chain)));
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            // The extensions of a request from the network hold what the connection proves, and nothing else that counts.
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
+            self.service().call(request)
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http2().max_concurrent_streams(MAX_STREAMS);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        result.map_err(|error| error.to_string())
+    }
+}
