@@ -173,14 +173,17 @@ impl Kubelet {
             }
             delete(&self.config.client, &found).await?;
         }
-        let owner = match self.node.lock().clone() {
-            node if node.metadata.uid.is_some() => node,
-            _ => {
-                self.config
+        let known = self.node.lock().metadata.uid.clone();
+        let owner = match known {
+            Some(uid) => uid,
+            None => {
+                let node = self
+                    .config
                     .client
                     .all::<Node>()
                     .get(&self.config.node_name)
-                    .await?
+                    .await?;
+                node.metadata.uid.unwrap_or_default()
             }
         };
         let mut mirror = Pod {
@@ -194,7 +197,7 @@ impl Kubelet {
             api_version: "v1".to_owned(),
             kind: "Node".to_owned(),
             name: self.config.node_name.clone(),
-            uid: owner.metadata.uid.unwrap_or_default(),
+            uid: owner,
             controller: Some(true),
             ..OwnerReference::default()
         }]);

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use minik8s_client::{EventType, object_reference};
@@ -66,14 +67,14 @@ impl Kubelet {
         };
         let mut state = worker.state.lock().await;
         let result = if worker.input().is_ending() {
-            self.terminate(&worker, &mut state).await
+            self.terminate(&worker, &mut state).boxed().await
         } else {
             tokio::select! {
                 () = worker.ending.cancelled() => {
                     self.queue.add(uid.to_owned());
                     return;
                 }
-                result = self.sync_running(&worker, &mut state) => result,
+                result = self.sync_running(&worker, &mut state).boxed() => result,
             }
         };
         let wake = match result {

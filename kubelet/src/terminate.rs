@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, FutureExt as _, join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use minik8s_client::{EventType, is_conflict, is_not_found};
@@ -137,12 +137,12 @@ impl Kubelet {
             .alive()
             .filter(|container| !is_sidecar(container))
             .collect();
-        join_all(
-            others
-                .iter()
-                .map(|c| self.end_container(worker, &pod, &c.id, &c.name, None, Duration::ZERO)),
-        )
-        .await;
+        let mut ends: Vec<BoxFuture<'_, ()>> = Vec::new();
+        for one in &others {
+            let end = self.end_container(worker, &pod, &one.id, &one.name, None, Duration::ZERO);
+            ends.push(end.boxed());
+        }
+        join_all(ends).await;
         let order = |container: &RuntimeContainer| {
             pod.spec()
                 .init_containers

@@ -49,17 +49,9 @@ impl Tokens {
         pod: &Pod,
     ) -> BTreeMap<(String, String), Result<String, String>> {
         let mut current = BTreeMap::new();
-        for volume in pod.spec().volumes.iter().flatten() {
-            let sources = volume
-                .projected
-                .iter()
-                .filter_map(|projected| projected.sources.as_ref())
-                .flatten();
-            for source in sources.filter_map(|source| source.service_account_token.as_ref()) {
-                let key = (volume.name.clone(), source.path.clone());
-                let token = self.token(client, pod, source, key.clone()).await;
-                current.insert(key, token);
-            }
+        for (key, source) in wanted(pod) {
+            let token = self.token(client, pod, &source, key.clone()).await;
+            current.insert(key, token);
         }
         current
     }
@@ -108,6 +100,25 @@ impl Tokens {
             },
         }
     }
+}
+
+/// The tokens that the volumes of `pod` want, by volume and path.
+fn wanted(pod: &Pod) -> Vec<((String, String), ServiceAccountTokenProjection)> {
+    let mut wanted = Vec::new();
+    for volume in pod.spec().volumes.iter().flatten() {
+        let projected = volume.projected.as_ref();
+        for source in projected
+            .and_then(|projected| projected.sources.as_ref())
+            .into_iter()
+            .flatten()
+        {
+            let token = source.service_account_token.iter();
+            wanted.extend(
+                token.map(|token| ((volume.name.clone(), token.path.clone()), token.clone())),
+            );
+        }
+    }
+    wanted
 }
 
 async fn request(
