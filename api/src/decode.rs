@@ -10,6 +10,7 @@
 //! the value that encoding such a struct again would give, and Go's sentence where it would fail. What goes wrong is
 //! looked at only once it has: a body without fault is read in a single pass.
 
+mod problems;
 mod syntax;
 mod walk;
 
@@ -25,8 +26,10 @@ use crate::protobuf;
 use crate::schema::{self, Struct, Type};
 use crate::status::{Result, Status, go_quote};
 
+use problems::Problems;
+use walk::Walk;
+
 pub use syntax::syntax_error;
-use walk::{Problems, Walk};
 
 /// How deep objects and arrays may nest. Go allows 10,000; serde_json, which reads what is stored, allows 127, and a watch
 /// event and a list stand around an object.

@@ -7,180 +7,20 @@
 //! A snapshot is immutable. [`Kinds::with`] and [`Kinds::without`] make a new one, which shares all unchanged rows, so that
 //! a request works on the snapshot it began with.
 
+mod built_in;
 mod convert;
+mod names;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use crate::schema::{self, Struct, Type};
+use crate::schema::{Struct, Type};
 
 pub use convert::convert;
-
-const KINDS: &str = include_str!("../data/kinds.tsv");
-const COLUMNS: &str = include_str!("../data/columns.tsv");
-
-/// A group, a version and a kind: what `apiVersion` and `kind` say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupVersionKind {
-    /// Empty for core.
-    pub group: String,
-    /// As in `v1`.
-    pub version: String,
-    /// As in `Deployment`.
-    pub kind: String,
-}
-
-impl GroupVersionKind {
-    /// From the three parts; the group of core is empty.
-    pub fn new(
-        group: impl Into<String>,
-        version: impl Into<String>,
-        kind: impl Into<String>,
-    ) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-        }
-    }
-
-    /// From `apiVersion` (`apps/v1`, `v1`) and `kind`.
-    pub fn from_api_version(api_version: &str, kind: impl Into<String>) -> Self {
-        let (group, version) = split_api_version(api_version);
-        Self::new(group, version, kind)
-    }
-
-    /// `apps/v1`, or `v1` for core.
-    pub fn api_version(&self) -> String {
-        api_version(&self.group, &self.version)
-    }
-
-    /// Without the version.
-    pub fn group_kind(&self) -> GroupKind {
-        GroupKind::new(self.group.clone(), self.kind.clone())
-    }
-}
-
-impl fmt::Display for GroupVersionKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}, Kind={}", self.group, self.version, self.kind)
-    }
-}
-
-/// A group, a version and a resource: what a URL says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupVersionResource {
-    /// Empty for core.
-    pub group: String,
-    /// As in `v1`.
-    pub version: String,
-    /// The plural, as in `deployments`.
-    pub resource: String,
-}
-
-impl GroupVersionResource {
-    /// From the three parts; the group of core is empty.
-    pub fn new(
-        group: impl Into<String>,
-        version: impl Into<String>,
-        resource: impl Into<String>,
-    ) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            resource: resource.into(),
-        }
-    }
-
-    /// Without the version.
-    pub fn group_resource(&self) -> GroupResource {
-        GroupResource::new(self.group.clone(), self.resource.clone())
-    }
-}
-
-impl fmt::Display for GroupVersionResource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}, Resource={}",
-            self.group, self.version, self.resource
-        )
-    }
-}
-
-/// A resource without its version; prints as `deployments.apps`, or `pods` in core.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupResource {
-    /// Empty for core.
-    pub group: String,
-    /// The plural.
-    pub resource: String,
-}
-
-impl GroupResource {
-    /// From the two parts; the group of core is empty.
-    pub fn new(group: impl Into<String>, resource: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            resource: resource.into(),
-        }
-    }
-}
-
-impl fmt::Display for GroupResource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        dotted(f, &self.resource, &self.group)
-    }
-}
-
-/// A kind without its version; prints as `Deployment.apps`, or `Pod` in core.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct GroupKind {
-    /// Empty for core.
-    pub group: String,
-    /// As in `Deployment`.
-    pub kind: String,
-}
-
-impl GroupKind {
-    /// From the two parts; the group of core is empty.
-    pub fn new(group: impl Into<String>, kind: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            kind: kind.into(),
-        }
-    }
-}
-
-impl fmt::Display for GroupKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        dotted(f, &self.kind, &self.group)
-    }
-}
-
-fn dotted(f: &mut fmt::Formatter<'_>, name: &str, group: &str) -> fmt::Result {
-    f.write_str(name)?;
-    if group.is_empty() {
-        Ok(())
-    } else {
-        write!(f, ".{group}")
-    }
-}
-
-/// `apps/v1`, or `v1` where the group is empty.
-pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
-}
-
-/// The group and version of an `apiVersion`.
-pub fn split_api_version(api_version: &str) -> (&str, &str) {
-    api_version.split_once('/').unwrap_or(("", api_version))
-}
+pub use names::{
+    GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, api_version,
+    split_api_version,
+};
 
 /// A column of the kind's Table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -345,7 +185,7 @@ impl Kinds {
     pub fn built_in() -> Arc<Self> {
         static KINDS: OnceLock<Arc<Kinds>> = OnceLock::new();
         KINDS
-            .get_or_init(|| Arc::new(Kinds::from_rows(read_tables())))
+            .get_or_init(|| Arc::new(Kinds::from_rows(built_in::read_tables())))
             .clone()
     }
 
@@ -516,137 +356,10 @@ fn version_priority(version: &str) -> (u8, u32, u32, std::cmp::Reverse<String>) 
     }
 }
 
-fn read_tables() -> Vec<Arc<Kind>> {
-    let mut columns: HashMap<[&str; 3], Vec<Column>> = HashMap::new();
-    for line in COLUMNS.lines().skip(1) {
-        let cells: Vec<_> = line.split('\t').collect();
-        let [group, version, plural, name, ty, format, priority] = cells[..] else {
-            panic!("a row of columns.tsv has {} cells: {line}", cells.len());
-        };
-        columns
-            .entry([core(group), version, plural])
-            .or_default()
-            .push(Column {
-                name: name.to_owned(),
-                ty: ty.to_owned(),
-                format: dash(format).to_owned(),
-                priority: priority
-                    .parse()
-                    .unwrap_or_else(|_| panic!("priority in columns.tsv: {line}")),
-                description: String::new(),
-                json_path: None,
-            });
-    }
-    KINDS
-        .lines()
-        .skip(1)
-        .map(|line| Arc::new(read_kind(line, &mut columns)))
-        .collect()
-}
-
-fn read_kind<'a>(line: &'a str, columns: &mut HashMap<[&'a str; 3], Vec<Column>>) -> Kind {
-    let cells: Vec<_> = line.split('\t').collect();
-    let [
-        group,
-        version,
-        plural,
-        singular,
-        kind,
-        scope,
-        short,
-        categories,
-        verbs,
-        subresources,
-    ] = cells[..]
-    else {
-        panic!("a row of kinds.tsv has {} cells: {line}", cells.len());
-    };
-    let group = core(group);
-    let schema = schema::built_in().kind(group, version, kind);
-    Kind {
-        schema: schema
-            .unwrap_or_else(|| panic!("kinds.tsv names {kind}, which has no type"))
-            .clone(),
-        columns: columns
-            .remove(&[group, version, plural])
-            .unwrap_or_default(),
-        group: group.to_owned(),
-        version: version.to_owned(),
-        plural: plural.to_owned(),
-        singular: singular.to_owned(),
-        kind: kind.to_owned(),
-        list_kind: format!("{kind}List"),
-        namespaced: scope == "namespaced",
-        short_names: list(short),
-        categories: list(categories),
-        verbs: list(verbs),
-        subresources: subresources
-            .split(' ')
-            .filter(|s| *s != "-" && !s.is_empty())
-            .map(|s| read_subresource(s, group, version))
-            .collect(),
-        storage: storage_of(group, version, plural, kind),
-        custom: false,
-    }
-}
-
-/// `scale(Scale:get,patch,update)`
-fn read_subresource(text: &str, group: &str, version: &str) -> Subresource {
-    let parsed = text
-        .strip_suffix(')')
-        .and_then(|t| t.split_once('('))
-        .and_then(|(name, rest)| {
-            let (kind, verbs) = rest.split_once(':')?;
-            Some((name, kind, verbs))
-        });
-    let Some((name, kind, verbs)) = parsed else {
-        panic!("a subresource in kinds.tsv: {text}")
-    };
-    let (group, version) = match kind {
-        "Scale" => ("autoscaling", "v1"),
-        "Eviction" => ("policy", "v1"),
-        "TokenRequest" => ("authentication.k8s.io", "v1"),
-        _ => (group, version),
-    };
-    Subresource {
-        name: name.to_owned(),
-        kind: GroupVersionKind::new(group, version, kind),
-        verbs: list(verbs),
-    }
-}
-
-/// Most kinds are stored as served. `convert` knows how to get from one to the other where not.
-fn storage_of(group: &str, version: &str, plural: &str, kind: &str) -> Storage {
-    let (group, version) = match (group, plural) {
-        ("events.k8s.io", "events") => ("", "v1"),
-        ("autoscaling", "horizontalpodautoscalers") => ("autoscaling", "v2"),
-        _ => (group, version),
-    };
-    Storage {
-        kind: GroupVersionKind::new(group, version, kind),
-        plural: plural.to_owned(),
-    }
-}
-
-fn core(group: &str) -> &str {
-    if group == "core" { "" } else { group }
-}
-
-fn dash(cell: &str) -> &str {
-    if cell == "-" { "" } else { cell }
-}
-
-fn list(cell: &str) -> Vec<String> {
-    dash(cell)
-        .split(',')
-        .filter(|s| !s.is_empty())
-        .map(str::to_owned)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schema;
 
     #[test]
     fn the_tables_hold_every_kind() {

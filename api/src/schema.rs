@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 pub use built_in::{BuiltIn, built_in, definition_of, message_of};
 
@@ -357,6 +357,17 @@ impl Field {
         self.name == "creationTimestamp"
             && self.omit_empty
             && matches!(self.ty, Type::Scalar(Scalar::Time))
+    }
+}
+
+/// A double as Go writes it: without a fraction where there is none. `None` for what JSON has no number for.
+pub(crate) fn double(value: f64) -> Option<Number> {
+    /// Below, every whole double is an exact integer.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        Some((value as i64).into())
+    } else {
+        Number::from_f64(value)
     }
 }
 

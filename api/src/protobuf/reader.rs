@@ -3,13 +3,13 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::wire::{Payload, Reader};
 use super::{Envelope, MAGIC, ProtobufError, type_of, utf8};
 use crate::decode::{MAX_DEPTH, raw_json};
 use crate::quantity::Quantity;
-use crate::schema::{Field, Scalar, Struct, Type, WireTarget, zero};
+use crate::schema::{Field, Scalar, Struct, Type, WireTarget, double, zero};
 use crate::time;
 
 /// An object with its envelope.
@@ -200,10 +200,10 @@ fn read_scalar(
         (Scalar::Int32, Payload::Varint(value)) => Value::from(value as i32),
         (Scalar::Int64, Payload::Varint(value)) => Value::from(value as i64),
         (Scalar::Double, Payload::Fixed64(bits)) => {
-            let number = Number::from_f64(f64::from_bits(bits));
-            Value::Number(number.ok_or_else(|| {
-                ProtobufError::Scalar("json: unsupported value: NaN or infinity".to_owned())
-            })?)
+            let number = double(f64::from_bits(bits));
+            let not_json =
+                || ProtobufError::Scalar("json: unsupported value: NaN or infinity".to_owned());
+            Value::Number(number.ok_or_else(not_json)?)
         }
         (Scalar::Quantity, Payload::Bytes(bytes)) => quantity(bytes, field)?,
         (Scalar::IntOrString, Payload::Bytes(bytes)) => int_or_string(bytes, field)?,
