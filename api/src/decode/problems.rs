@@ -12,12 +12,17 @@ use crate::status;
 /// sigs.k8s.io/json reports at most so many unknown and duplicate fields.
 const MAX_FIELD_PROBLEMS: usize = 100;
 
+/// So many values an object may have. A body in JSON meets the API server's bound of 3 MiB before; in YAML, aliases make
+/// much of little.
+const MAX_VALUES: usize = 2_000_000;
+
 /// What was found wrong.
 #[derive(Default)]
 pub(super) struct Problems {
     fields: Vec<FieldProblem>,
     mismatch: Option<Mismatch>,
     fatal: Option<String>,
+    values: usize,
 }
 
 /// An unknown or duplicate field; segments from the innermost outwards.
@@ -130,6 +135,15 @@ impl Problems {
         let error = E::custom(&text);
         self.fatal.get_or_insert(text);
         error
+    }
+
+    /// Counts a value.
+    pub fn count<E: de::Error>(&mut self) -> Result<(), E> {
+        self.values += 1;
+        if self.values <= MAX_VALUES {
+            return Ok(());
+        }
+        Err(self.fatal(format_args!("the object has more than {MAX_VALUES} values")))
     }
 
     /// What has been found so far, to tell what a child adds.

@@ -301,3 +301,22 @@ fn normalizing_what_was_decoded_changes_nothing() {
         "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.replicas of type int32"
     );
 }
+
+#[test]
+fn aliases_make_no_more_than_the_bound() {
+    // Each line holds ten of the line before.
+    let mut bomb =
+        "kind: ControllerRevision\ndata:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for level in 1..8 {
+        let before = vec![format!("*a{}", level - 1); 10].join(", ");
+        bomb.push_str(&format!("  a{level}: &a{level} [{before}]\n"));
+    }
+    let revision = expected("apps", "v1", "ControllerRevision");
+    let refused = decode(
+        bomb.as_bytes(),
+        Format::Yaml,
+        &revision,
+        FieldValidation::Ignore,
+    );
+    assert_eq!(refused.unwrap_err().code, 400);
+}

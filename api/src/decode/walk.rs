@@ -213,6 +213,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.problems.count::<D::Error>()?;
         deserializer.deserialize_any(self)
     }
 }
