@@ -1,4 +1,5 @@
-//! What happens at the edges: full queues, slow watchers, long histories, growing logs, wrong directories.
+//! What happens at the edges: full queues, slow watchers, long histories, growing logs, wrong
+//! directories.
 
 use bytes::Bytes;
 use minik8s_clock::{Clock, Random};

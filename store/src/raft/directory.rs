@@ -82,6 +82,8 @@ impl Directory {
 
     /// The store in it has been made.
     pub(super) fn complete(&mut self) -> Result<()> {
+        let folder = self.raft_folder();
+        sync_folder(&folder).map_err(failed(&folder))?;
         self.replace(FORMAT_FILE, &format!("{FORMAT_WORDS} {FORMAT}\n"))?;
         self.complete = true;
         Ok(())
@@ -144,13 +146,13 @@ impl Directory {
 
 /// Makes the entries of a folder durable, where the operating system has a call for it.
 #[cfg(unix)]
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
 /// Makes the entries of a folder durable, where the operating system has a call for it.
 #[cfg(not(unix))]
-pub(super) fn sync_folder(_path: &Path) -> io::Result<()> {
+fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -26,6 +26,7 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Sled's page cache. The live state is not in sled, so that little is read twice.
@@ -37,6 +38,10 @@ const CACHE_BYTES: u64 = 16 << 20;
 const PART_BYTES: usize = 4 << 10;
 
 const CHECKSUM_BYTES: usize = 4;
+
+/// How often, and how long in all (5 s), the lock of a database that was just closed is waited for.
+const LOCK_RETRIES: u32 = 2500;
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Writing failed; nothing will be written any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,7 +200,7 @@ impl Disk {
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
-        let db = guard(folder, || config.open())?;
+        let db = open_db(folder, &config)?;
         let file_path = folder.join("db");
         let file = File::options().read(true).write(true).open(&file_path);
         let file = file.map_err(|error| Error::Io {
@@ -523,6 +528,20 @@ fn describe(key: &[u8]) -> String {
         }
         other => format!("the value of key {other:?}"),
     }
+}
+
+/// Opens sled. A database that this process has just dropped keeps its lock until sled's own
+/// threads have let go of it; no other process can have it, since the directory is locked.
+fn open_db(folder: &Path, config: &sled::Config) -> Result<sled::Db> {
+    for _ in 0..LOCK_RETRIES {
+        match guard(folder, || config.open()) {
+            Err(Error::Io { reason, .. }) if reason.contains("could not acquire lock") => {
+                std::thread::sleep(LOCK_RETRY_INTERVAL);
+            }
+            opened => return opened,
+        }
+    }
+    guard(folder, || config.open())
 }
 
 /// Sled answers some damage with a panic; here it is an error like other damage.

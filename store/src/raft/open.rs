@@ -202,18 +202,12 @@ fn prepare(
     session: u64,
 ) -> Result<(Node, Recovered)> {
     let mut directory = Directory::open(dir)?;
-    if !directory.is_complete() {
-        let start = SnapshotMeta {
-            member: options.member,
-            conf_state: ConfState {
-                voters: options.voters.clone(),
-                ..ConfState::default()
-            },
-            ..SnapshotMeta::default()
-        };
-        make(&mut directory, start, std::iter::empty())?;
-    }
-    let disk = Arc::new(Disk::open(&directory.raft_folder())?);
+    let disk = if directory.is_complete() {
+        Disk::open(&directory.raft_folder())?
+    } else {
+        make(&mut directory, beginning(options), std::iter::empty())?
+    };
+    let disk = Arc::new(disk);
     let recovered = disk.recover(directory.acknowledged()?)?;
     let owner = recovered.snapshot.member;
     if owner != options.member {
@@ -268,16 +262,24 @@ pub(super) fn restore(dir: &Path, snapshot: &Snapshot, options: &RaftOptions) ->
         )));
     }
     let start = SnapshotMeta {
-        member: options.member,
         index: RESTORED_INDEX,
         term: RESTORED_TERM,
-        conf_state: ConfState {
-            voters: options.voters.clone(),
-            ..ConfState::default()
-        },
-        ..SnapshotMeta::default()
+        ..beginning(options)
     };
-    make(&mut directory, start, snapshot.chunks())
+    make(&mut directory, start, snapshot.chunks()).map(drop)
+}
+
+/// The snapshot before the first entry, which is empty but for the members.
+fn beginning(options: &RaftOptions) -> SnapshotMeta {
+    let conf_state = ConfState {
+        voters: options.voters.clone(),
+        ..ConfState::default()
+    };
+    SnapshotMeta {
+        member: options.member,
+        conf_state,
+        ..SnapshotMeta::default()
+    }
 }
 
 /// Writes a new store that begins with a snapshot.
@@ -285,7 +287,7 @@ fn make(
     directory: &mut Directory,
     mut start: SnapshotMeta,
     chunks: impl Iterator<Item = Bytes>,
-) -> Result<()> {
+) -> Result<Disk> {
     let folder = directory.raft_folder();
     let disk = Disk::open(&folder)?;
     let write = |start: &mut SnapshotMeta| -> std::result::Result<(), Failure> {
@@ -303,7 +305,8 @@ fn make(
         path: folder.clone(),
         reason,
     })?;
-    directory.complete()
+    directory.complete()?;
+    Ok(disk)
 }
 
 fn config(member: u64, applied: u64) -> Config {
