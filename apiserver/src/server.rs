@@ -262,10 +262,6 @@ impl ApiServer {
         &self.shutdown
     }
 
-    pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.tasks
-    }
-
     /// The server as a service, for connections and for clients in process. These may put a [`UserInfo`] into a request's
     /// extensions, which is then who they are.
     pub fn service(self: &Arc<Self>) -> ApiService {

@@ -4,7 +4,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use minik8s_api::protobuf;
 use minik8s_store::Revision;
+use serde_json::Value;
 
 use super::{Object, Selection};
 
@@ -31,7 +33,7 @@ impl EventType {
 }
 
 /// A change of the store, applied. Shared by the ring of recent events and every watcher that wants it; each of its
-/// three encodings is made at most once.
+/// encodings is made at most once.
 #[derive(Debug)]
 pub struct CacheEvent {
     /// The revision of the change.
@@ -44,12 +46,13 @@ pub struct CacheEvent {
     pub at: Duration,
     gone: OnceLock<Arc<Object>>,
     lines: [OnceLock<Bytes>; 3],
+    frames: [OnceLock<Bytes>; 3],
 }
 
 impl CacheEvent {
     /// A change.
     pub fn new(revision: Revision, object: Option<Arc<Object>>, previous: Option<Arc<Object>>, at: Duration) -> CacheEvent {
-        CacheEvent { revision, object, previous, at, gone: OnceLock::new(), lines: Default::default() }
+        CacheEvent { revision, object, previous, at, gone: OnceLock::new(), lines: Default::default(), frames: Default::default() }
     }
 
     /// What this change means to a watch with a selection: an object may come into it and leave it without being
@@ -80,6 +83,17 @@ impl CacheEvent {
     pub fn line(&self, event_type: EventType) -> Bytes {
         self.lines[event_type as usize].get_or_init(|| event_line(event_type.as_str(), self.shown(event_type))).clone()
     }
+
+    /// The same in Kubernetes' protobuf, with its length in front.
+    pub fn frame(&self, event_type: EventType) -> Bytes {
+        self.frames[event_type as usize].get_or_init(|| event_frame(event_type.as_str(), &self.shown(event_type).value())).clone()
+    }
+}
+
+/// A watch event in protobuf; an object that protobuf has no message for (there is none among built-in kinds) is left empty.
+pub fn event_frame(event_type: &str, object: &Value) -> Bytes {
+    let object = protobuf::encode_object(object).unwrap_or_default();
+    Bytes::from(protobuf::encode_watch_event(event_type, &object))
 }
 
 /// A watch event of an object in its storage version.

@@ -161,6 +161,11 @@ impl Object {
         &self.meta.uid
     }
 
+    /// A label's value.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        self.meta.labels.get(key).map(String::as_str)
+    }
+
     /// The revision that wrote this state: the object's resourceVersion.
     pub fn revision(&self) -> Revision {
         self.revision

@@ -89,7 +89,7 @@ impl Selection {
         if !self.namespace.is_empty() && self.namespace != object.namespace() {
             return false;
         }
-        self.labels.matches(|key| object.meta().label(key)) && (self.fields.is_everything() || self.fields_match(object))
+        self.labels.matches(|key| object.label(key)) && (self.fields.is_everything() || self.fields_match(object))
     }
 
     fn fields_match(&self, object: &Object) -> bool {

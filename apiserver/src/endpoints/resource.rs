@@ -86,7 +86,7 @@ async fn whole(server: &Arc<ApiServer>, request: Request, target: Target, body: 
         "get" => read::get(server, &request, &target).await,
         "list" => read::list(server, &request, &target).await,
         "watch" => {
-            let form = negotiate::answer(&request.parts.headers, false)?;
+            let form = negotiate::answer(&request.parts.headers, !target.kind.custom)?;
             let options = ListOptions::parse(&request.query, true)?;
             watch::serve(server, &request, &target, options, form).await
         }

@@ -54,7 +54,7 @@ impl Reply {
                 Ok(text) => self.bytes(code, encoding.media_type(), Bytes::from(text)),
                 Err(error) => self.status(&Status::internal_error(error)),
             },
-            Encoding::Protobuf => match protobuf::encode(value) {
+            Encoding::Protobuf => match protobuf::encode_object(value) {
                 Ok(bytes) => self.bytes(code, encoding.media_type(), Bytes::from(bytes)),
                 Err(_) => self.json(code, to_bytes(value)),
             },

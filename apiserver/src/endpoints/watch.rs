@@ -1,4 +1,4 @@
-//! Watches: an answer that does not end, one JSON event a line.
+//! Watches: an answer that does not end, one JSON event a line (or one protobuf event a frame).
 //!
 //! `k8s.io/apiserver/pkg/endpoints/handlers/watch.go`; initial events and bookmarks as
 //! `k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go` sends them.
@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::resource::Request;
 use super::table::{self, IncludeObject};
-use crate::cache::event::{EventType, event_line};
+use crate::cache::event::{EventType, event_frame, event_line};
 use crate::cache::watch::{CacheWatch, From, Item};
 use crate::cache::{Object, Selection};
 use crate::metrics::Watching;
@@ -44,8 +44,8 @@ pub async fn serve(
     options: ListOptions,
     form: Form,
 ) -> Result<Response<Body>, Status> {
-    if form.encoding != Encoding::Json {
-        return Err(Status::not_acceptable(&["application/json;stream=watch"]));
+    if form.encoding == Encoding::Yaml {
+        return Err(Status::not_acceptable(&["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]));
     }
     let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
     let cache = server.registry().cache().resource(&target.kind).ok_or_else(Status::unknown_resource)?;
@@ -53,7 +53,7 @@ pub async fn serve(
     let encoder = Encoder {
         server: Arc::clone(server),
         target: target.clone(),
-        transform: form.transform,
+        form,
         include: IncludeObject::parse(&request.query)?,
         columns_sent: false,
     };
@@ -66,11 +66,15 @@ pub async fn serve(
         // As Kubernetes: the watch begins, and says in its first event that it cannot go on.
         Err(expired) => {
             let status = Status::expired(format!("too old resource version: {} ({})", expired.asked, expired.oldest));
-            Body::from(line("ERROR", &status.to_value()))
+            Body::from(encode(form.encoding, "ERROR", &status.to_value()))
         }
     };
     let mut response = Response::new(frames);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let media_type = match form.encoding {
+        Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
@@ -178,7 +182,10 @@ impl Frames {
             Item::Initial(object) => self.encoder.initial(&object),
             Item::Synced(revision) if self.mark_initial => self.encoder.bookmark(revision, true),
             Item::Synced(_) => Bytes::new(),
-            Item::Event(event_type, event) if self.encoder.is_plain() => event.line(event_type),
+            Item::Event(event_type, event) if self.encoder.is_plain() => match self.encoder.form.encoding {
+                Encoding::Protobuf => event.frame(event_type),
+                _ => event.line(event_type),
+            },
             Item::Event(event_type, event) => self.encoder.encode(event_type.as_str(), event.shown(event_type)),
         }
     }
@@ -205,7 +212,7 @@ impl Frames {
 struct Encoder {
     server: Arc<ApiServer>,
     target: Target,
-    transform: Transform,
+    form: Form,
     include: IncludeObject,
     columns_sent: bool,
 }
@@ -213,16 +220,17 @@ struct Encoder {
 impl Encoder {
     /// Whether events go out as every other watcher gets them.
     fn is_plain(&self) -> bool {
-        self.transform == Transform::None && self.target.kind.is_storage_version()
+        self.form.transform == Transform::None && self.target.kind.is_storage_version()
     }
 
     fn initial(&mut self, object: &Arc<Object>) -> Bytes {
-        if self.is_plain() { event_line(EventType::Added.as_str(), object) } else { self.encode("ADDED", object) }
+        let json = self.form.encoding == Encoding::Json;
+        if json && self.is_plain() { event_line(EventType::Added.as_str(), object) } else { self.encode("ADDED", object) }
     }
 
     fn encode(&mut self, event_type: &str, object: &Object) -> Bytes {
         let value = self.server.registry().served(&self.target, object);
-        let shown = match self.transform {
+        let shown = match self.form.transform {
             Transform::None => value,
             Transform::PartialMetadata => table::partial_metadata(&value),
             Transform::Table => {
@@ -232,11 +240,11 @@ impl Encoder {
                 table::of(&self.target.kind, metadata, &[value], self.include, columns, self.server.clock().now())
             }
         };
-        line(event_type, &shown)
+        encode(self.form.encoding, event_type, &shown)
     }
 
     fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
-        let (kind, api_version) = match self.transform {
+        let (kind, api_version) = match self.form.transform {
             Transform::None => (self.target.kind.kind.clone(), self.target.kind.api_version()),
             Transform::PartialMetadata => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
             Transform::Table => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
@@ -245,15 +253,18 @@ impl Encoder {
         if initial_events_end {
             object["metadata"]["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
         }
-        if self.transform == Transform::Table {
+        if self.form.transform == Transform::Table {
             object["columnDefinitions"] = Value::Null;
             object["rows"] = json!([]);
         }
-        line("BOOKMARK", &object)
+        encode(self.form.encoding, "BOOKMARK", &object)
     }
 }
 
-fn line(event_type: &str, object: &Value) -> Bytes {
+fn encode(encoding: Encoding, event_type: &str, object: &Value) -> Bytes {
+    if encoding == Encoding::Protobuf {
+        return event_frame(event_type, object);
+    }
     let mut out = json!({ "type": event_type, "object": object }).to_string();
     out.push('\n');
     Bytes::from(out)

@@ -222,7 +222,7 @@ fn service_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
     let none = || Status::service_unavailable(format!("no endpoints available for service {:?}", target.name));
     let port = port.ok_or_else(|| Status::service_unavailable(format!("no service port {:?} found for service {name:?}", wanted.unwrap_or_default())))?;
     let slices = cache.list(&GroupResource::new("discovery.k8s.io", "endpointslices"), Some(&target.namespace));
-    for slice in slices.iter().filter(|slice| slice.meta().label("kubernetes.io/service-name") == Some(name)) {
+    for slice in slices.iter().filter(|slice| slice.label("kubernetes.io/service-name") == Some(name)) {
         let slice = slice.value();
         let same = |own: &&Value| own["name"].as_str().unwrap_or_default() == port["name"].as_str().unwrap_or_default();
         let number = slice["ports"].as_array().into_iter().flatten().find(same).and_then(|port| port["port"].as_u64());

@@ -1,0 +1,8 @@
+//! The API server in one process, on a memory store: what a client sees.
+
+mod answers;
+mod collections;
+mod objects;
+mod server;
+mod surface;
+mod watches;

@@ -1,0 +1,190 @@
+//! A server for a test, and a client that speaks to its service.
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use minik8s_apiserver::authn::StaticTokens;
+use minik8s_apiserver::authn::jwt::SigningKey;
+use minik8s_apiserver::endpoints::connect::NodeConnector;
+use minik8s_apiserver::identity::UserInfo;
+use minik8s_apiserver::server::{ApiServer, Config, Limits};
+use minik8s_clock::{Clock, Random};
+use minik8s_store::MemoryStore;
+use minik8s_streaming::BoxedStream;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// No node is there.
+struct NoNodes;
+
+#[async_trait]
+impl NodeConnector for NoNodes {
+    async fn connect(&self, node: &str) -> io::Result<BoxedStream> {
+        Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("dial tcp {node}:10250: connect: connection refused")))
+    }
+}
+
+/// A server with its bootstrap objects.
+pub struct TestServer {
+    pub server: Arc<ApiServer>,
+    pub store: Arc<MemoryStore>,
+    user: UserInfo,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: HeaderMap,
+    pub bytes: Bytes,
+}
+
+impl Answer {
+    /// The body as JSON; text that is none becomes a string.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&self.bytes).into_owned()))
+    }
+
+    /// The body of an answer that must have this code.
+    pub fn expect(self, code: u16) -> Value {
+        let json = self.json();
+        assert_eq!(self.code, code, "{json:#}");
+        json
+    }
+
+    pub fn message(&self) -> String {
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+impl TestServer {
+    pub async fn start() -> TestServer {
+        let clock = Clock::real();
+        let store = MemoryStore::new(clock.clone());
+        let random = Random::seeded(7);
+        let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
+        let config = Config {
+            store: store.clone(),
+            clock,
+            random,
+            service_account_key: key,
+            client_ca: Vec::new(),
+            client_ca_pem: String::new(),
+            static_tokens: StaticTokens::default(),
+            nodes: Arc::new(NoNodes),
+            dialer: None,
+            components: Vec::new(),
+            ranges: Default::default(),
+            advertise: "127.0.0.1:6443".parse().expect("an address"),
+            limits: Limits::default(),
+            extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
+        };
+        let server = ApiServer::new(config, CancellationToken::new()).await.expect("the server starts");
+        TestServer { server, store, user: UserInfo::new("admin", ["system:masters"]) }
+    }
+
+    /// Sends a request as it stands, as the cluster's administrator unless `user` says otherwise.
+    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>, user: Option<UserInfo>) -> http::Response<Body> {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Body::from(body.into())).expect("a request");
+        if let Some(user) = user {
+            request.extensions_mut().insert(user);
+        }
+        match self.server.service().oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+
+    async fn answer(&self, response: http::Response<Body>) -> Answer {
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
+    }
+
+    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let response = self.send(method, path, headers, body, Some(self.user.clone())).await;
+        self.answer(response).await
+    }
+
+    pub async fn anonymous(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let response = self.send(method, path, headers, body, None).await;
+        self.answer(response).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "").await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request("POST", path, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.request("PUT", path, &[("content-type", "application/json")], body.to_string()).await
+    }
+
+    pub async fn merge(&self, path: &str, body: &Value) -> Answer {
+        self.request("PATCH", path, &[("content-type", "application/merge-patch+json")], body.to_string()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.request("DELETE", path, &[], "").await
+    }
+
+    /// Opens a watch; its events are read one by one.
+    pub async fn watch(&self, path: &str) -> WatchStream {
+        let response = self.send("GET", path, &[], "", Some(self.user.clone())).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        WatchStream { body: response.into_body(), buffered: String::new() }
+    }
+
+    /// A namespace with a default service account, so that pods are admitted.
+    pub async fn namespace(&self, name: &str) {
+        self.post("/api/v1/namespaces", &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })).await.expect(201);
+        let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+        self.post(&format!("/api/v1/namespaces/{name}/serviceaccounts"), &account).await.expect(201);
+    }
+}
+
+/// Events of a watch.
+pub struct WatchStream {
+    body: Body,
+    buffered: String,
+}
+
+impl WatchStream {
+    /// The next event; `None` at the end.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some((line, rest)) = self.buffered.split_once('\n') {
+                let event = serde_json::from_str(line).expect("an event a line");
+                self.buffered = rest.to_owned();
+                return Some(event);
+            }
+            let frame = self.body.frame().await?.expect("a frame");
+            let data = frame.into_data().expect("data");
+            self.buffered.push_str(std::str::from_utf8(&data).expect("text"));
+        }
+    }
+
+    /// Type and name of the next event.
+    pub async fn brief(&mut self) -> String {
+        let event = self.next().await.expect("an event");
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        format!("{} {name}", event["type"].as_str().unwrap_or_default())
+    }
+}
+
+pub fn config_map(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name }, "data": { "a": "1" } })
+}
