@@ -1,0 +1,248 @@
+//! CustomResourceDefinitions and APIServices: kinds that make kinds.
+//! Of `apiextensions-apiserver/pkg/apis/apiextensions/validation` the rules on names and versions; schemas are checked
+//! where they are built.
+use serde_json::{Value, json};
+
+use super::built_in::Behavior;
+use super::field::{Errors, Field};
+use super::pod::volumes::required;
+use super::{Context, Subresource, edit, names};
+
+/// `apiextensions.k8s.io/v1` CustomResourceDefinition.
+pub struct CustomResourceDefinition;
+
+impl Behavior for CustomResourceDefinition {
+    fn set_defaults(&self, object: &mut Value) {
+        let spec = edit::child(object, "spec");
+        let names = edit::child(spec, "names");
+        let kind = edit::text(names, "kind").to_owned();
+        edit::default_text(names, "singular", &kind.to_lowercase());
+        if !kind.is_empty() {
+            edit::default_text(names, "listKind", &format!("{kind}List"));
+        }
+        let conversion = edit::child(spec, "conversion");
+        edit::default_text(conversion, "strategy", "None");
+        if let Some(service) = conversion.pointer_mut("/webhook/clientConfig/service") {
+            edit::default(service, "port", 443);
+        }
+    }
+
+    fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
+        let storage = storage_versions(object);
+        edit::set(object, "status", json!({
+            "conditions": null,
+            "acceptedNames": {"plural": "", "kind": ""},
+            "storedVersions": storage,
+        }));
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, _: &Value) {
+        if subresource == Subresource::Status {
+            return;
+        }
+        // A version that stores objects from now on joins those that may be found in the store.
+        for version in storage_versions(new) {
+            let stored = edit::child(new, "status");
+            edit::default(stored, "storedVersions", json!([]));
+            if let Some(list) = stored["storedVersions"].as_array_mut()
+                && !list.contains(&version)
+            {
+                list.push(version);
+            }
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let (spec, name) = (object.get("spec"), object.get("metadata").get("name"));
+        let wanted = format!("{}.{}", spec.get("names").get("plural").str(), spec.get("group").str());
+        if name.str() != wanted {
+            errors.push(name.invalid("must be spec.names.plural+\".\"+spec.group"));
+        }
+        group(&spec.get("group"), errors);
+        let scope = spec.get("scope");
+        scope.one_of(&["Cluster", "Namespaced"], errors);
+        versions(&spec, errors);
+        names_of(&spec.get("names"), errors);
+        conversion(&spec.get("conversion"), errors);
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if subresource == Subresource::Status {
+            return;
+        }
+        self.validate(new, errors);
+        let (spec, before) = (new.get("spec"), old.get("spec"));
+        let established = old.get("status").get("conditions").items().any(|condition| {
+            condition.get("type").str() == "Established" && condition.get("status").str() == "True"
+        });
+        spec.get("group").immutable(&before.get("group"), errors);
+        spec.get("names").get("plural").immutable(&before.get("names").get("plural"), errors);
+        if established {
+            spec.get("scope").immutable(&before.get("scope"), errors);
+            spec.get("names").get("kind").immutable(&before.get("names").get("kind"), errors);
+        }
+        let served: Vec<&str> = spec.get("versions").items().map(|version| version.get("name").str()).collect();
+        for stored in new.get("status").get("storedVersions").items().filter(|stored| !served.contains(&stored.str())) {
+            errors.push(stored.invalid("must appear in spec.versions"));
+        }
+    }
+}
+
+fn storage_versions(object: &Value) -> Vec<Value> {
+    let versions = object["spec"]["versions"].as_array().into_iter().flatten();
+    versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect()
+}
+
+fn group(group: &Field<'_>, errors: &mut Errors) {
+    if group.is_empty() {
+        errors.push(group.required(""));
+        return;
+    }
+    group.check(names::dns1123_subdomain(group.str()), errors);
+    if !group.str().contains('.') {
+        errors.push(group.invalid("should be a domain with at least one dot"));
+    }
+}
+
+fn versions(spec: &Field<'_>, errors: &mut Errors) {
+    let versions = spec.get("versions");
+    if versions.is_empty() {
+        errors.push(versions.required("must have exactly one version marked as storage version"));
+        return;
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for version in versions.items() {
+        let name = version.get("name");
+        name.check(names::dns1035_label(name.str()), errors);
+        if seen.contains(&name.str()) {
+            errors.push(versions.invalid("must contain unique version names"));
+        }
+        seen.push(name.str());
+        let schema = version.get("schema").get("openAPIV3Schema");
+        if !schema.is_set() {
+            errors.push(schema.required("schemas are required"));
+        } else {
+            root_schema(&schema, errors);
+        }
+        for column in version.get("additionalPrinterColumns").items() {
+            printer_column(&column, errors);
+        }
+        if let Some(scale) = version.get("subresources").get("scale").set() {
+            for (member, prefix) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")] {
+                let path = scale.get(member);
+                if path.is_empty() {
+                    errors.push(path.required(""));
+                } else if !path.str().starts_with(prefix) {
+                    errors.push(path.invalid(format!("should be a json path under {}", prefix.trim_end_matches('.'))));
+                }
+            }
+        }
+    }
+    if storage_count(&versions) != 1 {
+        errors.push(versions.invalid("must have exactly one version marked as storage version"));
+    }
+}
+
+fn storage_count(versions: &Field<'_>) -> usize {
+    versions.items().filter(|version| version.get("storage").bool()).count()
+}
+
+fn root_schema(schema: &Field<'_>, errors: &mut Errors) {
+    let kind = schema.get("type");
+    if kind.is_empty() {
+        errors.push(kind.required("must not be empty at the root"));
+    } else if kind.str() != "object" {
+        errors.push(kind.invalid("must be object at the root"));
+    }
+}
+
+fn printer_column(column: &Field<'_>, errors: &mut Errors) {
+    let (name, kind, path) = (column.get("name"), column.get("type"), column.get("jsonPath"));
+    if name.is_empty() {
+        errors.push(name.required(""));
+    }
+    let kinds = ["boolean", "date", "integer", "number", "string"];
+    if kind.is_empty() {
+        errors.push(kind.required("must be one of boolean,date,integer,number,string"));
+    } else if !kinds.contains(&kind.str()) {
+        errors.push(kind.invalid("must be one of boolean,date,integer,number,string"));
+    }
+    if path.is_empty() {
+        errors.push(path.required(""));
+    } else if let Err(error) = crate::table::JsonPath::parse(path.str()) {
+        errors.push(path.invalid(error.to_string()));
+    }
+}
+
+fn names_of(names_field: &Field<'_>, errors: &mut Errors) {
+    for name in ["plural", "singular", "kind", "listKind"] {
+        let field = names_field.get(name);
+        if field.is_empty() {
+            errors.push(field.required(""));
+        } else {
+            field.check(names::dns1035_label(&field.str().to_lowercase()), errors);
+        }
+    }
+    for short in names_field.get("shortNames").items() {
+        short.check(names::dns1035_label(short.str()), errors);
+    }
+    for category in names_field.get("categories").items() {
+        category.check(names::dns1035_label(category.str()), errors);
+    }
+    let (kind, list) = (names_field.get("kind"), names_field.get("listKind"));
+    if !kind.is_empty() && kind.str() == list.str() {
+        errors.push(list.invalid("kind and listKind may not be the same"));
+    }
+}
+
+fn conversion(conversion: &Field<'_>, errors: &mut Errors) {
+    let (strategy, webhook) = (conversion.get("strategy"), conversion.get("webhook"));
+    strategy.one_of(&["None", "Webhook"], errors);
+    match (strategy.str(), webhook.set()) {
+        ("Webhook", None) => errors.push(conversion.get("webhookClientConfig").required("required when strategy is set to Webhook")),
+        ("None", Some(_)) => errors.push(conversion.get("webhookClientConfig").forbidden("should not be set when strategy is not set to Webhook")),
+        _ => {}
+    }
+}
+
+/// `apiregistration.k8s.io/v1` APIService.
+pub struct ApiService;
+
+impl Behavior for ApiService {
+    fn set_defaults(&self, object: &mut Value) {
+        if let Some(service) = object.pointer_mut("/spec/service") {
+            edit::default(service, "port", 443);
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let (spec, name) = (object.get("spec"), object.get("metadata").get("name"));
+        let (group, version) = (spec.get("group"), spec.get("version"));
+        let wanted = format!("{}.{}", version.str(), group.str());
+        if name.str() != wanted {
+            errors.push(name.invalid(format!("must be `spec.version+\".\"+spec.group`: {wanted:?}")));
+        }
+        if group.is_empty() && version.str() != "v1" {
+            errors.push(group.required("only v1 may have an empty group and it better be legacy kube"));
+        } else if !group.is_empty() {
+            group.check(names::dns1123_subdomain(group.str()), errors);
+        }
+        version.check(names::dns1035_label(version.str()), errors);
+        for (member, top) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
+            let priority = spec.get(member);
+            let number = priority.int().unwrap_or(0);
+            if !(1..=top).contains(&number) {
+                errors.push(priority.invalid_as(number, format!("must be positive and less than {}", top)));
+            }
+        }
+        let bundle = spec.get("caBundle");
+        match spec.get("service").set() {
+            Some(service) => required(&service, &["namespace", "name"], errors),
+            None if !bundle.is_empty() => errors.push(bundle.invalid("local APIServices may not have a caBundle")),
+            None => {}
+        }
+        if spec.get("insecureSkipTLSVerify").bool() && !bundle.is_empty() {
+            errors.push(spec.get("insecureSkipTLSVerify").invalid("may not be true if caBundle is present"));
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! Deployments, ReplicaSets, StatefulSets, DaemonSets and ControllerRevisions.
+//! Mirrors `pkg/apis/apps/{v1/defaults.go,validation/validation.go}` and `pkg/registry/apps`.
+use serde_json::Value;
+
+use super::built_in::Behavior;
+use super::core::claim;
+use super::field::{Errors, Field};
+use super::{Context, ScalePaths, Subresource, edit, names, pod};
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+const STATEFUL_SET_FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
+'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
+
+/// A count or a share: what is wrong with it.
+pub fn positive_int_or_percent(field: &Field<'_>, errors: &mut Errors) {
+    match field.value() {
+        Value::String(text) if names::percent_value(text).is_none() => {
+            errors.push(field.invalid("must be an integer or percentage (e.g '5%')"));
+        }
+        Value::Number(_) => field.non_negative(errors),
+        _ => {}
+    }
+}
+
+fn at_most_all(field: &Field<'_>, errors: &mut Errors) {
+    if names::percent_value(field.str()).is_some_and(|share| share > 100) {
+        errors.push(field.invalid("must not be greater than 100%"));
+    }
+}
+
+fn is_zero(field: &Field<'_>) -> bool {
+    field.int() == Some(0) || names::percent_value(field.str()) == Some(0)
+}
+
+/// Pods of these kinds are replaced when they end, so they must always restart and never time out.
+fn long_running_template(spec: &Field<'_>, errors: &mut Errors) {
+    let template = spec.get("template").get("spec");
+    let policy = template.get("restartPolicy");
+    if spec.get("template").is_set() && policy.str() != "Always" {
+        errors.push(policy.not_supported(&["Always"]));
+    }
+    let deadline = template.get("activeDeadlineSeconds");
+    if deadline.is_set() {
+        errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"));
+    }
+}
+
+fn template_of_update(object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+    let template = object.get("spec").get("template");
+    if old.is_none_or(|old| old.pointer("/spec/template") != Some(template.value())) {
+        pod::template_warnings(&template, warnings);
+    }
+}
+
+fn template_defaults(object: &mut Value) -> &mut Value {
+    let spec = edit::child(object, "spec");
+    if let Some(template) = edit::member(spec, "template") {
+        pod::set_pod_template_defaults(template);
+    }
+    spec
+}
+
+/// `apps/v1` Deployment.
+pub struct Deployment;
+
+impl Behavior for Deployment {
+    fn set_defaults(&self, object: &mut Value) {
+        let spec = template_defaults(object);
+        edit::default(spec, "replicas", 1);
+        edit::default(spec, "revisionHistoryLimit", 10);
+        edit::default(spec, "progressDeadlineSeconds", 600);
+        let strategy = edit::child(spec, "strategy");
+        edit::default_text(strategy, "type", "RollingUpdate");
+        if edit::text(strategy, "type") == "RollingUpdate" {
+            let rolling = edit::child(strategy, "rollingUpdate");
+            edit::default(rolling, "maxUnavailable", "25%");
+            edit::default(rolling, "maxSurge", "25%");
+        }
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
+        if subresource == Subresource::Status {
+            edit::keep(edit::child(new, "metadata"), &old["metadata"], "labels");
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let spec = object.get("spec");
+        spec.get("replicas").non_negative(errors);
+        pod::validate_selected_template(&spec, "deployment", errors);
+        long_running_template(&spec, errors);
+        deployment_strategy(&spec.get("strategy"), errors);
+        let (ready, deadline) = (spec.get("minReadySeconds"), spec.get("progressDeadlineSeconds"));
+        ready.non_negative(errors);
+        spec.get("revisionHistoryLimit").non_negative(errors);
+        deadline.non_negative(errors);
+        if deadline.int().is_some_and(|seconds| seconds <= ready.int().unwrap_or(0)) {
+            errors.push(deadline.invalid("must be greater than minReadySeconds"));
+        }
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if subresource == Subresource::Status {
+            validate_replica_counts(&new.get("status"), errors);
+            return;
+        }
+        self.validate(new, errors);
+        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
+    }
+
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        template_of_update(object, old, warnings);
+    }
+
+    fn scale_paths(&self) -> Option<ScalePaths> {
+        Some(ScalePaths::WORKLOAD)
+    }
+
+    fn pod_template_paths(&self) -> &'static [&'static str] {
+        &["/spec/template"]
+    }
+}
+
+fn deployment_strategy(strategy: &Field<'_>, errors: &mut Errors) {
+    let (kind, rolling) = (strategy.get("type"), strategy.get("rollingUpdate"));
+    match kind.str() {
+        "Recreate" => {
+            if rolling.is_set() {
+                errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
+            }
+        }
+        "RollingUpdate" => match rolling.set() {
+            None => errors.push(rolling.required("this should be defaulted and never be nil")),
+            Some(rolling) => {
+                let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+                positive_int_or_percent(&unavailable, errors);
+                positive_int_or_percent(&surge, errors);
+                if is_zero(&unavailable) && is_zero(&surge) {
+                    errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
+                }
+                at_most_all(&unavailable, errors);
+            }
+        },
+        _ => errors.push(kind.not_supported(&["Recreate", "RollingUpdate"])),
+    }
+}
+
+/// Counts of a status: none negative, none above the replicas.
+fn validate_replica_counts(status: &Field<'_>, errors: &mut Errors) {
+    for name in ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"] {
+        status.get(name).non_negative(errors);
+    }
+    let count = |name| status.get(name).int().unwrap_or(0);
+    for name in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
+        if count(name) > count("replicas") {
+            errors.push(status.get(name).invalid("cannot be greater than status.replicas"));
+        }
+    }
+    if count("availableReplicas") > count("readyReplicas") {
+        errors.push(status.get("availableReplicas").invalid("cannot be greater than readyReplicas"));
+    }
+}
+
+/// `apps/v1` ReplicaSet.
+pub struct ReplicaSet;
+
+impl Behavior for ReplicaSet {
+    fn set_defaults(&self, object: &mut Value) {
+        edit::default(template_defaults(object), "replicas", 1);
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let spec = object.get("spec");
+        spec.get("replicas").non_negative(errors);
+        spec.get("minReadySeconds").non_negative(errors);
+        pod::validate_selected_template(&spec, "replicaset", errors);
+        long_running_template(&spec, errors);
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if subresource == Subresource::Status {
+            validate_replica_counts(&new.get("status"), errors);
+            return;
+        }
+        self.validate(new, errors);
+        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
+    }
+
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        template_of_update(object, old, warnings);
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[("status.replicas", "/status/replicas")]
+    }
+
+    fn scale_paths(&self) -> Option<ScalePaths> {
+        Some(ScalePaths::WORKLOAD)
+    }
+
+    fn pod_template_paths(&self) -> &'static [&'static str] {
+        &["/spec/template"]
+    }
+}
+
+/// `apps/v1` StatefulSet.
+pub struct StatefulSet;
+
+impl Behavior for StatefulSet {
+    fn set_defaults(&self, object: &mut Value) {
+        let spec = template_defaults(object);
+        edit::default_text(spec, "podManagementPolicy", "OrderedReady");
+        edit::default(spec, "replicas", 1);
+        edit::default(spec, "revisionHistoryLimit", 10);
+        let strategy = edit::child(spec, "updateStrategy");
+        edit::default_text(strategy, "type", "RollingUpdate");
+        if edit::text(strategy, "type") == "RollingUpdate" {
+            let rolling = edit::child(strategy, "rollingUpdate");
+            edit::default(rolling, "partition", 0);
+            edit::default(rolling, "maxUnavailable", 1);
+        }
+        let retention = edit::child(spec, "persistentVolumeClaimRetentionPolicy");
+        edit::default_text(retention, "whenDeleted", "Retain");
+        edit::default_text(retention, "whenScaled", "Retain");
+        for template in edit::each(spec, "volumeClaimTemplates") {
+            edit::default(template, "kind", "PersistentVolumeClaim");
+            edit::default(template, "apiVersion", "v1");
+            claim::set_claim_defaults(template);
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let spec = object.get("spec");
+        let policy = spec.get("podManagementPolicy");
+        policy.one_of(&["OrderedReady", "Parallel"], errors);
+        stateful_update_strategy(&spec.get("updateStrategy"), errors);
+        let retention = spec.get("persistentVolumeClaimRetentionPolicy");
+        for name in ["whenDeleted", "whenScaled"] {
+            let policy = retention.get(name);
+            if retention.is_set() && !["Retain", "Delete"].contains(&policy.str()) {
+                errors.push(policy.not_supported(&["Retain", "Delete"]));
+            }
+        }
+        spec.get("replicas").non_negative(errors);
+        spec.get("minReadySeconds").non_negative(errors);
+        spec.get("ordinals").get("start").non_negative(errors);
+        spec.get("revisionHistoryLimit").non_negative(errors);
+        pod::validate_selected_template(&spec, "statefulset", errors);
+        let policy = spec.get("template").get("spec").get("restartPolicy");
+        if spec.get("template").is_set() && policy.str() != "Always" {
+            errors.push(policy.not_supported(&["Always"]));
+        }
+        let deadline = spec.get("template").get("spec").get("activeDeadlineSeconds");
+        if deadline.is_set() {
+            errors.push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
+        }
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if subresource == Subresource::Status {
+            validate_replica_counts(&new.get("status"), errors);
+            return;
+        }
+        self.validate(new, errors);
+        let mut munged = new.get("spec").value().clone();
+        for name in [
+            "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+        ] {
+            edit::keep(&mut munged, old.get("spec").value(), name);
+        }
+        if munged != *old.get("spec").value() {
+            errors.push(new.get("spec").forbidden(STATEFUL_SET_FORBIDDEN));
+        }
+    }
+
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        template_of_update(object, old, warnings);
+    }
+
+    fn scale_paths(&self) -> Option<ScalePaths> {
+        Some(ScalePaths::WORKLOAD)
+    }
+
+    fn pod_template_paths(&self) -> &'static [&'static str] {
+        &["/spec/template"]
+    }
+}
+
+fn stateful_update_strategy(strategy: &Field<'_>, errors: &mut Errors) {
+    let (kind, rolling) = (strategy.get("type"), strategy.get("rollingUpdate"));
+    match kind.str() {
+        "" => errors.push(kind.required("")),
+        "OnDelete" => {
+            if rolling.is_set() {
+                errors.push(rolling.invalid("only allowed for updateStrategy 'RollingUpdate'"));
+            }
+        }
+        "RollingUpdate" => {
+            rolling.get("partition").non_negative(errors);
+            let unavailable = rolling.get("maxUnavailable");
+            positive_int_or_percent(&unavailable, errors);
+            if is_zero(&unavailable) {
+                errors.push(unavailable.invalid("cannot be 0"));
+            }
+            at_most_all(&unavailable, errors);
+        }
+        _ => errors.push(kind.invalid("must be 'RollingUpdate' or 'OnDelete'")),
+    }
+}
+
+/// `apps/v1` DaemonSet. An annotation counts its template's generations, as a removed field once did.
+pub struct DaemonSet;
+
+impl Behavior for DaemonSet {
+    fn set_defaults(&self, object: &mut Value) {
+        let spec = template_defaults(object);
+        edit::default(spec, "revisionHistoryLimit", 10);
+        let strategy = edit::child(spec, "updateStrategy");
+        edit::default_text(strategy, "type", "RollingUpdate");
+        if edit::text(strategy, "type") == "RollingUpdate" {
+            let rolling = edit::child(strategy, "rollingUpdate");
+            edit::default(rolling, "maxUnavailable", 1);
+            edit::default(rolling, "maxSurge", 0);
+        }
+    }
+
+    fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
+        edit::annotate(object, TEMPLATE_GENERATION, "1");
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
+        if subresource == Subresource::Status {
+            return;
+        }
+        let count = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|text| text.parse().ok()).unwrap_or(1u64);
+        let moved = new["spec"]["template"] != old["spec"]["template"];
+        edit::annotate(new, TEMPLATE_GENERATION, &(count + u64::from(moved)).to_string());
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let spec = object.get("spec");
+        pod::validate_selected_template(&spec, "daemonset", errors);
+        let template = spec.get("template").get("spec");
+        if spec.get("template").is_set() && template.get("restartPolicy").str() != "Always" {
+            errors.push(template.get("restartPolicy").not_supported(&["Always"]));
+        }
+        if template.get("activeDeadlineSeconds").is_set() {
+            errors.push(template.get("activeDeadlineSeconds").forbidden("activeDeadlineSeconds in DaemonSet is not Supported"));
+        }
+        spec.get("minReadySeconds").non_negative(errors);
+        daemon_update_strategy(&spec.get("updateStrategy"), errors);
+        spec.get("revisionHistoryLimit").non_negative(errors);
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if subresource == Subresource::Status {
+            return;
+        }
+        self.validate(new, errors);
+        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
+    }
+
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        template_of_update(object, old, warnings);
+    }
+
+    fn pod_template_paths(&self) -> &'static [&'static str] {
+        &["/spec/template"]
+    }
+}
+
+fn daemon_update_strategy(strategy: &Field<'_>, errors: &mut Errors) {
+    let (kind, rolling) = (strategy.get("type"), strategy.get("rollingUpdate"));
+    match kind.str() {
+        "OnDelete" => {}
+        "RollingUpdate" => match rolling.set() {
+            None => errors.push(rolling.required("")),
+            Some(rolling) => {
+                let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
+                positive_int_or_percent(&unavailable, errors);
+                positive_int_or_percent(&surge, errors);
+                match (is_zero(&unavailable), is_zero(&surge)) {
+                    (false, false) if surge.is_set() => {
+                        errors.push(surge.invalid("may not be set when maxUnavailable is non-zero"));
+                    }
+                    (true, true) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
+                    _ => {}
+                }
+                at_most_all(&unavailable, errors);
+                at_most_all(&surge, errors);
+            }
+        },
+        _ => errors.push(kind.not_supported(&["OnDelete", "RollingUpdate"])),
+    }
+}
+
+/// `apps/v1` ControllerRevision: a snapshot that never changes.
+pub struct ControllerRevision;
+
+impl Behavior for ControllerRevision {
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        if !object.get("data").is_set() {
+            errors.push(object.get("data").required("data is mandatory"));
+        }
+        object.get("revision").non_negative(errors);
+    }
+
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        self.validate(new, errors);
+        new.get("data").immutable(&old.get("data"), errors);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_template_change_moves_the_daemon_sets_counter() {
+        let context = Context::at(jiff::Timestamp::UNIX_EPOCH);
+        let mut first = json!({"metadata": {}, "spec": {"template": {"a": 1}}});
+        DaemonSet.prepare_for_create(&context, &mut first);
+        let mut second = first.clone();
+        second["spec"]["template"]["a"] = json!(2);
+        DaemonSet.prepare_for_update(&context, Subresource::Main, &mut second, &first);
+        assert_eq!(second["metadata"]["annotations"][TEMPLATE_GENERATION], "2");
+    }
+}

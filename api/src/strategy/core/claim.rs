@@ -1,0 +1,152 @@
+//! PersistentVolumeClaims.
+use serde_json::Value;
+
+use crate::quantity::Quantity;
+use crate::strategy::built_in::Behavior;
+use crate::strategy::field::{Errors, Field};
+use crate::strategy::{Context, Subresource, edit, labels, names};
+
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const IMMUTABLE: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+
+/// `v1` PersistentVolumeClaim.
+pub struct PersistentVolumeClaim;
+
+impl Behavior for PersistentVolumeClaim {
+    fn set_defaults(&self, object: &mut Value) {
+        set_claim_defaults(object);
+    }
+
+    fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
+        edit::set(edit::child(object, "status"), "phase", "Pending");
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, _: &Value) {
+        if subresource == Subresource::Status {
+            edit::default_text(edit::child(new, "status"), "phase", "Pending");
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        validate_spec(&object.get("spec"), errors);
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if subresource == Subresource::Status {
+            let modes = new.get("status").get("accessModes");
+            if !modes.is_set() && new.get("status").get("phase").str() == "Bound" && new.get("spec").get("volumeName").is_empty() {
+                errors.push(new.get("spec").get("volumeName").required(""));
+            }
+            return;
+        }
+        self.validate(new, errors);
+        unchanged_but_size(new, old, errors);
+    }
+
+    fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
+        storage_class_annotation(object, warnings);
+        let storage = object.get("spec").get("resources").get("requests").key("storage");
+        if storage.quantity().is_some_and(|quantity| quantity.milli_value() % 1000 != 0) {
+            let (path, shown) = (storage.path(), storage.str());
+            warnings.push(format!("{path}: fractional byte value {shown:?} is invalid, must be an integer"));
+        }
+    }
+}
+
+pub(super) fn storage_class_annotation(object: &Field<'_>, warnings: &mut Vec<String>) {
+    let annotation = object.get("metadata").get("annotations").key("volume.beta.kubernetes.io/storage-class");
+    if annotation.is_set() {
+        warnings.push(format!("{}: deprecated since v1.8; use \"storageClassName\" attribute instead", annotation.path()));
+    }
+}
+
+/// What a claim gets, alone or as a StatefulSet's template.
+pub fn set_claim_defaults(claim: &mut Value) {
+    edit::default_text(edit::child(claim, "spec"), "volumeMode", "Filesystem");
+    edit::default_text(edit::child(claim, "status"), "phase", "Pending");
+}
+
+/// What is wrong with a claim's spec.
+pub fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
+    let modes = spec.get("accessModes");
+    if modes.is_empty() {
+        errors.push(modes.required("at least 1 access mode is required"));
+    }
+    labels::validate_selector(&spec.get("selector"), errors);
+    access_modes(&modes, errors);
+    let resources = spec.get("resources");
+    match resources.get("requests").key("storage").set() {
+        None => errors.push(resources.key("storage").required("")),
+        Some(storage) => {
+            let at = resources.key("storage");
+            if storage.quantity().is_some_and(|amount| amount <= Quantity::ZERO) {
+                errors.push(at.invalid_as(storage.value().clone(), "must be greater than zero"));
+            }
+        }
+    }
+    let class = spec.get("storageClassName");
+    if !class.is_empty() {
+        class.check(names::dns1123_subdomain(class.str()), errors);
+    }
+    let mode = spec.get("volumeMode");
+    if mode.is_set() && !["Block", "Filesystem"].contains(&mode.str()) {
+        errors.push(mode.not_supported(&["Block", "Filesystem"]));
+    }
+    for name in ["dataSource", "dataSourceRef"] {
+        if let Some(source) = spec.get(name).set() {
+            data_source(&source, errors);
+        }
+    }
+}
+
+fn data_source(source: &Field<'_>, errors: &mut Errors) {
+    for name in ["name", "kind"] {
+        if source.get(name).is_empty() {
+            errors.push(source.get(name).required(""));
+        }
+    }
+    if source.get("apiGroup").is_empty() && source.get("kind").str() != "PersistentVolumeClaim" {
+        errors.push(source.invalid_as(source.get("kind").str(), "must be 'PersistentVolumeClaim' when referencing the default apiGroup"));
+    }
+}
+
+/// Access modes of claims and volumes.
+pub fn access_modes(modes: &Field<'_>, errors: &mut Errors) {
+    let mut once_pod = false;
+    for mode in modes.items() {
+        if !ACCESS_MODES.contains(&mode.str()) {
+            errors.push(modes.with(mode.value()).not_supported(ACCESS_MODES));
+        }
+        once_pod |= mode.str() == "ReadWriteOncePod";
+    }
+    if once_pod && modes.len() > 1 {
+        errors.push(modes.forbidden("may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+/// A claim may be bound once, and a bound one may grow.
+fn unchanged_but_size(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (spec, before) = (new.get("spec"), old.get("spec"));
+    let bound = old.get("status").get("phase").str() == "Bound";
+    let mut munged = spec.value().clone();
+    if before.get("volumeName").is_empty() {
+        edit::keep(&mut munged, before.value(), "volumeName");
+    }
+    if bound {
+        edit::keep(edit::child(&mut munged, "resources"), &before.value()["resources"], "requests");
+        edit::keep(&mut munged, before.value(), "volumeAttributesClassName");
+    }
+    if before.get("storageClassName").is_empty() && !spec.get("storageClassName").is_empty() && !bound {
+        // A default class found later is written once (`pvcRetroactive`).
+        edit::keep(&mut munged, before.value(), "storageClassName");
+    }
+    let asked = spec.get("resources").get("requests").get("storage");
+    let capacity = old.get("status").get("capacity").get("storage");
+    let earlier = before.get("resources").get("requests").get("storage");
+    if bound && asked.quantity() < earlier.quantity() && asked.quantity() <= capacity.quantity().or(earlier.quantity()) {
+        errors.push(asked.forbidden("field can not be less than status.capacity"));
+    }
+    if munged != *before.value() {
+        errors.push(spec.forbidden(IMMUTABLE));
+    }
+}

@@ -1,0 +1,83 @@
+//! Nodes.
+use serde_json::Value;
+
+use crate::strategy::built_in::Behavior;
+use crate::strategy::field::{Errors, Field};
+use crate::strategy::{Subresource, edit, names, pod};
+
+/// `v1` Node. The kubelet registers it with a status.
+pub struct Node;
+
+impl Behavior for Node {
+    fn set_defaults(&self, object: &mut Value) {
+        if let Some(status) = edit::member(object, "status")
+            && let Some(capacity) = status.get("capacity").cloned()
+        {
+            edit::default(status, "allocatable", capacity);
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let spec = object.get("spec");
+        validate_taints(&spec.get("taints"), errors);
+        for (name, quantity) in object.get("status").get("capacity").entries() {
+            pod::resources::validate_quantity(&quantity, name, errors);
+        }
+        let blocks = spec.get("podCIDRs");
+        for block in blocks.items() {
+            block.check(names::cidr(block.str()), errors);
+        }
+        if blocks.len() > 2 {
+            errors.push(blocks.invalid("may specify no more than one CIDR for each IP family"));
+        }
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        let (spec, before) = (new.get("spec"), old.get("spec"));
+        self.validate(new, errors);
+        if subresource == Subresource::Status {
+            return;
+        }
+        let blocks = before.get("podCIDRs");
+        if !blocks.is_empty() && spec.get("podCIDRs").value() != blocks.value() {
+            errors.push(spec.get("podCIDRs").forbidden("node updates may not change podCIDR except from \"\" to valid"));
+        }
+        let provider = before.get("providerID");
+        if !provider.is_empty() && spec.get("providerID").str() != provider.str() {
+            errors.push(spec.get("providerID").forbidden("node updates may not change providerID except from \"\" to valid"));
+        }
+    }
+
+    fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
+        let spec = object.get("spec");
+        if spec.get("configSource").is_set() {
+            warnings.push("spec.configSource: the feature is removed and has no effect".to_owned());
+        }
+        if !spec.get("externalID").is_empty() {
+            warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+        }
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[("spec.unschedulable", "/spec/unschedulable")]
+    }
+}
+
+/// What is wrong with a list of taints.
+fn validate_taints(taints: &Field<'_>, errors: &mut Errors) {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for taint in taints.items() {
+        let (key, value, effect) = (taint.get("key"), taint.get("value"), taint.get("effect"));
+        key.check(names::qualified_name(key.str()), errors);
+        let complaints = names::label_value(value.str());
+        if !complaints.is_empty() {
+            errors.push(value.invalid(complaints.join(";")));
+        }
+        pod::scheduling::taint_effect(&effect, errors);
+        let pair = (key.str(), effect.str());
+        if seen.contains(&pair) {
+            errors.push(taint.duplicate());
+        }
+        seen.push(pair);
+    }
+}

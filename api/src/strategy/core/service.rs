@@ -1,0 +1,440 @@
+//! Services. Cluster IPs and node ports are allocated by the API server between preparation and validation.
+use serde_json::{Value, json};
+
+use super::endpoints::not_special_ip;
+use crate::strategy::built_in::Behavior;
+use crate::strategy::field::{Errors, Field};
+use crate::strategy::{Context, Subresource, edit, meta, names};
+
+const AFFINITY_SECONDS: i64 = 10800;
+const AFFINITY_SECONDS_MAX: i64 = 86400;
+const KUBELET_PORT: i64 = 10250;
+const NONE: &str = "None";
+
+/// `v1` Service.
+pub struct Service;
+
+impl Behavior for Service {
+    fn set_defaults(&self, object: &mut Value) {
+        let spec = edit::child(object, "spec");
+        edit::default_text(spec, "sessionAffinity", NONE);
+        if edit::text(spec, "sessionAffinity") == "ClientIP" {
+            let client = edit::child(edit::child(spec, "sessionAffinityConfig"), "clientIP");
+            edit::default(client, "timeoutSeconds", AFFINITY_SECONDS);
+        } else {
+            edit::take(spec, "sessionAffinityConfig");
+        }
+        edit::default_text(spec, "type", "ClusterIP");
+        for port in edit::each(spec, "ports") {
+            edit::default_text(port, "protocol", "TCP");
+            let target = &port["targetPort"];
+            if target.is_null() || target == &json!(0) || target == &json!("") {
+                let number = port["port"].clone();
+                edit::set(port, "targetPort", number);
+            }
+        }
+        if externally_accessible(spec) {
+            edit::default_text(spec, "externalTrafficPolicy", "Cluster");
+        }
+        if edit::text(spec, "type") != "ExternalName" {
+            edit::default_text(spec, "internalTrafficPolicy", "Cluster");
+        }
+        if edit::text(spec, "type") == "LoadBalancer" {
+            edit::default(spec, "allocateLoadBalancerNodePorts", true);
+        }
+    }
+
+    fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
+        let spec = edit::child(object, "spec");
+        normalize_cluster_ips(spec, None);
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
+        if subresource == Subresource::Status {
+            return;
+        }
+        let spec = edit::child(new, "spec");
+        keep_allocations(spec, &old["spec"]);
+        normalize_cluster_ips(spec, Some(&old["spec"]));
+        drop_type_dependent(spec, &old["spec"]);
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        validate_spec(&object.get("spec"), errors);
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        if subresource == Subresource::Status {
+            return;
+        }
+        let (ips, before) = (new.get("spec").get("clusterIPs"), old.get("spec").get("clusterIPs"));
+        let is_name = |object: &Field<'_>| object.get("spec").get("type").str() == "ExternalName";
+        if !is_name(new) && !is_name(old) {
+            for (index, earlier) in before.items().enumerate() {
+                let kept = ips.items().nth(index);
+                let changed = kept.is_none_or(|ip| ip.value() != earlier.value());
+                // A second family may be given up; the first address never.
+                if changed && (index == 0 || ips.len() > index) {
+                    errors.push(ips.items().nth(index).unwrap_or(ips.clone()).invalid_as(ips.value().clone(), "may not change once set"));
+                }
+            }
+        }
+        let (class, earlier) = (new.get("spec").get("loadBalancerClass"), old.get("spec").get("loadBalancerClass"));
+        if earlier.is_set() && new.get("spec").get("type").str() == "LoadBalancer" && class.value() != earlier.value() {
+            errors.push(class.invalid("may not change once set"));
+        }
+        self.validate(new, errors);
+    }
+
+    fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
+        let spec = object.get("spec");
+        if !spec.get("loadBalancerIP").is_empty() {
+            warnings.push("spec.loadBalancerIP: deprecated and ignored by some load balancers; use an implementation-specific annotation when available".to_owned());
+        }
+        if spec.get("clusterIP").str() == NONE && spec.get("sessionAffinity").str() == "ClientIP" {
+            warnings.push("spec.sessionAffinity: is ignored for headless services".to_owned());
+        }
+        if spec.get("type").str() == "ExternalName" && !spec.get("externalIPs").is_empty() {
+            warnings.push("spec.externalIPs: is ignored when spec.type is \"ExternalName\"".to_owned());
+        }
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[("spec.clusterIP", "/spec/clusterIP"), ("spec.type", "/spec/type")]
+    }
+}
+
+fn externally_accessible(spec: &Value) -> bool {
+    match edit::text(spec, "type") {
+        "NodePort" | "LoadBalancer" => true,
+        "ClusterIP" => spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty()),
+        _ => false,
+    }
+}
+
+fn needs_node_port(spec: &Value) -> bool {
+    match edit::text(spec, "type") {
+        "NodePort" => true,
+        "LoadBalancer" => spec["allocateLoadBalancerNodePorts"] != false,
+        _ => false,
+    }
+}
+
+fn needs_health_port(spec: &Value) -> bool {
+    edit::text(spec, "type") == "LoadBalancer" && edit::text(spec, "externalTrafficPolicy") == "Local"
+}
+
+/// `clusterIP` is the old spelling of the first of `clusterIPs`: whichever of the two the client wrote wins.
+/// Mirrors `normalizeClusterIPs` of `pkg/registry/core/service/storage/storage.go`.
+fn normalize_cluster_ips(spec: &mut Value, old: Option<&Value>) {
+    let single = edit::text(spec, "clusterIP").to_owned();
+    let many = spec["clusterIPs"].as_array().is_some_and(|list| !list.is_empty());
+    let Some(old) = old else {
+        match (single.is_empty(), many) {
+            (false, false) => edit::set(spec, "clusterIPs", json!([single])),
+            // Only the list: its first is checked against the empty clusterIP, so make them agree.
+            (true, true) => {
+                let first = spec["clusterIPs"][0].clone();
+                edit::set(spec, "clusterIP", first);
+            }
+            _ => {}
+        }
+        return;
+    };
+    let before = edit::text(old, "clusterIP");
+    let list_kept = spec.get("clusterIPs") == old.get("clusterIPs");
+    if single != before && list_kept {
+        match single.is_empty() {
+            true => {
+                edit::take(spec, "clusterIPs");
+            }
+            false => edit::set(spec, "clusterIPs", json!([single])),
+        }
+    } else if single == before && !list_kept {
+        match spec["clusterIPs"].get(0).cloned() {
+            Some(first) if many => edit::set(spec, "clusterIP", first),
+            _ => {
+                edit::take(spec, "clusterIP");
+            }
+        }
+    }
+}
+
+/// What was allocated and is still needed stays when the client leaves it out (`patchAllocatedValues`).
+fn keep_allocations(spec: &mut Value, old: &Value) {
+    let needs_ip = |spec: &Value| edit::text(spec, "type") != "ExternalName";
+    if needs_ip(spec) && needs_ip(old) {
+        let (single, many) = (edit::text(spec, "clusterIP").is_empty(), spec.get("clusterIPs").is_none());
+        let first_kept = edit::text(spec, "clusterIP") == edit::text(old, "clusterIP");
+        if single && many {
+            edit::keep(spec, old, "clusterIP");
+        }
+        if many && (single || first_kept) {
+            edit::keep(spec, old, "clusterIPs");
+        }
+        for name in ["ipFamilies", "ipFamilyPolicy"] {
+            if spec.get(name).is_none() {
+                edit::keep(spec, old, name);
+            }
+        }
+    }
+    if needs_node_port(spec) && needs_node_port(old) {
+        let known: Vec<Value> = old["ports"].as_array().cloned().unwrap_or_default();
+        let used: Vec<Value> =
+            edit::each(spec, "ports").filter_map(|port| port.get("nodePort").cloned()).collect();
+        for port in edit::each(spec, "ports") {
+            let same = |other: &&Value| other["protocol"] == port["protocol"] && other["port"] == port["port"];
+            let earlier = known.iter().find(same).and_then(|other| other.get("nodePort")).cloned();
+            if let Some(number) = earlier.filter(|number| port.get("nodePort").is_none() && !used.contains(number)) {
+                edit::set(port, "nodePort", number);
+            }
+        }
+    }
+    if needs_health_port(spec) && needs_health_port(old) && spec.get("healthCheckNodePort").is_none() {
+        edit::keep(spec, old, "healthCheckNodePort");
+    }
+}
+
+/// When the type changes, what only the old type needed goes, unless the client set it anew (`dropTypeDependentFields`).
+fn drop_type_dependent(spec: &mut Value, old: &Value) {
+    let same = |spec: &Value, name: &str| spec.get(name) == old.get(name);
+    let is_name = |spec: &Value| edit::text(spec, "type") == "ExternalName";
+    if !is_name(old) && is_name(spec) && same(spec, "clusterIP") && same(spec, "clusterIPs") {
+        edit::take(spec, "clusterIP");
+        edit::take(spec, "clusterIPs");
+        for name in ["ipFamilies", "ipFamilyPolicy"] {
+            if same(spec, name) {
+                edit::take(spec, name);
+            }
+        }
+    }
+    if needs_node_port(old) && !needs_node_port(spec) {
+        let before: Vec<Value> =
+            old["ports"].as_array().into_iter().flatten().filter_map(|port| port.get("nodePort").cloned()).collect();
+        for port in edit::each(spec, "ports") {
+            if port.get("nodePort").is_some_and(|number| before.contains(number)) {
+                edit::take(port, "nodePort");
+            }
+        }
+    }
+    let is_balancer = |spec: &Value| edit::text(spec, "type") == "LoadBalancer";
+    let lost: [(bool, &[&str]); 4] = [
+        (needs_health_port(old) && !needs_health_port(spec), &["healthCheckNodePort"]),
+        (is_balancer(old) && !is_balancer(spec), &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+        (externally_accessible(old) && !externally_accessible(spec), &["externalTrafficPolicy"]),
+        (!is_name(old) && is_name(spec), &["internalTrafficPolicy"]),
+    ];
+    for (gone, names) in lost {
+        for name in names {
+            if gone && same(spec, name) {
+                edit::take(spec, name);
+            }
+        }
+    }
+}
+
+fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
+    let (kind, ports, ips) = (spec.get("type"), spec.get("ports"), spec.get("clusterIPs"));
+    let headless = ips.items().next().is_some_and(|ip| ip.str() == NONE);
+    if ports.is_empty() && !headless && kind.str() != "ExternalName" {
+        errors.push(ports.required(""));
+    }
+    match kind.str() {
+        "LoadBalancer" => {
+            for port in ports.items().filter(|port| port.get("port").int() == Some(KUBELET_PORT)) {
+                errors.push(port.invalid_as(KUBELET_PORT, "may not expose port 10250 externally since it is used by kubelet"));
+            }
+            if headless {
+                errors.extend(ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for LoadBalancer services")));
+            }
+        }
+        "NodePort" if headless => {
+            errors.extend(ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for NodePort services")));
+        }
+        "ExternalName" => external_name(spec, errors),
+        _ => {}
+    }
+    validate_ports(&ports, kind.str(), errors);
+    meta::labels(&spec.get("selector"), errors);
+    session_affinity(spec, errors);
+    cluster_ips(spec, errors);
+    for ip in spec.get("externalIPs").items() {
+        let complaints = names::ip(ip.str());
+        if complaints.is_empty() {
+            not_special_ip(&ip, errors);
+        }
+        ip.check(complaints, errors);
+    }
+    kind.one_of(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], errors);
+    unique_ports(&ports, errors);
+    load_balancer(spec, errors);
+    traffic_policies(spec, errors);
+}
+
+fn external_name(spec: &Field<'_>, errors: &mut Errors) {
+    for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if !spec.get(name).is_empty() {
+            errors.push(spec.get(name).forbidden("may not be set for ExternalName services"));
+        }
+    }
+    let name = spec.get("externalName");
+    let trimmed = name.str().strip_suffix('.').unwrap_or(name.str());
+    if trimmed.is_empty() {
+        errors.push(name.required(""));
+    } else {
+        name.check(names::dns1123_subdomain(trimmed), errors);
+    }
+}
+
+fn validate_ports(ports: &Field<'_>, kind: &str, errors: &mut Errors) {
+    let mut seen: Vec<&str> = Vec::new();
+    for port in ports.items() {
+        let name = port.get("name");
+        if name.is_empty() {
+            if ports.len() > 1 {
+                errors.push(name.required(""));
+            }
+        } else {
+            name.check(names::dns1123_label(name.str()), errors);
+            if seen.contains(&name.str()) {
+                errors.push(name.duplicate());
+            }
+            seen.push(name.str());
+        }
+        let number = port.get("port");
+        let complaints = names::port_number(number.int().unwrap_or(0));
+        errors.extend(complaints.into_iter().map(|complaint| number.invalid_as(number.int().unwrap_or(0), complaint)));
+        port.get("protocol").one_of(&["SCTP", "TCP", "UDP"], errors);
+        crate::strategy::pod::port_number_or_name(&port.get("targetPort"), errors);
+        if let Some(protocol) = port.get("appProtocol").set() {
+            protocol.check(names::qualified_name(protocol.str()), errors);
+        }
+        if kind == "ClusterIP" && port.get("nodePort").int().unwrap_or(0) != 0 {
+            errors.push(port.get("nodePort").forbidden("may not be used when `type` is 'ClusterIP'"));
+        }
+    }
+}
+
+fn unique_ports(ports: &Field<'_>, errors: &mut Errors) {
+    let mut node_ports: Vec<(&str, i64)> = Vec::new();
+    let mut numbers: Vec<(&str, i64)> = Vec::new();
+    for port in ports.items() {
+        let protocol = port.get("protocol").str();
+        if let Some(number) = port.get("nodePort").int().filter(|number| *number != 0) {
+            if node_ports.contains(&(protocol, number)) {
+                errors.push(port.get("nodePort").duplicate());
+            }
+            node_ports.push((protocol, number));
+        }
+        let number = port.get("port").int().unwrap_or(0);
+        if numbers.contains(&(protocol, number)) {
+            // The value shown is Kubernetes' internal struct, in its Go spelling.
+            let shown = json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number, "TargetPort": 0, "NodePort": 0});
+            errors.push(port.with(&shown).duplicate());
+        }
+        numbers.push((protocol, number));
+    }
+}
+
+fn session_affinity(spec: &Field<'_>, errors: &mut Errors) {
+    let (affinity, config) = (spec.get("sessionAffinity"), spec.get("sessionAffinityConfig"));
+    affinity.one_of(&["ClientIP", "None"], errors);
+    match affinity.str() {
+        "ClientIP" => {
+            let seconds = config.get("clientIP").get("timeoutSeconds");
+            match seconds.int() {
+                None => errors.push(config.required("must not be empty when session affinity is ClientIP")),
+                Some(number) if !(1..=AFFINITY_SECONDS_MAX).contains(&number) => {
+                    errors.push(seconds.invalid(format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}")));
+                }
+                Some(_) => {}
+            }
+        }
+        NONE if config.is_set() => {
+            errors.push(config.forbidden(format!("must not be set when session affinity is {NONE}")));
+        }
+        _ => {}
+    }
+}
+
+fn cluster_ips(spec: &Field<'_>, errors: &mut Errors) {
+    if spec.get("type").str() == "ExternalName" {
+        return;
+    }
+    let (first, ips, families) = (spec.get("clusterIP"), spec.get("clusterIPs"), spec.get("ipFamilies"));
+    let mut seen: Vec<&str> = Vec::new();
+    for family in families.items() {
+        if !["IPv4", "IPv6"].contains(&family.str()) {
+            errors.push(family.not_supported(&["IPv4", "IPv6"]));
+        }
+        if seen.contains(&family.str()) {
+            errors.push(family.duplicate());
+        }
+        seen.push(family.str());
+    }
+    let policy = spec.get("ipFamilyPolicy");
+    if policy.is_set() && !["PreferDualStack", "RequireDualStack", "SingleStack"].contains(&policy.str()) {
+        errors.push(policy.not_supported(&["PreferDualStack", "RequireDualStack", "SingleStack"]));
+    }
+    if !ips.is_empty() && ips.items().next().is_some_and(|ip| ip.str() != first.str()) {
+        errors.push(ips.invalid("first value must match `clusterIP`"));
+    }
+    for (index, ip) in ips.items().enumerate() {
+        match ip.str() {
+            NONE if index == 0 && ips.len() > 1 => errors.push(ips.invalid("'None' must be the first and only value")),
+            NONE if index == 0 => {}
+            text => ip.check(names::ip(text), errors),
+        }
+    }
+    if ips.len() > 2 {
+        errors.push(ips.invalid("may only hold up to 2 values"));
+    }
+}
+
+fn load_balancer(spec: &Field<'_>, errors: &mut Errors) {
+    let (balancer, ranges) = (spec.get("type").str() == "LoadBalancer", spec.get("loadBalancerSourceRanges"));
+    if !ranges.is_empty() && !balancer {
+        errors.push(ranges.forbidden("may only be used when `type` is 'LoadBalancer'"));
+    }
+    for range in ranges.items() {
+        range.check(names::cidr(range.str().trim()), errors);
+    }
+    let (allocate, class) = (spec.get("allocateLoadBalancerNodePorts"), spec.get("loadBalancerClass"));
+    if balancer && !allocate.is_set() {
+        errors.push(allocate.required(""));
+    }
+    for field in [&allocate, &class] {
+        if !balancer && field.is_set() {
+            errors.push(field.forbidden("may only be used when `type` is 'LoadBalancer'"));
+        }
+    }
+    if balancer && class.is_set() {
+        class.check(names::qualified_name(class.str()), errors);
+    }
+}
+
+fn traffic_policies(spec: &Field<'_>, errors: &mut Errors) {
+    let external = spec.get("externalTrafficPolicy");
+    if !externally_accessible(spec.value()) {
+        if !external.is_empty() {
+            errors.push(external.invalid("may only be set for externally-accessible services"));
+        }
+    } else {
+        external.one_of(&["Cluster", "Local"], errors);
+    }
+    let health = spec.get("healthCheckNodePort");
+    if let Some(number) = health.int().filter(|number| *number != 0) {
+        if needs_health_port(spec.value()) {
+            health.check(names::port_number(number), errors);
+        } else {
+            errors.push(health.invalid("may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"));
+        }
+    }
+    if spec.get("type").str() != "ExternalName" {
+        spec.get("internalTrafficPolicy").one_of(&["Cluster", "Local"], errors);
+    }
+    let distribution = spec.get("trafficDistribution");
+    if distribution.is_set() {
+        distribution.one_of(&["PreferClose", "PreferSameNode", "PreferSameZone"], errors);
+    }
+}

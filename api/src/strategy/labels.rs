@@ -1,0 +1,65 @@
+//! Label selectors. Mirrors `apimachinery/pkg/apis/meta/v1/validation.ValidateLabelSelector`.
+use serde_json::Value;
+
+use super::field::{Errors, Field};
+use super::{meta, names};
+
+/// What is wrong with a LabelSelector.
+pub fn validate_selector(selector: &Field<'_>, errors: &mut Errors) {
+    meta::labels(&selector.get("matchLabels"), errors);
+    for expression in selector.get("matchExpressions").items() {
+        requirement(&expression, errors);
+    }
+}
+
+fn requirement(expression: &Field<'_>, errors: &mut Errors) {
+    let (operator, values) = (expression.get("operator"), expression.get("values"));
+    match operator.str() {
+        "In" | "NotIn" if values.is_empty() => {
+            errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        _ => errors.push(operator.invalid("not a valid selector operator")),
+    }
+    let key = expression.get("key");
+    key.check(names::qualified_name(key.str()), errors);
+    for value in values.items() {
+        value.check(names::label_value(value.str()), errors);
+    }
+}
+
+/// Whether a selector selects everything.
+pub fn is_empty(selector: &Value) -> bool {
+    let nothing_in = |name: &str| match &selector[name] {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => true,
+    };
+    nothing_in("matchLabels") && nothing_in("matchExpressions")
+}
+
+/// Whether a LabelSelector selects an object with these labels.
+pub fn matches(selector: &Value, labels: &Value) -> bool {
+    let label = |key: &str| labels.get(key).and_then(Value::as_str);
+    let equal = selector["matchLabels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .all(|(key, value)| label(key) == Some(value.as_str().unwrap_or("")));
+    equal
+        && selector["matchExpressions"].as_array().into_iter().flatten().all(|expression| {
+            let actual = label(expression["key"].as_str().unwrap_or(""));
+            let listed = actual.is_some_and(|actual| {
+                expression["values"].as_array().into_iter().flatten().any(|value| value.as_str() == Some(actual))
+            });
+            match expression["operator"].as_str().unwrap_or("") {
+                "In" => listed,
+                "NotIn" => !listed,
+                "Exists" => actual.is_some(),
+                _ => actual.is_none(),
+            }
+        })
+}

@@ -1,0 +1,228 @@
+//! Pods, and the pod templates inside other kinds.
+//!
+//! `spec.rs` is the entry: it walks the spec in Kubernetes' order and hands its parts to `volumes`, `containers`
+//! (→ `probes`, `resources`, `security`) and `scheduling`. `update.rs` says what may change in a pod that exists.
+mod containers;
+mod defaults;
+mod probes;
+pub mod resources;
+pub mod scheduling;
+mod security;
+mod spec;
+mod update;
+pub(in crate::strategy) mod volumes;
+mod warnings;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::built_in::Behavior;
+use super::field::{Errors, Field};
+use super::{Context, Subresource, edit};
+
+pub use probes::port_number_or_name;
+pub use defaults::{mirror_service_account, set_network_volume_defaults, set_pod_spec_defaults, set_pod_template_defaults};
+pub use resources::qos_class;
+pub use spec::{validate_pod_spec, validate_pod_template, validate_selected_template};
+pub use warnings::template_warnings;
+
+/// `v1` Pod. Mirrors `pkg/registry/core/pod/strategy.go`.
+pub struct Pod;
+
+impl Behavior for Pod {
+    fn set_defaults(&self, object: &mut Value) {
+        defaults::set_pod_defaults(object);
+    }
+
+    fn prepare_for_create(&self, context: &Context<'_>, object: &mut Value) {
+        scheduling::merge_label_keys(object);
+        let class = qos_class(object);
+        let mut status = json!({"phase": "Pending", "qosClass": class});
+        if object["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+            let message = "Scheduling is blocked due to non-empty scheduling gates";
+            set_condition(&mut status, "PodScheduled", "False", "SchedulingGated", message, context.now);
+        }
+        edit::set(object, "status", status);
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
+        match subresource {
+            Subresource::Status => {
+                edit::keep(edit::child(new, "metadata"), &old["metadata"], "ownerReferences");
+                let status = edit::child(new, "status");
+                if edit::text(status, "qosClass").is_empty() {
+                    edit::keep(status, &old["status"], "qosClass");
+                }
+            }
+            Subresource::EphemeralContainers => {
+                let containers = new["spec"].get("ephemeralContainers").cloned();
+                edit::keep(new, old, "spec");
+                edit::replace(edit::child(new, "spec"), "ephemeralContainers", containers);
+            }
+            Subresource::Resize => keep_all_but_resources(new, old),
+            _ => {
+                edit::keep(edit::child(new, "spec"), &old["spec"], "ephemeralContainers");
+                edit::keep(edit::child(new, "spec"), &old["spec"], "nodeName");
+            }
+        }
+    }
+
+    fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
+        let spec = object.get("spec");
+        validate_pod_spec(&spec, errors);
+        create_only(&spec, errors);
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        match subresource {
+            Subresource::Status => validate_status(new, old, errors),
+            Subresource::EphemeralContainers => {
+                validate_pod_spec(&new.get("spec"), errors);
+                update::validate_ephemeral(new, old, errors);
+            }
+            Subresource::Resize => {
+                validate_pod_spec(&new.get("spec"), errors);
+                update::validate_resize(new, old, errors);
+            }
+            _ => {
+                validate_pod_spec(&new.get("spec"), errors);
+                update::validate(new, old, errors);
+            }
+        }
+    }
+
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        // An update that only touches metadata or status says nothing new about the spec.
+        if old.is_none_or(|old| old.get("spec") != object.value().get("spec")) {
+            template_warnings(object, warnings);
+        }
+    }
+
+    /// `CheckGracefulDelete` of the pod strategy.
+    fn graceful_delete(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
+        let asked = requested.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
+        let unscheduled = edit::text(&object["spec"], "nodeName").is_empty();
+        let ended = matches!(edit::text(&object["status"], "phase"), "Failed" | "Succeeded");
+        Some(match asked {
+            _ if unscheduled || ended => 0,
+            seconds if seconds < 0 => 1,
+            seconds => seconds,
+        })
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("spec.nodeName", "/spec/nodeName"),
+            ("spec.restartPolicy", "/spec/restartPolicy"),
+            ("spec.schedulerName", "/spec/schedulerName"),
+            ("spec.serviceAccountName", "/spec/serviceAccountName"),
+            ("spec.hostNetwork", "/spec/hostNetwork"),
+            ("status.phase", "/status/phase"),
+            ("status.podIP", "/status/podIP"),
+            ("status.nominatedNodeName", "/status/nominatedNodeName"),
+        ]
+    }
+
+    fn pod_template_paths(&self) -> &'static [&'static str] {
+        &[""]
+    }
+}
+
+/// Binds a pod to the node that a `Binding` names: `spec.nodeName`, the binding's annotations and the condition.
+/// The registry has checked that the pod is not bound and not being deleted. Mirrors `assignPod` of
+/// `pkg/registry/core/pod/storage/storage.go`.
+pub fn assign_node(pod: &mut Value, binding: &Value, now: Timestamp) {
+    let node = edit::text(&binding["target"], "name").to_owned();
+    edit::set(edit::child(pod, "spec"), "nodeName", node);
+    for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
+        edit::annotate(pod, key, value.as_str().unwrap_or(""));
+    }
+    let status = edit::child(pod, "status");
+    edit::take(status, "nominatedNodeName");
+    set_condition(status, "PodScheduled", "True", "", "", now);
+}
+
+/// Sets a pod condition; `lastTransitionTime` moves only when the status does.
+pub fn set_condition(status: &mut Value, kind: &str, state: &str, reason: &str, message: &str, now: Timestamp) {
+    edit::default(status, "conditions", Value::Array(Vec::new()));
+    let Some(list) = status["conditions"].as_array_mut() else { return };
+    let mut condition = json!({"type": kind, "status": state, "lastProbeTime": null, "lastTransitionTime": seconds(now)});
+    for (name, value) in [("reason", reason), ("message", message)] {
+        if !value.is_empty() {
+            edit::set(&mut condition, name, value);
+        }
+    }
+    match list.iter_mut().find(|other| edit::text(other, "type") == kind) {
+        Some(other) => {
+            if edit::text(other, "status") == state {
+                edit::keep(&mut condition, other, "lastTransitionTime");
+            }
+            *other = condition;
+        }
+        None => list.push(condition),
+    }
+}
+
+/// A time as metav1.Time prints it: whole seconds, UTC.
+pub(super) fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn create_only(spec: &Field<'_>, errors: &mut Errors) {
+    let ephemeral = spec.get("ephemeralContainers");
+    if !ephemeral.is_empty() {
+        errors.push(ephemeral.forbidden("cannot be set on create"));
+    }
+    let node = spec.get("nodeName");
+    if !node.is_empty() && !spec.get("schedulingGates").is_empty() {
+        errors.push(node.forbidden("cannot be set until all schedulingGates have been cleared"));
+    }
+}
+
+/// What the kubelet may not report: a node taken back, a finished container running again.
+fn validate_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let nominated = new.get("status").get("nominatedNodeName");
+    if !nominated.is_empty() {
+        nominated.check(super::names::dns1123_subdomain(nominated.str()), errors);
+    }
+    if old.get("spec").get("restartPolicy").str() == "Always" {
+        return;
+    }
+    for list in ["containerStatuses", "initContainerStatuses"] {
+        let (statuses, before) = (new.get("status").get(list), old.get("status").get(list));
+        if old.get("spec").get("restartPolicy").str() == "OnFailure" {
+            continue;
+        }
+        for earlier in before.items().filter(|status| status.get("state").get("terminated").is_set()) {
+            let name = earlier.get("name").str();
+            let restartable = ["containers", "initContainers"].into_iter().any(|list| {
+                old.get("spec").get(list).items().any(|c| c.get("name").str() == name && c.get("restartPolicy").is_set())
+            });
+            let again = statuses.items().find(|status| status.get("name").str() == name);
+            let running = again.filter(|status| !restartable && !status.get("state").get("terminated").is_set());
+            if let Some(status) = running {
+                errors.push(status.get("state").forbidden("may not be transitioned to non-terminated state"));
+            }
+        }
+    }
+}
+
+fn keep_all_but_resources(new: &mut Value, old: &Value) {
+    let asked = new["spec"].clone();
+    edit::keep(new, old, "spec");
+    edit::keep(new, old, "metadata");
+    let spec = edit::child(new, "spec");
+    if asked.get("resources").is_some() {
+        edit::keep(spec, &asked, "resources");
+    }
+    for list in ["containers", "initContainers"] {
+        for container in edit::each(spec, list) {
+            let name = edit::text(container, "name").to_owned();
+            let wanted = asked[list].as_array().into_iter().flatten().find(|other| edit::text(other, "name") == name);
+            if let Some(wanted) = wanted {
+                edit::keep(container, wanted, "resources");
+                edit::keep(container, wanted, "resizePolicy");
+            }
+        }
+    }
+}

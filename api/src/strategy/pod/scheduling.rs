@@ -1,0 +1,256 @@
+//! Where a pod may run: affinity, tolerations, topology spread, node selectors.
+use serde_json::Value;
+
+use crate::strategy::field::{Errors, Field};
+use crate::strategy::{labels, meta, names};
+
+/// What is wrong with a pod's `affinity`.
+pub fn validate_affinity(affinity: &Field<'_>, errors: &mut Errors) {
+    if let Some(node) = affinity.get("nodeAffinity").set() {
+        if let Some(required) = node.get("requiredDuringSchedulingIgnoredDuringExecution").set() {
+            validate_node_selector(&required, errors);
+        }
+        for term in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+            weight(&term, errors);
+            validate_node_selector_term(&term.get("preference"), errors);
+        }
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let affinity = affinity.get(kind);
+        for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution").items() {
+            validate_pod_affinity_term(&term, errors);
+        }
+        for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+            weight(&term, errors);
+            validate_pod_affinity_term(&term.get("podAffinityTerm"), errors);
+        }
+    }
+}
+
+fn weight(term: &Field<'_>, errors: &mut Errors) {
+    let weight = term.get("weight");
+    if !(1..=100).contains(&weight.int().unwrap_or(0)) {
+        errors.push(weight.invalid_as(weight.int().unwrap_or(0), "must be in the range 1-100"));
+    }
+}
+
+/// A NodeSelector, as node affinity and persistent volumes have it.
+pub fn validate_node_selector(selector: &Field<'_>, errors: &mut Errors) {
+    let terms = selector.get("nodeSelectorTerms");
+    if terms.is_empty() {
+        errors.push(terms.required("must have at least one node selector term"));
+    }
+    terms.items().for_each(|term| validate_node_selector_term(&term, errors));
+}
+
+fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
+    for requirement in term.get("matchExpressions").items() {
+        let (operator, values) = (requirement.get("operator"), requirement.get("values"));
+        match operator.str() {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            }
+            "Gt" | "Lt" if values.len() != 1 => {
+                errors.push(values.required("must be specified single value when `operator` is 'Lt' or 'Gt'"));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
+            _ => errors.push(operator.invalid("not a valid selector operator")),
+        }
+        let key = requirement.get("key");
+        key.check(names::qualified_name(key.str()), errors);
+    }
+    for requirement in term.get("matchFields").items() {
+        let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
+        match operator.str() {
+            "In" | "NotIn" if values.len() != 1 => errors.push(
+                values.required("must be only one value when `operator` is 'In' or 'NotIn' for node field selector"),
+            ),
+            "In" | "NotIn" => {}
+            _ => errors.push(operator.invalid("not a valid selector operator")),
+        }
+        if key.str() == "metadata.name" {
+            values.items().for_each(|value| value.check(names::dns1123_subdomain(value.str()), errors));
+        } else {
+            errors.push(key.invalid("not a valid field selector key"));
+        }
+    }
+}
+
+fn validate_pod_affinity_term(term: &Field<'_>, errors: &mut Errors) {
+    labels::validate_selector(&term.get("labelSelector"), errors);
+    labels::validate_selector(&term.get("namespaceSelector"), errors);
+    for namespace in term.get("namespaces").items() {
+        let at_list = term.get("namespaces");
+        at_list.with(namespace.value()).check(names::dns1123_label(namespace.str()), errors);
+    }
+    match_label_keys(term, "matchLabelKeys", errors);
+    match_label_keys(term, "mismatchLabelKeys", errors);
+    topology_key(&term.get("topologyKey"), errors);
+}
+
+fn topology_key(key: &Field<'_>, errors: &mut Errors) {
+    if key.is_empty() {
+        errors.push(key.required("can not be empty"));
+    }
+    key.check(names::qualified_name(key.str()), errors);
+}
+
+fn match_label_keys(term: &Field<'_>, list: &'static str, errors: &mut Errors) {
+    let keys = term.get(list);
+    let selector = term.get("labelSelector");
+    if !keys.is_empty() && !selector.is_set() {
+        errors.push(keys.forbidden("must not be specified when labelSelector is not set"));
+        return;
+    }
+    for key in keys.items() {
+        key.check(names::qualified_name(key.str()), errors);
+    }
+}
+
+/// Adds what `matchLabelKeys` and `mismatchLabelKeys` mean for this pod's labels to the selectors that use them.
+/// Mirrors `pkg/registry/core/pod/strategy.go` `mutatePodAffinity` and `mutateTopologySpreadConstraints`.
+pub fn merge_label_keys(pod: &mut Value) {
+    let labels = pod["metadata"]["labels"].clone();
+    let Some(spec) = pod.get_mut("spec") else { return };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        for (list, inner) in [
+            ("requiredDuringSchedulingIgnoredDuringExecution", None),
+            ("preferredDuringSchedulingIgnoredDuringExecution", Some("podAffinityTerm")),
+        ] {
+            let pointer = format!("/affinity/{kind}/{list}");
+            for term in spec.pointer_mut(&pointer).and_then(Value::as_array_mut).into_iter().flatten() {
+                let term = match inner {
+                    Some(name) => &mut term[name],
+                    None => term,
+                };
+                add_requirements(term, "matchLabelKeys", "In", &labels);
+                add_requirements(term, "mismatchLabelKeys", "NotIn", &labels);
+            }
+        }
+    }
+    for constraint in spec.get_mut("topologySpreadConstraints").and_then(Value::as_array_mut).into_iter().flatten() {
+        add_requirements(constraint, "matchLabelKeys", "In", &labels);
+    }
+}
+
+fn add_requirements(term: &mut Value, keys: &str, operator: &str, labels: &Value) {
+    let keys: Vec<String> =
+        term[keys].as_array().into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect();
+    if !term["labelSelector"].is_object() {
+        return;
+    }
+    for key in keys {
+        let Some(value) = labels.get(&key) else { continue };
+        let requirement = serde_json::json!({"key": key, "operator": operator, "values": [value]});
+        let expressions = &mut term["labelSelector"]["matchExpressions"];
+        match expressions {
+            Value::Array(list) if !list.contains(&requirement) => list.push(requirement),
+            Value::Array(_) => {}
+            _ => *expressions = Value::Array(vec![requirement]),
+        }
+    }
+}
+
+/// What is wrong with a list of tolerations.
+pub fn validate_tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
+    for toleration in tolerations.items() {
+        let (key, operator, effect) = (toleration.get("key"), toleration.get("operator"), toleration.get("effect"));
+        let value = toleration.get("value");
+        if !key.is_empty() {
+            key.check(names::qualified_name(key.str()), errors);
+        } else if operator.str() != "Exists" {
+            errors.push(operator.invalid(
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+            ));
+        }
+        if toleration.get("tolerationSeconds").is_set() && effect.str() != "NoExecute" {
+            errors.push(effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set"));
+        }
+        match operator.str() {
+            "" | "Equal" => {
+                let complaints = names::label_value(value.str());
+                if !complaints.is_empty() {
+                    errors.push(operator.invalid_as(value.str(), complaints.join(";")));
+                }
+            }
+            "Exists" => {
+                if !value.is_empty() {
+                    errors.push(operator.invalid_as(
+                        toleration.value().clone(),
+                        "value must be empty when `operator` is 'Exists'",
+                    ));
+                }
+            }
+            "Lt" | "Gt" => {
+                if value.str().parse::<i64>().is_err() {
+                    errors.push(value.invalid("value must be an integer when `operator` is 'Lt' or 'Gt'"));
+                }
+            }
+            _ => errors.push(operator.not_supported(&["Equal", "Exists", "Lt", "Gt"])),
+        }
+        if !effect.is_empty() {
+            taint_effect(&effect, errors);
+        }
+    }
+}
+
+/// The effect of a taint or toleration.
+pub fn taint_effect(effect: &Field<'_>, errors: &mut Errors) {
+    if effect.is_empty() {
+        errors.push(effect.required(""));
+    } else if !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect.str()) {
+        errors.push(effect.not_supported(&["NoSchedule", "PreferNoSchedule", "NoExecute"]));
+    }
+}
+
+/// What is wrong with `topologySpreadConstraints`.
+pub fn validate_topology_spread(constraints: &Field<'_>, errors: &mut Errors) {
+    let mut seen: Vec<String> = Vec::new();
+    for constraint in constraints.items() {
+        let skew = constraint.get("maxSkew");
+        if skew.int().unwrap_or(0) <= 0 {
+            errors.push(skew.invalid_as(skew.int().unwrap_or(0), "must be greater than zero"));
+        }
+        topology_key(&constraint.get("topologyKey"), errors);
+        let when = constraint.get("whenUnsatisfiable");
+        if !["DoNotSchedule", "ScheduleAnyway"].contains(&when.str()) {
+            errors.push(when.not_supported(&["DoNotSchedule", "ScheduleAnyway"]));
+        }
+        let pair = format!("{{{}, {}}}", constraint.get("topologyKey").str(), when.str());
+        if seen.contains(&pair) {
+            errors.push(constraint.get("{topologyKey, whenUnsatisfiable}").with(&pair.clone().into()).duplicate());
+        }
+        seen.push(pair);
+        min_domains(&constraint, errors);
+        for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            let policy = constraint.get(name);
+            if policy.is_set() && !["Honor", "Ignore"].contains(&policy.str()) {
+                errors.push(policy.not_supported(&["Honor", "Ignore"]));
+            }
+        }
+        match_label_keys(&constraint, "matchLabelKeys", errors);
+        labels::validate_selector(&constraint.get("labelSelector"), errors);
+    }
+}
+
+fn min_domains(constraint: &Field<'_>, errors: &mut Errors) {
+    let domains = constraint.get("minDomains");
+    let Some(number) = domains.int() else { return };
+    if number <= 0 {
+        errors.push(domains.invalid("must be greater than 0"));
+    }
+    let when = constraint.get("whenUnsatisfiable").str();
+    if when != "DoNotSchedule" {
+        errors.push(domains.invalid(format!(
+            "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}"
+        )));
+    }
+}
+
+/// A pod's `nodeSelector`: plain labels.
+pub fn validate_node_labels(selector: &Field<'_>, errors: &mut Errors) {
+    meta::labels(selector, errors);
+}

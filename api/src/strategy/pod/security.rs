@@ -1,0 +1,143 @@
+//! Security contexts, of the pod and of containers.
+use crate::strategy::field::{Errors, Field};
+use crate::strategy::names;
+
+/// What is wrong with the pod's security context, host namespaces included.
+pub fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
+    if spec.get("hostNetwork").bool() {
+        for list in ["containers", "initContainers"] {
+            spec.get(list).items().for_each(|container| host_network_ports(&container, errors));
+        }
+    }
+    let share = spec.get("shareProcessNamespace");
+    if share.bool() && spec.get("hostPID").bool() {
+        errors.push(share.invalid("ShareProcessNamespace and HostPID cannot both be enabled"));
+    }
+    host_users(spec, errors);
+    let context = spec.get("securityContext");
+    for group in context.get("supplementalGroups").items() {
+        group.check(names::id_number(group.int().unwrap_or(0)), errors);
+    }
+    for name in ["fsGroup", "runAsUser", "runAsGroup"] {
+        id(&context.get(name), errors);
+    }
+    validate_sysctls(&context.get("sysctls"), errors);
+    one_of_if_set(&context.get("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], errors);
+    one_of_if_set(&context.get("supplementalGroupsPolicy"), &["Merge", "Strict"], errors);
+    seccomp(&context.get("seccompProfile"), errors);
+    app_armor(&context.get("appArmorProfile"), errors);
+}
+
+/// What is wrong with one container's security context.
+pub fn validate_container(context: &Field<'_>, errors: &mut Errors) {
+    if !context.is_set() {
+        return;
+    }
+    for name in ["runAsUser", "runAsGroup"] {
+        id(&context.get(name), errors);
+    }
+    one_of_if_set(&context.get("procMount"), &["Default", "Unmasked"], errors);
+    seccomp(&context.get("seccompProfile"), errors);
+    if context.get("allowPrivilegeEscalation").value() == false {
+        if context.get("privileged").bool() {
+            errors.push(context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
+        }
+        if context.get("capabilities").get("add").items().any(|capability| capability.str() == "CAP_SYS_ADMIN") {
+            errors.push(context.invalid("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"));
+        }
+    }
+    app_armor(&context.get("appArmorProfile"), errors);
+}
+
+fn id(number: &Field<'_>, errors: &mut Errors) {
+    if let Some(value) = number.int() {
+        number.check(names::id_number(value), errors);
+    }
+}
+
+fn one_of_if_set(field: &Field<'_>, supported: &[&str], errors: &mut Errors) {
+    if field.is_set() && !supported.contains(&field.str()) {
+        errors.push(field.not_supported(supported));
+    }
+}
+
+fn host_network_ports(container: &Field<'_>, errors: &mut Errors) {
+    for port in container.get("ports").items() {
+        let (inside, outside) = (port.get("containerPort"), port.get("hostPort"));
+        if inside.int() != outside.int() {
+            errors.push(inside.invalid("must match `hostPort` when `hostNetwork` is true"));
+        }
+    }
+}
+
+/// A user namespace of its own excludes the host's other namespaces.
+fn host_users(spec: &Field<'_>, errors: &mut Errors) {
+    if spec.get("hostUsers").value() != false {
+        return;
+    }
+    for name in ["hostNetwork", "hostPID", "hostIPC"] {
+        if spec.get(name).bool() {
+            errors.push(spec.get(name).forbidden("when `hostUsers` is false"));
+        }
+    }
+}
+
+fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
+    const NAME_MAX: usize = 253;
+    let well_formed = |name: &str| {
+        !name.is_empty()
+            && name.len() <= NAME_MAX
+            && name.split(['.', '/']).all(|part| {
+                let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+                part.bytes().next().zip(part.bytes().last()).is_some_and(|(first, last)| word(first) && word(last))
+                    && part.bytes().all(|byte| word(byte) || matches!(byte, b'-' | b'_'))
+            })
+    };
+    let mut seen: Vec<&str> = Vec::new();
+    for sysctl in sysctls.items() {
+        let name = sysctl.get("name");
+        if name.is_empty() {
+            errors.push(name.required(""));
+        } else if !well_formed(name.str()) {
+            errors.push(name.invalid(format!(
+                "must have at most {NAME_MAX} characters and match regex ^[a-z0-9]([-_a-z0-9]*[a-z0-9])?([\\./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)*$"
+            )));
+        } else if seen.contains(&name.str()) {
+            errors.push(name.duplicate());
+        }
+        seen.push(name.str());
+    }
+}
+
+fn seccomp(profile: &Field<'_>, errors: &mut Errors) {
+    profile_of(profile, "seccomp", "type is required when seccompProfile is set", errors);
+}
+
+fn app_armor(profile: &Field<'_>, errors: &mut Errors) {
+    profile_of(profile, "AppArmor", "type is required when appArmorProfile is set", errors);
+}
+
+fn profile_of(profile: &Field<'_>, what: &str, missing: &str, errors: &mut Errors) {
+    if !profile.is_set() {
+        return;
+    }
+    let (kind, file) = (profile.get("type"), profile.get("localhostProfile"));
+    match kind.str() {
+        "Localhost" if file.is_empty() => {
+            errors.push(file.required(format!("must be set when {what} type is Localhost")));
+        }
+        "Localhost" if what == "seccomp" => super::volumes::descending_path(&file, errors),
+        "Localhost" => {
+            if file.str().trim() != file.str() {
+                errors.push(file.invalid("must not be padded with whitespace"));
+            }
+        }
+        "RuntimeDefault" | "Unconfined" => {
+            if file.is_set() {
+                errors.push(file.invalid(format!("can only be set when {what} type is Localhost")));
+            }
+        }
+        "" => errors.push(kind.required(missing)),
+        _ => errors.push(kind.not_supported(&["Localhost", "RuntimeDefault", "Unconfined"])),
+    }
+}

@@ -1,0 +1,224 @@
+//! The rules of each built-in kind that are plain facts: a row a kind, in the order of the API groups.
+//!
+//! Sources: the `AllowCreateOnUpdate`, `AllowUnconditionalUpdate`, `DefaultGarbageCollectionPolicy`,
+//! `PrepareForCreate` and name validation functions of `pkg/registry/*/*/strategy.go`.
+use super::built_in::{Behavior, Plain};
+use super::{GarbageCollectionPolicy, NameRule};
+use super::{
+    admissionregistration, apiextensions, apps, autoscaling, batch, certificates, coordination, core, discovery, flowcontrol,
+    networking, node, pod, policy, rbac, resource, scheduling, storage,
+};
+
+/// When `metadata.generation` moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Generation {
+    /// The kind has none.
+    None,
+    /// With anything but metadata and status.
+    Spec,
+    /// With that, and with annotations.
+    SpecAndAnnotations,
+    /// With that, and with labels.
+    SpecAndLabels,
+}
+
+/// The rules of one kind.
+pub struct Row {
+    group: &'static str,
+    /// Empty where all versions share the row.
+    version: &'static str,
+    plural: &'static str,
+    /// How names look.
+    pub name: NameRule,
+    /// When generation moves.
+    pub generation: Generation,
+    /// A PUT may create.
+    pub create_on_update: bool,
+    /// An update may leave out `resourceVersion`.
+    pub unconditional_update: bool,
+    /// A new object may bring a status (nodes: the kubelet registers with one).
+    pub keeps_status_on_create: bool,
+    /// The status door leaves labels, annotations, finalizers and owners alone.
+    pub status_keeps_metadata: bool,
+    /// What happens to dependents by default.
+    pub garbage_collection: GarbageCollectionPolicy,
+    /// What else is the kind's own.
+    pub behavior: &'static dyn Behavior,
+}
+
+const fn kind(group: &'static str, plural: &'static str, behavior: &'static dyn Behavior) -> Row {
+    Row {
+        group,
+        version: "",
+        plural,
+        name: NameRule::Subdomain,
+        generation: Generation::None,
+        create_on_update: false,
+        unconditional_update: true,
+        keeps_status_on_create: false,
+        status_keeps_metadata: false,
+        garbage_collection: GarbageCollectionPolicy::DeleteDependents,
+        behavior,
+    }
+}
+
+impl Row {
+    const fn version(mut self, version: &'static str) -> Row {
+        self.version = version;
+        self
+    }
+
+    const fn named(mut self, rule: NameRule) -> Row {
+        self.name = rule;
+        self
+    }
+
+    const fn generations(mut self) -> Row {
+        self.generation = Generation::Spec;
+        self
+    }
+
+    const fn generations_with(mut self, generation: Generation) -> Row {
+        self.generation = generation;
+        self
+    }
+
+    const fn put_creates(mut self) -> Row {
+        self.create_on_update = true;
+        self
+    }
+
+    const fn versioned_updates_only(mut self) -> Row {
+        self.unconditional_update = false;
+        self
+    }
+
+    const fn keeps_status(mut self) -> Row {
+        self.keeps_status_on_create = true;
+        self
+    }
+
+    const fn status_alone(mut self) -> Row {
+        self.status_keeps_metadata = true;
+        self
+    }
+
+    const fn uncollected(mut self, policy: GarbageCollectionPolicy) -> Row {
+        self.garbage_collection = policy;
+        self
+    }
+}
+
+const ADMISSION: &str = "admissionregistration.k8s.io";
+const APIEXTENSIONS: &str = "apiextensions.k8s.io";
+const CERTIFICATES: &str = "certificates.k8s.io";
+const FLOWCONTROL: &str = "flowcontrol.apiserver.k8s.io";
+const NETWORKING: &str = "networking.k8s.io";
+const RBAC: &str = "rbac.authorization.k8s.io";
+const RESOURCE: &str = "resource.k8s.io";
+const STORAGE: &str = "storage.k8s.io";
+
+/// What a kind without a row gets: a custom resource.
+static CUSTOM: Row = kind("", "", &Plain).generations().versioned_updates_only().status_alone();
+
+static ROWS: &[Row] = &[
+    kind("", "configmaps", &core::ConfigMap),
+    kind("", "endpoints", &core::Endpoints).put_creates(),
+    kind("", "events", &core::Event)
+        .named(NameRule::PathSegment)
+        .put_creates()
+        .uncollected(GarbageCollectionPolicy::Unsupported),
+    kind("", "limitranges", &core::LimitRange).put_creates(),
+    kind("", "namespaces", &core::Namespace).named(NameRule::Label),
+    kind("", "nodes", &core::Node).keeps_status(),
+    kind("", "persistentvolumeclaims", &core::PersistentVolumeClaim),
+    kind("", "persistentvolumes", &core::PersistentVolume),
+    kind("", "pods", &pod::Pod).generations(),
+    kind("", "podtemplates", &core::PodTemplate).generations(),
+    kind("", "replicationcontrollers", &core::ReplicationController)
+        .generations()
+        .uncollected(GarbageCollectionPolicy::OrphanDependents),
+    kind("", "resourcequotas", &core::ResourceQuota),
+    kind("", "secrets", &core::Secret),
+    kind("", "serviceaccounts", &core::ServiceAccount),
+    kind("", "services", &core::Service).named(NameRule::Dns1035Label).put_creates(),
+    kind("apps", "controllerrevisions", &apps::ControllerRevision),
+    kind("apps", "daemonsets", &apps::DaemonSet).generations(),
+    kind("apps", "deployments", &apps::Deployment).generations_with(Generation::SpecAndAnnotations),
+    kind("apps", "replicasets", &apps::ReplicaSet).generations(),
+    kind("apps", "statefulsets", &apps::StatefulSet).generations(),
+    kind("autoscaling", "horizontalpodautoscalers", &autoscaling::HorizontalPodAutoscalerV1).version("v1").generations(),
+    kind("autoscaling", "horizontalpodautoscalers", &autoscaling::HorizontalPodAutoscaler).generations(),
+    kind("batch", "cronjobs", &batch::CronJob).generations(),
+    kind("batch", "jobs", &batch::Job).generations(),
+    kind("policy", "poddisruptionbudgets", &policy::PodDisruptionBudget).generations(),
+    kind(NETWORKING, "ingressclasses", &networking::IngressClass).generations(),
+    kind(NETWORKING, "ingresses", &networking::Ingress).generations(),
+    kind(NETWORKING, "ipaddresses", &networking::IpAddress).named(NameRule::Ip),
+    kind(NETWORKING, "networkpolicies", &networking::NetworkPolicy).generations(),
+    kind(NETWORKING, "servicecidrs", &networking::ServiceCidr),
+    kind(RBAC, "clusterrolebindings", &rbac::Binding).named(NameRule::PathSegment).put_creates(),
+    kind(RBAC, "clusterroles", &rbac::Role).named(NameRule::PathSegment).put_creates(),
+    kind(RBAC, "rolebindings", &rbac::Binding).named(NameRule::PathSegment).put_creates(),
+    kind(RBAC, "roles", &rbac::Role).named(NameRule::PathSegment).put_creates(),
+    kind(STORAGE, "csidrivers", &storage::CsiDriver).generations().versioned_updates_only(),
+    kind(STORAGE, "csinodes", &storage::CsiNode).versioned_updates_only(),
+    kind(STORAGE, "csistoragecapacities", &storage::CsiStorageCapacity).versioned_updates_only(),
+    kind(STORAGE, "storageclasses", &storage::StorageClass),
+    kind(STORAGE, "volumeattachments", &storage::VolumeAttachment).versioned_updates_only(),
+    kind(STORAGE, "volumeattributesclasses", &storage::VolumeAttributesClass),
+    kind("scheduling.k8s.io", "priorityclasses", &scheduling::PriorityClass).generations(),
+    kind("coordination.k8s.io", "leases", &coordination::Lease).put_creates().versioned_updates_only(),
+    kind("node.k8s.io", "runtimeclasses", &node::RuntimeClass).versioned_updates_only(),
+    kind("discovery.k8s.io", "endpointslices", &discovery::EndpointSlice).generations_with(Generation::SpecAndLabels),
+    kind("events.k8s.io", "events", &core::Event)
+        .named(NameRule::PathSegment)
+        .put_creates()
+        .uncollected(GarbageCollectionPolicy::Unsupported),
+    kind(CERTIFICATES, "certificatesigningrequests", &certificates::CertificateSigningRequest).named(NameRule::PathSegment),
+    kind(CERTIFICATES, "clustertrustbundles", &certificates::ClusterTrustBundle)
+        .named(NameRule::PathSegment)
+        .versioned_updates_only(),
+    kind(CERTIFICATES, "podcertificaterequests", &certificates::PodCertificateRequest).versioned_updates_only(),
+    kind(ADMISSION, "mutatingwebhookconfigurations", &admissionregistration::WebhookConfiguration)
+        .generations()
+        .versioned_updates_only(),
+    kind(ADMISSION, "validatingwebhookconfigurations", &admissionregistration::WebhookConfiguration)
+        .generations()
+        .versioned_updates_only(),
+    kind(ADMISSION, "mutatingadmissionpolicies", &admissionregistration::AdmissionPolicy).generations().versioned_updates_only(),
+    kind(ADMISSION, "mutatingadmissionpolicybindings", &admissionregistration::AdmissionPolicyBinding)
+        .generations()
+        .versioned_updates_only(),
+    kind(ADMISSION, "validatingadmissionpolicies", &admissionregistration::AdmissionPolicy)
+        .generations()
+        .versioned_updates_only()
+        .status_alone(),
+    kind(ADMISSION, "validatingadmissionpolicybindings", &admissionregistration::AdmissionPolicyBinding)
+        .generations()
+        .versioned_updates_only(),
+    kind(APIEXTENSIONS, "customresourcedefinitions", &apiextensions::CustomResourceDefinition)
+        .generations()
+        .versioned_updates_only()
+        .status_alone(),
+    kind("apiregistration.k8s.io", "apiservices", &apiextensions::ApiService)
+        .named(NameRule::PathSegment)
+        .versioned_updates_only()
+        .status_alone(),
+    kind(FLOWCONTROL, "flowschemas", &flowcontrol::FlowSchema).generations().status_alone(),
+    kind(FLOWCONTROL, "prioritylevelconfigurations", &flowcontrol::PriorityLevelConfiguration).generations().status_alone(),
+    kind(RESOURCE, "deviceclasses", &resource::DeviceClass).generations(),
+    kind(RESOURCE, "devicetaintrules", &resource::DeviceTaintRule).generations(),
+    kind(RESOURCE, "resourceclaims", &resource::ResourceClaim).status_alone(),
+    kind(RESOURCE, "resourceclaimtemplates", &resource::ResourceClaimTemplate),
+    kind(RESOURCE, "resourceslices", &resource::ResourceSlice).generations(),
+    kind("storagemigration.k8s.io", "storageversionmigrations", &resource::StorageVersionMigration).status_alone(),
+];
+
+/// The row of a kind, or that of custom resources.
+pub fn row_of(group: &str, version: &str, plural: &str) -> &'static Row {
+    let fits = |row: &&Row| {
+        row.group == group && row.plural == plural && (row.version.is_empty() || row.version == version)
+    };
+    ROWS.iter().find(fits).unwrap_or(&CUSTOM)
+}
