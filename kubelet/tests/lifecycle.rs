@@ -373,9 +373,10 @@ impl goldenscript::Runner for World {
             "fail" => {
                 let (name, reason, message) =
                     (word("container")?, word("reason")?, word("message")?);
+                let alive = |c: &RuntimeContainer| c.state != RuntimeState::Exited;
                 self.runtime
                     .containers
-                    .retain(|container| container.name != name);
+                    .retain(|c| c.name != name || !alive(c));
                 self.failures.insert(name, StartFailure { reason, message });
                 Ok(String::new())
             }

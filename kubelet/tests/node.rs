@@ -1,0 +1,580 @@
+//! A whole kubelet between a fake API and a fake runtime, in virtual time.
+
+mod fakes;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fakes::api::FakeApi;
+use fakes::runtime::FakeRuntime;
+use http_body_util::{BodyExt as _, Empty};
+use k8s_openapi::api::core::v1::{NodeAddress, Pod, Service};
+use minik8s_client::{Client, Informer, ListOptions};
+use minik8s_clock::{Clock, Random, Simulation};
+use minik8s_cri::{MemoryFs, NodeFs, TcpStreamConnector};
+use minik8s_kubelet::{Capacity, InformerPodSource, Kubelet, KubeletConfig, Machine, PodNetwork};
+use minik8s_streaming::{BoxedStream, http_over};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+/// How often all tasks get a turn before the world counts as quiet.
+const TURNS: usize = 300;
+const POD: &str = "/api/v1/namespaces/default/pods/web";
+const NODE: &str = "/api/v1/nodes/node-1";
+
+struct NoNetwork;
+
+#[async_trait]
+impl PodNetwork for NoNetwork {
+    async fn dial(&self, _: &str, _: u16) -> io::Result<BoxedStream> {
+        Err(io::ErrorKind::ConnectionRefused.into())
+    }
+}
+
+struct World {
+    api: FakeApi,
+    runtime: FakeRuntime,
+    fs: Arc<MemoryFs>,
+    clock: Clock,
+    simulation: Simulation,
+    kubelet: Arc<Kubelet>,
+    cancel: CancellationToken,
+    static_pods: Vec<Pod>,
+}
+
+impl World {
+    fn new(static_pods: Vec<Pod>) -> Self {
+        let (clock, simulation) = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
+        let fs = Arc::new(MemoryFs::new(clock.clone(), 1 << 24));
+        let api = FakeApi::new();
+        let runtime = FakeRuntime::new(clock.clone(), fs.clone());
+        let (kubelet, cancel) = start(&api, &runtime, &fs, &clock, static_pods.clone());
+        Self {
+            api,
+            runtime,
+            fs,
+            clock,
+            simulation,
+            kubelet,
+            cancel,
+            static_pods,
+        }
+    }
+
+    /// Lets everything happen that needs no time.
+    async fn settle(&self) {
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets that much time pass, timer by timer.
+    async fn pass(&self, time: Duration) {
+        let until = self.clock.monotonic() + time;
+        self.settle().await;
+        while self.simulation.advance_to_next_until(until) {
+            self.settle().await;
+        }
+        self.simulation.advance(until - self.clock.monotonic());
+        self.settle().await;
+    }
+
+    /// A kubelet ends, and another of the same node takes its place.
+    async fn restart_kubelet(&mut self) {
+        self.cancel.cancel();
+        self.settle().await;
+        let pods = self.static_pods.clone();
+        (self.kubelet, self.cancel) = start(&self.api, &self.runtime, &self.fs, &self.clock, pods);
+        self.settle().await;
+    }
+
+    fn pod(&self) -> Value {
+        self.api.get(POD).expect("the pod")
+    }
+
+    /// `phase reason` of the pod and its first container.
+    fn summary(&self) -> String {
+        let pod = self.pod();
+        let status = &pod["status"];
+        let container = &status["containerStatuses"][0];
+        let state = container["state"]
+            .as_object()
+            .and_then(|state| state.iter().next());
+        let (state, detail) = state.map_or(("", Value::Null), |(name, value)| {
+            (name.as_str(), value.clone())
+        });
+        let reason = detail["reason"]
+            .as_str()
+            .map(|reason| format!(" {reason}"))
+            .unwrap_or_default();
+        format!(
+            "{} {state}{reason} restarts={}",
+            status["phase"].as_str().unwrap_or("-"),
+            container["restartCount"]
+        )
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let stream = self.kubelet.connect().unwrap();
+        let request = http::Request::get(path)
+            .body(Empty::<bytes::Bytes>::new())
+            .unwrap();
+        let response = http_over(stream, request).await.unwrap();
+        let code = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (code, String::from_utf8(body.to_vec()).unwrap())
+    }
+}
+
+fn start(
+    api: &FakeApi,
+    runtime: &FakeRuntime,
+    fs: &Arc<MemoryFs>,
+    clock: &Clock,
+    static_pods: Vec<Pod>,
+) -> (Arc<Kubelet>, CancellationToken) {
+    let cancel = CancellationToken::new();
+    let random = Random::seeded(7);
+    let client = Client::over(api.clone(), "kubelet", clock.clone(), random.clone());
+    let services: Informer<Service> =
+        Informer::new(client.clone(), "/api/v1/services", ListOptions::default());
+    let config = KubeletConfig {
+        node_name: "node-1".to_owned(),
+        clock: clock.clone(),
+        random,
+        cri: runtime.client(),
+        fs: fs.clone(),
+        streams: Arc::new(TcpStreamConnector),
+        network: Arc::new(NoNetwork),
+        pods: Arc::new(InformerPodSource::of_node(
+            client.clone(),
+            "node-1",
+            cancel.clone(),
+        )),
+        services: services.lister(),
+        client,
+        capacity: Capacity::default(),
+        machine: Machine::default(),
+        labels: Default::default(),
+        taints: Vec::new(),
+        roles: vec!["control-plane".to_owned()],
+        addresses: vec![NodeAddress {
+            type_: "InternalIP".to_owned(),
+            address: "192.168.0.10".to_owned(),
+        }],
+        pod_cidr: Some("10.128.0.0/24".to_owned()),
+        cluster_dns: vec!["10.96.0.10".to_owned()],
+        cluster_domain: "cluster.local".to_owned(),
+        static_pods,
+        static_pod_path: None,
+    };
+    let kubelet = Kubelet::new(config).unwrap();
+    tokio::spawn(kubelet.clone().run(cancel.clone()));
+    (kubelet, cancel)
+}
+
+fn web(spec: Value) -> Value {
+    let mut pod =
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generation": 1}, "spec": spec});
+    pod["spec"]["nodeName"] = json!("node-1");
+    pod
+}
+
+fn nginx() -> Value {
+    web(json!({"containers": [{"name": "c", "image": "nginx:1.27"}]}))
+}
+
+#[tokio::test]
+async fn a_node_registers_and_stays_alive() {
+    let world = World::new(Vec::new());
+    world.settle().await;
+    let node = world
+        .api
+        .get(NODE)
+        .expect("the node registers without any time passing");
+    let ready = node["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .last()
+        .unwrap();
+    assert_eq!(
+        (ready["type"].as_str(), ready["status"].as_str()),
+        (Some("Ready"), Some("True"))
+    );
+    assert_eq!(ready["message"], "kubelet is posting ready status");
+    assert_eq!(
+        node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"],
+        ""
+    );
+    assert_eq!(
+        node["status"]["nodeInfo"]["containerRuntimeVersion"],
+        "containerd://2.2.0"
+    );
+    let renewed = |world: &World| {
+        world
+            .api
+            .get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node-1")
+            .unwrap()["spec"]["renewTime"]
+            .clone()
+    };
+    let first = renewed(&world);
+    world.pass(Duration::from_secs(11)).await;
+    assert_ne!(renewed(&world), first);
+    assert_eq!(
+        world.api.get(NODE).unwrap()["metadata"]["resourceVersion"],
+        node["metadata"]["resourceVersion"],
+        "an unchanged status is not sent"
+    );
+    let events = world.api.event_messages("node-1");
+    assert!(
+        events.contains(&"Normal Starting x1: Starting kubelet.".to_owned()),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_runs_crashes_backs_off_and_ends() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, nginx());
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    let pod = world.pod();
+    assert_eq!(pod["status"]["podIP"], "10.128.0.2");
+    assert_eq!(pod["status"]["hostIP"], "192.168.0.10");
+    let container = &pod["status"]["containerStatuses"][0];
+    assert!(
+        container["containerID"]
+            .as_str()
+            .unwrap()
+            .starts_with("containerd://")
+    );
+    world.runtime.exit("c", 1);
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=1");
+    world.runtime.exit("c", 1);
+    world.settle().await;
+    assert_eq!(
+        world.summary(),
+        "Running waiting CrashLoopBackOff restarts=1"
+    );
+    assert_eq!(
+        world.pod()["status"]["containerStatuses"][0]["state"]["waiting"]["message"],
+        "back-off 10s restarting failed container=c pod=web_default(uid-web)"
+    );
+    world.pass(Duration::from_secs(10)).await;
+    assert_eq!(world.summary(), "Running running restarts=2");
+    assert_eq!(
+        world.runtime.containers().len(),
+        2,
+        "one dead container is kept"
+    );
+    assert_eq!(
+        world.api.event_messages("web"),
+        [
+            "Normal Pulling x1: Pulling image \"nginx:1.27\"",
+            "Normal Pulled x1: Successfully pulled image \"nginx:1.27\" in 0s (0s including waiting). Image size: 1234 bytes.",
+            "Normal Created x3: Container created",
+            "Normal Started x3: Container started",
+            "Normal Pulled x2: Container image \"nginx:1.27\" already present on machine and can be accessed by the pod",
+            "Warning BackOff x1: Back-off restarting failed container c in pod web_default(uid-web)",
+        ]
+    );
+    let mut pod = world.pod();
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:10Z");
+    pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    world.api.put(POD, pod);
+    world.settle().await;
+    assert_eq!(
+        world.api.get(POD),
+        None,
+        "the kubelet deletes the pod for good"
+    );
+    assert!(world.runtime.containers().is_empty());
+    assert_eq!(world.runtime.sandboxes(), 0);
+    assert!(!world.fs.exists("/var/lib/kubelet/pods/uid-web"));
+    let events = world.api.event_messages("web");
+    assert!(
+        events.contains(&"Normal Killing x1: Stopping container c".to_owned()),
+        "{events:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_and_waited_for() {
+    let world = World::new(Vec::new());
+    let env = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "k"}}}, {"name": "B", "value": "<$(A)>"}]);
+    world.api.put(
+        POD,
+        web(json!({"containers": [{"name": "c", "image": "nginx:1.27", "env": env}]})),
+    );
+    world.settle().await;
+    assert_eq!(
+        world.summary(),
+        "Pending waiting CreateContainerConfigError restarts=0"
+    );
+    let message = |world: &World| {
+        world.pod()["status"]["containerStatuses"][0]["state"]["waiting"]["message"].clone()
+    };
+    assert_eq!(message(&world), "configmap \"x\" not found");
+    world.api.put(
+        "/api/v1/namespaces/default/configmaps/x",
+        json!({"data": {"other": "v"}}),
+    );
+    world.settle().await;
+    assert_eq!(
+        message(&world),
+        "couldn't find key k in ConfigMap default/x"
+    );
+    world.api.put(
+        "/api/v1/namespaces/default/configmaps/x",
+        json!({"data": {"k": "v"}}),
+    );
+    world.settle().await;
+    assert_eq!(
+        world.summary(),
+        "Running running restarts=0",
+        "a watched object that changes brings the pod back"
+    );
+    let config = world.runtime.config("c");
+    let value = |name: &str| {
+        config
+            .envs
+            .iter()
+            .find(|env| env.key == name)
+            .map(|env| env.value.to_vec())
+    };
+    assert_eq!(value("B"), Some(b"<v>".to_vec()));
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_is_backed_off() {
+    let world = World::new(Vec::new());
+    world.api.put(
+        POD,
+        web(json!({"containers": [{"name": "c", "image": "nginx:nonexistent"}]})),
+    );
+    world.settle().await;
+    assert_eq!(world.summary(), "Pending waiting ErrImagePull restarts=0");
+    world.pass(Duration::from_secs(2)).await;
+    assert_eq!(
+        world.summary(),
+        "Pending waiting ImagePullBackOff restarts=0"
+    );
+    assert_eq!(
+        world.pod()["status"]["containerStatuses"][0]["state"]["waiting"]["message"],
+        "Back-off pulling image \"nginx:nonexistent\": ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack image \"docker.io/library/nginx:nonexistent\""
+    );
+    world.pass(Duration::from_secs(20)).await;
+    let events = world.api.event_messages("web");
+    assert!(
+        events.contains(&"Normal Pulling x2: Pulling image \"nginx:nonexistent\"".to_owned()),
+        "{events:?}"
+    );
+    assert!(
+        events.contains(&"Warning Failed x2: Error: ErrImagePull".to_owned()),
+        "{events:?}"
+    );
+    assert_eq!(
+        world.get("/containerLogs/default/web/c").await,
+        (
+            400,
+            "container \"c\" in pod \"web\" is waiting to start: trying and failing to pull image"
+                .to_owned()
+        )
+    );
+}
+
+#[tokio::test]
+async fn volumes_appear_and_follow_their_objects() {
+    let world = World::new(Vec::new());
+    let token = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}});
+    let name = json!({"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}});
+    let volumes = json!([{"name": "v", "configMap": {"name": "x"}}, {"name": "p", "projected": {"sources": [token, name]}}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}, {"name": "p", "mountPath": "/p", "readOnly": true}]);
+    let container = json!({"name": "c", "image": "nginx:1.27", "volumeMounts": mounts});
+    world.api.put(
+        POD,
+        web(json!({"containers": [container], "volumes": volumes})),
+    );
+    world.settle().await;
+    assert_eq!(
+        world.summary(),
+        "Pending waiting ContainerCreating restarts=0"
+    );
+    let events = world.api.event_messages("web");
+    assert_eq!(
+        events,
+        [
+            "Warning FailedMount x1: MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found"
+        ]
+    );
+    world.api.put(
+        "/api/v1/namespaces/default/configmaps/x",
+        json!({"data": {"a": "1"}}),
+    );
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    let read = |path: &str| {
+        let config = world.runtime.config("c");
+        let (mount, file) = path[1..].split_once('/').unwrap();
+        let mount = config
+            .mounts
+            .iter()
+            .find(|found| found.container_path == format!("/{mount}"))
+            .unwrap();
+        world
+            .fs
+            .read(&format!("{}/{file}", mount.host_path))
+            .map(|data| data.to_vec())
+            .ok()
+    };
+    assert_eq!(read("/v/a"), Some(b"1".to_vec()));
+    assert_eq!(read("/p/token"), Some(b"t0ken".to_vec()));
+    assert_eq!(read("/p/name"), Some(b"web".to_vec()));
+    world.api.put(
+        "/api/v1/namespaces/default/configmaps/x",
+        json!({"data": {"a": "2", "b": "3"}}),
+    );
+    world.settle().await;
+    assert_eq!(
+        (read("/v/a"), read("/v/b")),
+        (Some(b"2".to_vec()), Some(b"3".to_vec()))
+    );
+}
+
+#[tokio::test]
+async fn a_new_kubelet_adopts_what_runs_and_ends_what_is_gone() {
+    let mut world = World::new(Vec::new());
+    world.api.put(POD, nginx());
+    world.api.put(
+        "/api/v1/namespaces/default/pods/old",
+        web(json!({"containers": [{"name": "o", "image": "nginx:1.27"}]})),
+    );
+    world.settle().await;
+    assert_eq!(world.runtime.containers().len(), 2);
+    world.cancel.cancel();
+    world.settle().await;
+    world.api.remove("/api/v1/namespaces/default/pods/old");
+    world.restart_kubelet().await;
+    assert_eq!(world.runtime.containers(), ["c/0 CONTAINER_RUNNING"]);
+    assert_eq!(world.summary(), "Running running restarts=0");
+}
+
+#[tokio::test]
+async fn a_static_pod_runs_without_an_api_and_is_mirrored_when_there_is_one() {
+    let manifest: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "kube-system"},
+        "spec": {"hostNetwork": true, "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10"}]},
+    }))
+    .unwrap();
+    let world = World::new(vec![manifest]);
+    world.api.set_down(true);
+    world.settle().await;
+    assert_eq!(world.runtime.containers(), ["c/0 CONTAINER_RUNNING"]);
+    world.api.set_down(false);
+    world.pass(Duration::from_secs(30)).await;
+    let mirror = world
+        .api
+        .get("/api/v1/namespaces/kube-system/pods/web-node-1")
+        .expect("the mirror");
+    assert_eq!(mirror["status"]["phase"], "Running");
+    assert_eq!(mirror["status"]["podIP"], "192.168.0.10");
+    assert_eq!(mirror["metadata"]["ownerReferences"][0]["kind"], "Node");
+    let annotations = &mirror["metadata"]["annotations"];
+    assert_eq!(
+        annotations["kubernetes.io/config.mirror"],
+        annotations["kubernetes.io/config.hash"]
+    );
+    world
+        .api
+        .remove("/api/v1/namespaces/kube-system/pods/web-node-1");
+    world.pass(Duration::from_secs(1)).await;
+    assert!(
+        world
+            .api
+            .get("/api/v1/namespaces/kube-system/pods/web-node-1")
+            .is_some(),
+        "the mirror comes back"
+    );
+    assert_eq!(world.runtime.containers(), ["c/0 CONTAINER_RUNNING"]);
+}
+
+#[tokio::test]
+async fn logs_are_cut_followed_and_kept() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, nginx());
+    world.settle().await;
+    world.runtime.log("c", "one");
+    world.pass(Duration::from_secs(60)).await;
+    world.runtime.log("c", "two");
+    world.runtime.log("c", "three");
+    let get = async |query: &str| {
+        world
+            .get(&format!("/containerLogs/default/web/c?{query}"))
+            .await
+            .1
+    };
+    assert_eq!(get("").await, "one\ntwo\nthree\n");
+    assert_eq!(get("tailLines=2").await, "two\nthree\n");
+    assert_eq!(get("tailLines=0").await, "");
+    assert_eq!(get("sinceSeconds=30").await, "two\nthree\n");
+    assert_eq!(get("limitBytes=5").await, "one\nt");
+    assert_eq!(
+        get("tailLines=1&timestamps=true").await,
+        "2026-01-01T00:01:00Z three\n"
+    );
+    assert_eq!(
+        get("previous=true").await,
+        "previous terminated container \"c\" in pod \"web\" not found"
+    );
+    assert_eq!(world.get("/containerLogs/default/web/x").await.0, 404);
+    let follower = async { get("follow=true&tailLines=1").await };
+    let writer = async {
+        world.settle().await;
+        world.runtime.log("c", "four");
+        world.settle().await;
+        world.runtime.exit("c", 0);
+    };
+    assert_eq!(futures::join!(follower, writer).0, "three\nfour\n");
+    world.settle().await;
+    assert_eq!(get("previous=true&tailLines=1").await, "four\n");
+}
+
+#[tokio::test]
+async fn refusals_name_their_reason() {
+    let world = World::new(Vec::new());
+    let volumes = json!([{"name": "v", "nfs": {"server": "s", "path": "/"}}]);
+    world.api.put(
+        POD,
+        web(json!({"containers": [{"name": "c", "image": "nginx:1.27"}], "volumes": volumes})),
+    );
+    world.settle().await;
+    assert_eq!(
+        world.summary(),
+        "Pending waiting UnsupportedField restarts=0"
+    );
+    let events = world.api.event_messages("web");
+    assert_eq!(
+        events,
+        ["Warning UnsupportedField x1: this kubelet does not support spec.volumes{v}.nfs"]
+    );
+    let resources = json!({"requests": {"cpu": "8"}});
+    let big =
+        web(json!({"containers": [{"name": "c", "image": "nginx:1.27", "resources": resources}]}));
+    world.api.put("/api/v1/namespaces/default/pods/big", big);
+    world.settle().await;
+    let status = &world
+        .api
+        .get("/api/v1/namespaces/default/pods/big")
+        .unwrap()["status"];
+    assert_eq!(
+        (status["phase"].as_str(), status["reason"].as_str()),
+        (Some("Failed"), Some("OutOfcpu"))
+    );
+    assert_eq!(
+        status["message"],
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 8000, used: 0, capacity: 4000"
+    );
+}
