@@ -37,8 +37,16 @@ pub struct Reviews {
 
 impl Reviews {
     /// Reviews by the authenticator and authorizer that also judge requests.
-    pub fn new(authenticator: Arc<Authenticator>, authorizer: Arc<dyn Authorizer>, clock: Clock) -> Reviews {
-        Reviews { authenticator, authorizer, clock }
+    pub fn new(
+        authenticator: Arc<Authenticator>,
+        authorizer: Arc<dyn Authorizer>,
+        clock: Clock,
+    ) -> Reviews {
+        Reviews {
+            authenticator,
+            authorizer,
+            clock,
+        }
     }
 
     /// Whether a resource is a review, which only this answers.
@@ -46,14 +54,26 @@ impl Reviews {
         match group {
             AUTHENTICATION => matches!(resource, "tokenreviews" | "selfsubjectreviews"),
             AUTHORIZATION => {
-                matches!(resource, "subjectaccessreviews" | "localsubjectaccessreviews" | "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
+                matches!(
+                    resource,
+                    "subjectaccessreviews"
+                        | "localsubjectaccessreviews"
+                        | "selfsubjectaccessreviews"
+                        | "selfsubjectrulesreviews"
+                )
             }
             _ => false,
         }
     }
 
     /// Answers a decoded review for `user`; `namespace` is the URL's.
-    pub fn create(&self, resource: &str, namespace: &str, mut review: Value, user: &UserInfo) -> Result<Value, Status> {
+    pub fn create(
+        &self,
+        resource: &str,
+        namespace: &str,
+        mut review: Value,
+        user: &UserInfo,
+    ) -> Result<Value, Status> {
         if !review["metadata"].is_object() {
             review["metadata"] = json!({});
         }
@@ -71,21 +91,28 @@ impl Reviews {
     fn token(&self, mut review: Value) -> Result<Value, Status> {
         let token = text(&review, "/spec/token");
         if token.is_empty() {
-            return Err(Status::bad_request("token is required for TokenReview in authentication"));
+            return Err(Status::bad_request(
+                "token is required for TokenReview in authentication",
+            ));
         }
         let wanted: Vec<String> = list(&review, "/spec/audiences");
         let own = self.authenticator.service_accounts.audiences();
         let audiences = if wanted.is_empty() { own } else { &wanted };
         review["status"] = match self.authenticator.authenticate_token(token, audiences) {
-            Ok(Some(found)) => json!({ "authenticated": true, "user": found.user.to_value(), "audiences": found.audiences }),
+            Ok(Some(found)) => {
+                json!({ "authenticated": true, "user": found.user.to_value(), "audiences": found.audiences })
+            }
             Ok(None) => json!({ "user": {} }),
-            Err(reason) => json!({ "user": {}, "error": format!("[invalid bearer token, {reason}]") }),
+            Err(reason) => {
+                json!({ "user": {}, "error": format!("[invalid bearer token, {reason}]") })
+            }
         };
         Ok(review)
     }
 
     fn self_subject(&self, mut review: Value, user: &UserInfo) -> Value {
-        review["metadata"]["creationTimestamp"] = json!(self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        review["metadata"]["creationTimestamp"] =
+            json!(self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         review["status"] = json!({ "userInfo": user.to_value() });
         review
     }
@@ -95,14 +122,31 @@ impl Reviews {
         let groups = list(&review, "/spec/groups");
         let name = text(&review, "/spec/user");
         if name.is_empty() && groups.is_empty() {
-            errors.push(FieldError::invalid(&FieldPath::new("spec.user"), "", "at least one of user or group must be specified"));
+            errors.push(FieldError::invalid(
+                &FieldPath::new("spec.user"),
+                "",
+                "at least one of user or group must be specified",
+            ));
         }
         errors.extend(metadata_errors(&review, kind));
         if !errors.is_empty() {
-            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, kind), "", errors));
+            return Err(Status::invalid(
+                &GroupKind::new(AUTHORIZATION, kind),
+                "",
+                errors,
+            ));
         }
-        let extra: BTreeMap<String, Vec<String>> = review.pointer("/spec/extra").cloned().and_then(|extra| serde_json::from_value(extra).ok()).unwrap_or_default();
-        let user = UserInfo { name: name.to_owned(), uid: text(&review, "/spec/uid").to_owned(), groups, extra };
+        let extra: BTreeMap<String, Vec<String>> = review
+            .pointer("/spec/extra")
+            .cloned()
+            .and_then(|extra| serde_json::from_value(extra).ok())
+            .unwrap_or_default();
+        let user = UserInfo {
+            name: name.to_owned(),
+            uid: text(&review, "/spec/uid").to_owned(),
+            groups,
+            extra,
+        };
         review["status"] = self.decide(&review, &user);
         Ok(review)
     }
@@ -110,11 +154,21 @@ impl Reviews {
     fn local_access(&self, review: Value, namespace: &str) -> Result<Value, Status> {
         let asked = text(&review, "/spec/resourceAttributes/namespace");
         if asked != namespace {
-            return Err(Status::bad_request(format!("spec.resourceAttributes.namespace must match namespace: {namespace}")));
+            return Err(Status::bad_request(format!(
+                "spec.resourceAttributes.namespace must match namespace: {namespace}"
+            )));
         }
         if review.pointer("/spec/nonResourceAttributes").is_some() {
-            let error = FieldError::invalid(&FieldPath::new("spec.nonResourceAttributes"), review["spec"]["nonResourceAttributes"].clone(), "disallowed on this kind of request");
-            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, "LocalSubjectAccessReview"), "", vec![error]));
+            let error = FieldError::invalid(
+                &FieldPath::new("spec.nonResourceAttributes"),
+                review["spec"]["nonResourceAttributes"].clone(),
+                "disallowed on this kind of request",
+            );
+            return Err(Status::invalid(
+                &GroupKind::new(AUTHORIZATION, "LocalSubjectAccessReview"),
+                "",
+                vec![error],
+            ));
         }
         self.access(review, "LocalSubjectAccessReview")
     }
@@ -123,7 +177,11 @@ impl Reviews {
         let mut errors = attribute_errors(&review);
         errors.extend(metadata_errors(&review, "SelfSubjectAccessReview"));
         if !errors.is_empty() {
-            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, "SelfSubjectAccessReview"), "", errors));
+            return Err(Status::invalid(
+                &GroupKind::new(AUTHORIZATION, "SelfSubjectAccessReview"),
+                "",
+                errors,
+            ));
         }
         review["status"] = self.decide(&review, user);
         Ok(review)
@@ -146,14 +204,19 @@ impl Reviews {
                 ]));
             }
             if !rule.non_resource_urls.is_empty() {
-                paths.push(present([("verbs", &rule.verbs), ("nonResourceURLs", &rule.non_resource_urls)]));
+                paths.push(present([
+                    ("verbs", &rule.verbs),
+                    ("nonResourceURLs", &rule.non_resource_urls),
+                ]));
             }
         }
         let mut status = json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": held.incomplete || !held.errors.is_empty() });
         if !held.errors.is_empty() {
             status["evaluationError"] = json!(held.errors.join(", "));
         }
-        Ok(json!({ "kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": {}, "status": status }))
+        Ok(
+            json!({ "kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": {}, "status": status }),
+        )
     }
 
     fn decide(&self, review: &Value, user: &UserInfo) -> Value {
@@ -162,7 +225,12 @@ impl Reviews {
             Some(_) => Attributes {
                 is_resource: false,
                 path: text(review, "/spec/nonResourceAttributes/path"),
-                ..Attributes::resource(user, text(review, "/spec/nonResourceAttributes/verb"), "", "")
+                ..Attributes::resource(
+                    user,
+                    text(review, "/spec/nonResourceAttributes/verb"),
+                    "",
+                    "",
+                )
             },
             None => Attributes {
                 namespace: at("namespace"),
@@ -186,17 +254,33 @@ impl Reviews {
 }
 
 fn text<'v>(value: &'v Value, path: &str) -> &'v str {
-    value.pointer(path).and_then(Value::as_str).unwrap_or_default()
+    value
+        .pointer(path)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 fn list(value: &Value, path: &str) -> Vec<String> {
-    value.pointer(path).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    value
+        .pointer(path)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// An object of the lists that are not empty.
 fn present<const N: usize>(fields: [(&str, &Vec<String>); N]) -> Value {
-    let fields = fields.into_iter().filter(|(name, list)| *name == "verbs" || !list.is_empty());
-    Value::Object(fields.map(|(name, list)| (name.to_owned(), json!(list))).collect::<Map<_, _>>())
+    let fields = fields
+        .into_iter()
+        .filter(|(name, list)| *name == "verbs" || !list.is_empty());
+    Value::Object(
+        fields
+            .map(|(name, list)| (name.to_owned(), json!(list)))
+            .collect::<Map<_, _>>(),
+    )
 }
 
 /// `pkg/apis/authorization/validation/validation.go`.
@@ -204,9 +288,14 @@ fn attribute_errors(review: &Value) -> Vec<FieldError> {
     let at = |field: &str| review.pointer(&format!("/spec/{field}")).cloned();
     match (at("resourceAttributes"), at("nonResourceAttributes")) {
         (Some(_), Some(paths)) => {
-            vec![FieldError::invalid(&FieldPath::new("spec.nonResourceAttributes"), paths, "cannot be specified in combination with resourceAttributes")]
+            vec![FieldError::invalid(
+                &FieldPath::new("spec.nonResourceAttributes"),
+                paths,
+                "cannot be specified in combination with resourceAttributes",
+            )]
         }
-        (None, None) => vec![FieldError::invalid(&FieldPath::new("spec.resourceAttributes"),
+        (None, None) => vec![FieldError::invalid(
+            &FieldPath::new("spec.resourceAttributes"),
             Value::Null,
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         )],
@@ -217,7 +306,15 @@ fn attribute_errors(review: &Value) -> Vec<FieldError> {
 /// A review is no object: it has no metadata, but for the namespace of a local one.
 fn metadata_errors(review: &Value, kind: &str) -> Option<FieldError> {
     let metadata = review["metadata"].as_object()?;
-    let allowed = |field: &str| field == "managedFields" || (kind == "LocalSubjectAccessReview" && field == "namespace");
+    let allowed = |field: &str| {
+        field == "managedFields" || (kind == "LocalSubjectAccessReview" && field == "namespace")
+    };
     let filled = metadata.keys().any(|field| !allowed(field));
-    filled.then(|| FieldError::invalid(&FieldPath::new("metadata"), review["metadata"].clone(), "must be empty"))
+    filled.then(|| {
+        FieldError::invalid(
+            &FieldPath::new("metadata"),
+            review["metadata"].clone(),
+            "must be empty",
+        )
+    })
 }

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use minik8s_api::status::Status;
 use serde_json::Value;
-use x509_parser::{certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer};
+use x509_parser::{
+    certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer,
+};
 
 use super::{Attributes, Operation, Plugin};
 use crate::{
@@ -26,7 +28,10 @@ fn signer(request: &Value) -> &str {
 fn may_use(authorizer: &dyn Authorizer, write: &Attributes<'_>, verb: &str, signer: &str) -> bool {
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
     [signer, &domain].into_iter().any(|name| {
-        let question = authz::Attributes { name, ..authz::Attributes::resource(write.user, verb, GROUP, "signers") };
+        let question = authz::Attributes {
+            name,
+            ..authz::Attributes::resource(write.user, verb, GROUP, "signers")
+        };
         authorizer.authorize(&question).allowed()
     })
 }
@@ -54,12 +59,16 @@ impl Plugin for CertificateApproval {
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let Some(old) = write.old_object else { return Ok(()) };
+        let Some(old) = write.old_object else {
+            return Ok(());
+        };
         let signer = signer(old);
         if may_use(&*self.authorizer, write, "approve", signer) {
             return Ok(());
         }
-        Err(write.forbidden(format!("user not permitted to approve requests with signerName {signer:?}")))
+        Err(write.forbidden(format!(
+            "user not permitted to approve requests with signerName {signer:?}"
+        )))
     }
 }
 
@@ -86,12 +95,18 @@ impl Plugin for CertificateSigning {
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let (Some(new), Some(old)) = (&write.object, write.old_object) else { return Ok(()) };
-        let unchanged = new["status"]["certificate"] == old["status"]["certificate"] && new["status"]["conditions"] == old["status"]["conditions"];
+        let (Some(new), Some(old)) = (&write.object, write.old_object) else {
+            return Ok(());
+        };
+        let unchanged = new["status"]["certificate"] == old["status"]["certificate"]
+            && new["status"]["conditions"] == old["status"]["conditions"];
         if unchanged || may_use(&*self.authorizer, write, "sign", signer(old)) {
             return Ok(());
         }
-        Err(write.forbidden(format!("user not permitted to sign requests with signerName {:?}", signer(old))))
+        Err(write.forbidden(format!(
+            "user not permitted to sign requests with signerName {:?}",
+            signer(old)
+        )))
     }
 }
 
@@ -100,11 +115,20 @@ pub struct CertificateSubjectRestriction;
 
 /// The organizations that a PEM-encoded certificate request asks for.
 fn organizations(request: &Value) -> Result<Vec<String>, String> {
-    let pem = BASE64_STANDARD.decode(request["spec"]["request"].as_str().unwrap_or_default()).map_err(|error| error.to_string())?;
+    let pem = BASE64_STANDARD
+        .decode(request["spec"]["request"].as_str().unwrap_or_default())
+        .map_err(|error| error.to_string())?;
     let (_, pem) = parse_x509_pem(&pem).map_err(|error| error.to_string())?;
-    let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
-    let names = parsed.certification_request_info.subject.iter_organization();
-    Ok(names.filter_map(|name| name.as_str().ok()).map(str::to_owned).collect())
+    let (_, parsed) =
+        X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
+    let names = parsed
+        .certification_request_info
+        .subject
+        .iter_organization();
+    Ok(names
+        .filter_map(|name| name.as_str().ok())
+        .map(str::to_owned)
+        .collect())
 }
 
 #[async_trait]
@@ -118,13 +142,18 @@ impl Plugin for CertificateSubjectRestriction {
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let Some(request) = &write.object else { return Ok(()) };
+        let Some(request) = &write.object else {
+            return Ok(());
+        };
         if signer(request) != CLIENT_SIGNER {
             return Ok(());
         }
-        let organizations = organizations(request).map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
+        let organizations = organizations(request)
+            .map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
         if organizations.iter().any(|group| group == MASTERS) {
-            return Err(write.forbidden(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")));
+            return Err(write.forbidden(format!(
+                "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
+            )));
         }
         Ok(())
     }

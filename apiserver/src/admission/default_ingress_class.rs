@@ -36,8 +36,13 @@ impl Plugin for DefaultIngressClass {
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
-        let Some(ingress) = &mut write.object else { return Ok(()) };
-        let named = ingress["spec"]["ingressClassName"].is_string() || ingress["metadata"]["annotations"].get(LEGACY_CLASS).is_some();
+        let Some(ingress) = &mut write.object else {
+            return Ok(());
+        };
+        let named = ingress["spec"]["ingressClassName"].is_string()
+            || ingress["metadata"]["annotations"]
+                .get(LEGACY_CLASS)
+                .is_some();
         let classes = GroupResource::new("networking.k8s.io", "ingressclasses");
         if !named && let Some(class) = default_class(&*self.objects, &classes, DEFAULT_CLASS) {
             ingress["spec"]["ingressClassName"] = json!(class);

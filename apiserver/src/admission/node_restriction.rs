@@ -45,7 +45,10 @@ impl NodeRestriction {
 
     fn pod(&self, namespace: &str, name: &str) -> Result<Value, Status> {
         let pods = GroupResource::new("", "pods");
-        self.objects.get(&pods, namespace, name).map(|pod| pod.value()).ok_or_else(|| Status::not_found(&pods, name))
+        self.objects
+            .get(&pods, namespace, name)
+            .map(|pod| pod.value())
+            .ok_or_else(|| Status::not_found(&pods, name))
     }
 
     fn check_pod(&self, write: &Attributes<'_>, node: &str) -> Result<(), Status> {
@@ -54,35 +57,63 @@ impl NodeRestriction {
             ("", Operation::Create) => self.check_mirror_pod(write, node),
             ("", Operation::Delete) => match write.old_object {
                 Some(pod) if on_node(pod) => Ok(()),
-                _ => Err(write.forbidden(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))),
+                _ => Err(write.forbidden(format!(
+                    "node {node:?} can only delete pods with spec.nodeName set to itself"
+                ))),
             },
-            ("", _) => Err(write.forbidden(format!("unexpected operation {}, node {node:?} can only create and delete mirror pods", write.operation.as_str()))),
+            ("", _) => Err(write.forbidden(format!(
+                "unexpected operation {}, node {node:?} can only create and delete mirror pods",
+                write.operation.as_str()
+            ))),
             ("status", Operation::Update) => {
-                let (Some(old), Some(new)) = (write.old_object, &write.object) else { return Ok(()) };
+                let (Some(old), Some(new)) = (write.old_object, &write.object) else {
+                    return Ok(());
+                };
                 if !on_node(old) {
                     return Err(write.forbidden(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")));
                 }
-                let labels = |pod: &Value| pod["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+                let labels = |pod: &Value| {
+                    pod["metadata"]["labels"]
+                        .as_object()
+                        .cloned()
+                        .unwrap_or_default()
+                };
                 if labels(old) != labels(new) {
-                    return Err(write.forbidden(format!("node {node:?} cannot update labels through pod status")));
+                    return Err(write.forbidden(format!(
+                        "node {node:?} cannot update labels through pod status"
+                    )));
                 }
                 Ok(())
             }
             ("eviction", Operation::Create) => {
-                if on_node(&self.pod(write.namespace, write.name)?) { Ok(()) } else { Err(write.forbidden(format!("node {node} can only evict pods with spec.nodeName set to itself"))) }
+                if on_node(&self.pod(write.namespace, write.name)?) {
+                    Ok(())
+                } else {
+                    Err(write.forbidden(format!(
+                        "node {node} can only evict pods with spec.nodeName set to itself"
+                    )))
+                }
             }
-            ("status" | "eviction", operation) => Err(write.forbidden(format!("unexpected operation {}", operation.as_str()))),
-            (other, _) => Err(write.forbidden(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))),
+            ("status" | "eviction", operation) => {
+                Err(write.forbidden(format!("unexpected operation {}", operation.as_str())))
+            }
+            (other, _) => Err(write.forbidden(format!(
+                "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
+            ))),
         }
     }
 
     fn check_mirror_pod(&self, write: &Attributes<'_>, node: &str) -> Result<(), Status> {
-        let Some(pod) = &write.object else { return Ok(()) };
+        let Some(pod) = &write.object else {
+            return Ok(());
+        };
         if pod["metadata"]["annotations"].get(MIRROR_POD).is_none() {
             return Err(write.forbidden(format!("pod does not have {MIRROR_POD:?} annotation, node {node:?} can only create mirror pods")));
         }
         if pod["spec"]["nodeName"] != node {
-            return Err(write.forbidden(format!("node {node:?} can only create pods with spec.nodeName set to itself")));
+            return Err(write.forbidden(format!(
+                "node {node:?} can only create pods with spec.nodeName set to itself"
+            )));
         }
         self.check_mirror_owner(write, node, pod)?;
         let references = References::of(pod);
@@ -91,40 +122,76 @@ impl NodeRestriction {
             (!references.secrets.is_empty(), "secrets"),
             (!references.config_maps.is_empty(), "configmaps"),
             (!references.claims.is_empty(), "a persistentvolumeclaim"),
-            (items(&pod["spec"]["resourceClaims"]).next().is_some(), "a resourceclaim"),
+            (
+                items(&pod["spec"]["resourceClaims"]).next().is_some(),
+                "a resourceclaim",
+            ),
         ] {
             if referred {
-                return Err(write.forbidden(format!("node {node:?} can not create pods that reference {what}")));
+                return Err(write.forbidden(format!(
+                    "node {node:?} can not create pods that reference {what}"
+                )));
             }
         }
         Ok(())
     }
 
-    fn check_mirror_owner(&self, write: &Attributes<'_>, node: &str, pod: &Value) -> Result<(), Status> {
+    fn check_mirror_owner(
+        &self,
+        write: &Attributes<'_>,
+        node: &str,
+        pod: &Value,
+    ) -> Result<(), Status> {
         let owners: Vec<&Value> = items(&pod["metadata"]["ownerReferences"]).collect();
         let refuse = |message: String| Err(write.forbidden(message));
         let owner = match owners[..] {
-            [] => return refuse(format!("node {node:?} can only create pods with an owner reference set to itself")),
+            [] => {
+                return refuse(format!(
+                    "node {node:?} can only create pods with an owner reference set to itself"
+                ));
+            }
             [owner] => owner,
-            _ => return refuse(format!("node {node:?} can only create pods with a single owner reference set to itself")),
+            _ => {
+                return refuse(format!(
+                    "node {node:?} can only create pods with a single owner reference set to itself"
+                ));
+            }
         };
         if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
-            return refuse(format!("node {node:?} can only create pods with an owner reference set to itself"));
+            return refuse(format!(
+                "node {node:?} can only create pods with an owner reference set to itself"
+            ));
         }
         if owner["controller"] != true {
-            return refuse(format!("node {node:?} can only create pods with a controller owner reference set to itself"));
+            return refuse(format!(
+                "node {node:?} can only create pods with a controller owner reference set to itself"
+            ));
         }
         if owner["blockOwnerDeletion"] == true {
-            return refuse(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+            return refuse(format!(
+                "node {node:?} must not set blockOwnerDeletion on an owner reference"
+            ));
         }
         let nodes = GroupResource::new("", "nodes");
-        let own = self.objects.get(&nodes, "", node).ok_or_else(|| Status::not_found(&nodes, node))?;
+        let own = self
+            .objects
+            .get(&nodes, "", node)
+            .ok_or_else(|| Status::not_found(&nodes, node))?;
         let uid = owner["uid"].as_str().unwrap_or_default();
-        if uid == own.uid() { Ok(()) } else { refuse(format!("node {node:?} UID mismatch: expected {} got {uid}", own.uid())) }
+        if uid == own.uid() {
+            Ok(())
+        } else {
+            refuse(format!(
+                "node {node:?} UID mismatch: expected {} got {uid}",
+                own.uid()
+            ))
+        }
     }
 
     fn check_token(&self, write: &Attributes<'_>, node: &str) -> Result<(), Status> {
-        let Some(request) = &write.object else { return Ok(()) };
+        let Some(request) = &write.object else {
+            return Ok(());
+        };
         let bound = &request["spec"]["boundObjectRef"];
         let text = |field: &str| bound[field].as_str().unwrap_or_default();
         if text("apiVersion") != "v1" || text("kind") != "Pod" || text("name").is_empty() {
@@ -139,15 +206,21 @@ impl NodeRestriction {
             return Err(write.forbidden(format!("the UID in the bound object reference ({}) does not match the UID in record ({own}). The object might have been deleted and then recreated", text("uid"))));
         }
         if pod["spec"]["nodeName"] != node {
-            return Err(write.forbidden("node requested token bound to a pod scheduled on a different node"));
+            return Err(write
+                .forbidden("node requested token bound to a pod scheduled on a different node"));
         }
         let projected: BTreeSet<&str> = items(&pod["spec"]["volumes"])
             .flat_map(|volume| items(&volume["projected"]["sources"]))
             .filter_map(|source| source["serviceAccountToken"]["audience"].as_str())
             .collect();
-        for audience in items(&request["spec"]["audiences"]).filter_map(Value::as_str).filter(|audience| !audience.is_empty()) {
+        for audience in items(&request["spec"]["audiences"])
+            .filter_map(Value::as_str)
+            .filter(|audience| !audience.is_empty())
+        {
             if !projected.contains(audience) {
-                return Err(write.forbidden(format!("audience {audience:?} not found in pod spec volume")));
+                return Err(write.forbidden(format!(
+                    "audience {audience:?} not found in pod spec volume"
+                )));
             }
         }
         Ok(())
@@ -155,39 +228,82 @@ impl NodeRestriction {
 }
 
 fn check_node(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
-    let asked = if write.name.is_empty() { write.error_name() } else { write.name };
+    let asked = if write.name.is_empty() {
+        write.error_name()
+    } else {
+        write.name
+    };
     if asked != node {
-        return Err(write.forbidden(format!("node {node:?} is not allowed to modify node {asked:?}")));
+        return Err(write.forbidden(format!(
+            "node {node:?} is not allowed to modify node {asked:?}"
+        )));
     }
-    let Some(new) = &write.object else { return Ok(()) };
-    let labels = |object: Option<&Value>| object.and_then(|object| object["metadata"]["labels"].as_object()).cloned().unwrap_or_default();
+    let Some(new) = &write.object else {
+        return Ok(());
+    };
+    let labels = |object: Option<&Value>| {
+        object
+            .and_then(|object| object["metadata"]["labels"].as_object())
+            .cloned()
+            .unwrap_or_default()
+    };
     let (now, before) = (labels(Some(new)), labels(write.old_object));
-    let modified = now.keys().chain(before.keys()).filter(|key| now.get(*key) != before.get(*key)).map(String::as_str).collect::<BTreeSet<_>>();
+    let modified = now
+        .keys()
+        .chain(before.keys())
+        .filter(|key| now.get(*key) != before.get(*key))
+        .map(String::as_str)
+        .collect::<BTreeSet<_>>();
     let listed = |keys: Vec<&str>| keys.join(", ");
     let Some(old) = write.old_object else {
-        let forbidden: Vec<&str> = modified.into_iter().filter(|key| in_namespace(key, RESTRICTED_NAMESPACE)).collect();
+        let forbidden: Vec<&str> = modified
+            .into_iter()
+            .filter(|key| in_namespace(key, RESTRICTED_NAMESPACE))
+            .collect();
         if !forbidden.is_empty() {
-            return Err(write.forbidden(format!("node {node:?} is not allowed to set the following labels: {}", listed(forbidden))));
+            return Err(write.forbidden(format!(
+                "node {node:?} is not allowed to set the following labels: {}",
+                listed(forbidden)
+            )));
         }
         return Ok(());
     };
-    let absent_is_empty = |value: &Value| if value.is_null() { Value::Array(Vec::new()) } else { value.clone() };
-    if absent_is_empty(&old["metadata"]["ownerReferences"]) != absent_is_empty(&new["metadata"]["ownerReferences"]) {
-        return Err(write.forbidden(format!("node {node:?} is not allowed to modify ownerReferences")));
+    let absent_is_empty = |value: &Value| {
+        if value.is_null() {
+            Value::Array(Vec::new())
+        } else {
+            value.clone()
+        }
+    };
+    if absent_is_empty(&old["metadata"]["ownerReferences"])
+        != absent_is_empty(&new["metadata"]["ownerReferences"])
+    {
+        return Err(write.forbidden(format!(
+            "node {node:?} is not allowed to modify ownerReferences"
+        )));
     }
     if absent_is_empty(&old["spec"]["taints"]) != absent_is_empty(&new["spec"]["taints"]) {
         return Err(write.forbidden(format!("node {node:?} is not allowed to modify taints")));
     }
-    let forbidden: Vec<&str> = modified.into_iter().filter(|key| !may_update_label(key)).collect();
+    let forbidden: Vec<&str> = modified
+        .into_iter()
+        .filter(|key| !may_update_label(key))
+        .collect();
     if !forbidden.is_empty() {
-        return Err(write.forbidden(format!("node {node:?} is not allowed to modify labels: {}", listed(forbidden))));
+        return Err(write.forbidden(format!(
+            "node {node:?} is not allowed to modify labels: {}",
+            listed(forbidden)
+        )));
     }
     Ok(())
 }
 
 fn in_namespace(key: &str, namespace: &str) -> bool {
     let own = key.split_once('/').map_or("", |(own, _)| own);
-    own == namespace || own.strip_suffix(namespace).is_some_and(|rest| rest.ends_with('.'))
+    own == namespace
+        || own
+            .strip_suffix(namespace)
+            .is_some_and(|rest| rest.ends_with('.'))
 }
 
 fn may_update_label(key: &str) -> bool {
@@ -195,18 +311,32 @@ fn may_update_label(key: &str) -> bool {
         return false;
     }
     let reserved = in_namespace(key, "kubernetes.io") || in_namespace(key, "k8s.io");
-    !reserved || KUBELET_LABELS.contains(&key) || KUBELET_NAMESPACES.iter().any(|namespace| in_namespace(key, namespace))
+    !reserved
+        || KUBELET_LABELS.contains(&key)
+        || KUBELET_NAMESPACES
+            .iter()
+            .any(|namespace| in_namespace(key, namespace))
 }
 
 fn check_lease(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
     if write.namespace != NODE_LEASES {
-        return Err(write.forbidden(format!("can only access leases in the {NODE_LEASES:?} system namespace")));
+        return Err(write.forbidden(format!(
+            "can only access leases in the {NODE_LEASES:?} system namespace"
+        )));
     }
-    check_own_name(write, node, "can only access node lease with the same name as the requesting node")
+    check_own_name(
+        write,
+        node,
+        "can only access node lease with the same name as the requesting node",
+    )
 }
 
 fn check_own_name(write: &Attributes<'_>, node: &str, message: &str) -> Result<(), Status> {
-    if write.error_name() == node { Ok(()) } else { Err(write.forbidden(message)) }
+    if write.error_name() == node {
+        Ok(())
+    } else {
+        Err(write.forbidden(message))
+    }
 }
 
 /// A claim's status is the driver's to report, from the node; what it promises is not.
@@ -214,7 +344,9 @@ fn check_claim(write: &Attributes<'_>) -> Result<(), Status> {
     if write.subresource != "status" || write.operation != Operation::Update {
         return Err(write.forbidden(format!("unexpected operation {}", write.operation.as_str())));
     }
-    let (Some(old), Some(new)) = (write.old_object, &write.object) else { return Ok(()) };
+    let (Some(old), Some(new)) = (write.old_object, &write.object) else {
+        return Ok(());
+    };
     let rest = |claim: &Value| {
         let mut claim = claim.clone();
         if let Some(fields) = claim.as_object_mut() {
@@ -225,7 +357,11 @@ fn check_claim(write: &Attributes<'_>) -> Result<(), Status> {
         }
         claim
     };
-    if rest(old) == rest(new) { Ok(()) } else { Err(write.forbidden("not allowed to update fields other than status")) }
+    if rest(old) == rest(new) {
+        Ok(())
+    } else {
+        Err(write.forbidden("not allowed to update fields other than status"))
+    }
 }
 
 #[async_trait]
@@ -241,17 +377,32 @@ impl Plugin for NodeRestriction {
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
         let write = &*write;
         let Some(node) = write.user.node_name() else {
-            return Err(write.forbidden(format!("could not determine node from user {:?}", write.user.name)));
+            return Err(write.forbidden(format!(
+                "could not determine node from user {:?}",
+                write.user.name
+            )));
         };
         match (write.group, write.resource) {
             ("", "pods") => self.check_pod(write, node),
             ("", "nodes") => check_node(write, node),
             ("", "persistentvolumeclaims") => check_claim(write),
-            ("", "serviceaccounts") if write.subresource == "token" => self.check_token(write, node),
+            ("", "serviceaccounts") if write.subresource == "token" => {
+                self.check_token(write, node)
+            }
             ("coordination.k8s.io", "leases") => check_lease(write, node),
-            ("storage.k8s.io", "csinodes") => check_own_name(write, node, "can only access CSINode with the same name as the requesting node"),
-            ("resource.k8s.io", "resourceslices") => match write.object.as_ref().or(write.old_object) {
-                Some(slice) if slice["spec"]["nodeName"] != node => Err(write.forbidden("can only create ResourceSlice with the same NodeName as the requesting node")),
+            ("storage.k8s.io", "csinodes") => check_own_name(
+                write,
+                node,
+                "can only access CSINode with the same name as the requesting node",
+            ),
+            ("resource.k8s.io", "resourceslices") => match write
+                .object
+                .as_ref()
+                .or(write.old_object)
+            {
+                Some(slice) if slice["spec"]["nodeName"] != node => Err(write.forbidden(
+                    "can only create ResourceSlice with the same NodeName as the requesting node",
+                )),
                 _ => Ok(()),
             },
             _ => Ok(()),

@@ -21,18 +21,33 @@ pub struct Priority {
 impl Priority {
     /// Classes are read from `objects`.
     pub fn new(objects: Arc<dyn Objects>) -> Priority {
-        Priority { objects, classes: GroupResource::new("scheduling.k8s.io", "priorityclasses") }
+        Priority {
+            objects,
+            classes: GroupResource::new("scheduling.k8s.io", "priorityclasses"),
+        }
     }
 
     /// The default class; of several (which a race can leave behind) the one with the lowest value.
     fn default_class(&self) -> Option<Value> {
-        let classes = self.objects.list(&self.classes, None).into_iter().map(|class| class.value());
-        classes.filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
+        let classes = self
+            .objects
+            .list(&self.classes, None)
+            .into_iter()
+            .map(|class| class.value());
+        classes
+            .filter(|class| class["globalDefault"] == true)
+            .min_by_key(|class| class["value"].as_i64())
     }
 
     /// Name, value and preemption policy of what a new pod asks for.
-    fn wanted(&self, write: &Attributes<'_>, pod: &Value) -> Result<(String, i64, Option<String>), Status> {
-        let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default();
+    fn wanted(
+        &self,
+        write: &Attributes<'_>,
+        pod: &Value,
+    ) -> Result<(String, i64, Option<String>), Status> {
+        let name = pod["spec"]["priorityClassName"]
+            .as_str()
+            .unwrap_or_default();
         let class = if name.is_empty() {
             match self.default_class() {
                 None => return Ok((String::new(), 0, Some(PREEMPT.to_owned()))),
@@ -40,10 +55,23 @@ impl Priority {
             }
         } else {
             let found = self.objects.get(&self.classes, "", name);
-            found.ok_or_else(|| write.forbidden(format!("no PriorityClass with name {name} was found")))?.value()
+            found
+                .ok_or_else(|| {
+                    write.forbidden(format!("no PriorityClass with name {name} was found"))
+                })?
+                .value()
         };
-        let text = |path: &str| class.pointer(path).and_then(Value::as_str).map(str::to_owned);
-        Ok((text("/metadata/name").unwrap_or_default(), class["value"].as_i64().unwrap_or_default(), text("/preemptionPolicy")))
+        let text = |path: &str| {
+            class
+                .pointer(path)
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+        };
+        Ok((
+            text("/metadata/name").unwrap_or_default(),
+            class["value"].as_i64().unwrap_or_default(),
+            text("/preemptionPolicy"),
+        ))
     }
 
     fn admit_new(&self, write: &Attributes<'_>, pod: &mut Value) -> Result<(), Status> {
@@ -59,7 +87,10 @@ impl Priority {
             spec["priorityClassName"] = json!(name);
         }
         if let Some(policy) = policy {
-            if let Some(own) = spec["preemptionPolicy"].as_str().filter(|own| *own != policy) {
+            if let Some(own) = spec["preemptionPolicy"]
+                .as_str()
+                .filter(|own| *own != policy)
+            {
                 return Err(write.forbidden(format!(
                     "the string value of PreemptionPolicy ({own}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
                 )));
@@ -88,14 +119,17 @@ impl Plugin for Priority {
     }
 
     fn handles(&self, write: &Attributes<'_>) -> bool {
-        matches!(write.operation, Operation::Create | Operation::Update) && (write.is("", "pods") || write.is("scheduling.k8s.io", "priorityclasses"))
+        matches!(write.operation, Operation::Create | Operation::Update)
+            && (write.is("", "pods") || write.is("scheduling.k8s.io", "priorityclasses"))
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
         if write.resource != "pods" {
             return Ok(());
         }
-        let Some(mut pod) = write.object.take() else { return Ok(()) };
+        let Some(mut pod) = write.object.take() else {
+            return Ok(());
+        };
         match write.old_object {
             Some(old) => keep_computed(&mut pod, old),
             None => self.admit_new(write, &mut pod)?,
@@ -105,7 +139,9 @@ impl Plugin for Priority {
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let Some(class) = &write.object else { return Ok(()) };
+        let Some(class) = &write.object else {
+            return Ok(());
+        };
         if write.resource != "priorityclasses" || class["globalDefault"] != true {
             return Ok(());
         }

@@ -19,14 +19,21 @@ pub struct RuntimeClass {
 impl RuntimeClass {
     /// Classes are read from `objects`.
     pub fn new(objects: Arc<dyn Objects>) -> RuntimeClass {
-        RuntimeClass { objects, classes: GroupResource::new("node.k8s.io", "runtimeclasses") }
+        RuntimeClass {
+            objects,
+            classes: GroupResource::new("node.k8s.io", "runtimeclasses"),
+        }
     }
 
     /// The class a pod names, if it names one.
     fn class(&self, write: &Attributes<'_>, pod: &Value) -> Result<Option<Value>, Status> {
-        let Some(name) = pod["spec"]["runtimeClassName"].as_str() else { return Ok(None) };
+        let Some(name) = pod["spec"]["runtimeClassName"].as_str() else {
+            return Ok(None);
+        };
         let found = self.objects.get(&self.classes, "", name);
-        found.map(|class| Some(class.value())).ok_or_else(|| write.forbidden(format!("pod rejected: RuntimeClass {name:?} not found")))
+        found.map(|class| Some(class.value())).ok_or_else(|| {
+            write.forbidden(format!("pod rejected: RuntimeClass {name:?} not found"))
+        })
     }
 }
 
@@ -66,7 +73,9 @@ impl Plugin for RuntimeClass {
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
-        let Some(mut pod) = write.object.take() else { return Ok(()) };
+        let Some(mut pod) = write.object.take() else {
+            return Ok(());
+        };
         if let Some(class) = self.class(write, &pod)? {
             let fixed = &class["overhead"]["podFixed"];
             if !is_empty(fixed) {
@@ -82,7 +91,9 @@ impl Plugin for RuntimeClass {
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let Some(pod) = &write.object else { return Ok(()) };
+        let Some(pod) = &write.object else {
+            return Ok(());
+        };
         let overhead = &pod["spec"]["overhead"];
         if is_empty(overhead) {
             return Ok(());

@@ -29,7 +29,11 @@ pub struct ServiceAccount {
 impl ServiceAccount {
     /// Accounts are read from `objects`, names of volumes drawn from `random`.
     pub fn new(objects: Arc<dyn Objects>, random: Random) -> ServiceAccount {
-        ServiceAccount { objects, random, accounts: GroupResource::new("", "serviceaccounts") }
+        ServiceAccount {
+            objects,
+            random,
+            accounts: GroupResource::new("", "serviceaccounts"),
+        }
     }
 
     fn account(&self, write: &Attributes<'_>, name: &str) -> Result<Value, Status> {
@@ -43,20 +47,28 @@ impl ServiceAccount {
     /// Mounts the token where no container has mounted something else.
     fn mount_token(&self, pod: &mut Value) {
         let spec = &mut pod["spec"];
-        let own = items(&spec["volumes"]).filter_map(|volume| volume["name"].as_str()).find(|name| name.starts_with(VOLUME_PREFIX)).map(str::to_owned);
+        let own = items(&spec["volumes"])
+            .filter_map(|volume| volume["name"].as_str())
+            .find(|name| name.starts_with(VOLUME_PREFIX))
+            .map(str::to_owned);
         let has_volume = own.is_some();
-        let volume = own.unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", self.random.suffix(SUFFIX_CHARACTERS)));
+        let volume = own
+            .unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", self.random.suffix(SUFFIX_CHARACTERS)));
         let mut mounted = false;
         for containers in ["initContainers", "containers"] {
             for container in items_mut(&mut spec[containers]) {
                 if items(&container["volumeMounts"]).all(|mount| mount["mountPath"] != MOUNT_PATH) {
-                    push(&mut container["volumeMounts"], json!({ "name": volume, "readOnly": true, "mountPath": MOUNT_PATH }));
+                    push(
+                        &mut container["volumeMounts"],
+                        json!({ "name": volume, "readOnly": true, "mountPath": MOUNT_PATH }),
+                    );
                     mounted = true;
                 }
             }
         }
         if spec["initContainers"].is_null() {
-            spec.as_object_mut().map(|spec| spec.remove("initContainers"));
+            spec.as_object_mut()
+                .map(|spec| spec.remove("initContainers"));
         }
         if mounted && !has_volume {
             push(&mut spec["volumes"], token_volume(&volume));
@@ -89,8 +101,14 @@ fn check_mirror(write: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
     if !references.secrets.is_empty() {
         return Err(write.forbidden("a mirror pod may not reference secrets"));
     }
-    let tokens = items(&pod["spec"]["volumes"]).flat_map(|volume| items(&volume["projected"]["sources"])).any(|source| source["serviceAccountToken"].is_object());
-    if tokens { Err(write.forbidden("a mirror pod may not use ServiceAccountToken volume projections")) } else { Ok(()) }
+    let tokens = items(&pod["spec"]["volumes"])
+        .flat_map(|volume| items(&volume["projected"]["sources"]))
+        .any(|source| source["serviceAccountToken"].is_object());
+    if tokens {
+        Err(write.forbidden("a mirror pod may not use ServiceAccountToken volume projections"))
+    } else {
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -104,22 +122,35 @@ impl Plugin for ServiceAccount {
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
-        let Some(mut pod) = write.object.take() else { return Ok(()) };
+        let Some(mut pod) = write.object.take() else {
+            return Ok(());
+        };
         if is_mirror(&pod) {
             write.object = Some(pod);
             return Ok(());
         }
-        let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
-        let name = named("serviceAccountName").or_else(|| named("serviceAccount")).unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
+        let named = |field: &str| {
+            pod["spec"][field]
+                .as_str()
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+        };
+        let name = named("serviceAccountName")
+            .or_else(|| named("serviceAccount"))
+            .unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
         let account = self.account(write, &name)?;
         // The second is the field's old name, which old clients still read.
         pod["spec"]["serviceAccountName"] = json!(name);
         pod["spec"]["serviceAccount"] = json!(name);
-        let automount = pod["spec"]["automountServiceAccountToken"].as_bool().or_else(|| account["automountServiceAccountToken"].as_bool());
+        let automount = pod["spec"]["automountServiceAccountToken"]
+            .as_bool()
+            .or_else(|| account["automountServiceAccountToken"].as_bool());
         if automount.unwrap_or(true) {
             self.mount_token(&mut pod);
         }
-        if items(&pod["spec"]["imagePullSecrets"]).next().is_none() && items(&account["imagePullSecrets"]).next().is_some() {
+        if items(&pod["spec"]["imagePullSecrets"]).next().is_none()
+            && items(&account["imagePullSecrets"]).next().is_some()
+        {
             pod["spec"]["imagePullSecrets"] = account["imagePullSecrets"].clone();
         }
         write.object = Some(pod);
@@ -127,12 +158,21 @@ impl Plugin for ServiceAccount {
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let Some(pod) = &write.object else { return Ok(()) };
+        let Some(pod) = &write.object else {
+            return Ok(());
+        };
         if is_mirror(pod) {
             return check_mirror(write, pod);
         }
-        match pod["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()) {
-            None => Err(write.forbidden(format!("no service account specified for pod {}/{}", write.namespace, write.error_name()))),
+        match pod["spec"]["serviceAccountName"]
+            .as_str()
+            .filter(|name| !name.is_empty())
+        {
+            None => Err(write.forbidden(format!(
+                "no service account specified for pod {}/{}",
+                write.namespace,
+                write.error_name()
+            ))),
             Some(name) => self.account(write, name).map(drop),
         }
     }

@@ -40,10 +40,15 @@ impl Plugin for DefaultStorageClass {
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
-        let Some(claim) = &mut write.object else { return Ok(()) };
+        let Some(claim) = &mut write.object else {
+            return Ok(());
+        };
         // An empty name is an answer too: no class at all.
-        let named = claim["spec"]["storageClassName"].is_string() || claim["metadata"]["annotations"].get(BETA_CLASS).is_some();
-        if !named && let Some(class) = default_class(&*self.objects, &storage_classes(), DEFAULT_CLASS) {
+        let named = claim["spec"]["storageClassName"].is_string()
+            || claim["metadata"]["annotations"].get(BETA_CLASS).is_some();
+        if !named
+            && let Some(class) = default_class(&*self.objects, &storage_classes(), DEFAULT_CLASS)
+        {
             claim["spec"]["storageClassName"] = json!(class);
         }
         Ok(())
@@ -74,7 +79,9 @@ impl Plugin for StorageObjectInUseProtection {
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
-        let (Some(finalizer), Some(object)) = (protection(write), &mut write.object) else { return Ok(()) };
+        let (Some(finalizer), Some(object)) = (protection(write), &mut write.object) else {
+            return Ok(());
+        };
         if items(&object["metadata"]["finalizers"]).all(|own| own != finalizer) {
             push(&mut object["metadata"]["finalizers"], json!(finalizer));
         }
@@ -95,8 +102,15 @@ impl PersistentVolumeClaimResize {
     }
 
     fn may_expand(&self, claim: &Value) -> bool {
-        let class = claim["metadata"]["annotations"][BETA_CLASS].as_str().or_else(|| claim["spec"]["storageClassName"].as_str()).unwrap_or_default();
-        !class.is_empty() && self.objects.get(&storage_classes(), "", class).is_some_and(|class| class.value()["allowVolumeExpansion"] == true)
+        let class = claim["metadata"]["annotations"][BETA_CLASS]
+            .as_str()
+            .or_else(|| claim["spec"]["storageClassName"].as_str())
+            .unwrap_or_default();
+        !class.is_empty()
+            && self
+                .objects
+                .get(&storage_classes(), "", class)
+                .is_some_and(|class| class.value()["allowVolumeExpansion"] == true)
     }
 }
 
@@ -111,9 +125,17 @@ impl Plugin for PersistentVolumeClaimResize {
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let (Some(new), Some(old)) = (&write.object, write.old_object) else { return Ok(()) };
-        let size = |claim: &Value| claim["spec"]["resources"]["requests"]["storage"].as_str().and_then(|size| size.parse::<Quantity>().ok());
-        let (Some(wanted), Some(had)) = (size(new), size(old)) else { return Ok(()) };
+        let (Some(new), Some(old)) = (&write.object, write.old_object) else {
+            return Ok(());
+        };
+        let size = |claim: &Value| {
+            claim["spec"]["resources"]["requests"]["storage"]
+                .as_str()
+                .and_then(|size| size.parse::<Quantity>().ok())
+        };
+        let (Some(wanted), Some(had)) = (size(new), size(old)) else {
+            return Ok(());
+        };
         if wanted <= had {
             return Ok(());
         }

@@ -24,10 +24,16 @@ impl Plugin for TaintNodesByCondition {
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
-        let Some(node) = &mut write.object else { return Ok(()) };
-        let tainted = items(&node["spec"]["taints"]).any(|taint| taint["key"] == NOT_READY && taint["effect"] == NO_SCHEDULE);
+        let Some(node) = &mut write.object else {
+            return Ok(());
+        };
+        let tainted = items(&node["spec"]["taints"])
+            .any(|taint| taint["key"] == NOT_READY && taint["effect"] == NO_SCHEDULE);
         if !tainted {
-            push(&mut node["spec"]["taints"], json!({ "key": NOT_READY, "effect": NO_SCHEDULE }));
+            push(
+                &mut node["spec"]["taints"],
+                json!({ "key": NOT_READY, "effect": NO_SCHEDULE }),
+            );
         }
         Ok(())
     }

@@ -42,14 +42,28 @@ impl Range {
         let size = u32::try_from(size - 2).unwrap_or(u32::MAX);
         let first = u32::from(network) + 1;
         let lower = (size / 16).clamp(16, 256).min(size / 2);
-        Range { first, last: first + (size - 1), dynamic: first + lower, shown: format!("{network}/{prefix_bits}") }
+        Range {
+            first,
+            last: first + (size - 1),
+            dynamic: first + lower,
+            shown: format!("{network}/{prefix_bits}"),
+        }
     }
 
     /// A range of ports, both ends included.
     pub fn of_ports((first, last): (u16, u16)) -> Range {
         let size = u32::from(last.saturating_sub(first)) + 1;
-        let lower = if size < 16 { 0 } else { (size / 32).clamp(16, 128).min(size / 2) };
-        Range { first: first.into(), last: last.into(), dynamic: u32::from(first) + lower, shown: format!("{first}-{last}") }
+        let lower = if size < 16 {
+            0
+        } else {
+            (size / 32).clamp(16, 128).min(size / 2)
+        };
+        Range {
+            first: first.into(),
+            last: last.into(),
+            dynamic: u32::from(first) + lower,
+            shown: format!("{first}-{last}"),
+        }
     }
 
     fn contains(&self, number: u32) -> bool {
@@ -62,7 +76,10 @@ impl Range {
         let start = random % upper;
         let from_start = (0..upper).map(move |step| (start + step) % upper);
         let dynamic = self.dynamic;
-        from_start.filter_map(move |offset| u32::try_from(offset).ok()).map(move |offset| dynamic + offset).chain(self.first..self.dynamic)
+        from_start
+            .filter_map(move |offset| u32::try_from(offset).ok())
+            .map(move |offset| dynamic + offset)
+            .chain(self.first..self.dynamic)
     }
 }
 
@@ -110,25 +127,43 @@ fn owner(service: &Value) -> String {
 }
 
 fn address_of(service: &Value) -> Option<&str> {
-    service["spec"]["clusterIPs"].get(0).and_then(Value::as_str).or_else(|| service["spec"]["clusterIP"].as_str()).filter(|ip| !ip.is_empty())
+    service["spec"]["clusterIPs"]
+        .get(0)
+        .and_then(Value::as_str)
+        .or_else(|| service["spec"]["clusterIP"].as_str())
+        .filter(|ip| !ip.is_empty())
 }
 
 fn number_at(value: &Value) -> u32 {
-    value.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
+    value
+        .as_u64()
+        .and_then(|number| u32::try_from(number).ok())
+        .unwrap_or_default()
 }
 
 impl ServiceAllocators {
     /// The keys of what a Service has.
     pub(super) fn holdings(&self, service: &Value) -> Reservation {
-        let mut held = Reservation { owner: owner(service), keys: Vec::new() };
+        let mut held = Reservation {
+            owner: owner(service),
+            keys: Vec::new(),
+        };
         if needs_cluster_ip(service)
             && !is_headless(service)
             && let Some(address) = address_of(service).and_then(|ip| ip.parse::<Ipv4Addr>().ok())
         {
             held.keys.push(address_key(address.into()));
         }
-        let ports = service["spec"]["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
-        for port in ports.chain([&service["spec"]["healthCheckNodePort"]]).map(number_at).filter(|port| *port != 0) {
+        let ports = service["spec"]["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| &port["nodePort"]);
+        for port in ports
+            .chain([&service["spec"]["healthCheckNodePort"]])
+            .map(number_at)
+            .filter(|port| *port != 0)
+        {
             let key = port_key(port);
             if !held.keys.contains(&key) {
                 held.keys.push(key);
@@ -139,26 +174,54 @@ impl ServiceAllocators {
 
     /// Reserves in one transaction what the Service wishes and `old` does not hold, and writes the numbers into it. In a dry
     /// run numbers are found, but not taken.
-    pub(super) async fn reserve(&self, service: &mut Value, old: Option<&Value>, dry_run: bool) -> Result<Reservation, Status> {
-        let held: HashSet<String> = old.map(|old| self.holdings(old).keys.into_iter().collect()).unwrap_or_default();
+    pub(super) async fn reserve(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Reservation, Status> {
+        let held: HashSet<String> = old
+            .map(|old| self.holdings(old).keys.into_iter().collect())
+            .unwrap_or_default();
         let wishes = self.wishes(service)?;
         let mut taken_meanwhile = HashSet::new();
         for _ in 0..MAX_ATTEMPTS {
             let mut chosen = service.clone();
-            let reservation = self.choose(&mut chosen, &wishes, &held, &taken_meanwhile).await?;
+            let reservation = self
+                .choose(&mut chosen, &wishes, &held, &taken_meanwhile)
+                .await?;
             if dry_run || reservation.keys.is_empty() {
                 *service = chosen;
-                return Ok(Reservation { keys: if dry_run { Vec::new() } else { reservation.keys }, ..reservation });
+                return Ok(Reservation {
+                    keys: if dry_run {
+                        Vec::new()
+                    } else {
+                        reservation.keys
+                    },
+                    ..reservation
+                });
             }
-            match self.store.commit(self.claim(&chosen, &reservation)).await.map_err(unavailable)? {
+            match self
+                .store
+                .commit(self.claim(&chosen, &reservation))
+                .await
+                .map_err(unavailable)?
+            {
                 TxnResponse::Committed { .. } => {
                     *service = chosen;
                     return Ok(reservation);
                 }
-                TxnResponse::Conflict { current, .. } => taken_meanwhile.extend(current.into_iter().flatten().map(|taken| taken.key.to_string())),
+                TxnResponse::Conflict { current, .. } => taken_meanwhile.extend(
+                    current
+                        .into_iter()
+                        .flatten()
+                        .map(|taken| taken.key.to_string()),
+                ),
             }
         }
-        Err(Status::internal_error("failed to allocate a serviceIP: too many conflicts"))
+        Err(Status::internal_error(
+            "failed to allocate a serviceIP: too many conflicts",
+        ))
     }
 
     /// What the Service asks for. Numbers that are no numbers are left to validation.
@@ -166,11 +229,17 @@ impl ServiceAllocators {
         let mut wishes = Vec::new();
         if needs_cluster_ip(service) && !is_headless(service) {
             match address_of(service) {
-                None => wishes.push(Wish { what: What::Address, number: 0 }),
+                None => wishes.push(Wish {
+                    what: What::Address,
+                    number: 0,
+                }),
                 Some(ip) => {
                     if let Ok(ip) = ip.parse::<Ipv4Addr>() {
                         self.check_address(service, ip)?;
-                        wishes.push(Wish { what: What::Address, number: ip.into() });
+                        wishes.push(Wish {
+                            what: What::Address,
+                            number: ip.into(),
+                        });
                     }
                 }
             }
@@ -179,11 +248,17 @@ impl ServiceAllocators {
         for (index, port) in ports.enumerate() {
             let number = number_at(&port["nodePort"]);
             if number != 0 || needs_node_ports(service) {
-                wishes.push(Wish { what: What::Port(index), number });
+                wishes.push(Wish {
+                    what: What::Port(index),
+                    number,
+                });
             }
         }
         if needs_health_check_port(service) {
-            wishes.push(Wish { what: What::HealthCheckPort, number: number_at(&service["spec"]["healthCheckNodePort"]) });
+            wishes.push(Wish {
+                what: What::HealthCheckPort,
+                number: number_at(&service["spec"]["healthCheckNodePort"]),
+            });
         }
         Ok(wishes)
     }
@@ -194,29 +269,58 @@ impl ServiceAllocators {
             return Ok(());
         }
         // The two ends of the network are in it, but are nobody's.
-        let edge = number.wrapping_add(1) == self.addresses.first || number == self.addresses.last + 1;
+        let edge =
+            number.wrapping_add(1) == self.addresses.first || number == self.addresses.last + 1;
         let why = if edge {
-            format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", self.addresses)
+            format!(
+                "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
+                self.addresses
+            )
         } else {
             "the provided network does not match the current range".to_owned()
         };
         Err(address_error(service, ip, &why))
     }
 
-    async fn choose(&self, service: &mut Value, wishes: &[Wish], held: &HashSet<String>, taken: &HashSet<String>) -> Result<Reservation, Status> {
-        let mut reservation = Reservation { owner: owner(service), keys: Vec::new() };
+    async fn choose(
+        &self,
+        service: &mut Value,
+        wishes: &[Wish],
+        held: &HashSet<String>,
+        taken: &HashSet<String>,
+    ) -> Result<Reservation, Status> {
+        let mut reservation = Reservation {
+            owner: owner(service),
+            keys: Vec::new(),
+        };
         // One number serves all protocols of the same port.
         let mut by_port: Vec<(Value, u32)> = Vec::new();
         for wish in wishes {
-            let shared = if let What::Port(index) = wish.what { self.shared_port(service, index, &by_port) } else { 0 };
-            let number = if wish.number != 0 { wish.number } else { shared };
-            let key = |number| if wish.what == What::Address { address_key(number) } else { port_key(number) };
+            let shared = if let What::Port(index) = wish.what {
+                self.shared_port(service, index, &by_port)
+            } else {
+                0
+            };
+            let number = if wish.number != 0 {
+                wish.number
+            } else {
+                shared
+            };
+            let key = |number| {
+                if wish.what == What::Address {
+                    address_key(number)
+                } else {
+                    port_key(number)
+                }
+            };
             let number = match number {
                 0 => self.free(wish.what, taken, &reservation.keys).await?,
                 number => {
-                    let ours = held.contains(&key(number)) || reservation.keys.contains(&key(number));
+                    let ours =
+                        held.contains(&key(number)) || reservation.keys.contains(&key(number));
                     if !ours {
-                        self.check_requested(service, wish.what, number, taken).await?;
+                        self.check_requested(service, wish.what, number, taken)
+                            .await?;
                     }
                     number
                 }
@@ -244,43 +348,98 @@ impl ServiceAllocators {
     fn shared_port(&self, service: &Value, index: usize, by_port: &[(Value, u32)]) -> u32 {
         let ports = &service["spec"]["ports"];
         let port = &ports[index]["port"];
-        let earlier = by_port.iter().find(|(own, _)| own == port).map(|(_, number)| *number);
-        let later = || ports.as_array().into_iter().flatten().filter(|other| other["port"] == *port).map(|other| number_at(&other["nodePort"])).find(|number| *number != 0);
+        let earlier = by_port
+            .iter()
+            .find(|(own, _)| own == port)
+            .map(|(_, number)| *number);
+        let later = || {
+            ports
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|other| other["port"] == *port)
+                .map(|other| number_at(&other["nodePort"]))
+                .find(|number| *number != 0)
+        };
         earlier.or_else(later).unwrap_or_default()
     }
 
     async fn is_taken(&self, what: What, number: u32) -> Result<bool, Status> {
         if what == What::Address {
             let addresses = GroupResource::new("networking.k8s.io", "ipaddresses");
-            return Ok(self.objects.get(&addresses, "", &Ipv4Addr::from(number).to_string()).is_some());
+            return Ok(self
+                .objects
+                .get(&addresses, "", &Ipv4Addr::from(number).to_string())
+                .is_some());
         }
-        Ok(self.store.get(&port_key(number)).await.map_err(unavailable)?.is_some())
+        Ok(self
+            .store
+            .get(&port_key(number))
+            .await
+            .map_err(unavailable)?
+            .is_some())
     }
 
-    async fn free(&self, what: What, taken: &HashSet<String>, chosen: &[String]) -> Result<u32, Status> {
-        let (range, key): (_, fn(u32) -> String) = if what == What::Address { (&self.addresses, address_key) } else { (&self.ports, port_key) };
+    async fn free(
+        &self,
+        what: What,
+        taken: &HashSet<String>,
+        chosen: &[String],
+    ) -> Result<u32, Status> {
+        let (range, key): (_, fn(u32) -> String) = if what == What::Address {
+            (&self.addresses, address_key)
+        } else {
+            (&self.ports, port_key)
+        };
         for number in range.candidates(self.random.below(u64::MAX)) {
             let key = key(number);
-            if !taken.contains(&key) && !chosen.contains(&key) && !self.is_taken(what, number).await? {
+            if !taken.contains(&key)
+                && !chosen.contains(&key)
+                && !self.is_taken(what, number).await?
+            {
                 return Ok(number);
             }
         }
-        let what = if what == What::Address { "serviceIP" } else { "nodePort" };
-        Err(Status::internal_error(format!("failed to allocate a {what}: range is full")))
+        let what = if what == What::Address {
+            "serviceIP"
+        } else {
+            "nodePort"
+        };
+        Err(Status::internal_error(format!(
+            "failed to allocate a {what}: range is full"
+        )))
     }
 
-    async fn check_requested(&self, service: &Value, what: What, number: u32, taken: &HashSet<String>) -> Result<(), Status> {
+    async fn check_requested(
+        &self,
+        service: &Value,
+        what: What,
+        number: u32,
+        taken: &HashSet<String>,
+    ) -> Result<(), Status> {
         let spec = FieldPath::new("spec");
         let path = match what {
             What::Address => {
-                let found = taken.contains(&address_key(number)) || self.is_taken(what, number).await?;
-                return if found { Err(address_error(service, Ipv4Addr::from(number), "provided IP is already allocated")) } else { Ok(()) };
+                let found =
+                    taken.contains(&address_key(number)) || self.is_taken(what, number).await?;
+                return if found {
+                    Err(address_error(
+                        service,
+                        Ipv4Addr::from(number),
+                        "provided IP is already allocated",
+                    ))
+                } else {
+                    Ok(())
+                };
             }
             What::Port(index) => spec.child("ports").index(index).child("nodePort"),
             What::HealthCheckPort => spec.child("healthCheckNodePort"),
         };
         let why = if !self.ports.contains(number) {
-            format!("provided port is not in the valid range. The range of valid ports is {}", self.ports)
+            format!(
+                "provided port is not in the valid range. The range of valid ports is {}",
+                self.ports
+            )
         } else if taken.contains(&port_key(number)) || self.is_taken(what, number).await? {
             "provided port is already allocated".to_owned()
         } else {
@@ -291,7 +450,12 @@ impl ServiceAllocators {
 
     /// All keys come into being together, or none does.
     fn claim(&self, service: &Value, reservation: &Reservation) -> Txn {
-        let keys = || reservation.keys.iter().map(|key| Arc::<str>::from(key.as_str()));
+        let keys = || {
+            reservation
+                .keys
+                .iter()
+                .map(|key| Arc::<str>::from(key.as_str()))
+        };
         Txn {
             conditions: keys().map(|key| Condition::Absent { key }).collect(),
             operations: keys()
@@ -300,7 +464,11 @@ impl ServiceAllocators {
                         Some(ip) => self.address_object(ip, service),
                         None => Bytes::from(reservation.owner.clone()),
                     };
-                    Operation::Put { key, value, lease: None }
+                    Operation::Put {
+                        key,
+                        value,
+                        lease: None,
+                    }
                 })
                 .collect(),
         }
@@ -320,7 +488,9 @@ impl ServiceAllocators {
                 "group": "", "resource": "services", "namespace": service["metadata"]["namespace"], "name": service["metadata"]["name"],
             } },
         });
-        let kind = self.kinds.by_resource("networking.k8s.io", "v1", "ipaddresses");
+        let kind = self
+            .kinds
+            .by_resource("networking.k8s.io", "v1", "ipaddresses");
         object::encode(&kind.expect("IPAddress is a built-in kind"), &object)
     }
 
@@ -336,31 +506,54 @@ impl ServiceAllocators {
 
     async fn release_key(&self, key: &str, owner: &str) -> store::Result<()> {
         match self.store.get(key).await? {
-            Some(held) if holder(&held) == owner => self.store.commit(Txn::delete(key, held.mod_revision)).await.map(drop),
+            Some(held) if holder(&held) == owner => self
+                .store
+                .commit(Txn::delete(key, held.mod_revision))
+                .await
+                .map(drop),
             _ => Ok(()),
         }
     }
 
     /// Makes allocations and Services agree, once at start: gives back what no Service has, takes what Services have.
     pub async fn repair(&self) -> store::Result<()> {
-        let services: Vec<Value> = self.objects.list(&GroupResource::new("", "services"), None).iter().map(|service| service.value()).collect();
+        let services: Vec<Value> = self
+            .objects
+            .list(&GroupResource::new("", "services"), None)
+            .iter()
+            .map(|service| service.value())
+            .collect();
         let mut wanted: HashSet<(String, String)> = HashSet::new();
         for service in &services {
             let held = self.holdings(service);
             wanted.extend(held.keys.into_iter().map(|key| (key, held.owner.clone())));
         }
         for prefix in [ADDRESSES_PREFIX, PORTS_PREFIX] {
-            for held in self.store.range(store::Range::prefix(prefix)).await?.key_values {
+            for held in self
+                .store
+                .range(store::Range::prefix(prefix))
+                .await?
+                .key_values
+            {
                 let known = wanted.remove(&(held.key.to_string(), holder(&held)));
                 if !known {
-                    self.store.commit(Txn::delete(Arc::clone(&held.key), held.mod_revision)).await?;
+                    self.store
+                        .commit(Txn::delete(Arc::clone(&held.key), held.mod_revision))
+                        .await?;
                 }
             }
         }
         for service in &services {
             let held = self.holdings(service);
-            let keys = held.keys.into_iter().filter(|key| wanted.contains(&(key.clone(), held.owner.clone()))).collect();
-            let missing = Reservation { keys, owner: held.owner };
+            let keys = held
+                .keys
+                .into_iter()
+                .filter(|key| wanted.contains(&(key.clone(), held.owner.clone())))
+                .collect();
+            let missing = Reservation {
+                keys,
+                owner: held.owner,
+            };
             if !missing.keys.is_empty() {
                 self.store.commit(self.claim(service, &missing)).await?;
             }
@@ -375,7 +568,11 @@ fn holder(held: &KeyValue) -> String {
         return String::from_utf8_lossy(&held.value).into_owned();
     }
     let address: Value = serde_json::from_slice(&held.value).unwrap_or_default();
-    let text = |field: &str| address["spec"]["parentRef"][field].as_str().unwrap_or_default();
+    let text = |field: &str| {
+        address["spec"]["parentRef"][field]
+            .as_str()
+            .unwrap_or_default()
+    };
     format!("{}/{}", text("namespace"), text("name"))
 }
 
@@ -384,10 +581,21 @@ fn unavailable(error: store::Error) -> Status {
 }
 
 fn invalid(service: &Value, error: FieldError) -> Status {
-    Status::invalid(&GroupKind::new("", "Service"), service["metadata"]["name"].as_str().unwrap_or_default(), vec![error])
+    Status::invalid(
+        &GroupKind::new("", "Service"),
+        service["metadata"]["name"].as_str().unwrap_or_default(),
+        vec![error],
+    )
 }
 
 fn address_error(service: &Value, ip: Ipv4Addr, why: &str) -> Status {
     let asked = service["spec"]["clusterIPs"].clone();
-    invalid(service, FieldError::invalid(&FieldPath::new("spec").child("clusterIPs"), asked, format!("failed to allocate IP {ip}: {why}")))
+    invalid(
+        service,
+        FieldError::invalid(
+            &FieldPath::new("spec").child("clusterIPs"),
+            asked,
+            format!("failed to allocate IP {ip}: {why}"),
+        ),
+    )
 }

@@ -91,8 +91,21 @@ pub struct ServiceAccountTokens {
 
 impl ServiceAccountTokens {
     /// Trusts tokens of `key` whose issuer is `issuer`; `audiences` are the names of this API server.
-    pub fn new(objects: Arc<dyn Objects>, clock: Clock, key: SigningKey, issuer: &str, audiences: Vec<String>) -> ServiceAccountTokens {
-        ServiceAccountTokens { objects, clock, key, issuer: issuer.to_owned(), audiences, remembered: Mutex::default() }
+    pub fn new(
+        objects: Arc<dyn Objects>,
+        clock: Clock,
+        key: SigningKey,
+        issuer: &str,
+        audiences: Vec<String>,
+    ) -> ServiceAccountTokens {
+        ServiceAccountTokens {
+            objects,
+            clock,
+            key,
+            issuer: issuer.to_owned(),
+            audiences,
+            remembered: Mutex::default(),
+        }
     }
 
     /// For whom tokens are that speak to this API server.
@@ -105,9 +118,16 @@ impl ServiceAccountTokens {
             return Ok(None);
         }
         let claims = self.verified(token)?;
-        let audiences: Vec<String> = audiences.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
+        let audiences: Vec<String> = audiences
+            .iter()
+            .filter(|audience| claims.aud.contains(audience))
+            .cloned()
+            .collect();
         if audiences.is_empty() {
-            return Err(format!("token audiences {:?} is invalid for the target audiences", claims.aud));
+            return Err(format!(
+                "token audiences {:?} is invalid for the target audiences",
+                claims.aud
+            ));
         }
         let now = self.clock.now().as_second();
         if now >= claims.exp {
@@ -117,7 +137,10 @@ impl ServiceAccountTokens {
             return Err("service account token is not valid yet".to_owned());
         }
         self.check_bound(&claims)?;
-        Ok(Some(TokenUser { user: user_of(&claims), audiences }))
+        Ok(Some(TokenUser {
+            user: user_of(&claims),
+            audiences,
+        }))
     }
 
     fn verified(&self, token: &str) -> Result<Arc<Claims>, String> {
@@ -126,7 +149,8 @@ impl ServiceAccountTokens {
         if let Some(claims) = self.remembered.lock().get(&digest) {
             return Ok(Arc::clone(claims));
         }
-        let claims: Arc<Claims> = Arc::new(self.key.verify(token).map_err(|error| error.to_string())?);
+        let claims: Arc<Claims> =
+            Arc::new(self.key.verify(token).map_err(|error| error.to_string())?);
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
@@ -137,7 +161,14 @@ impl ServiceAccountTokens {
 
     /// The account, and what else the token is bound to, must be there and be the same as when the token was made.
     fn check_bound(&self, claims: &Claims) -> Result<(), String> {
-        let Bound { namespace, node, pod, secret, serviceaccount, .. } = &claims.bound;
+        let Bound {
+            namespace,
+            node,
+            pod,
+            secret,
+            serviceaccount,
+            ..
+        } = &claims.bound;
         if claims.sub != service_account_name(namespace, &serviceaccount.name) {
             return Err("service account token claims do not match".to_owned());
         }
@@ -154,11 +185,21 @@ impl ServiceAccountTokens {
         }
     }
 
-    fn check_alive(&self, resource: &str, namespace: &str, reference: &Reference) -> Result<(), String> {
+    fn check_alive(
+        &self,
+        resource: &str,
+        namespace: &str,
+        reference: &Reference,
+    ) -> Result<(), String> {
         let name = &reference.name;
-        let object = self.objects.get(&GroupResource::new("", resource), namespace, name).ok_or_else(|| format!("{resource} {namespace}/{name} has been deleted"))?;
+        let object = self
+            .objects
+            .get(&GroupResource::new("", resource), namespace, name)
+            .ok_or_else(|| format!("{resource} {namespace}/{name} has been deleted"))?;
         if object.uid() != reference.uid {
-            return Err(format!("{resource} {namespace}/{name} has been deleted and made again"));
+            return Err(format!(
+                "{resource} {namespace}/{name} has been deleted and made again"
+            ));
         }
         if deleted_long_ago(&object, self.clock.now()) {
             return Err(format!("{resource} {namespace}/{name} has been deleted"));
@@ -168,18 +209,32 @@ impl ServiceAccountTokens {
 }
 
 fn deleted_long_ago(object: &Object, now: Timestamp) -> bool {
-    object.meta().deletion_timestamp.is_some_and(|at| now.as_second() > at.as_second() + LEEWAY_SECONDS)
+    object
+        .meta()
+        .deletion_timestamp
+        .is_some_and(|at| now.as_second() > at.as_second() + LEEWAY_SECONDS)
 }
 
 fn user_of(claims: &Claims) -> UserInfo {
-    let Bound { namespace, node, pod, serviceaccount, .. } = &claims.bound;
+    let Bound {
+        namespace,
+        node,
+        pod,
+        serviceaccount,
+        ..
+    } = &claims.bound;
     let mut user = UserInfo {
         name: claims.sub.clone(),
         uid: serviceaccount.uid.clone(),
         groups: service_account_groups(namespace).into(),
         ..UserInfo::default()
     };
-    let mut extra = |key: &str, value: &str| user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+    let mut extra = |key: &str, value: &str| {
+        user.extra.insert(
+            format!("authentication.kubernetes.io/{key}"),
+            vec![value.to_owned()],
+        )
+    };
     if !claims.jti.is_empty() {
         extra("credential-id", &format!("JTI={}", claims.jti));
     }

@@ -54,13 +54,25 @@ struct Known {
 
 impl ClientCertificates {
     /// Trusts what these roots signed for client use.
-    pub fn new(roots: impl IntoIterator<Item = CertificateDer<'static>>, provider: Arc<CryptoProvider>, clock: Clock) -> Result<ClientCertificates, BadClientCa> {
+    pub fn new(
+        roots: impl IntoIterator<Item = CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+        clock: Clock,
+    ) -> Result<ClientCertificates, BadClientCa> {
         let mut store = RootCertStore::empty();
         for root in roots {
-            store.add(root).map_err(|error| BadClientCa(error.to_string()))?;
+            store
+                .add(root)
+                .map_err(|error| BadClientCa(error.to_string()))?;
         }
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider).build().map_err(|error| BadClientCa(error.to_string()))?;
-        Ok(ClientCertificates { verifier, clock, remembered: Mutex::default() })
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
+            .build()
+            .map_err(|error| BadClientCa(error.to_string()))?;
+        Ok(ClientCertificates {
+            verifier,
+            clock,
+            remembered: Mutex::default(),
+        })
     }
 
     /// What the server's TLS configuration takes as its client certificate verifier.
@@ -69,7 +81,9 @@ impl ClientCertificates {
     }
 
     pub(super) fn authenticate(&self, peer: &PeerCertificates) -> Outcome<UserInfo> {
-        let Some((leaf, intermediates)) = peer.0.split_first() else { return Ok(None) };
+        let Some((leaf, intermediates)) = peer.0.split_first() else {
+            return Ok(None);
+        };
         let now = self.clock.now().as_second();
         let fingerprint = fingerprint(&peer.0);
         if let Some(known) = self.remembered.lock().get(&fingerprint)
@@ -77,10 +91,18 @@ impl ClientCertificates {
         {
             return Ok(Some(known.user.clone()));
         }
-        let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
-        self.verifier.verify_client_cert(leaf, intermediates, at).map_err(|error| error.to_string())?;
-        let Some(user) = user_of(leaf)? else { return Ok(None) };
-        let known = Known { user: user.clone(), valid: validity(&peer.0)? };
+        let at =
+            UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+        self.verifier
+            .verify_client_cert(leaf, intermediates, at)
+            .map_err(|error| error.to_string())?;
+        let Some(user) = user_of(leaf)? else {
+            return Ok(None);
+        };
+        let known = Known {
+            user: user.clone(),
+            valid: validity(&peer.0)?,
+        };
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
@@ -96,18 +118,28 @@ fn fingerprint(chain: &[CertificateDer<'_>]) -> [u8; 32] {
         context.update(&(certificate.len() as u64).to_be_bytes());
         context.update(certificate);
     }
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    context
+        .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
-    X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(|error| format!("certificate: {error}"))
+    X509Certificate::from_der(certificate)
+        .map(|(_, parsed)| parsed)
+        .map_err(|error| format!("certificate: {error}"))
 }
 
 fn validity(chain: &[CertificateDer<'_>]) -> Result<(i64, i64), String> {
     let mut valid = (i64::MIN, i64::MAX);
     for certificate in chain {
-        let own = parse(certificate)?.validity;
-        valid = (valid.0.max(own.not_before.timestamp()), valid.1.min(own.not_after.timestamp()));
+        let certificate = parse(certificate)?;
+        let own = certificate.validity();
+        valid = (
+            valid.0.max(own.not_before.timestamp()),
+            valid.1.min(own.not_after.timestamp()),
+        );
     }
     Ok(valid)
 }
@@ -116,13 +148,28 @@ fn validity(chain: &[CertificateDer<'_>]) -> Result<(i64, i64), String> {
 fn user_of(leaf: &CertificateDer<'_>) -> Outcome<UserInfo> {
     let certificate = parse(leaf)?;
     let subject = &certificate.subject;
-    let Some(name) = subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|name| !name.is_empty()) else { return Ok(None) };
-    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect();
+    let Some(name) = subject
+        .iter_common_name()
+        .find_map(|name| name.as_str().ok())
+        .filter(|name| !name.is_empty())
+    else {
+        return Ok(None);
+    };
+    let groups = subject
+        .iter_organization()
+        .filter_map(|group| group.as_str().ok())
+        .map(str::to_owned)
+        .collect();
     let mut id = "X509SHA256=".to_owned();
     for byte in digest::digest(&digest::SHA256, leaf).as_ref() {
         let _ = write!(id, "{byte:02x}");
     }
-    Ok(Some(UserInfo { name: name.to_owned(), groups, extra: [(CREDENTIAL_ID.to_owned(), vec![id])].into(), ..UserInfo::default() }))
+    Ok(Some(UserInfo {
+        name: name.to_owned(),
+        groups,
+        extra: [(CREDENTIAL_ID.to_owned(), vec![id])].into(),
+        ..UserInfo::default()
+    }))
 }
 
 /// Asks TLS clients for a certificate and leaves the judgement to [`ClientCertificates`].
@@ -143,15 +190,30 @@ impl ClientCertVerifier for RequestClientCert {
         self.0.root_hint_subjects()
     }
 
-    fn verify_client_cert(&self, _: &CertificateDer<'_>, _: &[CertificateDer<'_>], _: UnixTime) -> Result<ClientCertVerified, rustls::Error> {
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         self.0.verify_tls12_signature(message, cert, dss)
     }
 
-    fn verify_tls13_signature(&self, message: &[u8], cert: &CertificateDer<'_>, dss: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
         self.0.verify_tls13_signature(message, cert, dss)
     }
 

@@ -50,11 +50,37 @@ const RESTRICTED: [(&str, Check); 6] = [
 ];
 
 const DEFAULT_CAPABILITIES: [&str; 13] = [
-    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID",
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
     "SYS_CHROOT",
 ];
-const ALLOWED_VOLUMES: [&str; 8] = ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
-const SE_LINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const ALLOWED_VOLUMES: [&str; 8] = [
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+];
+const SE_LINUX_TYPES: [&str; 5] = [
+    "",
+    "container_t",
+    "container_init_t",
+    "container_kvm_t",
+    "container_engine_t",
+];
 const SAFE_SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -74,7 +100,9 @@ const SECCOMP_ALLOWED: [&str; 2] = ["RuntimeDefault", "Localhost"];
 impl Level {
     /// A label's value.
     pub(super) fn parse(text: &str) -> Option<Level> {
-        [Level::Privileged, Level::Baseline, Level::Restricted].into_iter().find(|level| level.as_str() == text)
+        [Level::Privileged, Level::Baseline, Level::Restricted]
+            .into_iter()
+            .find(|level| level.as_str() == text)
     }
 
     pub(super) fn as_str(self) -> &'static str {
@@ -87,11 +115,21 @@ impl Level {
 
     /// What of a pod (or pod template) the level forbids.
     pub(super) fn check(self, pod: &Value) -> Vec<Violation> {
-        let pod = Pod { metadata: &pod["metadata"], spec: &pod["spec"] };
-        let replaced = |name: &str| self == Level::Restricted && RESTRICTED.iter().any(|(own, _)| *own == name);
-        let baseline = BASELINE.iter().filter(|(name, _)| self != Level::Privileged && !replaced(name));
+        let pod = Pod {
+            metadata: &pod["metadata"],
+            spec: &pod["spec"],
+        };
+        let replaced = |name: &str| {
+            self == Level::Restricted && RESTRICTED.iter().any(|(own, _)| *own == name)
+        };
+        let baseline = BASELINE
+            .iter()
+            .filter(|(name, _)| self != Level::Privileged && !replaced(name));
         let restricted = RESTRICTED.iter().filter(|_| self == Level::Restricted);
-        baseline.chain(restricted).filter_map(|(_, check)| check(&pod)).collect()
+        baseline
+            .chain(restricted)
+            .filter_map(|(_, check)| check(&pod))
+            .collect()
     }
 }
 
@@ -103,11 +141,16 @@ struct Pod<'a> {
 impl<'a> Pod<'a> {
     fn containers(&self) -> impl Iterator<Item = &'a Value> + use<'a> {
         let spec = self.spec;
-        ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(move |list| items(&spec[list]))
+        ["initContainers", "containers", "ephemeralContainers"]
+            .into_iter()
+            .flat_map(move |list| items(&spec[list]))
     }
 
     fn named(&self, test: impl Fn(&Value) -> bool) -> Vec<&'a str> {
-        self.containers().filter(|container| test(container)).map(name).collect()
+        self.containers()
+            .filter(|container| test(container))
+            .map(name)
+            .collect()
     }
 
     fn is_windows(&self) -> bool {
@@ -130,7 +173,12 @@ impl<'a> Pod<'a> {
     /// What a field of all security contexts holds.
     fn values(&self, field: impl Fn(&'a Value) -> Option<&'a str>) -> BTreeSet<&'a str> {
         let own = field(&self.spec["securityContext"]);
-        own.into_iter().chain(self.containers().filter_map(|container| field(&container["securityContext"]))).collect()
+        own.into_iter()
+            .chain(
+                self.containers()
+                    .filter_map(|container| field(&container["securityContext"])),
+            )
+            .collect()
     }
 }
 
@@ -139,7 +187,11 @@ fn name(value: &Value) -> &str {
 }
 
 fn quoted<'s>(names: impl IntoIterator<Item = &'s str>) -> String {
-    names.into_iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+    names
+        .into_iter()
+        .map(|name| format!("{name:?}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn plural<'s>(one: &'s str, many: &'s str, count: usize) -> &'s str {
@@ -148,42 +200,101 @@ fn plural<'s>(one: &'s str, many: &'s str, count: usize) -> &'s str {
 
 /// `container "a"`, `containers "a", "b"`.
 fn containers_called(names: &[&str]) -> String {
-    format!("{} {}", plural("container", "containers", names.len()), quoted(names.iter().copied()))
+    format!(
+        "{} {}",
+        plural("container", "containers", names.len()),
+        quoted(names.iter().copied())
+    )
 }
 
 fn violation(reason: &str, detail: String) -> Option<Violation> {
-    Some(Violation { reason: reason.to_owned(), detail })
+    Some(Violation {
+        reason: reason.to_owned(),
+        detail,
+    })
 }
 
 fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
-    let annotations = pod.metadata["annotations"].as_object().into_iter().flatten();
-    let allowed = |value: &str| value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
+    let annotations = pod.metadata["annotations"]
+        .as_object()
+        .into_iter()
+        .flatten();
+    let allowed = |value: &str| {
+        value.is_empty() || value == "runtime/default" || value.starts_with("localhost/")
+    };
     let mut found: Vec<String> = annotations
-        .filter(|(key, value)| key.starts_with("container.apparmor.security.beta.kubernetes.io/") && !allowed(value.as_str().unwrap_or_default()))
+        .filter(|(key, value)| {
+            key.starts_with("container.apparmor.security.beta.kubernetes.io/")
+                && !allowed(value.as_str().unwrap_or_default())
+        })
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     found.sort();
-    let kind = |context: &Value| context["appArmorProfile"]["type"].as_str().filter(|kind| !matches!(*kind, "RuntimeDefault" | "Localhost")).is_some();
+    let kind = |context: &Value| {
+        context["appArmorProfile"]["type"]
+            .as_str()
+            .filter(|kind| !matches!(*kind, "RuntimeDefault" | "Localhost"))
+            .is_some()
+    };
     if let Some(setters) = pod.setters(kind) {
-        let values = pod.values(|context| context["appArmorProfile"]["type"].as_str().filter(|kind| !matches!(*kind, "RuntimeDefault" | "Localhost")));
-        found.insert(0, format!("{setters} must not set AppArmor profile type to {}", quoted(values)));
+        let values = pod.values(|context| {
+            context["appArmorProfile"]["type"]
+                .as_str()
+                .filter(|kind| !matches!(*kind, "RuntimeDefault" | "Localhost"))
+        });
+        found.insert(
+            0,
+            format!(
+                "{setters} must not set AppArmor profile type to {}",
+                quoted(values)
+            ),
+        );
     }
-    if found.is_empty() { None } else { violation(plural("forbidden AppArmor profile", "forbidden AppArmor profiles", found.len()), found.join(", ")) }
+    if found.is_empty() {
+        None
+    } else {
+        violation(
+            plural(
+                "forbidden AppArmor profile",
+                "forbidden AppArmor profiles",
+                found.len(),
+            ),
+            found.join(", "),
+        )
+    }
 }
 
 /// Containers that add capabilities not among `allowed`, and these capabilities.
 fn added<'a>(pod: &Pod<'a>, allowed: &[&str]) -> Option<(Vec<&'a str>, BTreeSet<&'a str>)> {
     let forbidden = |container: &'a Value| {
-        let add = items(&container["securityContext"]["capabilities"]["add"]).filter_map(Value::as_str);
-        add.filter(|capability| !allowed.contains(capability)).collect::<Vec<_>>()
+        let add =
+            items(&container["securityContext"]["capabilities"]["add"]).filter_map(Value::as_str);
+        add.filter(|capability| !allowed.contains(capability))
+            .collect::<Vec<_>>()
     };
-    let bad: Vec<_> = pod.containers().map(|container| (name(container), forbidden(container))).filter(|(_, found)| !found.is_empty()).collect();
-    let capabilities = bad.iter().flat_map(|(_, found)| found.iter().copied()).collect();
-    (!bad.is_empty()).then(|| (bad.into_iter().map(|(name, _)| name).collect(), capabilities))
+    let bad: Vec<_> = pod
+        .containers()
+        .map(|container| (name(container), forbidden(container)))
+        .filter(|(_, found)| !found.is_empty())
+        .collect();
+    let capabilities = bad
+        .iter()
+        .flat_map(|(_, found)| found.iter().copied())
+        .collect();
+    (!bad.is_empty()).then(|| {
+        (
+            bad.into_iter().map(|(name, _)| name).collect(),
+            capabilities,
+        )
+    })
 }
 
 fn adds(names: &[&str], capabilities: BTreeSet<&str>) -> String {
-    format!("{} must not include {} in securityContext.capabilities.add", containers_called(names), quoted(capabilities))
+    format!(
+        "{} must not include {} in securityContext.capabilities.add",
+        containers_called(names),
+        quoted(capabilities)
+    )
 }
 
 fn capabilities_baseline(pod: &Pod<'_>) -> Option<Violation> {
@@ -195,54 +306,124 @@ fn capabilities_restricted(pod: &Pod<'_>) -> Option<Violation> {
     if pod.is_windows() {
         return None;
     }
-    let keeps = |container: &Value| items(&container["securityContext"]["capabilities"]["drop"]).all(|capability| capability != "ALL");
+    let keeps = |container: &Value| {
+        items(&container["securityContext"]["capabilities"]["drop"])
+            .all(|capability| capability != "ALL")
+    };
     let kept = pod.named(keeps);
     let mut details = Vec::new();
     if !kept.is_empty() {
-        details.push(format!(r#"{} must set securityContext.capabilities.drop=["ALL"]"#, containers_called(&kept)));
+        details.push(format!(
+            r#"{} must set securityContext.capabilities.drop=["ALL"]"#,
+            containers_called(&kept)
+        ));
     }
-    details.extend(added(pod, &["NET_BIND_SERVICE"]).map(|(names, capabilities)| adds(&names, capabilities)));
-    if details.is_empty() { None } else { violation("unrestricted capabilities", details.join("; ")) }
+    details.extend(
+        added(pod, &["NET_BIND_SERVICE"]).map(|(names, capabilities)| adds(&names, capabilities)),
+    );
+    if details.is_empty() {
+        None
+    } else {
+        violation("unrestricted capabilities", details.join("; "))
+    }
 }
 
 fn host_namespaces(pod: &Pod<'_>) -> Option<Violation> {
-    let set: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| pod.spec[*field] == true).map(|field| format!("{field}=true")).collect();
-    if set.is_empty() { None } else { violation("host namespaces", set.join(", ")) }
+    let set: Vec<String> = ["hostNetwork", "hostPID", "hostIPC"]
+        .into_iter()
+        .filter(|field| pod.spec[*field] == true)
+        .map(|field| format!("{field}=true"))
+        .collect();
+    if set.is_empty() {
+        None
+    } else {
+        violation("host namespaces", set.join(", "))
+    }
 }
 
 fn host_path_volumes(pod: &Pod<'_>) -> Option<Violation> {
-    let names: Vec<&str> = items(&pod.spec["volumes"]).filter(|volume| volume["hostPath"].is_object()).map(name).collect();
+    let names: Vec<&str> = items(&pod.spec["volumes"])
+        .filter(|volume| volume["hostPath"].is_object())
+        .map(name)
+        .collect();
     if names.is_empty() {
         return None;
     }
-    violation("hostPath volumes", format!("{} {}", plural("volume", "volumes", names.len()), quoted(names)))
+    violation(
+        "hostPath volumes",
+        format!(
+            "{} {}",
+            plural("volume", "volumes", names.len()),
+            quoted(names)
+        ),
+    )
 }
 
 fn host_ports(pod: &Pod<'_>) -> Option<Violation> {
-    let used = |container: &Value| items(&container["ports"]).filter_map(|port| port["hostPort"].as_i64()).filter(|port| *port != 0).collect::<Vec<_>>();
+    let used = |container: &Value| {
+        items(&container["ports"])
+            .filter_map(|port| port["hostPort"].as_i64())
+            .filter(|port| *port != 0)
+            .collect::<Vec<_>>()
+    };
     let names = pod.named(|container| !used(container).is_empty());
     if names.is_empty() {
         return None;
     }
-    let ports: BTreeSet<String> = pod.containers().flat_map(used).map(|port| port.to_string()).collect();
-    let (uses, hosts) = (plural("uses", "use", names.len()), plural("hostPort", "hostPorts", ports.len()));
-    violation("hostPort", format!("{} {uses} {hosts} {}", containers_called(&names), ports.into_iter().collect::<Vec<_>>().join(", ")))
+    let ports: BTreeSet<String> = pod
+        .containers()
+        .flat_map(used)
+        .map(|port| port.to_string())
+        .collect();
+    let (uses, hosts) = (
+        plural("uses", "use", names.len()),
+        plural("hostPort", "hostPorts", ports.len()),
+    );
+    violation(
+        "hostPort",
+        format!(
+            "{} {uses} {hosts} {}",
+            containers_called(&names),
+            ports.into_iter().collect::<Vec<_>>().join(", ")
+        ),
+    )
 }
 
 fn probe_hosts(pod: &Pod<'_>) -> Option<Violation> {
     fn hosts(container: &Value) -> Vec<&str> {
-        let probes = ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| &container[probe]);
+        let probes =
+            ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| &container[probe]);
         let hooks = ["postStart", "preStop"].map(|hook| &container["lifecycle"][hook]);
-        let handlers = probes.into_iter().chain(hooks).flat_map(|handler| [&handler["httpGet"]["host"], &handler["tcpSocket"]["host"]]);
-        handlers.filter_map(Value::as_str).filter(|host| !host.is_empty()).collect()
+        let handlers = probes
+            .into_iter()
+            .chain(hooks)
+            .flat_map(|handler| [&handler["httpGet"]["host"], &handler["tcpSocket"]["host"]]);
+        handlers
+            .filter_map(Value::as_str)
+            .filter(|host| !host.is_empty())
+            .collect()
     }
     let names = pod.named(|container| !hosts(container).is_empty());
     if names.is_empty() {
         return None;
     }
     let all: BTreeSet<&str> = pod.containers().flat_map(hosts).collect();
-    let (uses, what) = (plural("uses", "use", names.len()), plural("probe or lifecycle host", "probe or lifecycle hosts", all.len()));
-    violation("probe or lifecycle host", format!("{} {uses} {what} {}", containers_called(&names), quoted(all)))
+    let (uses, what) = (
+        plural("uses", "use", names.len()),
+        plural(
+            "probe or lifecycle host",
+            "probe or lifecycle hosts",
+            all.len(),
+        ),
+    );
+    violation(
+        "probe or lifecycle host",
+        format!(
+            "{} {uses} {what} {}",
+            containers_called(&names),
+            quoted(all)
+        ),
+    )
 }
 
 fn privileged(pod: &Pod<'_>) -> Option<Violation> {
@@ -250,7 +431,13 @@ fn privileged(pod: &Pod<'_>) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    violation("privileged", format!("{} must not set securityContext.privileged=true", containers_called(&names)))
+    violation(
+        "privileged",
+        format!(
+            "{} must not set securityContext.privileged=true",
+            containers_called(&names)
+        ),
+    )
 }
 
 fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
@@ -258,39 +445,85 @@ fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
     if pod.spec["hostUsers"] == false {
         return None;
     }
-    let own = |container: &Value| container["securityContext"]["procMount"].as_str().is_some_and(|mount| mount != "Default");
+    let own = |container: &Value| {
+        container["securityContext"]["procMount"]
+            .as_str()
+            .is_some_and(|mount| mount != "Default")
+    };
     let names = pod.named(own);
     if names.is_empty() {
         return None;
     }
-    let mounts: BTreeSet<&str> = pod.containers().filter(|container| own(container)).filter_map(|container| container["securityContext"]["procMount"].as_str()).collect();
-    violation("procMount", format!("{} must not set securityContext.procMount to {}", containers_called(&names), quoted(mounts)))
+    let mounts: BTreeSet<&str> = pod
+        .containers()
+        .filter(|container| own(container))
+        .filter_map(|container| container["securityContext"]["procMount"].as_str())
+        .collect();
+    violation(
+        "procMount",
+        format!(
+            "{} must not set securityContext.procMount to {}",
+            containers_called(&names),
+            quoted(mounts)
+        ),
+    )
 }
 
 fn se_linux(pod: &Pod<'_>) -> Option<Violation> {
-    let kind = |context: &Value| context["seLinuxOptions"]["type"].as_str().is_some_and(|kind| !SE_LINUX_TYPES.contains(&kind));
-    let set = |context: &Value, field: &str| context["seLinuxOptions"][field].as_str().is_some_and(|value| !value.is_empty());
-    let setters = pod.setters(|context| kind(context) || set(context, "user") || set(context, "role"))?;
-    let types = pod.values(|context| context["seLinuxOptions"]["type"].as_str().filter(|kind| !SE_LINUX_TYPES.contains(kind)));
+    let kind = |context: &Value| {
+        context["seLinuxOptions"]["type"]
+            .as_str()
+            .is_some_and(|kind| !SE_LINUX_TYPES.contains(&kind))
+    };
+    let set = |context: &Value, field: &str| {
+        context["seLinuxOptions"][field]
+            .as_str()
+            .is_some_and(|value| !value.is_empty())
+    };
+    let setters =
+        pod.setters(|context| kind(context) || set(context, "user") || set(context, "role"))?;
+    let types = pod.values(|context| {
+        context["seLinuxOptions"]["type"]
+            .as_str()
+            .filter(|kind| !SE_LINUX_TYPES.contains(kind))
+    });
     let mut details = Vec::new();
     if !types.is_empty() {
-        details.push(format!("{} {}", plural("type", "types", types.len()), quoted(types)));
+        details.push(format!(
+            "{} {}",
+            plural("type", "types", types.len()),
+            quoted(types)
+        ));
     }
     for field in ["user", "role"] {
         if pod.setters(|context| set(context, field)).is_some() {
             details.push(format!("{field} may not be set"));
         }
     }
-    violation("seLinuxOptions", format!("{setters} set forbidden securityContext.seLinuxOptions: {}", details.join("; ")))
+    violation(
+        "seLinuxOptions",
+        format!(
+            "{setters} set forbidden securityContext.seLinuxOptions: {}",
+            details.join("; ")
+        ),
+    )
 }
 
 fn bad_seccomp(context: &Value) -> Option<&str> {
-    context["seccompProfile"]["type"].as_str().filter(|kind| !SECCOMP_ALLOWED.contains(kind))
+    context["seccompProfile"]["type"]
+        .as_str()
+        .filter(|kind| !SECCOMP_ALLOWED.contains(kind))
 }
 
 fn seccomp_baseline(pod: &Pod<'_>) -> Option<Violation> {
     let setters = pod.setters(|context| bad_seccomp(context).is_some())?;
-    violation("seccompProfile", format!("{setters} must not set securityContext.seccompProfile.type to {}", quoted(pod.values(bad_seccomp))))
+    violation(
+        "seccompProfile",
+        format!(
+            "{setters} must not set securityContext.seccompProfile.type to {}",
+            quoted(pod.values(bad_seccomp))
+        ),
+    )
 }
 
 fn seccomp_restricted(pod: &Pod<'_>) -> Option<Violation> {
@@ -303,32 +536,53 @@ fn seccomp_restricted(pod: &Pod<'_>) -> Option<Violation> {
     if pod.spec["securityContext"]["seccompProfile"]["type"].is_string() {
         return None;
     }
-    let silent = pod.named(|container| !container["securityContext"]["seccompProfile"]["type"].is_string());
+    let silent =
+        pod.named(|container| !container["securityContext"]["seccompProfile"]["type"].is_string());
     if silent.is_empty() {
         return None;
     }
     violation(
         "seccompProfile",
-        format!(r#"pod or {} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost""#, containers_called(&silent)),
+        format!(
+            r#"pod or {} must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost""#,
+            containers_called(&silent)
+        ),
     )
 }
 
 fn sysctls(pod: &Pod<'_>) -> Option<Violation> {
-    let found: Vec<&str> = items(&pod.spec["securityContext"]["sysctls"]).map(name).filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
-    if found.is_empty() { None } else { violation("forbidden sysctls", found.join(", ")) }
+    let found: Vec<&str> = items(&pod.spec["securityContext"]["sysctls"])
+        .map(name)
+        .filter(|name| !SAFE_SYSCTLS.contains(name))
+        .collect();
+    if found.is_empty() {
+        None
+    } else {
+        violation("forbidden sysctls", found.join(", "))
+    }
 }
 
 fn host_process(pod: &Pod<'_>) -> Option<Violation> {
     let setters = pod.setters(|context| context["windowsOptions"]["hostProcess"] == true)?;
-    violation("hostProcess", format!("{setters} must not set securityContext.windowsOptions.hostProcess=true"))
+    violation(
+        "hostProcess",
+        format!("{setters} must not set securityContext.windowsOptions.hostProcess=true"),
+    )
 }
 
 fn privilege_escalation(pod: &Pod<'_>) -> Option<Violation> {
-    let names = pod.named(|container| container["securityContext"]["allowPrivilegeEscalation"] != false);
+    let names =
+        pod.named(|container| container["securityContext"]["allowPrivilegeEscalation"] != false);
     if pod.is_windows() || names.is_empty() {
         return None;
     }
-    violation("allowPrivilegeEscalation != false", format!("{} must set securityContext.allowPrivilegeEscalation=false", containers_called(&names)))
+    violation(
+        "allowPrivilegeEscalation != false",
+        format!(
+            "{} must set securityContext.allowPrivilegeEscalation=false",
+            containers_called(&names)
+        ),
+    )
 }
 
 fn restricted_volumes(pod: &Pod<'_>) -> Option<Violation> {
@@ -336,26 +590,48 @@ fn restricted_volumes(pod: &Pod<'_>) -> Option<Violation> {
         let source = volume.as_object()?.keys().find(|key| *key != "name")?;
         (!ALLOWED_VOLUMES.contains(&source.as_str())).then_some(source)
     }
-    let bad: Vec<(&str, &str)> = items(&pod.spec["volumes"]).filter_map(|volume| Some((name(volume), kind(volume)?))).collect();
+    let bad: Vec<(&str, &str)> = items(&pod.spec["volumes"])
+        .filter_map(|volume| Some((name(volume), kind(volume)?)))
+        .collect();
     if bad.is_empty() {
         return None;
     }
     let kinds: BTreeSet<&str> = bad.iter().map(|(_, kind)| *kind).collect();
-    let uses = plural("uses restricted volume type", "use restricted volume types", bad.len());
+    let uses = plural(
+        "uses restricted volume type",
+        "use restricted volume types",
+        bad.len(),
+    );
     let volumes = plural("volume", "volumes", bad.len());
-    violation("restricted volume types", format!("{volumes} {} {uses} {}", quoted(bad.iter().map(|(name, _)| *name)), quoted(kinds)))
+    violation(
+        "restricted volume types",
+        format!(
+            "{volumes} {} {uses} {}",
+            quoted(bad.iter().map(|(name, _)| *name)),
+            quoted(kinds)
+        ),
+    )
 }
 
 fn run_as_non_root(pod: &Pod<'_>) -> Option<Violation> {
     let reason = "runAsNonRoot != true";
     if let Some(setters) = pod.setters(|context| context["runAsNonRoot"] == false) {
-        return violation(reason, format!("{setters} must not set securityContext.runAsNonRoot=false"));
+        return violation(
+            reason,
+            format!("{setters} must not set securityContext.runAsNonRoot=false"),
+        );
     }
     let silent = pod.named(|container| !container["securityContext"]["runAsNonRoot"].is_boolean());
     if pod.spec["securityContext"]["runAsNonRoot"] == true || silent.is_empty() {
         return None;
     }
-    violation(reason, format!("pod or {} must set securityContext.runAsNonRoot=true", containers_called(&silent)))
+    violation(
+        reason,
+        format!(
+            "pod or {} must set securityContext.runAsNonRoot=true",
+            containers_called(&silent)
+        ),
+    )
 }
 
 fn run_as_user(pod: &Pod<'_>) -> Option<Violation> {
@@ -369,7 +645,11 @@ mod tests {
     use serde_json::json;
 
     fn check(level: Level, spec: Value, expect: &[&str]) {
-        let found: Vec<String> = level.check(&json!({ "metadata": {}, "spec": spec })).into_iter().map(|found| format!("{} ({})", found.reason, found.detail)).collect();
+        let found: Vec<String> = level
+            .check(&json!({ "metadata": {}, "spec": spec }))
+            .into_iter()
+            .map(|found| format!("{} ({})", found.reason, found.detail))
+            .collect();
         assert_eq!(found, expect);
     }
 
@@ -380,7 +660,11 @@ mod tests {
     #[test]
     fn levels_name_what_they_forbid() {
         let plain = json!({ "containers": [{ "name": "c" }] });
-        check(Level::Privileged, json!({ "hostNetwork": true, "containers": [{ "name": "c", "securityContext": { "privileged": true } }] }), &[]);
+        check(
+            Level::Privileged,
+            json!({ "hostNetwork": true, "containers": [{ "name": "c", "securityContext": { "privileged": true } }] }),
+            &[],
+        );
         check(Level::Baseline, plain.clone(), &[]);
         check(
             Level::Restricted,
@@ -392,7 +676,11 @@ mod tests {
                 r#"seccompProfile (pod or container "c" must set securityContext.seccompProfile.type to "RuntimeDefault" or "Localhost")"#,
             ],
         );
-        check(Level::Restricted, json!({ "containers": [{ "name": "c", "securityContext": careful() }], "volumes": [{ "name": "v", "emptyDir": {} }] }), &[]);
+        check(
+            Level::Restricted,
+            json!({ "containers": [{ "name": "c", "securityContext": careful() }], "volumes": [{ "name": "v", "emptyDir": {} }] }),
+            &[],
+        );
         check(
             Level::Restricted,
             json!({ "containers": [{ "name": "c", "securityContext": careful() }], "volumes": [{ "name": "v", "hostPath": {} }] }),

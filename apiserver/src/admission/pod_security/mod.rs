@@ -43,10 +43,18 @@ struct Policy {
 impl Policy {
     /// What a namespace's labels say for a mode (`enforce`, `warn`, `audit`); no label means no restriction.
     fn of(labels: &BTreeMap<String, String>, mode: &str) -> Policy {
-        let level = labels.get(&format!("{PREFIX}{mode}")).map_or(Some(Level::Privileged), |level| Level::parse(level));
-        let version = labels.get(&format!("{PREFIX}{mode}-version")).cloned().unwrap_or_else(|| "latest".to_owned());
+        let level = labels
+            .get(&format!("{PREFIX}{mode}"))
+            .map_or(Some(Level::Privileged), |level| Level::parse(level));
+        let version = labels
+            .get(&format!("{PREFIX}{mode}-version"))
+            .cloned()
+            .unwrap_or_else(|| "latest".to_owned());
         // A label that is no level cannot be set any more; one that was is taken for the strictest.
-        Policy { level: level.unwrap_or(Level::Restricted), version }
+        Policy {
+            level: level.unwrap_or(Level::Restricted),
+            version,
+        }
     }
 }
 
@@ -57,23 +65,38 @@ impl std::fmt::Display for Policy {
 }
 
 fn labels_of(object: &Value) -> BTreeMap<String, String> {
-    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
-    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+    let labels = object["metadata"]["labels"]
+        .as_object()
+        .into_iter()
+        .flatten();
+    labels
+        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+        .collect()
 }
 
 /// `privileged (container "c" must not …), runAsNonRoot != true (…)`.
 fn details(violations: &[Violation]) -> String {
-    violations.iter().map(|violation| format!("{} ({})", violation.reason, violation.detail)).collect::<Vec<_>>().join(", ")
+    violations
+        .iter()
+        .map(|violation| format!("{} ({})", violation.reason, violation.detail))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn reasons(violations: &[Violation]) -> String {
-    violations.iter().map(|violation| violation.reason.as_str()).collect::<Vec<_>>().join(", ")
+    violations
+        .iter()
+        .map(|violation| violation.reason.as_str())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Where a workload keeps its pods' specification.
 fn template_path(group: &str, resource: &str) -> Option<&'static str> {
     match (group, resource) {
-        ("", "replicationcontrollers") | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets") | ("batch", "jobs") => Some("/spec/template"),
+        ("", "replicationcontrollers")
+        | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
+        | ("batch", "jobs") => Some("/spec/template"),
         ("", "podtemplates") => Some("/template"),
         ("batch", "cronjobs") => Some("/spec/jobTemplate/spec/template"),
         _ => None,
@@ -87,8 +110,12 @@ impl PodSecurity {
     }
 
     fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
-        let found = self.objects.get(&GroupResource::new("", "namespaces"), "", namespace);
-        found.map(|namespace| labels_of(&namespace.value())).unwrap_or_default()
+        let found = self
+            .objects
+            .get(&GroupResource::new("", "namespaces"), "", namespace);
+        found
+            .map(|namespace| labels_of(&namespace.value()))
+            .unwrap_or_default()
     }
 
     fn check_pod(&self, write: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
@@ -96,7 +123,11 @@ impl PodSecurity {
         let enforce = Policy::of(&labels, "enforce");
         let violations = enforce.level.check(pod);
         if !violations.is_empty() {
-            return Err(write.forbidden(format!("violates PodSecurity {:?}: {}", enforce.to_string(), details(&violations))));
+            return Err(write.forbidden(format!(
+                "violates PodSecurity {:?}: {}",
+                enforce.to_string(),
+                details(&violations)
+            )));
         }
         warn_of(write, &labels, pod);
         Ok(())
@@ -108,26 +139,38 @@ impl PodSecurity {
         let errors = label_errors(&labels);
         let old = write.old_object.map(labels_of);
         if !errors.is_empty() && old.as_ref().is_none_or(|old| label_errors(old).is_empty()) {
-            return Err(Status::invalid(&GroupKind::new("", "Namespace"), write.error_name(), errors));
+            return Err(Status::invalid(
+                &GroupKind::new("", "Namespace"),
+                write.error_name(),
+                errors,
+            ));
         }
         let Some(old) = old else { return Ok(()) };
         let (before, after) = (Policy::of(&old, "enforce"), Policy::of(&labels, "enforce"));
         if before == after || after.level <= before.level && before.version == after.version {
             return Ok(());
         }
-        let pods = self.objects.list(&GroupResource::new("", "pods"), Some(write.name));
+        let pods = self
+            .objects
+            .list(&GroupResource::new("", "pods"), Some(write.name));
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in pods.iter().take(MAX_PODS_CHECKED) {
             let violations = after.level.check(&pod.value());
             if !violations.is_empty() {
-                found.entry(reasons(&violations)).or_default().push(pod.name().to_owned());
+                found
+                    .entry(reasons(&violations))
+                    .or_default()
+                    .push(pod.name().to_owned());
             }
         }
         if found.is_empty() {
             return Ok(());
         }
         let name = write.name;
-        write.warn(format!("existing pods in namespace {name:?} violate the new PodSecurity enforce level {:?}", after.to_string()));
+        write.warn(format!(
+            "existing pods in namespace {name:?} violate the new PodSecurity enforce level {:?}",
+            after.to_string()
+        ));
         let mut lines: Vec<String> = found
             .into_iter()
             .map(|(reasons, names)| match names.len() - 1 {
@@ -146,7 +189,11 @@ fn warn_of(write: &Attributes<'_>, labels: &BTreeMap<String, String>, pod: &Valu
     let warn = Policy::of(labels, "warn");
     let violations = warn.level.check(pod);
     if !violations.is_empty() {
-        write.warn(format!("would violate PodSecurity {:?}: {}", warn.to_string(), details(&violations)));
+        write.warn(format!(
+            "would violate PodSecurity {:?}: {}",
+            warn.to_string(),
+            details(&violations)
+        ));
     }
 }
 
@@ -155,11 +202,22 @@ fn label_errors(labels: &BTreeMap<String, String>) -> Vec<FieldError> {
     let path = FieldPath::new("metadata").child("labels");
     for mode in ["enforce", "audit", "warn"] {
         let (level, version) = (format!("{PREFIX}{mode}"), format!("{PREFIX}{mode}-version"));
-        if let Some(value) = labels.get(&level).filter(|value| Level::parse(value).is_none()) {
-            errors.push(FieldError::invalid(&path.key(level), value.as_str(), "must be one of privileged, baseline, restricted"));
+        if let Some(value) = labels
+            .get(&level)
+            .filter(|value| Level::parse(value).is_none())
+        {
+            errors.push(FieldError::invalid(
+                &path.key(level),
+                value.as_str(),
+                "must be one of privileged, baseline, restricted",
+            ));
         }
         if let Some(value) = labels.get(&version).filter(|value| !is_version(value)) {
-            errors.push(FieldError::invalid(&path.key(version), value.as_str(), r#"must be "latest" or "v1.x""#));
+            errors.push(FieldError::invalid(
+                &path.key(version),
+                value.as_str(),
+                r#"must be "latest" or "v1.x""#,
+            ));
         }
     }
     errors
@@ -167,7 +225,10 @@ fn label_errors(labels: &BTreeMap<String, String>) -> Vec<FieldError> {
 
 fn is_version(value: &str) -> bool {
     let minor = value.strip_prefix("v1.").unwrap_or_default();
-    value == "latest" || (!minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit()) && (minor == "0" || !minor.starts_with('0')))
+    value == "latest"
+        || (!minor.is_empty()
+            && minor.bytes().all(|byte| byte.is_ascii_digit())
+            && (minor == "0" || !minor.starts_with('0')))
 }
 
 #[async_trait]
@@ -177,22 +238,35 @@ impl Plugin for PodSecurity {
     }
 
     fn handles(&self, write: &Attributes<'_>) -> bool {
-        let pods = write.group.is_empty() && write.resource == "pods" && matches!(write.subresource, "" | "ephemeralcontainers");
-        let whole = write.subresource.is_empty() && (write.is("", "namespaces") || template_path(write.group, write.resource).is_some());
+        let pods = write.group.is_empty()
+            && write.resource == "pods"
+            && matches!(write.subresource, "" | "ephemeralcontainers");
+        let whole = write.subresource.is_empty()
+            && (write.is("", "namespaces") || template_path(write.group, write.resource).is_some());
         matches!(write.operation, Operation::Create | Operation::Update) && (pods || whole)
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
-        let Some(object) = &write.object else { return Ok(()) };
+        let Some(object) = &write.object else {
+            return Ok(());
+        };
         match write.resource {
             "namespaces" => self.check_namespace(write, object),
             "pods" => {
                 // A pod that is there already may go on; only what it runs counts.
-                let same = write.old_object.is_some_and(|old| old["spec"] == object["spec"]);
-                if same { Ok(()) } else { self.check_pod(write, object) }
+                let same = write
+                    .old_object
+                    .is_some_and(|old| old["spec"] == object["spec"]);
+                if same {
+                    Ok(())
+                } else {
+                    self.check_pod(write, object)
+                }
             }
             _ => {
-                if let Some(template) = template_path(write.group, write.resource).and_then(|path| object.pointer(path)) {
+                if let Some(template) =
+                    template_path(write.group, write.resource).and_then(|path| object.pointer(path))
+                {
                     warn_of(write, &self.namespace_labels(write.namespace), template);
                 }
                 Ok(())

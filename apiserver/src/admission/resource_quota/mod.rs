@@ -55,7 +55,12 @@ struct Quota {
 
 impl Quota {
     fn of(object: &Object) -> Quota {
-        Quota { key: Arc::clone(object.key()), kind: Arc::clone(object.kind()), revision: object.revision(), value: object.value() }
+        Quota {
+            key: Arc::clone(object.key()),
+            kind: Arc::clone(object.kind()),
+            revision: object.revision(),
+            value: object.value(),
+        }
     }
 
     fn name(&self) -> &str {
@@ -65,14 +70,24 @@ impl Quota {
     /// The quota as the store has it now; `None` if it is gone.
     fn refreshed(self, current: Option<KeyValue>) -> Option<Quota> {
         let current = current?;
-        Some(Quota { revision: current.mod_revision, value: serde_json::from_slice(&current.value).ok()?, ..self })
+        Some(Quota {
+            revision: current.mod_revision,
+            value: serde_json::from_slice(&current.value).ok()?,
+            ..self
+        })
     }
 }
 
 impl ResourceQuota {
     /// Quotas are read from `objects` and charged in `store`.
     pub fn new(objects: Arc<dyn Objects>, store: Arc<dyn Store>, clock: Clock) -> ResourceQuota {
-        ResourceQuota { objects, store, clock, quotas: GroupResource::new("", "resourcequotas"), stripes: Default::default() }
+        ResourceQuota {
+            objects,
+            store,
+            clock,
+            quotas: GroupResource::new("", "resourcequotas"),
+            stripes: Default::default(),
+        }
     }
 
     async fn charge(&self, write: &Attributes<'_>, object: &Value) -> Result<(), Status> {
@@ -90,16 +105,40 @@ impl ResourceQuota {
             if charged.is_empty() || write.dry_run {
                 return Ok(());
             }
-            let conditions: Vec<Condition> =
-                charged.iter().map(|(quota, _)| Condition::ModRevision { key: Arc::clone(&quota.key), revision: quota.revision }).collect();
-            let operations =
-                charged.iter().map(|(quota, value)| Write::Put { key: Arc::clone(&quota.key), value: object::encode(&quota.kind, value), lease: None }).collect();
-            let charged: Vec<Arc<str>> = charged.into_iter().map(|(quota, _)| Arc::clone(&quota.key)).collect();
-            match self.store.commit(Txn { conditions, operations }).await.map_err(Status::internal_error)? {
+            let conditions: Vec<Condition> = charged
+                .iter()
+                .map(|(quota, _)| Condition::ModRevision {
+                    key: Arc::clone(&quota.key),
+                    revision: quota.revision,
+                })
+                .collect();
+            let operations = charged
+                .iter()
+                .map(|(quota, value)| Write::Put {
+                    key: Arc::clone(&quota.key),
+                    value: object::encode(&quota.kind, value),
+                    lease: None,
+                })
+                .collect();
+            let charged: Vec<Arc<str>> = charged
+                .into_iter()
+                .map(|(quota, _)| Arc::clone(&quota.key))
+                .collect();
+            match self
+                .store
+                .commit(Txn {
+                    conditions,
+                    operations,
+                })
+                .await
+                .map_err(Status::internal_error)?
+            {
                 TxnResponse::Committed { .. } => return Ok(()),
                 TxnResponse::Conflict { current, .. } => {
                     for (key, current) in charged.into_iter().zip(current) {
-                        let Some(at) = quotas.iter().position(|quota| quota.key == key) else { continue };
+                        let Some(at) = quotas.iter().position(|quota| quota.key == key) else {
+                            continue;
+                        };
                         let quota = quotas.swap_remove(at);
                         quotas.extend(quota.refreshed(current));
                     }
@@ -107,11 +146,20 @@ impl ResourceQuota {
                 }
             }
         }
-        Err(Status::conflict(&self.quotas, "", "the quotas of the namespace keep changing; try again"))
+        Err(Status::conflict(
+            &self.quotas,
+            "",
+            "the quotas of the namespace keep changing; try again",
+        ))
     }
 
     /// The quotas that the object counts against, as they will be; refused if one would be exceeded (`CheckRequest`).
-    fn check<'q>(&self, write: &Attributes<'_>, object: &Value, quotas: &'q [Quota]) -> Result<Vec<(&'q Quota, Value)>, Status> {
+    fn check<'q>(
+        &self,
+        write: &Attributes<'_>,
+        object: &Value,
+        quotas: &'q [Quota],
+    ) -> Result<Vec<(&'q Quota, Value)>, Status> {
         let resource = (write.group, write.resource);
         let mut counting = Vec::new();
         for quota in quotas {
@@ -131,27 +179,57 @@ impl ResourceQuota {
         let mut added = evaluate::usage(resource, object, self.clock.now());
         if let Some(old) = write.old_object {
             let before = evaluate::usage(resource, old, self.clock.now());
-            let negative = before.into_iter().map(|(name, quantity)| (name, -quantity)).collect();
+            let negative = before
+                .into_iter()
+                .map(|(name, quantity)| (name, -quantity))
+                .collect();
             add(&mut added, &negative);
         }
         added.retain(|_, quantity| !quantity.is_zero());
         let mut charged = Vec::new();
         for (quota, hard) in counting {
-            let requested: Resources = added.iter().filter(|(name, _)| hard.contains_key(*name)).map(|(name, quantity)| (name.clone(), quantity.clone())).collect();
+            let requested: Resources = added
+                .iter()
+                .filter(|(name, _)| hard.contains_key(*name))
+                .map(|(name, quantity)| (name.clone(), quantity.clone()))
+                .collect();
             if requested.is_empty() {
                 continue;
             }
             let (mut value, used) = self.with_usage(quota, &hard);
             let mut after = used.clone();
             add(&mut after, &requested);
-            let exceeded = |name: &&String| requested[*name].signum() > 0 && after[*name] > hard[*name];
+            let exceeded =
+                |name: &&String| requested[*name].signum() > 0 && after[*name] > hard[*name];
             let names: Vec<&String> = requested.keys().filter(exceeded).collect();
             if !names.is_empty() {
-                let shown = |from: &Resources| names.iter().map(|name| format!("{name}={}", from.get(*name).map_or("0".to_owned(), ToString::to_string))).collect::<Vec<_>>().join(",");
-                let message = format!("exceeded quota: {}, requested: {}, used: {}, limited: {}", quota.name(), shown(&requested), shown(&used), shown(&hard));
+                let shown = |from: &Resources| {
+                    names
+                        .iter()
+                        .map(|name| {
+                            format!(
+                                "{name}={}",
+                                from.get(*name).map_or("0".to_owned(), ToString::to_string)
+                            )
+                        })
+                        .collect::<Vec<_>>()
+                        .join(",")
+                };
+                let message = format!(
+                    "exceeded quota: {}, requested: {}, used: {}, limited: {}",
+                    quota.name(),
+                    shown(&requested),
+                    shown(&used),
+                    shown(&hard)
+                );
                 return Err(write.forbidden(message));
             }
-            value["status"]["used"] = json!(after.iter().map(|(name, quantity)| (name.clone(), quantity.to_string())).collect::<std::collections::BTreeMap<_, _>>());
+            value["status"]["used"] = json!(
+                after
+                    .iter()
+                    .map(|(name, quantity)| (name.clone(), quantity.to_string()))
+                    .collect::<std::collections::BTreeMap<_, _>>()
+            );
             charged.push((quota, value));
         }
         Ok(charged)
@@ -161,11 +239,16 @@ impl ResourceQuota {
     fn with_usage(&self, quota: &Quota, hard: &Resources) -> (Value, Resources) {
         let mut value = quota.value.clone();
         let used = quantities(&value["status"]["used"]);
-        if quantities(&value["status"]["hard"]) == *hard && hard.keys().all(|name| used.contains_key(name)) {
+        if quantities(&value["status"]["hard"]) == *hard
+            && hard.keys().all(|name| used.contains_key(name))
+        {
             return (value, used);
         }
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
-        let mut counted: Resources = hard.keys().map(|name| (name.clone(), minik8s_api::quantity::Quantity::default())).collect();
+        let mut counted: Resources = hard
+            .keys()
+            .map(|name| (name.clone(), minik8s_api::quantity::Quantity::default()))
+            .collect();
         for resource in evaluate::resources_of(hard.keys()) {
             for object in self.objects.list(&resource, Some(namespace)) {
                 let object = object.value();
@@ -189,11 +272,18 @@ impl Plugin for ResourceQuota {
     }
 
     fn handles(&self, write: &Attributes<'_>) -> bool {
-        let counted_on_update = || matches!((write.group, write.resource), ("", "services" | "persistentvolumeclaims"));
+        let counted_on_update = || {
+            matches!(
+                (write.group, write.resource),
+                ("", "services" | "persistentvolumeclaims")
+            )
+        };
         let whole = write.subresource.is_empty() && !write.namespace.is_empty();
         match write.operation {
             Operation::Create => whole,
-            Operation::Update => (whole && counted_on_update()) || write.is_sub("", "pods", "resize"),
+            Operation::Update => {
+                (whole && counted_on_update()) || write.is_sub("", "pods", "resize")
+            }
             _ => false,
         }
     }
