@@ -22,9 +22,7 @@ pub(super) fn quantities(map: &Value) -> Resources {
 /// Adds each quantity.
 pub(super) fn add(sum: &mut Resources, other: &Resources) {
     for (name, quantity) in other {
-        let total = sum
-            .remove(name)
-            .map_or_else(|| quantity.clone(), |own| own + quantity.clone());
+        let total = sum.remove(name).map_or(*quantity, |own| own + *quantity);
         sum.insert(name.clone(), total);
     }
 }
@@ -32,7 +30,7 @@ pub(super) fn add(sum: &mut Resources, other: &Resources) {
 fn raise(most: &mut Resources, other: &Resources) {
     for (name, quantity) in other {
         if most.get(name).is_none_or(|own| own < quantity) {
-            most.insert(name.clone(), quantity.clone());
+            most.insert(name.clone(), *quantity);
         }
     }
 }

@@ -12,11 +12,13 @@
 //! Mirrors `pkg/registry/core/service/storage/alloc.go` and `pkg/registry/core/service/{ipallocator,portallocator}`.
 
 pub mod families;
+mod range;
 mod reserve;
 #[cfg(test)]
 mod tests;
 
-pub use reserve::{PORTS_PREFIX, Range};
+pub use range::Range;
+pub use reserve::PORTS_PREFIX;
 
 use std::{net::Ipv4Addr, sync::Arc};
 

@@ -41,17 +41,15 @@ pub trait PodsOnNode: Send + Sync {
 
 impl PodsOnNode for Cache {
     fn pods_on(&self, node: &str) -> Vec<Arc<Object>> {
-        let pods = GroupResource::new("", "pods");
-        let Some(cache) = self
-            .resources()
-            .into_iter()
-            .find(|cache| cache.kind().group_resource() == pods)
-        else {
-            return Vec::new();
-        };
+        let kinds = self.kinds();
+        let pods = kinds
+            .by_resource("", "v1", "pods")
+            .and_then(|kind| self.resource(kind));
         let mut selection = Selection::everything("");
         selection.indexed = Some(node.to_owned());
-        let mut found = cache.candidates(&selection, None).objects;
+        let mut found = pods
+            .map(|pods| pods.candidates(&selection, None).objects)
+            .unwrap_or_default();
         found.retain(|pod| pod.indexed() == Some(node));
         found
     }

@@ -257,7 +257,7 @@ fn grants_of(
         (namespace.to_owned(), role_ref.name.clone())
     };
     let role = roles.get(&key).cloned().ok_or_else(|| {
-        let missing = GroupResource::new(GROUP, &role_ref.kind.to_lowercase());
+        let missing = GroupResource::new(GROUP, role_ref.kind.to_lowercase());
         Arc::from(Status::not_found(&missing, &role_ref.name).to_string())
     });
     let of_role = format!("of {} {:?} to", role_ref.kind, role_ref.name);

@@ -7,9 +7,11 @@
 //! | `warn` | is stored, its author warned (so is the author of a Deployment, Job, … with such pods) |
 //! | `audit` | is stored; there is no audit log yet, so nothing more happens |
 //!
-//! `checks` holds the levels `baseline` and `restricted` as they are now; a pinned `…-version` is shown, not honoured.
+//! `baseline` and `restricted` hold the checks of these levels as they are now; a pinned `…-version` is shown, not honoured.
 
-mod checks;
+mod baseline;
+mod level;
+mod restricted;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -22,7 +24,7 @@ use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin};
 use crate::cache::Objects;
-use checks::{Level, Violation};
+use level::{Level, Violation};
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 /// Pods of a namespace that are looked at when its level changes (`defaultNamespaceMaxPodsToCheck`).
@@ -114,7 +116,7 @@ impl PodSecurity {
             .objects
             .get(&GroupResource::new("", "namespaces"), "", namespace);
         found
-            .map(|namespace| labels_of(&namespace.value()))
+            .map(|namespace| namespace.meta().labels.clone())
             .unwrap_or_default()
     }
 

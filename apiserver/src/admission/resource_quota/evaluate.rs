@@ -147,7 +147,7 @@ pub(super) fn usage(place: Place<'_>, object: &Value, now: Timestamp) -> Resourc
                 if !class.is_empty() {
                     usage.insert(
                         format!("{class}{STORAGE_CLASS_SUFFIX}requests.storage"),
-                        storage.clone(),
+                        storage,
                     );
                 }
                 usage.insert("requests.storage".to_owned(), storage);
@@ -183,7 +183,7 @@ fn pod_usage(pod: &Value, now: Timestamp) -> Resources {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
             || name.starts_with("hugepages-")
         {
-            usage.insert(name.clone(), quantity.clone());
+            usage.insert(name.clone(), quantity);
         }
         usage.insert(format!("requests.{name}"), quantity);
     }

@@ -191,7 +191,7 @@ impl ResourceQuota {
             let requested: Resources = added
                 .iter()
                 .filter(|(name, _)| hard.contains_key(*name))
-                .map(|(name, quantity)| (name.clone(), quantity.clone()))
+                .map(|(name, quantity)| (name.clone(), *quantity))
                 .collect();
             if requested.is_empty() {
                 continue;
