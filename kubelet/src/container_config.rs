@@ -358,7 +358,7 @@ pub fn container_config(
             .iter()
             .map(|(key, value)| proto::KeyValue {
                 key: key.clone(),
-                value: value.clone().into_bytes().into(),
+                value: value.clone().into_bytes(),
             })
             .collect(),
         mounts,

@@ -15,13 +15,13 @@
 //!
 //! # Reading order
 //! 1. [`config`] and [`kubelet`]: what a kubelet is given, its loops.
-//! 2. [`source`], [`worker`], [`sync`]: from a pod in the API to one attempt at it.
+//! 2. [`source`], `worker`, `sync`: from a pod in the API to one attempt at it.
 //! 3. [`runtime`], [`plan`], [`status`], [`backoff`]: the pure middle. What the runtime has, what to do, what to say.
-//! 4. [`observe`], [`start`], [`terminate`], [`images`], [`container_config`], [`env`](mod@env), [`downward`],
-//!    [`resources`], [`volumes`], [`objects`], [`tokens`]: the hands.
-//! 5. [`probe`], [`hooks`]: what containers are asked. [`pleg`]: what the runtime says by itself.
-//! 6. [`node`]: the Node and its lease. [`static_pods`]: pods without an API. [`admission`], [`unsupported`]: refusals.
-//! 7. [`server`]: logs, exec, attach, port-forward, stats.
+//! 4. `observe`, `start`, `terminate`, `images`, `container_config`, `env`, `downward`,
+//!    `resources`, `volumes`, `objects`, `tokens`: the hands.
+//! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
+//! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `unsupported`: refusals.
+//! 7. `server`: logs, exec, attach, port-forward, stats.
 //!
 //! # Invariants
 //! - Syncs of one pod never overlap; the work queue sees to that. Every sync decides from what the runtime says at that
@@ -30,47 +30,47 @@
 //! - An idle pod costs a record: no task, no timer, no request. Only probes, back-offs and tokens wake a pod by time.
 //! - A pod leaves the API only after all its processes have ended, and all its files are gone.
 //! - Static pods run whether the API is there or not.
-//! - A Pod field that is not acted on is refused by name ([`unsupported`]), never ignored.
+//! - A Pod field that is not acted on is refused by name (`unsupported`), never ignored.
 //!
 //! # Left out, compared with Kubernetes
 //! Eviction under pressure, in-place resize, image and log garbage collection, device plugins, dynamic resources,
-//! volumes other than those in [`volumes`], user namespaces, checkpointing, HTTPS probes, TLS and authentication of the
+//! volumes other than those in `volumes`, user namespaces, checkpointing, HTTPS probes, TLS and authentication of the
 //! HTTP API (the connector is the only way in), watching the manifest folder (it is read at start).
 
-pub mod admission;
+mod admission;
 pub mod backoff;
 pub mod config;
-pub mod container_config;
-pub mod downward;
-pub mod env;
+mod container_config;
+mod downward;
+mod env;
 pub mod error;
-pub mod hooks;
-pub mod image_name;
-pub mod images;
+mod hooks;
+mod image_name;
+mod images;
 pub mod kubelet;
 pub mod network;
-pub mod node;
-pub mod objects;
-pub mod observe;
+mod node;
+mod objects;
+mod observe;
 pub mod plan;
-pub mod pleg;
-pub mod probe;
-pub mod resources;
+mod pleg;
+mod probe;
+mod resources;
 pub mod runtime;
-pub mod server;
+mod server;
 pub mod source;
 pub mod spec;
-pub mod start;
-pub mod static_pods;
+mod start;
+mod static_pods;
 pub mod status;
-pub mod status_patch;
-pub mod sync;
-pub mod terminate;
-pub mod tokens;
-pub mod unsupported;
-pub mod volumes;
+mod status_patch;
+mod sync;
+mod terminate;
+mod tokens;
+mod unsupported;
+mod volumes;
 pub mod words;
-pub mod worker;
+mod worker;
 
 pub use config::{Capacity, KUBELET_PORT, KUBELET_VERSION, KubeletConfig, Machine};
 pub use error::{Error, Result};

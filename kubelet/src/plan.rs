@@ -6,7 +6,7 @@
 //!   back-offs ────┤
 //!   probe results ┘
 //! ```
-//! The executor ([`crate::sync`]) carries the actions out, reads the runtime again and plans again, until nothing is
+//! The executor (`sync`) carries the actions out, reads the runtime again and plans again, until nothing is
 //! left to do. (kubelet: `kuberuntime_manager.go`, `computePodActions`; sidecars: KEP-753.)
 
 use std::collections::{BTreeMap, BTreeSet};
