@@ -12,7 +12,7 @@ use minik8s_store::{KeyValue, LeaseId, Revision, Store, Txn, TxnResponse};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use super::{Registry, Target};
+use super::{Registry, Target, keys};
 use crate::cache::Object;
 use crate::errors::store_status;
 

@@ -269,7 +269,7 @@ fn shorten(metadata: &mut Map<String, Value>, requested: Option<i64>) -> Shorten
     if requested >= current {
         return if current == 0 { Shortened::NotGraceful } else { Shortened::Pending };
     }
-    let until = metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(time::parse);
+    let until = metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(|text| time::parse(text).ok());
     if let Some(until) = until {
         let earlier = until - Duration::from_secs((current - requested).unsigned_abs());
         metadata.insert("deletionTimestamp".into(), Value::from(time::format(earlier)));

@@ -65,7 +65,7 @@ impl Registry {
         let budgets = self.cache().list(&GroupResource::new("policy", "poddisruptionbudgets"), Some(pod.namespace()));
         let selects = |budget: &Arc<Object>| {
             let selector = LabelSelector::from_value(budget.value()["spec"].get("selector"));
-            selector.is_ok_and(|selector| selector.matches(|key| pod.meta().label(key)))
+            selector.is_ok_and(|selector| selector.matches(|key| pod.label(key)))
         };
         budgets.into_iter().filter(selects).collect()
     }

@@ -74,7 +74,7 @@ impl Registry {
     }
 
     fn normalized(&self, context: &Context, target: &Target, object: Value, validation: FieldValidation) -> Result<Value, Status> {
-        match decode::normalize(&target.kind.schema, object.clone(), validation) {
+        match decode::normalize(&target.kind.ty(), object.clone(), validation) {
             Ok(decoded) => {
                 for warning in decoded.warnings {
                     context.warnings.add(warning);

@@ -66,7 +66,12 @@ impl Registry {
         match freshness {
             Freshness::Latest => self.cache.wait_latest().await.map(|_| ()),
             Freshness::Any => Ok(()),
-            Freshness::NotOlderThan(revision) | Freshness::Exact(revision) => self.cache.wait_applied(revision).await,
+            Freshness::NotOlderThan(revision) => self.cache.wait_applied(revision).await,
+            // A state that has not happened yet is not waited for (etcd refuses it at once).
+            Freshness::Exact(revision) => match self.cache.wait_latest().await? {
+                latest if revision > latest => Err(Status::too_large_resource_version(revision, latest)),
+                _ => Ok(()),
+            },
         }
     }
 

@@ -13,7 +13,7 @@ use minik8s_apiserver::authn::jwt::SigningKey;
 use minik8s_apiserver::endpoints::connect::NodeConnector;
 use minik8s_apiserver::identity::UserInfo;
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
-use minik8s_clock::{Clock, Random};
+use minik8s_clock::{Clock, Random, Simulation};
 use minik8s_store::MemoryStore;
 use minik8s_streaming::BoxedStream;
 use serde_json::{Value, json};
@@ -34,6 +34,7 @@ impl NodeConnector for NoNodes {
 pub struct TestServer {
     pub server: Arc<ApiServer>,
     pub store: Arc<MemoryStore>,
+    simulation: Simulation,
     user: UserInfo,
 }
 
@@ -65,8 +66,17 @@ impl Answer {
 
 impl TestServer {
     pub async fn start() -> TestServer {
-        let clock = Clock::real();
+        let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
         let store = MemoryStore::new(clock.clone());
+        TestServer::on(store, clock, simulation).await
+    }
+
+    /// Another server on the same store, as after a restart.
+    pub async fn restarted(&self) -> TestServer {
+        TestServer::on(self.store.clone(), self.server.clock().clone(), self.simulation.clone()).await
+    }
+
+    async fn on(store: Arc<MemoryStore>, clock: Clock, simulation: Simulation) -> TestServer {
         let random = Random::seeded(7);
         let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
         let config = Config {
@@ -86,7 +96,7 @@ impl TestServer {
             extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
         };
         let server = ApiServer::new(config, CancellationToken::new()).await.expect("the server starts");
-        TestServer { server, store, user: UserInfo::new("admin", ["system:masters"]) }
+        TestServer { server, store, simulation, user: UserInfo::new("admin", ["system:masters"]) }
     }
 
     /// Sends a request as it stands, as the cluster's administrator unless `user` says otherwise.
@@ -102,6 +112,18 @@ impl TestServer {
         match self.server.service().oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
+        }
+    }
+
+    /// Lets time pass, whenever nothing else is left to do, until something has happened.
+    pub async fn in_time<T>(&self, happens: impl Future<Output = T>) -> T {
+        let mut happens = std::pin::pin!(happens);
+        loop {
+            tokio::select! {
+                biased;
+                outcome = &mut happens => return outcome,
+                () = tokio::task::yield_now() => drop(self.simulation.advance_to_next()),
+            }
         }
     }
 
