@@ -41,8 +41,12 @@ impl Kubelet {
             observe::observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await?;
         if !state.terminated {
             // Said before it is done: readers see that the pod ends. Of a pod that is gone nobody reads a status.
-            if !input.gone && !runtime.is_stopped() {
-                self.report(&pod, &runtime, worker, state, false).await?;
+            if !input.gone
+                && !runtime.is_stopped()
+                && let Err(error) = self.report(&pod, &runtime, worker, state, false).await
+            {
+                // That nobody hears of it is no reason to let the pod run on.
+                tracing::debug!(pod = pod.full_format(), %error, "a status could not be sent");
             }
             self.kill_pod(worker, &runtime).await?;
             worker.probes.lock().stop();

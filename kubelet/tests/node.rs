@@ -4,6 +4,7 @@ mod fakes;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use minik8s_client::{Client, Informer, ListOptions};
 use minik8s_clock::{Clock, Random, Simulation};
 use minik8s_cri::{MemoryFs, NodeFs, TcpStreamConnector};
 use minik8s_kubelet::{Capacity, InformerPodSource, Kubelet, KubeletConfig, Machine, PodNetwork};
-use minik8s_streaming::{BoxedStream, http_over};
+use minik8s_streaming::{BoxedStream, http_over, pair};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -24,42 +25,67 @@ const TURNS: usize = 300;
 const POD: &str = "/api/v1/namespaces/default/pods/web";
 const NODE: &str = "/api/v1/nodes/node-1";
 
-struct NoNetwork;
+/// A network in which every port listens, or none.
+#[derive(Default)]
+struct Network {
+    listens: AtomicBool,
+}
 
 #[async_trait]
-impl PodNetwork for NoNetwork {
+impl PodNetwork for Network {
     async fn dial(&self, _: &str, _: u16) -> io::Result<BoxedStream> {
-        Err(io::ErrorKind::ConnectionRefused.into())
+        match self.listens.load(Ordering::SeqCst) {
+            true => Ok(pair().0),
+            false => Err(io::ErrorKind::ConnectionRefused.into()),
+        }
     }
 }
 
-struct World {
+/// What a kubelet finds when it starts, and leaves when it stops.
+struct Surroundings {
     api: FakeApi,
     runtime: FakeRuntime,
     fs: Arc<MemoryFs>,
+    network: Arc<Network>,
     clock: Clock,
+    static_pods: Vec<Pod>,
+}
+
+struct World {
+    surroundings: Surroundings,
     simulation: Simulation,
     kubelet: Arc<Kubelet>,
     cancel: CancellationToken,
-    static_pods: Vec<Pod>,
+}
+
+impl std::ops::Deref for World {
+    type Target = Surroundings;
+
+    fn deref(&self) -> &Surroundings {
+        &self.surroundings
+    }
 }
 
 impl World {
     fn new(static_pods: Vec<Pod>) -> Self {
         let (clock, simulation) = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
         let fs = Arc::new(MemoryFs::new(clock.clone(), 1 << 24));
-        let api = FakeApi::new();
         let runtime = FakeRuntime::new(clock.clone(), fs.clone());
-        let (kubelet, cancel) = start(&api, &runtime, &fs, &clock, static_pods.clone());
-        Self {
+        let (api, network) = (FakeApi::new(), Arc::default());
+        let surroundings = Surroundings {
             api,
             runtime,
             fs,
+            network,
             clock,
+            static_pods,
+        };
+        let (kubelet, cancel) = surroundings.start();
+        Self {
+            surroundings,
             simulation,
             kubelet,
             cancel,
-            static_pods,
         }
     }
 
@@ -85,8 +111,7 @@ impl World {
     async fn restart_kubelet(&mut self) {
         self.cancel.cancel();
         self.settle().await;
-        let pods = self.static_pods.clone();
-        (self.kubelet, self.cancel) = start(&self.api, &self.runtime, &self.fs, &self.clock, pods);
+        (self.kubelet, self.cancel) = self.start();
         self.settle().await;
     }
 
@@ -128,51 +153,52 @@ impl World {
     }
 }
 
-fn start(
-    api: &FakeApi,
-    runtime: &FakeRuntime,
-    fs: &Arc<MemoryFs>,
-    clock: &Clock,
-    static_pods: Vec<Pod>,
-) -> (Arc<Kubelet>, CancellationToken) {
-    let cancel = CancellationToken::new();
-    let random = Random::seeded(7);
-    let client = Client::over(api.clone(), "kubelet", clock.clone(), random.clone());
-    let services: Informer<Service> =
-        Informer::new(client.clone(), "/api/v1/services", ListOptions::default());
-    let config = KubeletConfig {
-        node_name: "node-1".to_owned(),
-        clock: clock.clone(),
-        random,
-        cri: runtime.client(),
-        fs: fs.clone(),
-        streams: Arc::new(TcpStreamConnector),
-        network: Arc::new(NoNetwork),
-        pods: Arc::new(InformerPodSource::of_node(
-            client.clone(),
-            "node-1",
-            cancel.clone(),
-        )),
-        services: services.lister(),
-        client,
-        capacity: Capacity::default(),
-        machine: Machine::default(),
-        labels: Default::default(),
-        taints: Vec::new(),
-        roles: vec!["control-plane".to_owned()],
-        addresses: vec![NodeAddress {
-            type_: "InternalIP".to_owned(),
-            address: "192.168.0.10".to_owned(),
-        }],
-        pod_cidr: Some("10.128.0.0/24".to_owned()),
-        cluster_dns: vec!["10.96.0.10".to_owned()],
-        cluster_domain: "cluster.local".to_owned(),
-        static_pods,
-        static_pod_path: None,
-    };
-    let kubelet = Kubelet::new(config).unwrap();
-    tokio::spawn(kubelet.clone().run(cancel.clone()));
-    (kubelet, cancel)
+impl Surroundings {
+    fn start(&self) -> (Arc<Kubelet>, CancellationToken) {
+        let cancel = CancellationToken::new();
+        let random = Random::seeded(7);
+        let client = Client::over(
+            self.api.clone(),
+            "kubelet",
+            self.clock.clone(),
+            random.clone(),
+        );
+        let services: Informer<Service> =
+            Informer::new(client.clone(), "/api/v1/services", ListOptions::default());
+        let config = KubeletConfig {
+            node_name: "node-1".to_owned(),
+            clock: self.clock.clone(),
+            random,
+            cri: self.runtime.client(),
+            fs: self.fs.clone(),
+            streams: Arc::new(TcpStreamConnector),
+            network: self.network.clone(),
+            pods: Arc::new(InformerPodSource::of_node(
+                client.clone(),
+                "node-1",
+                cancel.clone(),
+            )),
+            services: services.lister(),
+            client,
+            capacity: Capacity::default(),
+            machine: Machine::default(),
+            labels: Default::default(),
+            taints: Vec::new(),
+            roles: vec!["control-plane".to_owned()],
+            addresses: vec![NodeAddress {
+                type_: "InternalIP".to_owned(),
+                address: "192.168.0.10".to_owned(),
+            }],
+            pod_cidr: Some("10.128.0.0/24".to_owned()),
+            cluster_dns: vec!["10.96.0.10".to_owned()],
+            cluster_domain: "cluster.local".to_owned(),
+            static_pods: self.static_pods.clone(),
+            static_pod_path: None,
+        };
+        let kubelet = Kubelet::new(config).unwrap();
+        tokio::spawn(kubelet.clone().run(cancel.clone()));
+        (kubelet, cancel)
+    }
 }
 
 fn web(spec: Value) -> Value {
@@ -228,10 +254,18 @@ async fn a_node_registers_and_stays_alive() {
         "an unchanged status is not sent"
     );
     let events = world.api.event_messages("node-1");
-    assert!(
-        events.contains(&"Normal Starting x1: Starting kubelet.".to_owned()),
-        "{events:?}"
-    );
+    let expected = [
+        "Starting kubelet.",
+        "Node node-1 status is now: NodeHasSufficientMemory",
+        "Node node-1 status is now: NodeReady",
+    ];
+    for message in expected {
+        let count = events
+            .iter()
+            .filter(|event| event.contains("x1") && event.ends_with(message))
+            .count();
+        assert_eq!(count, 1, "{message} in {events:?}");
+    }
 }
 
 #[tokio::test]
@@ -577,4 +611,38 @@ async fn refusals_name_their_reason() {
         status["message"],
         "Pod was rejected: Node didn't have enough resource: cpu, requested: 8000, used: 0, capacity: 4000"
     );
+}
+
+#[tokio::test]
+async fn probes_decide_over_traffic_and_life() {
+    let world = World::new(Vec::new());
+    let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 2});
+    let container = json!({"name": "c", "image": "nginx:1.27", "readinessProbe": probe, "livenessProbe": probe});
+    world.network.listens.store(true, Ordering::SeqCst);
+    world.api.put(
+        POD,
+        web(json!({"containers": [container], "terminationGracePeriodSeconds": 1})),
+    );
+    let ready = |world: &World| world.pod()["status"]["containerStatuses"][0]["ready"].clone();
+    world.settle().await;
+    assert_eq!(ready(&world), true);
+    world.network.listens.store(false, Ordering::SeqCst);
+    world.pass(Duration::from_millis(1_500)).await;
+    assert_eq!(
+        world.summary(),
+        "Running running restarts=0",
+        "one failure is none"
+    );
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(world.summary(), "Running running restarts=1");
+    assert_eq!(ready(&world), false);
+    world.network.listens.store(true, Ordering::SeqCst);
+    world.pass(Duration::from_secs(2)).await;
+    assert_eq!(ready(&world), true);
+    let events = world.api.event_messages("web");
+    // Two before the end of the first container, one at the start of the second.
+    let failed = "Warning Unhealthy x3: Liveness probe failed: dial tcp 10.128.0.2:80: connect: connection refused";
+    assert!(events.contains(&failed.to_owned()), "{events:?}");
+    let killed = "Normal Killing x1: Container c failed liveness probe, will be restarted";
+    assert!(events.contains(&killed.to_owned()), "{events:?}");
 }

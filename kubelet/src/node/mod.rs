@@ -145,20 +145,20 @@ impl Kubelet {
         };
         let api = self.config.client.all::<Node>();
         let registered = match api.create(&PostParams::default(), &node).await {
-            Ok(created) => created,
+            Ok(mut created) => {
+                self.report_transitions(&NodeStatus::default(), &status);
+                // The server may have left out the status of a create; it is sent below in any case.
+                created.status.get_or_insert(status);
+                created
+            }
             Err(error) if is_already_exists(&error) => {
-                let labels = json!({"metadata": {"labels": self.node_labels()}});
-                api.patch(
-                    &self.config.node_name,
-                    &PatchParams::default(),
-                    &Patch::Strategic(labels),
-                )
-                .await?
+                let labels = Patch::Strategic(json!({"metadata": {"labels": self.node_labels()}}));
+                api.patch(&self.config.node_name, &PatchParams::default(), &labels)
+                    .await?
             }
             Err(error) => return Err(error.into()),
         };
         *self.node.lock() = registered;
-        // The server may have left out the status of a create, and an existing Node has an old one.
         self.update_node_status(true).await?;
         Ok(())
     }
@@ -206,11 +206,7 @@ impl Kubelet {
         if !due && !status::differs(&old, &new) {
             return Ok(false);
         }
-        for (reason, condition) in status::transitions(&old, &new) {
-            let message = format!("Node {} status is now: {reason}", self.config.node_name);
-            tracing::debug!(node = self.config.node_name, condition, reason);
-            self.node_event(EventType::Normal, &reason, message);
-        }
+        self.report_transitions(&old, &new);
         let patch = json!({"status": status::owned(&new)});
         let api = self.config.client.all::<Node>();
         let patched = api
@@ -222,6 +218,13 @@ impl Kubelet {
             .await?;
         *self.node.lock() = patched;
         Ok(true)
+    }
+
+    fn report_transitions(&self, old: &NodeStatus, new: &NodeStatus) {
+        for reason in status::transitions(old, new) {
+            let message = format!("Node {} status is now: {reason}", self.config.node_name);
+            self.node_event(EventType::Normal, reason, message);
+        }
     }
 
     async fn node_status(&self, old: &NodeStatus) -> NodeStatus {

@@ -224,21 +224,18 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
         || old.daemon_endpoints != new.daemon_endpoints
 }
 
-/// The conditions whose truth changed: the reason of the event that says so, and the condition.
-pub(super) fn transitions(old: &NodeStatus, new: &NodeStatus) -> Vec<(String, String)> {
+/// The reasons of the events that say which conditions changed.
+pub(super) fn transitions(old: &NodeStatus, new: &NodeStatus) -> Vec<&'static str> {
     let changed = new.conditions.iter().flatten().filter(|condition| {
-        find(old, &condition.type_).map(|before| before.status.as_str())
-            != Some(condition.status.as_str())
+        find(old, &condition.type_).is_none_or(|before| before.status != condition.status)
     });
     let reason =
         |condition: &NodeCondition| match (condition.type_.as_str(), condition.status.as_str()) {
-            ("Ready", "True") => "NodeReady".to_owned(),
-            ("Ready", _) => "NodeNotReady".to_owned(),
-            ("MemoryPressure", _) => "NodeHasSufficientMemory".to_owned(),
-            ("DiskPressure", _) => "NodeHasNoDiskPressure".to_owned(),
-            (_, _) => "NodeHasSufficientPID".to_owned(),
+            ("Ready", "True") => "NodeReady",
+            ("Ready", _) => "NodeNotReady",
+            ("MemoryPressure", _) => "NodeHasSufficientMemory",
+            ("DiskPressure", _) => "NodeHasNoDiskPressure",
+            _ => "NodeHasSufficientPID",
         };
-    changed
-        .map(|condition| (reason(condition), condition.type_.clone()))
-        .collect()
+    changed.map(reason).collect()
 }
