@@ -34,6 +34,9 @@ const BURST: f64 = 25.0;
 /// How long it takes until an object that used up its burst may cause one more event.
 const REFILL: Duration = Duration::from_secs(300);
 
+/// How far the time in an event's name may be off.
+const NAME_SPREAD_NANOSECONDS: u64 = 1 << 20;
+
 /// The two types of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventType {
@@ -247,7 +250,10 @@ impl Correlator {
                 Err(error) => return Err(error),
             }
         }
-        let name = format!("{}.{:x}", group.about.name, occurrence.at.as_nanosecond());
+        // The time of the event, as in Kubernetes; a little off, for in virtual time much happens at one moment.
+        let stamp = occurrence.at.as_nanosecond()
+            + i128::from(self.client.random().below(NAME_SPREAD_NANOSECONDS));
+        let name = format!("{}.{stamp:x}", group.about.name);
         let at = occurrence.at;
         let written = self.written.entry((group, key), || Written {
             name: String::new(),

@@ -14,6 +14,9 @@ use crate::informer::{Informer, ListOptions, ObjectMetadata, Watched};
 
 type Synced = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Informers of the same type on the same collection with the same selectors are one.
+type Key = (TypeId, String, ListOptions);
+
 struct Entry {
     informer: Box<dyn Any + Send>,
     start: Box<dyn Fn(CancellationToken) + Send>,
@@ -25,7 +28,7 @@ struct Entry {
 pub struct InformerFactory {
     client: Client,
     cancel: CancellationToken,
-    entries: Arc<Mutex<HashMap<(TypeId, String, ListOptions), Entry>>>,
+    entries: Arc<Mutex<HashMap<Key, Entry>>>,
 }
 
 impl InformerFactory {

@@ -19,7 +19,7 @@ const MESSAGE_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 pub type Connection = BoxCloneSyncService<
     http::Request<Body>,
     http::Response<Body>,
-    Box<dyn std::error::Error + Send + Sync>,
+    tonic::Status,
 >;
 
 /// A kubelet's view of a runtime. Cheap to clone; clones share the connection.
@@ -442,5 +442,5 @@ where
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     S::Future: Send + 'static,
 {
-    BoxCloneSyncService::new(service.map_err(Into::into))
+    BoxCloneSyncService::new(service.map_err(|error: S::Error| tonic::Status::from_error(error.into())))
 }
