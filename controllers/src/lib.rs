@@ -27,14 +27,23 @@
 //! `docs/ARCHITECTURE.md` lists the controllers that are not here; objects that only they would act on stay as they are.
 
 pub mod deployment;
+pub mod discovery;
+pub mod endpoint_slices;
+pub mod endpoints;
 pub mod expectations;
 pub mod manager;
+pub mod namespace;
+pub mod node_ipam;
+pub mod node_lifecycle;
 pub mod owners;
 pub mod pod_control;
+pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
 pub mod replication;
+pub mod root_ca_publisher;
 pub mod service_account;
 pub mod table;
+pub mod taint_eviction;
 
 pub use manager::{Config, Context, Controller, ControllerManager};

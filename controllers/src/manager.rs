@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, join_all};
-use minik8s_client::{Client, EventRecorder, InformerFactory};
+use minik8s_client::{Client, EventRecorder, InformerFactory, WorkQueue, run_controller};
 use tokio_util::sync::CancellationToken;
 
 use crate::table::CONTROLLERS;
@@ -59,6 +59,36 @@ impl Context {
 pub trait Controller: Send {
     /// Works until `cancel`. The informers have synced.
     fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()>;
+}
+
+/// The usual controller: events become keys, `sync` takes one key at a time. Clones are the same controller.
+pub trait Reconciler: Clone + Send + Sync + 'static {
+    /// Its name in the log.
+    const NAME: &'static str;
+    /// How many keys it works on at once.
+    const WORKERS: usize;
+
+    /// Where its keys come from.
+    fn queue(&self) -> &WorkQueue<String>;
+
+    /// One attempt to bring what `key` names to where it should be.
+    fn sync(&self, key: String) -> impl Future<Output = Result<(), kube::Error>> + Send;
+}
+
+impl<R: Reconciler> Controller for R {
+    fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
+        let queue = self.queue().clone();
+        Box::pin(run_controller(
+            R::NAME,
+            queue,
+            R::WORKERS,
+            cancel,
+            move |key| {
+                let controller = R::clone(&self);
+                async move { controller.sync(key).await }
+            },
+        ))
+    }
 }
 
 /// All controllers of a cluster.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
@@ -18,17 +18,14 @@ use kube::api::PostParams;
 use minik8s_api::selector::LabelSelector;
 use minik8s_client::{
     Client, Event, Informer, Lister, Watched, WorkQueue, is_not_found, object_reference,
-    run_controller,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::expectations::Expectations;
-use crate::manager::{Context, Controller};
+use crate::manager::{Context, Reconciler};
 use crate::owners::{claim, controller_of, controller_reference};
 use crate::pod_control::{PodControl, is_namespace_terminating, pod_from_template, words};
 use crate::pods;
 
-const WORKERS: usize = 5;
 /// How many pods one look at a set creates or deletes at most.
 const BURST_REPLICAS: usize = 500;
 /// Creations go out in batches that double from this, so that a quota stops one pod and not five hundred.
@@ -385,18 +382,28 @@ where
     }
 }
 
-impl<K> Controller for ReplicaController<K>
+impl<K> Clone for ReplicaController<K> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+        }
+    }
+}
+
+impl<K> Reconciler for ReplicaController<K>
 where
     K: Watched + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     K: k8s_openapi::Resource + Clone + serde::Serialize + std::fmt::Debug,
 {
-    fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
-        let shared = self.shared;
-        let (name, queue) = (shared.flavor.component, shared.queue.clone());
-        Box::pin(run_controller(name, queue, WORKERS, cancel, move |key| {
-            let shared = shared.clone();
-            async move { shared.sync(key).await }
-        }))
+    const NAME: &'static str = <K as k8s_openapi::Resource>::KIND;
+    const WORKERS: usize = 5;
+
+    fn queue(&self) -> &WorkQueue<String> {
+        &self.shared.queue
+    }
+
+    async fn sync(&self, key: String) -> Result<(), kube::Error> {
+        self.shared.sync(key).await
     }
 }
 

@@ -3,22 +3,16 @@
 //! Watches Namespaces and ServiceAccounts; writes ServiceAccounts.
 //! (Kubernetes: `pkg/controller/serviceaccount/serviceaccounts_controller.go`.)
 
-use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
-use minik8s_client::{
-    Client, Event, Lister, WorkQueue, is_already_exists, is_not_found, run_controller,
-};
-use tokio_util::sync::CancellationToken;
+use minik8s_client::{Client, Event, Lister, WorkQueue, is_already_exists, is_not_found};
 
-use crate::manager::{Context, Controller};
+use crate::manager::{Context, Reconciler};
 use crate::pod_control::is_namespace_terminating;
 
 /// The account that pods use when they name none.
 const DEFAULT: &str = "default";
-const WORKERS: usize = 1;
-
 /// See the module.
 #[derive(Clone)]
 pub struct ServiceAccountController {
@@ -55,6 +49,15 @@ impl ServiceAccountController {
             queue,
         }
     }
+}
+
+impl Reconciler for ServiceAccountController {
+    const NAME: &'static str = "serviceaccount";
+    const WORKERS: usize = 1;
+
+    fn queue(&self) -> &WorkQueue<String> {
+        &self.queue
+    }
 
     async fn sync(&self, namespace: String) -> Result<(), kube::Error> {
         let Some(found) = self.namespaces.get("", &namespace) else {
@@ -87,21 +90,5 @@ impl ServiceAccountController {
             }
             other => other.map(drop),
         }
-    }
-}
-
-impl Controller for ServiceAccountController {
-    fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
-        let queue = self.queue.clone();
-        Box::pin(run_controller(
-            "serviceaccount",
-            queue,
-            WORKERS,
-            cancel,
-            move |key| {
-                let controller = self.clone();
-                async move { controller.sync(key).await }
-            },
-        ))
     }
 }

@@ -1,7 +1,10 @@
 //! Which controllers there are. A new one is a file and a row here.
 
 use crate::manager::{Context, Controller};
-use crate::{deployment, replica_set, replication, service_account};
+use crate::{
+    deployment, endpoint_slices, endpoints, namespace, node_ipam, node_lifecycle, pod_gc,
+    replica_set, replication, root_ca_publisher, service_account, taint_eviction,
+};
 
 /// One controller.
 pub struct Row {
@@ -19,6 +22,36 @@ pub const CONTROLLERS: &[Row] = &[
         name: "deployment-controller",
         service_account: "deployment-controller",
         build: |context| Box::new(deployment::DeploymentController::new(context)),
+    },
+    Row {
+        name: "endpoints-controller",
+        service_account: "endpoint-controller",
+        build: |context| Box::new(endpoints::EndpointsController::new(context)),
+    },
+    Row {
+        name: "endpointslice-controller",
+        service_account: "endpointslice-controller",
+        build: |context| Box::new(endpoint_slices::EndpointSliceController::new(context)),
+    },
+    Row {
+        name: "namespace-controller",
+        service_account: "namespace-controller",
+        build: |context| Box::new(namespace::NamespaceController::new(context)),
+    },
+    Row {
+        name: "node-ipam-controller",
+        service_account: "node-controller",
+        build: |context| Box::new(node_ipam::NodeIpam::new(context)),
+    },
+    Row {
+        name: "node-lifecycle-controller",
+        service_account: "node-controller",
+        build: |context| Box::new(node_lifecycle::NodeLifecycle::new(context)),
+    },
+    Row {
+        name: "pod-garbage-collector-controller",
+        service_account: "pod-garbage-collector",
+        build: |context| Box::new(pod_gc::PodGarbageCollector::new(context)),
     },
     Row {
         name: "replicaset-controller",
@@ -41,8 +74,18 @@ pub const CONTROLLERS: &[Row] = &[
         },
     },
     Row {
+        name: "root-ca-certificate-publisher-controller",
+        service_account: "root-ca-cert-publisher",
+        build: |context| Box::new(root_ca_publisher::RootCaPublisher::new(context)),
+    },
+    Row {
         name: "serviceaccount-controller",
         service_account: "service-account-controller",
         build: |context| Box::new(service_account::ServiceAccountController::new(context)),
+    },
+    Row {
+        name: "taint-eviction-controller",
+        service_account: "node-controller",
+        build: |context| Box::new(taint_eviction::TaintEviction::new(context)),
     },
 ];

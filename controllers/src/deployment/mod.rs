@@ -23,7 +23,6 @@ mod scale;
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -31,16 +30,13 @@ use kube::api::{Patch, PatchParams, PostParams};
 use minik8s_api::selector::LabelSelector;
 use minik8s_client::{
     Client, Event, EventRecorder, EventType, Lister, WorkQueue, is_not_found, object_reference,
-    run_controller,
 };
-use tokio_util::sync::CancellationToken;
 
-use crate::manager::{Context, Controller};
+use crate::manager::{Context, Reconciler};
 use crate::owners::{
     adopt_patch, claim, controller_of, controller_reference, controller_uid, release_patch,
 };
 
-const WORKERS: usize = 5;
 /// Indexes by the UID of the controller.
 const BY_CONTROLLER: &str = "deployment/controller";
 
@@ -195,39 +191,6 @@ impl DeploymentController {
         recreate.into_iter().for_each(|key| self.queue.add(key));
     }
 
-    async fn sync(&self, key: String) -> Result<()> {
-        let (namespace, name) = key.split_once('/').unwrap_or_default();
-        let Some(found) = self.deployments.get(namespace, name) else {
-            return Ok(());
-        };
-        let mut work = Work {
-            reference: object_reference(&*found),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            deployment: Deployment::clone(&found),
-        };
-        if selector_of(&work.deployment).is_everything() {
-            let message =
-                "This deployment is selecting all pods. A non-empty selector is required.";
-            self.recorder
-                .event(&work.reference, EventType::Warning, "SelectingAll", message);
-            return Ok(());
-        }
-        let sets = self.claim_sets(&work).await?;
-        if work.deployment.metadata.deletion_timestamp.is_some() {
-            return self.sync_status_only(&mut work, sets).await;
-        }
-        self.check_paused_conditions(&mut work).await?;
-        if work.paused() || self.is_scaling_event(&work, &sets) {
-            return self.sync_scale(&mut work, sets).await;
-        }
-        if is_recreate(&work.deployment) {
-            self.rollout_recreate(&mut work, sets).await
-        } else {
-            self.rollout_rolling(&mut work, sets).await
-        }
-    }
-
     /// The Deployment's ReplicaSets, those adopted now among them.
     async fn claim_sets(&self, work: &Work) -> Result<Vec<ReplicaSet>> {
         let all = self.sets.list_namespace(&work.namespace);
@@ -304,19 +267,45 @@ fn is_recreate(deployment: &Deployment) -> bool {
     strategy.and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
 }
 
-impl Controller for DeploymentController {
-    fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
-        let queue = self.queue.clone();
-        Box::pin(run_controller(
-            "deployment",
-            queue,
-            WORKERS,
-            cancel,
-            move |key| {
-                let controller = self.clone();
-                async move { controller.sync(key).await }
-            },
-        ))
+impl Reconciler for DeploymentController {
+    const NAME: &'static str = "deployment";
+    const WORKERS: usize = 5;
+
+    fn queue(&self) -> &WorkQueue<String> {
+        &self.queue
+    }
+
+    async fn sync(&self, key: String) -> Result<()> {
+        let (namespace, name) = key.split_once('/').unwrap_or_default();
+        let Some(found) = self.deployments.get(namespace, name) else {
+            return Ok(());
+        };
+        let mut work = Work {
+            reference: object_reference(&*found),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            deployment: Deployment::clone(&found),
+        };
+        if selector_of(&work.deployment).is_everything() {
+            let message =
+                "This deployment is selecting all pods. A non-empty selector is required.";
+            self.recorder
+                .event(&work.reference, EventType::Warning, "SelectingAll", message);
+            return Ok(());
+        }
+        let sets = self.claim_sets(&work).await?;
+        if work.deployment.metadata.deletion_timestamp.is_some() {
+            return self.sync_status_only(&mut work, sets).await;
+        }
+        self.check_paused_conditions(&mut work).await?;
+        if work.paused() || self.is_scaling_event(&work, &sets) {
+            return self.sync_scale(&mut work, sets).await;
+        }
+        if is_recreate(&work.deployment) {
+            self.rollout_recreate(&mut work, sets).await
+        } else {
+            self.rollout_rolling(&mut work, sets).await
+        }
     }
 }
 
