@@ -78,7 +78,13 @@ impl Behavior for Deployment {
         }
     }
 
-    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
+    fn prepare_for_update(
+        &self,
+        _: &Context<'_>,
+        subresource: Subresource,
+        new: &mut Value,
+        old: &Value,
+    ) {
         if subresource == Subresource::Status {
             edit::keep(edit::child(new, "metadata"), &old["metadata"], "labels");
         }
@@ -90,22 +96,36 @@ impl Behavior for Deployment {
         pod::validate_selected_template(&spec, "deployment", errors);
         long_running_template(&spec, errors);
         deployment_strategy(&spec.get("strategy"), errors);
-        let (ready, deadline) = (spec.get("minReadySeconds"), spec.get("progressDeadlineSeconds"));
+        let (ready, deadline) = (
+            spec.get("minReadySeconds"),
+            spec.get("progressDeadlineSeconds"),
+        );
         ready.non_negative(errors);
         spec.get("revisionHistoryLimit").non_negative(errors);
         deadline.non_negative(errors);
-        if deadline.int().is_some_and(|seconds| seconds <= ready.int().unwrap_or(0)) {
+        if deadline
+            .int()
+            .is_some_and(|seconds| seconds <= ready.int().unwrap_or(0))
+        {
             errors.push(deadline.invalid("must be greater than minReadySeconds"));
         }
     }
 
-    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         if subresource == Subresource::Status {
             validate_replica_counts(&new.get("status"), errors);
             return;
         }
         self.validate(new, errors);
-        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
+        new.get("spec")
+            .get("selector")
+            .immutable(&old.get("spec").get("selector"), errors);
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
@@ -126,7 +146,9 @@ fn deployment_strategy(strategy: &Field<'_>, errors: &mut Errors) {
     match kind.str() {
         "Recreate" => {
             if rolling.is_set() {
-                errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
+                errors.push(
+                    rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"),
+                );
             }
         }
         "RollingUpdate" => match rolling.set() {
@@ -147,17 +169,32 @@ fn deployment_strategy(strategy: &Field<'_>, errors: &mut Errors) {
 
 /// Counts of a status: none negative, none above the replicas.
 fn validate_replica_counts(status: &Field<'_>, errors: &mut Errors) {
-    for name in ["observedGeneration", "replicas", "updatedReplicas", "readyReplicas", "availableReplicas", "unavailableReplicas"] {
+    for name in [
+        "observedGeneration",
+        "replicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "unavailableReplicas",
+    ] {
         status.get(name).non_negative(errors);
     }
     let count = |name| status.get(name).int().unwrap_or(0);
     for name in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
         if count(name) > count("replicas") {
-            errors.push(status.get(name).invalid("cannot be greater than status.replicas"));
+            errors.push(
+                status
+                    .get(name)
+                    .invalid("cannot be greater than status.replicas"),
+            );
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        errors.push(status.get("availableReplicas").invalid("cannot be greater than readyReplicas"));
+        errors.push(
+            status
+                .get("availableReplicas")
+                .invalid("cannot be greater than readyReplicas"),
+        );
     }
 }
 
@@ -177,13 +214,21 @@ impl Behavior for ReplicaSet {
         long_running_template(&spec, errors);
     }
 
-    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         if subresource == Subresource::Status {
             validate_replica_counts(&new.get("status"), errors);
             return;
         }
         self.validate(new, errors);
-        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
+        new.get("spec")
+            .get("selector")
+            .immutable(&old.get("spec").get("selector"), errors);
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
@@ -250,13 +295,23 @@ impl Behavior for StatefulSet {
         if spec.get("template").is_set() && policy.str() != "Always" {
             errors.push(policy.not_supported(&["Always"]));
         }
-        let deadline = spec.get("template").get("spec").get("activeDeadlineSeconds");
+        let deadline = spec
+            .get("template")
+            .get("spec")
+            .get("activeDeadlineSeconds");
         if deadline.is_set() {
-            errors.push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
+            errors
+                .push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
         }
     }
 
-    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         if subresource == Subresource::Status {
             validate_replica_counts(&new.get("status"), errors);
             return;
@@ -264,8 +319,13 @@ impl Behavior for StatefulSet {
         self.validate(new, errors);
         let mut munged = new.get("spec").value().clone();
         for name in [
-            "replicas", "ordinals", "template", "updateStrategy", "revisionHistoryLimit",
-            "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+            "replicas",
+            "ordinals",
+            "template",
+            "updateStrategy",
+            "revisionHistoryLimit",
+            "persistentVolumeClaimRetentionPolicy",
+            "minReadySeconds",
         ] {
             edit::keep(&mut munged, old.get("spec").value(), name);
         }
@@ -329,13 +389,26 @@ impl Behavior for DaemonSet {
         edit::annotate(object, TEMPLATE_GENERATION, "1");
     }
 
-    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
+    fn prepare_for_update(
+        &self,
+        _: &Context<'_>,
+        subresource: Subresource,
+        new: &mut Value,
+        old: &Value,
+    ) {
         if subresource == Subresource::Status {
             return;
         }
-        let count = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str().and_then(|text| text.parse().ok()).unwrap_or(1u64);
+        let count = old["metadata"]["annotations"][TEMPLATE_GENERATION]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(1u64);
         let moved = new["spec"]["template"] != old["spec"]["template"];
-        edit::annotate(new, TEMPLATE_GENERATION, &(count + u64::from(moved)).to_string());
+        edit::annotate(
+            new,
+            TEMPLATE_GENERATION,
+            &(count + u64::from(moved)).to_string(),
+        );
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
@@ -346,19 +419,31 @@ impl Behavior for DaemonSet {
             errors.push(template.get("restartPolicy").not_supported(&["Always"]));
         }
         if template.get("activeDeadlineSeconds").is_set() {
-            errors.push(template.get("activeDeadlineSeconds").forbidden("activeDeadlineSeconds in DaemonSet is not Supported"));
+            errors.push(
+                template
+                    .get("activeDeadlineSeconds")
+                    .forbidden("activeDeadlineSeconds in DaemonSet is not Supported"),
+            );
         }
         spec.get("minReadySeconds").non_negative(errors);
         daemon_update_strategy(&spec.get("updateStrategy"), errors);
         spec.get("revisionHistoryLimit").non_negative(errors);
     }
 
-    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         if subresource == Subresource::Status {
             return;
         }
         self.validate(new, errors);
-        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
+        new.get("spec")
+            .get("selector")
+            .immutable(&old.get("spec").get("selector"), errors);
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
@@ -382,9 +467,12 @@ fn daemon_update_strategy(strategy: &Field<'_>, errors: &mut Errors) {
                 positive_int_or_percent(&surge, errors);
                 match (is_zero(&unavailable), is_zero(&surge)) {
                     (false, false) if surge.is_set() => {
-                        errors.push(surge.invalid("may not be set when maxUnavailable is non-zero"));
+                        errors
+                            .push(surge.invalid("may not be set when maxUnavailable is non-zero"));
                     }
-                    (true, true) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
+                    (true, true) => {
+                        errors.push(unavailable.required("cannot be 0 when maxSurge is 0"))
+                    }
                     _ => {}
                 }
                 at_most_all(&unavailable, errors);
@@ -406,7 +494,13 @@ impl Behavior for ControllerRevision {
         object.get("revision").non_negative(errors);
     }
 
-    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        _: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         self.validate(new, errors);
         new.get("data").immutable(&old.get("data"), errors);
     }

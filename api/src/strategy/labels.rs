@@ -3,6 +3,7 @@ use serde_json::Value;
 
 use super::field::{Errors, Field};
 use super::{meta, names};
+use crate::selector::LabelSelector;
 
 /// What is wrong with a LabelSelector.
 pub fn validate_selector(selector: &Field<'_>, errors: &mut Errors) {
@@ -19,7 +20,11 @@ fn requirement(expression: &Field<'_>, errors: &mut Errors) {
             errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
         }
         "Exists" | "DoesNotExist" if !values.is_empty() => {
-            errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            errors.push(
+                values.forbidden(
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ),
+            );
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
         _ => errors.push(operator.invalid("not a valid selector operator")),
@@ -41,25 +46,13 @@ pub fn is_empty(selector: &Value) -> bool {
     nothing_in("matchLabels") && nothing_in("matchExpressions")
 }
 
-/// Whether a LabelSelector selects an object with these labels.
+/// Whether a LabelSelector selects an object with these labels; an invalid one selects nothing.
 pub fn matches(selector: &Value, labels: &Value) -> bool {
-    let label = |key: &str| labels.get(key).and_then(Value::as_str);
-    let equal = selector["matchLabels"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .all(|(key, value)| label(key) == Some(value.as_str().unwrap_or("")));
-    equal
-        && selector["matchExpressions"].as_array().into_iter().flatten().all(|expression| {
-            let actual = label(expression["key"].as_str().unwrap_or(""));
-            let listed = actual.is_some_and(|actual| {
-                expression["values"].as_array().into_iter().flatten().any(|value| value.as_str() == Some(actual))
-            });
-            match expression["operator"].as_str().unwrap_or("") {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => actual.is_some(),
-                _ => actual.is_none(),
-            }
-        })
+    LabelSelector::from_value(Some(selector))
+        .is_ok_and(|selector| selector.matches_labels(labels.as_object()))
+}
+
+/// Whether a LabelSelector can be read as a selector.
+pub fn is_readable(selector: &Value) -> bool {
+    LabelSelector::from_value(Some(selector)).is_ok()
 }

@@ -13,9 +13,27 @@
 //! time and user in a [`Context`]. UID, name (from `generateName`), namespace and `creationTimestamp` are stamped by
 //! the registry *before* `prepare_for_create`, because some kinds derive from them (a Job's selector is its UID).
 //!
+//! The API server's allocators run between preparation and validation (cluster IPs, node ports).
+//!
 //! A built-in kind is a row of `rows.rs` (name rule, generation, what an update may do) plus a [`Behavior`] where it
 //! differs; [`BuiltIn`] joins the two. Reading order: this file, `field.rs` (the cursor that validation walks with),
 //! `edit.rs` (its counterpart for defaults), `meta.rs` and `names.rs` (what all kinds share), then a kind.
+//!
+//! # Invariants
+//!
+//! - Nothing here panics on an object that the schema decoder has passed, and nothing reads a clock or another object.
+//! - An object that a strategy prepared and nobody changed passes its own update unchanged: defaults are idempotent.
+//! - A field that a door does not let through is kept from the old object, never refused in silence.
+//!
+//! # Left out, compared with Kubernetes
+//!
+//! - Values shown in errors are the JSON that clients write; where Kubernetes shows an internal Go struct we follow it
+//!   only where it is small (`roleRef`, service ports). Diffs of refused updates have a form of our own.
+//! - CEL expressions, PEM certificates and CRD schemas are checked where they are compiled, not here.
+//! - Windows-only pod rules (`hostProcess`, GMSA), per-kind rules of alpha features, and the deeper rules of
+//!   `resource.k8s.io`, `flowcontrol` and `admissionregistration` are not mirrored: their required fields, names and
+//!   enumerations are.
+//! - Ratcheting: an object stored under older rules is checked in full on update.
 mod admissionregistration;
 mod apiextensions;
 mod apps;
@@ -25,6 +43,7 @@ mod built_in;
 mod certificates;
 mod coordination;
 mod core;
+mod difference;
 mod discovery;
 mod edit;
 pub mod field;
@@ -38,10 +57,10 @@ pub mod pod;
 mod policy;
 mod rbac;
 mod resource;
+mod rows;
 mod scale;
 mod scheduling;
 mod storage;
-mod rows;
 
 use std::borrow::Cow;
 
@@ -140,13 +159,24 @@ pub trait Strategy: Send + Sync {
     fn prepare_for_create(&self, context: &Context<'_>, object: &mut Value);
 
     /// Keeps of `old` what this door must not change, and bumps `metadata.generation` where the wish changed.
-    fn prepare_for_update(&self, context: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value);
+    fn prepare_for_update(
+        &self,
+        context: &Context<'_>,
+        subresource: Subresource,
+        new: &mut Value,
+        old: &Value,
+    );
 
     /// What is wrong with a new object, in Kubernetes' order and words.
     fn validate(&self, object: &Value) -> Vec<FieldError>;
 
     /// What is wrong with an update, the object's own rules included.
-    fn validate_update(&self, subresource: Subresource, new: &Value, old: &Value) -> Vec<FieldError>;
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Value,
+        old: &Value,
+    ) -> Vec<FieldError>;
 
     /// Sentences for the `Warning` header of an accepted write; `old` is absent on create.
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String>;

@@ -6,53 +6,34 @@ use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::{Subresource, edit, labels, names, pod};
 
+/// How an ingress named its class before it had a field for it.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
 /// `networking.k8s.io/v1` Ingress.
 pub struct Ingress;
 
 impl Behavior for Ingress {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
-        let (rules, default) = (spec.get("rules"), spec.get("defaultBackend"));
-        if rules.is_empty() && !default.is_set() {
-            errors.push(spec.invalid_as(json!([]), "either `defaultBackend` or `rules` must be specified"));
-        }
-        if default.is_set() {
-            backend(&default, errors);
-        }
-        for rule in rules.items() {
-            ingress_host(&rule.get("host"), errors);
-            let paths = rule.get("http").get("paths");
-            if rule.get("http").is_set() && paths.is_empty() {
-                errors.push(paths.required(""));
-            }
-            paths.items().for_each(|path| ingress_path(&path, errors));
-        }
-        for tls in spec.get("tls").items() {
-            for host in tls.get("hosts").items() {
-                if host.str().contains('*') {
-                    host.check(names::wildcard_dns1123_subdomain(host.str()), errors);
-                } else {
-                    host.check(names::dns1123_subdomain(host.str()), errors);
-                }
-            }
-            let secret = tls.get("secretName");
-            if !secret.is_empty() {
-                secret.check(names::dns1123_subdomain(secret.str()), errors);
-            }
-        }
-        let class = spec.get("ingressClassName");
-        if class.is_set() {
-            class.check(names::dns1123_subdomain(class.str()), errors);
-            let annotation = object.get("metadata").get("annotations").key("kubernetes.io/ingress.class");
-            if annotation.is_set() && !object.get("metadata").get("generation").int().is_some_and(|number| number > 1) {
-                errors.push(annotation.invalid("can not be set when the class field is also set"));
-            }
+        validate_ingress_spec(&spec, errors);
+        let annotation = object
+            .get("metadata")
+            .get("annotations")
+            .key(CLASS_ANNOTATION);
+        if annotation.is_set() && spec.get("ingressClassName").is_set() {
+            errors.push(annotation.invalid("can not be set when the class field is also set"));
         }
     }
 
-    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Field<'_>,
+        _: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         if subresource != Subresource::Status {
-            self.validate(new, errors);
+            validate_ingress_spec(&new.get("spec"), errors);
             return;
         }
         for ingress in new.get("status").get("loadBalancer").get("ingress").items() {
@@ -64,10 +45,51 @@ impl Behavior for Ingress {
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
-        let class = object.get("metadata").get("annotations").key("kubernetes.io/ingress.class");
+        let class = object
+            .get("metadata")
+            .get("annotations")
+            .key(CLASS_ANNOTATION);
         if old.is_none() && class.is_set() {
             warnings.push("annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead".to_owned());
         }
+    }
+}
+
+fn validate_ingress_spec(spec: &Field<'_>, errors: &mut Errors) {
+    let (rules, default) = (spec.get("rules"), spec.get("defaultBackend"));
+    if rules.is_empty() && !default.is_set() {
+        errors.push(spec.invalid_as(
+            json!([]),
+            "either `defaultBackend` or `rules` must be specified",
+        ));
+    }
+    if default.is_set() {
+        backend(&default, errors);
+    }
+    for rule in rules.items() {
+        ingress_host(&rule.get("host"), errors);
+        let paths = rule.get("http").get("paths");
+        if rule.get("http").is_set() && paths.is_empty() {
+            errors.push(paths.required(""));
+        }
+        paths.items().for_each(|path| ingress_path(&path, errors));
+    }
+    for tls in spec.get("tls").items() {
+        for host in tls.get("hosts").items() {
+            if host.str().contains('*') {
+                host.check(names::wildcard_dns1123_subdomain(host.str()), errors);
+            } else {
+                host.check(names::dns1123_subdomain(host.str()), errors);
+            }
+        }
+        let secret = tls.get("secretName");
+        if !secret.is_empty() {
+            secret.check(names::dns1123_subdomain(secret.str()), errors);
+        }
+    }
+    let class = spec.get("ingressClassName");
+    if class.is_set() {
+        class.check(names::dns1123_subdomain(class.str()), errors);
     }
 }
 
@@ -95,10 +117,16 @@ fn ingress_path(entry: &Field<'_>, errors: &mut Errors) {
             if !path.str().starts_with('/') {
                 errors.push(path.invalid("must be an absolute path"));
             }
-            for sequence in NEVER_IN_PATHS.iter().filter(|sequence| path.str().contains(**sequence)) {
+            for sequence in NEVER_IN_PATHS
+                .iter()
+                .filter(|sequence| path.str().contains(**sequence))
+            {
                 errors.push(path.invalid(format!("must not contain '{sequence}'")));
             }
-            for sequence in NEVER_AT_END.iter().filter(|sequence| path.str().ends_with(**sequence)) {
+            for sequence in NEVER_AT_END
+                .iter()
+                .filter(|sequence| path.str().ends_with(**sequence))
+            {
                 errors.push(path.invalid(format!("cannot end with '{sequence}'")));
             }
         }
@@ -115,7 +143,9 @@ fn ingress_path(entry: &Field<'_>, errors: &mut Errors) {
 fn backend(backend: &Field<'_>, errors: &mut Errors) {
     let (service, resource) = (backend.get("service"), backend.get("resource"));
     match (service.set(), resource.set()) {
-        (Some(_), Some(_)) => errors.push(backend.invalid_as("", "cannot set both resource and service backends")),
+        (Some(_), Some(_)) => {
+            errors.push(backend.invalid_as("", "cannot set both resource and service backends"))
+        }
         (None, Some(resource)) => {
             for name in ["kind", "name"] {
                 if resource.get(name).is_empty() {
@@ -160,7 +190,9 @@ impl Behavior for IngressClass {
             errors.push(controller.too_long(250));
         }
         controller.check(names::domain_prefixed_path(controller.str()), errors);
-        let Some(parameters) = object.get("spec").get("parameters").set() else { return };
+        let Some(parameters) = object.get("spec").get("parameters").set() else {
+            return;
+        };
         for name in ["kind", "name"] {
             if parameters.get(name).is_empty() {
                 errors.push(parameters.get(name).required(format!("{name} is required")));
@@ -169,14 +201,27 @@ impl Behavior for IngressClass {
         let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
         scope.one_of(&["Cluster", "Namespace"], errors);
         match (scope.str(), namespace.is_empty()) {
-            ("Namespace", true) => errors.push(namespace.required("`parameters.scope` is set to 'Namespace'")),
-            ("Cluster", false) => errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'")),
+            ("Namespace", true) => {
+                errors.push(namespace.required("`parameters.scope` is set to 'Namespace'"))
+            }
+            ("Cluster", false) => {
+                errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'"))
+            }
             _ => {}
         }
     }
 
-    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-        let (controller, before) = (new.get("spec").get("controller"), old.get("spec").get("controller"));
+    fn validate_update(
+        &self,
+        _: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
+        let (controller, before) = (
+            new.get("spec").get("controller"),
+            old.get("spec").get("controller"),
+        );
         controller.immutable(&before, errors);
         self.validate(new, errors);
     }
@@ -189,8 +234,18 @@ impl Behavior for NetworkPolicy {
     fn set_defaults(&self, object: &mut Value) {
         let spec = edit::child(object, "spec");
         if spec["policyTypes"].as_array().is_none_or(Vec::is_empty) {
-            let egress = spec["egress"].as_array().is_some_and(|rules| !rules.is_empty());
-            edit::set(spec, "policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
+            let egress = spec["egress"]
+                .as_array()
+                .is_some_and(|rules| !rules.is_empty());
+            edit::set(
+                spec,
+                "policyTypes",
+                if egress {
+                    json!(["Ingress", "Egress"])
+                } else {
+                    json!(["Ingress"])
+                },
+            );
         }
         for direction in ["ingress", "egress"] {
             for rule in edit::each(spec, direction) {
@@ -206,8 +261,12 @@ impl Behavior for NetworkPolicy {
         labels::validate_selector(&spec.get("podSelector"), errors);
         for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
             for rule in spec.get(direction).items() {
-                rule.get("ports").items().for_each(|port| policy_port(&port, errors));
-                rule.get(peers).items().for_each(|peer| policy_peer(&peer, errors));
+                rule.get("ports")
+                    .items()
+                    .for_each(|port| policy_port(&port, errors));
+                rule.get(peers)
+                    .items()
+                    .for_each(|peer| policy_peer(&peer, errors));
             }
         }
         let kinds = spec.get("policyTypes");
@@ -215,14 +274,21 @@ impl Behavior for NetworkPolicy {
             errors.push(kinds.invalid("may not specify more than two policyTypes"));
             return;
         }
-        for kind in kinds.items().filter(|kind| !["Egress", "Ingress"].contains(&kind.str())) {
+        for kind in kinds
+            .items()
+            .filter(|kind| !["Egress", "Ingress"].contains(&kind.str()))
+        {
             errors.push(kind.not_supported(&["Egress", "Ingress"]));
         }
     }
 }
 
 fn policy_port(entry: &Field<'_>, errors: &mut Errors) {
-    let (protocol, port, end) = (entry.get("protocol"), entry.get("port"), entry.get("endPort"));
+    let (protocol, port, end) = (
+        entry.get("protocol"),
+        entry.get("port"),
+        entry.get("endPort"),
+    );
     if protocol.is_set() && !["SCTP", "TCP", "UDP"].contains(&protocol.str()) {
         errors.push(protocol.not_supported(&["SCTP", "TCP", "UDP"]));
     }
@@ -307,8 +373,17 @@ impl Behavior for IpAddress {
         }
     }
 
-    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-        let (parent, before) = (new.get("spec").get("parentRef"), old.get("spec").get("parentRef"));
+    fn validate_update(
+        &self,
+        _: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
+        let (parent, before) = (
+            new.get("spec").get("parentRef"),
+            old.get("spec").get("parentRef"),
+        );
         parent.immutable(&before, errors);
     }
 
@@ -328,10 +403,18 @@ impl Behavior for ServiceCidr {
         } else if blocks.len() > 2 {
             errors.push(blocks.invalid("may only hold up to 2 values"));
         }
-        blocks.items().for_each(|block| block.check(names::cidr(block.str()), errors));
+        blocks
+            .items()
+            .for_each(|block| block.check(names::cidr(block.str()), errors));
     }
 
-    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         if subresource == Subresource::Status {
             return;
         }

@@ -3,6 +3,7 @@ use serde_json::{Map, Value, json};
 
 use super::edit;
 use super::field::{Errors, Field};
+use crate::selector::LabelSelector;
 use crate::status::FieldError;
 
 /// JSON pointers to what a Scale shows.
@@ -18,13 +19,22 @@ pub struct ScalePaths {
 
 impl ScalePaths {
     /// The places of the workload kinds.
-    pub const WORKLOAD: ScalePaths =
-        ScalePaths { spec_replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" };
+    pub const WORKLOAD: ScalePaths = ScalePaths {
+        spec_replicas: "/spec/replicas",
+        status_replicas: "/status/replicas",
+        selector: "/spec/selector",
+    };
 
     pub(super) fn scale(&self, object: &Value) -> Value {
         let count = |pointer| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
         let mut metadata = Map::new();
-        for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        for name in [
+            "name",
+            "namespace",
+            "uid",
+            "resourceVersion",
+            "creationTimestamp",
+        ] {
             if let Some(value) = object["metadata"].get(name) {
                 metadata.insert(name.to_owned(), value.clone());
             }
@@ -34,7 +44,10 @@ impl ScalePaths {
             spec.insert("replicas".to_owned(), count(self.spec_replicas).into());
         }
         let mut status = json!({"replicas": count(self.status_replicas)});
-        let selector = object.pointer(self.selector).map(selector_text).unwrap_or_default();
+        let selector = object
+            .pointer(self.selector)
+            .map(selector_text)
+            .unwrap_or_default();
         if !selector.is_empty() {
             edit::set(&mut status, "selector", selector);
         }
@@ -42,49 +55,40 @@ impl ScalePaths {
     }
 
     pub(super) fn set_replicas(&self, object: &mut Value, replicas: i64) {
-        let Some((parents, last)) = self.spec_replicas.rsplit_once('/') else { return };
+        let Some((parents, last)) = self.spec_replicas.rsplit_once('/') else {
+            return;
+        };
         let parent = parents.split('/').skip(1).fold(object, edit::child);
         edit::set(parent, last, replicas);
     }
 }
 
-/// A selector as clients send it in `labelSelector`: `metav1.FormatLabelSelector` without its `<none>`.
+/// A selector as clients send it in `labelSelector`, empty where nothing is chosen. ReplicationControllers and Services
+/// have plain maps, custom resources strings, all others LabelSelectors.
 pub(crate) fn selector_text(selector: &Value) -> String {
-    let plain = |map: &Map<String, Value>| -> Vec<String> {
-        map.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or(""))).collect()
-    };
-    let map = match selector {
-        Value::String(text) => return text.clone(),
-        Value::Object(map) => map,
-        _ => return String::new(),
-    };
-    if map.get("matchLabels").is_none_or(|value| !value.is_object()) && !map.contains_key("matchExpressions") {
-        return plain(map).join(",");
+    match selector {
+        Value::String(text) => text.clone(),
+        Value::Object(map)
+            if map.contains_key("matchLabels") || map.contains_key("matchExpressions") =>
+        {
+            LabelSelector::from_value(Some(selector))
+                .map_or_else(|_| "<error>".to_owned(), |selector| selector.to_string())
+        }
+        Value::Object(map) => LabelSelector::from_set(
+            map.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or(""))),
+        )
+        .to_string(),
+        _ => String::new(),
     }
-    let mut terms: Vec<(String, String)> = Vec::new();
-    if let Some(Value::Object(labels)) = map.get("matchLabels") {
-        terms.extend(labels.iter().map(|(key, value)| (key.clone(), format!("{key}={}", value.as_str().unwrap_or("")))));
-    }
-    for expression in map.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
-        let key = edit::text(expression, "key");
-        let mut values: Vec<&str> =
-            expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        values.sort_unstable();
-        let term = match edit::text(expression, "operator") {
-            "In" => format!("{key} in ({})", values.join(",")),
-            "NotIn" => format!("{key} notin ({})", values.join(",")),
-            "Exists" => key.to_owned(),
-            _ => format!("!{key}"),
-        };
-        terms.push((key.to_owned(), term));
-    }
-    terms.sort_by(|a, b| a.0.cmp(&b.0));
-    terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(",")
 }
 
 pub(super) fn validate(scale: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
-    Field::root(scale).get("spec").get("replicas").non_negative(&mut errors);
+    Field::root(scale)
+        .get("spec")
+        .get("replicas")
+        .non_negative(&mut errors);
     errors
 }
 

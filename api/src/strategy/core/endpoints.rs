@@ -25,7 +25,11 @@ impl Behavior for Endpoints {
                 errors.push(subset.required("must specify `addresses` or `notReadyAddresses`"));
             }
             for address in ready.items().chain(not_ready.items()) {
-                let (ip, host, node) = (address.get("ip"), address.get("hostname"), address.get("nodeName"));
+                let (ip, host, node) = (
+                    address.get("ip"),
+                    address.get("hostname"),
+                    address.get("nodeName"),
+                );
                 ip.check(names::ip(ip.str()), errors);
                 if !host.is_empty() {
                     host.check(names::dns1123_label(host.str()), errors);
@@ -49,9 +53,11 @@ fn ports(ports: &Field<'_>, errors: &mut Errors) {
             name.check(names::dns1123_label(name.str()), errors);
         }
         let number = port.get("port");
-        errors.extend(names::port_number(number.int().unwrap_or(0)).into_iter().map(|complaint| {
-            number.invalid_as(number.int().unwrap_or(0), complaint)
-        }));
+        errors.extend(
+            names::port_number(number.int().unwrap_or(0))
+                .into_iter()
+                .map(|complaint| number.invalid_as(number.int().unwrap_or(0), complaint)),
+        );
         port.get("protocol").one_of(&["SCTP", "TCP", "UDP"], errors);
         if let Some(protocol) = port.get("appProtocol").set() {
             protocol.check(names::qualified_name(protocol.str()), errors);
@@ -61,7 +67,9 @@ fn ports(ports: &Field<'_>, errors: &mut Errors) {
 
 /// An address that traffic can be sent to from another machine: `ValidateEndpointIP`.
 pub fn not_special_ip(ip: &Field<'_>, errors: &mut Errors) {
-    let Ok(address) = ip.str().parse::<IpAddr>() else { return };
+    let Ok(address) = ip.str().parse::<IpAddr>() else {
+        return;
+    };
     if address.is_unspecified() {
         errors.push(ip.invalid(format!("may not be unspecified ({address})")));
     }
@@ -70,12 +78,17 @@ pub fn not_special_ip(ip: &Field<'_>, errors: &mut Errors) {
     }
     let (link_local, link_local_multicast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
-        IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0 == 0xfe80, v6.segments()[0] & 0xff0f == 0xff02),
+        IpAddr::V6(v6) => (
+            v6.segments()[0] & 0xffc0 == 0xfe80,
+            v6.segments()[0] & 0xff0f == 0xff02,
+        ),
     };
     if link_local {
         errors.push(ip.invalid("may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
     }
     if link_local_multicast {
-        errors.push(ip.invalid("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"));
+        errors.push(
+            ip.invalid("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+        );
     }
 }

@@ -5,8 +5,15 @@ use crate::strategy::built_in::Behavior;
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::{Subresource, edit, names, pod::resources};
 
-const SCOPES: &[&str] =
-    &["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "PriorityClass", "Terminating", "VolumeAttributesClass"];
+const SCOPES: &[&str] = &[
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
 
 /// `v1` LimitRange.
 pub struct LimitRange;
@@ -18,9 +25,14 @@ impl Behavior for LimitRange {
             if edit::text(item, "type") != "Container" {
                 continue;
             }
-            for (target, sources) in [("default", &["max"][..]), ("defaultRequest", &["default", "min"][..])] {
+            for (target, sources) in [
+                ("default", &["max"][..]),
+                ("defaultRequest", &["default", "min"][..]),
+            ] {
                 for source in sources {
-                    let Some(Value::Object(amounts)) = item.get(source).cloned() else { continue };
+                    let Some(Value::Object(amounts)) = item.get(source).cloned() else {
+                        continue;
+                    };
                     for (name, amount) in amounts {
                         edit::default(edit::child(item, target), &name, amount);
                     }
@@ -48,7 +60,13 @@ impl Behavior for LimitRange {
 }
 
 fn limit_item(item: &Field<'_>, errors: &mut Errors) {
-    let lists = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+    let lists = [
+        "max",
+        "min",
+        "default",
+        "defaultRequest",
+        "maxLimitRequestRatio",
+    ];
     let mut keys: Vec<&str> = Vec::new();
     for list in lists {
         for (name, amount) in item.get(list).entries() {
@@ -61,12 +79,20 @@ fn limit_item(item: &Field<'_>, errors: &mut Errors) {
     if item.get("type").str() == "Pod" {
         for list in ["default", "defaultRequest"] {
             if !item.get(list).is_empty() {
-                errors.push(item.get(list).forbidden("may not be specified when `type` is 'Pod'"));
+                errors.push(
+                    item.get(list)
+                        .forbidden("may not be specified when `type` is 'Pod'"),
+                );
             }
         }
     }
-    if item.get("type").str() == "PersistentVolumeClaim" && item.get("min").is_empty() && item.get("max").is_empty() {
-        errors.push(item.get("limits").required("either minimum or maximum storage value is required, but neither was provided"));
+    if item.get("type").str() == "PersistentVolumeClaim"
+        && item.get("min").is_empty()
+        && item.get("max").is_empty()
+    {
+        errors.push(item.get("limits").required(
+            "either minimum or maximum storage value is required, but neither was provided",
+        ));
     }
     for key in keys {
         ordered(item, key, errors);
@@ -75,15 +101,36 @@ fn limit_item(item: &Field<'_>, errors: &mut Errors) {
 
 /// min ≤ defaultRequest ≤ default ≤ max, where given.
 fn ordered(item: &Field<'_>, key: &str, errors: &mut Errors) {
-    let words = [("min", "min"), ("max", "max"), ("defaultRequest", "default request"), ("default", "default")];
-    let word = |list: &str| words.iter().find(|(name, _)| *name == list).map_or("", |(_, word)| *word);
-    for (low, high) in
-        [("min", "max"), ("min", "defaultRequest"), ("defaultRequest", "max"), ("defaultRequest", "default"), ("min", "default"), ("default", "max")]
-    {
+    let words = [
+        ("min", "min"),
+        ("max", "max"),
+        ("defaultRequest", "default request"),
+        ("default", "default"),
+    ];
+    let word = |list: &str| {
+        words
+            .iter()
+            .find(|(name, _)| *name == list)
+            .map_or("", |(_, word)| *word)
+    };
+    for (low, high) in [
+        ("min", "max"),
+        ("min", "defaultRequest"),
+        ("defaultRequest", "max"),
+        ("defaultRequest", "default"),
+        ("min", "default"),
+        ("default", "max"),
+    ] {
         let (small, large) = (item.get(low).key(key), item.get(high).key(key));
-        let (Some(a), Some(b)) = (small.quantity(), large.quantity()) else { continue };
+        let (Some(a), Some(b)) = (small.quantity(), large.quantity()) else {
+            continue;
+        };
         if a > b {
-            let at = if low == "min" && high != "max" { &large } else { &small };
+            let at = if low == "min" && high != "max" {
+                &large
+            } else {
+                &small
+            };
             errors.push(at.invalid(format!(
                 "{} value {} is greater than {} value {}",
                 word(low),
@@ -94,7 +141,10 @@ fn ordered(item: &Field<'_>, key: &str, errors: &mut Errors) {
         }
     }
     let ratio = item.get("maxLimitRequestRatio").key(key);
-    if ratio.quantity().is_some_and(|amount| amount.milli_value() < 1000) {
+    if ratio
+        .quantity()
+        .is_some_and(|amount| amount.milli_value() < 1000)
+    {
         errors.push(ratio.invalid(format!("ratio {} is less than 1", ratio.str())));
     }
 }
@@ -112,7 +162,13 @@ impl Behavior for ResourceQuota {
         scopes(&spec, errors);
     }
 
-    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(
+        &self,
+        subresource: Subresource,
+        new: &Field<'_>,
+        old: &Field<'_>,
+        errors: &mut Errors,
+    ) {
         if subresource == Subresource::Status {
             for list in ["hard", "used"] {
                 for (name, amount) in new.get("status").get(list).entries() {
@@ -138,16 +194,26 @@ impl Behavior for ResourceQuota {
 fn scopes(spec: &Field<'_>, errors: &mut Errors) {
     let scopes = spec.get("scopes");
     let names: Vec<&str> = scopes.items().map(|scope| scope.str()).collect();
-    for scope in scopes.items().filter(|scope| !SCOPES.contains(&scope.str())) {
+    for scope in scopes
+        .items()
+        .filter(|scope| !SCOPES.contains(&scope.str()))
+    {
         errors.push(scopes.with(scope.value()).invalid("unsupported scope"));
     }
-    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+    for pair in [
+        ["BestEffort", "NotBestEffort"],
+        ["Terminating", "NotTerminating"],
+    ] {
         if pair.iter().all(|name| names.contains(name)) {
             errors.push(scopes.invalid("conflicting scopes"));
         }
     }
     for requirement in spec.get("scopeSelector").get("matchExpressions").items() {
-        let (name, operator, values) = (requirement.get("scopeName"), requirement.get("operator"), requirement.get("values"));
+        let (name, operator, values) = (
+            requirement.get("scopeName"),
+            requirement.get("operator"),
+            requirement.get("values"),
+        );
         if !SCOPES.contains(&name.str()) {
             errors.push(name.invalid("unsupported scope"));
         }

@@ -61,15 +61,25 @@ fn validate_init(container: &Field<'_>, around: &Surroundings<'_>, errors: &mut 
         probes::validate(container, around.grace, errors);
         return;
     }
-    for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
+    for name in [
+        "lifecycle",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+    ] {
         if let Some(member) = container.get(name).set() {
-            errors.push(member.forbidden("may not be set for init containers without restartPolicy=Always"));
+            errors.push(
+                member.forbidden("may not be set for init containers without restartPolicy=Always"),
+            );
         }
     }
 }
 
 fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
-    let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
+    let (policy, rules) = (
+        container.get("restartPolicy"),
+        container.get("restartPolicyRules"),
+    );
     if policy.is_set() && !["Always", "Never", "OnFailure"].contains(&policy.str()) {
         errors.push(policy.not_supported(&["Always", "Never", "OnFailure"]));
     }
@@ -79,15 +89,22 @@ fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
     if !policy.is_set() {
         errors.push(policy.required("must specify restartPolicy when restart rules are used"));
     } else if init && policy.str() == "Always" {
-        errors.push(rules.forbidden("restartPolicyRules are not allowed for init containers with restart policy Always"));
+        errors.push(rules.forbidden(
+            "restartPolicyRules are not allowed for init containers with restart policy Always",
+        ));
     }
     const RULES_MAX: usize = 20;
     if rules.len() > RULES_MAX {
         errors.push(rules.too_many(RULES_MAX));
     }
     for rule in rules.items() {
-        if rule.get("action").str() != "Restart" && rule.get("action").str() != "RestartAllContainers" {
-            errors.push(rule.get("action").not_supported(&["Restart", "RestartAllContainers"]));
+        if rule.get("action").str() != "Restart"
+            && rule.get("action").str() != "RestartAllContainers"
+        {
+            errors.push(
+                rule.get("action")
+                    .not_supported(&["Restart", "RestartAllContainers"]),
+            );
         }
         let codes = rule.get("exitCodes");
         match codes.set() {
@@ -100,30 +117,54 @@ fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
     }
 }
 
-fn validate_ephemeral<'a>(container: &Field<'a>, around: &Surroundings<'_>, seen: &mut Vec<&'a str>, errors: &mut Errors) {
+fn validate_ephemeral<'a>(
+    container: &Field<'a>,
+    around: &Surroundings<'_>,
+    seen: &mut Vec<&'a str>,
+    errors: &mut Errors,
+) {
     validate_shared(container, around, errors);
     unique_name(container, seen, errors);
     let target = container.get("targetContainerName");
     if !target.is_empty() {
         let names = ["containers", "initContainers"].map(|list| around.spec.get(list));
-        let found = names.iter().flat_map(Field::items).any(|other| other.get("name").str() == target.str());
+        let found = names
+            .iter()
+            .flat_map(Field::items)
+            .any(|other| other.get("name").str() == target.str());
         if !found {
             errors.push(target.not_found());
         }
     }
-    for name in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy", "restartPolicy"] {
+    for name in [
+        "ports",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+        "resizePolicy",
+        "restartPolicy",
+    ] {
         let member = container.get(name);
         if member.is_set() {
             errors.push(member.forbidden("cannot be set for an Ephemeral Container"));
         }
     }
     if !container.get("resources").is_empty() {
-        errors.push(container.get("resources").forbidden("cannot be set for an Ephemeral Container"));
+        errors.push(
+            container
+                .get("resources")
+                .forbidden("cannot be set for an Ephemeral Container"),
+        );
     }
     for mount in container.get("volumeMounts").items() {
         for name in ["subPath", "subPathExpr"] {
             if !mount.get(name).is_empty() {
-                errors.push(mount.get(name).forbidden("cannot be set for an Ephemeral Container"));
+                errors.push(
+                    mount
+                        .get(name)
+                        .forbidden("cannot be set for an Ephemeral Container"),
+                );
             }
         }
     }
@@ -143,13 +184,17 @@ fn validate_shared(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
     } else if image.str().trim() != image.str() {
         errors.push(image.invalid("must not have leading or trailing whitespace"));
     }
-    container.get("terminationMessagePolicy").one_of(&["FallbackToLogsOnError", "File"], errors);
+    container
+        .get("terminationMessagePolicy")
+        .one_of(&["FallbackToLogsOnError", "File"], errors);
     validate_ports(&container.get("ports"), errors);
     validate_env(&container.get("env"), errors);
     validate_env_from(&container.get("envFrom"), errors);
     validate_mounts(container, around, errors);
     validate_devices(container, around, errors);
-    container.get("imagePullPolicy").one_of(&["Always", "IfNotPresent", "Never"], errors);
+    container
+        .get("imagePullPolicy")
+        .one_of(&["Always", "IfNotPresent", "Never"], errors);
     resources::validate(&container.get("resources"), &around.claims, errors);
     validate_resize_policy(&container.get("resizePolicy"), errors);
     security::validate_container(&container.get("securityContext"), errors);
@@ -171,10 +216,13 @@ fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
         }
         match port.get("containerPort").int().unwrap_or(0) {
             0 => errors.push(port.get("containerPort").required("")),
-            number => port.get("containerPort").check(names::port_number(number), errors),
+            number => port
+                .get("containerPort")
+                .check(names::port_number(number), errors),
         }
         if let Some(number) = port.get("hostPort").int().filter(|number| *number != 0) {
-            port.get("hostPort").check(names::port_number(number), errors);
+            port.get("hostPort")
+                .check(names::port_number(number), errors);
         }
         port.get("protocol").one_of(&["SCTP", "TCP", "UDP"], errors);
     }
@@ -188,7 +236,11 @@ fn unique_host_ports<'a>(containers: impl Iterator<Item = Field<'a>>, errors: &m
         if number == 0 {
             continue;
         }
-        let key = format!("{}/{}/{number}", port.get("hostIP").str(), port.get("protocol").str());
+        let key = format!(
+            "{}/{}/{number}",
+            port.get("hostIP").str(),
+            port.get("protocol").str()
+        );
         if seen.contains(&key) {
             let shown = key.clone().into();
             errors.push(host_port.with(&shown).duplicate());
@@ -211,7 +263,9 @@ fn validate_env(env: &Field<'_>, errors: &mut Errors) {
 }
 
 fn validate_value_from(variable: &Field<'_>, errors: &mut Errors) {
-    let Some(from) = variable.get("valueFrom").set() else { return };
+    let Some(from) = variable.get("valueFrom").set() else {
+        return;
+    };
     let mut sources = 0;
     if let Some(source) = from.get("fieldRef").set() {
         sources += 1;
@@ -265,7 +319,9 @@ fn validate_env_from(list: &Field<'_>, errors: &mut Errors) {
         }
         let mut sources = 0;
         for kind in ["configMapRef", "secretRef"] {
-            let Some(source) = from.get(kind).set() else { continue };
+            let Some(source) = from.get(kind).set() else {
+                continue;
+            };
             sources += 1;
             let name = source.get("name");
             if name.is_empty() {
@@ -275,9 +331,11 @@ fn validate_env_from(list: &Field<'_>, errors: &mut Errors) {
             }
         }
         match sources {
-            0 => errors.push(from.invalid_as("", "must specify one of: `configMapRef` or `secretRef`")),
+            0 => errors
+                .push(from.invalid_as("", "must specify one of: `configMapRef` or `secretRef`")),
             1 => {}
-            _ => errors.push(from.invalid_as("", "may not have more than one field specified at a time")),
+            _ => errors
+                .push(from.invalid_as("", "may not have more than one field specified at a time")),
         }
     }
 }
@@ -290,7 +348,11 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
         if name.is_empty() {
             errors.push(name.required(""));
         }
-        if !around.volumes.iter().any(|(volume, _)| *volume == name.str()) {
+        if !around
+            .volumes
+            .iter()
+            .any(|(volume, _)| *volume == name.str())
+        {
             errors.push(name.with(&name.str().into()).not_found());
         }
         if path.is_empty() {
@@ -300,10 +362,16 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
             errors.push(path.invalid("must be unique"));
         }
         paths.push(path.str());
-        if devices.items().any(|device| device.get("name").str() == name.str()) {
+        if devices
+            .items()
+            .any(|device| device.get("name").str() == name.str())
+        {
             errors.push(name.invalid("must not already exist in volumeDevices"));
         }
-        if devices.items().any(|device| device.get("devicePath").str() == path.str()) {
+        if devices
+            .items()
+            .any(|device| device.get("devicePath").str() == path.str())
+        {
             errors.push(path.invalid("must not already exist as a path in volumeDevices"));
         }
         for name in ["subPath", "subPathExpr"] {
@@ -312,7 +380,11 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
             }
         }
         if !mount.get("subPath").is_empty() && !mount.get("subPathExpr").is_empty() {
-            errors.push(mount.get("subPathExpr").invalid("subPathExpr and subPath are mutually exclusive"));
+            errors.push(
+                mount
+                    .get("subPathExpr")
+                    .invalid("subPathExpr and subPath are mutually exclusive"),
+            );
         }
         mount_propagation(&mount, container, errors);
         recursive_read_only(&mount, errors);
@@ -320,19 +392,25 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
 }
 
 fn mount_propagation(mount: &Field<'_>, container: &Field<'_>, errors: &mut Errors) {
-    let Some(mode) = mount.get("mountPropagation").set() else { return };
+    let Some(mode) = mount.get("mountPropagation").set() else {
+        return;
+    };
     let supported = ["Bidirectional", "HostToContainer", "None"];
     if !supported.contains(&mode.str()) {
         errors.push(mode.not_supported(&supported));
     }
     let privileged = container.get("securityContext").get("privileged").bool();
     if mode.str() == "Bidirectional" && !privileged {
-        errors.push(mode.forbidden("Bidirectional mount propagation is available only to privileged containers"));
+        errors.push(mode.forbidden(
+            "Bidirectional mount propagation is available only to privileged containers",
+        ));
     }
 }
 
 fn recursive_read_only(mount: &Field<'_>, errors: &mut Errors) {
-    let Some(mode) = mount.get("recursiveReadOnly").set() else { return };
+    let Some(mode) = mount.get("recursiveReadOnly").set() else {
+        return;
+    };
     match mode.str() {
         "Disabled" => {}
         "Enabled" | "IfPossible" => {
@@ -340,7 +418,9 @@ fn recursive_read_only(mount: &Field<'_>, errors: &mut Errors) {
                 errors.push(mode.forbidden("may only be specified when readOnly is true"));
             }
             if !["", "None"].contains(&mount.get("mountPropagation").str()) {
-                errors.push(mode.forbidden("may only be specified when mountPropagation is None or not specified"));
+                errors.push(mode.forbidden(
+                    "may only be specified when mountPropagation is None or not specified",
+                ));
             }
         }
         _ => errors.push(mode.not_supported(&["Disabled", "IfPossible", "Enabled"])),
@@ -382,6 +462,8 @@ fn validate_resize_policy(policies: &Field<'_>, errors: &mut Errors) {
         }
         seen.push(name.str());
         name.one_of(&["cpu", "memory"], errors);
-        policy.get("restartPolicy").one_of(&["NotRequired", "RestartContainer"], errors);
+        policy
+            .get("restartPolicy")
+            .one_of(&["NotRequired", "RestartContainer"], errors);
     }
 }

@@ -36,7 +36,13 @@ fn must_succeed_once(probe: &Field<'_>, errors: &mut Errors) {
 
 fn validate_probe(probe: &Field<'_>, grace: i64, errors: &mut Errors) {
     validate_handler(probe, grace, errors);
-    for name in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for name in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         probe.get(name).non_negative(errors);
     }
     probe.get("terminationGracePeriodSeconds").positive(errors);
@@ -45,14 +51,18 @@ fn validate_probe(probe: &Field<'_>, grace: i64, errors: &mut Errors) {
 fn validate_handler(handler: &Field<'_>, grace: i64, errors: &mut Errors) {
     let mut found = false;
     for kind in ["exec", "httpGet", "tcpSocket", "grpc", "sleep"] {
-        let Some(action) = handler.get(kind).set() else { continue };
+        let Some(action) = handler.get(kind).set() else {
+            continue;
+        };
         if found {
             errors.push(action.forbidden("may not specify more than 1 handler type"));
             continue;
         }
         found = true;
         match kind {
-            "exec" if action.get("command").is_empty() => errors.push(action.get("command").required("")),
+            "exec" if action.get("command").is_empty() => {
+                errors.push(action.get("command").required(""))
+            }
             "exec" => {}
             "httpGet" => http_get(&action, errors),
             "sleep" => sleep(&action, grace, errors),
@@ -75,14 +85,18 @@ fn http_get(action: &Field<'_>, errors: &mut Errors) {
     }
     for header in action.get("httpHeaders").items() {
         let name = header.get("name");
-        action.get("httpHeaders").with(name.value()).check(names::http_header_name(name.str()), errors);
+        action
+            .get("httpHeaders")
+            .with(name.value())
+            .check(names::http_header_name(name.str()), errors);
     }
 }
 
 fn sleep(action: &Field<'_>, grace: i64, errors: &mut Errors) {
     let seconds = action.get("seconds").int().unwrap_or(0);
     if !(0..=grace).contains(&seconds) {
-        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        let detail =
+            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
         errors.push(action.invalid_as(seconds, detail));
     }
 }
@@ -93,5 +107,9 @@ pub fn port_number_or_name(port: &Field<'_>, errors: &mut Errors) {
         (_, Some(name)) => names::port_name(name),
         (number, None) => names::port_number(number.unwrap_or(0)),
     };
-    if port.is_set() { port.check(complaints, errors) } else { errors.push(port.invalid_as(0, names::out_of_range(1, 65535))) }
+    if port.is_set() {
+        port.check(complaints, errors)
+    } else {
+        errors.push(port.invalid_as(0, names::out_of_range(1, 65535)))
+    }
 }

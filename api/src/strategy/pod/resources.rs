@@ -8,15 +8,36 @@ use crate::strategy::names;
 const CONTAINER_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Unqualified resource names that exist anywhere (`pkg/apis/core/helper.standardResources`).
 const STANDARD_RESOURCES: [&str; 21] = [
-    "cpu", "memory", "ephemeral-storage", "requests.cpu", "requests.memory", "requests.ephemeral-storage", "limits.cpu",
-    "limits.memory", "limits.ephemeral-storage", "pods", "resourcequotas", "services", "replicationcontrollers", "secrets",
-    "configmaps", "persistentvolumeclaims", "storage", "requests.storage", "services.nodeports", "services.loadbalancers",
+    "cpu",
+    "memory",
+    "ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+    "storage",
+    "requests.storage",
+    "services.nodeports",
+    "services.loadbalancers",
     "count/*",
 ];
 
 /// Whether a name without a domain is known somewhere in Kubernetes.
 pub fn is_standard(name: &str) -> bool {
-    STANDARD_RESOURCES.contains(&name) || name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-")
+    STANDARD_RESOURCES.contains(&name)
+        || name
+            .strip_prefix("requests.")
+            .unwrap_or(name)
+            .starts_with("hugepages-")
 }
 
 /// Whether a name belongs to Kubernetes itself rather than to a device vendor.
@@ -28,7 +49,11 @@ fn is_native(name: &str) -> bool {
 pub fn validate_name(at: &Field<'_>, name: &str, errors: &mut Errors) {
     let complaints = names::qualified_name(name);
     if !complaints.is_empty() {
-        errors.extend(complaints.into_iter().map(|complaint| at.invalid_as(name, complaint)));
+        errors.extend(
+            complaints
+                .into_iter()
+                .map(|complaint| at.invalid_as(name, complaint)),
+        );
     } else if !name.contains('/') && !is_standard(name) {
         errors.push(at.invalid_as(name, "must be a standard resource type or fully qualified"));
     }
@@ -40,14 +65,19 @@ fn validate_container_resource_name(at: &Field<'_>, name: &str, errors: &mut Err
         if !CONTAINER_RESOURCES.contains(&name) && !name.starts_with("hugepages-") {
             errors.push(at.invalid_as(name, "must be a standard resource for containers"));
         }
-    } else if !is_native(name) && (name.starts_with("requests.") || !names::qualified_name(&format!("requests.{name}")).is_empty()) {
+    } else if !is_native(name)
+        && (name.starts_with("requests.")
+            || !names::qualified_name(&format!("requests.{name}")).is_empty())
+    {
         errors.push(at.invalid_as(name, "doesn't follow extended resource name standard"));
     }
 }
 
 /// Not negative, and whole where the resource cannot be divided.
 pub fn validate_quantity(at: &Field<'_>, name: &str, errors: &mut Errors) {
-    let Some(quantity) = at.quantity() else { return };
+    let Some(quantity) = at.quantity() else {
+        return;
+    };
     if quantity < Quantity::ZERO {
         errors.push(at.invalid("must be greater than or equal to 0"));
     }
@@ -60,8 +90,15 @@ pub fn validate_quantity(at: &Field<'_>, name: &str, errors: &mut Errors) {
 fn is_counted(name: &str) -> bool {
     matches!(
         name,
-        "pods" | "resourcequotas" | "services" | "replicationcontrollers" | "secrets" | "configmaps"
-            | "persistentvolumeclaims" | "services.nodeports" | "services.loadbalancers"
+        "pods"
+            | "resourcequotas"
+            | "services"
+            | "replicationcontrollers"
+            | "secrets"
+            | "configmaps"
+            | "persistentvolumeclaims"
+            | "services.nodeports"
+            | "services.loadbalancers"
     ) || name.starts_with("count/")
 }
 
@@ -82,14 +119,26 @@ pub fn validate(resources: &Field<'_>, claims: &[&str], errors: &mut Errors) {
         validate_quantity(&request, name, errors);
         request_within_limit(name, &request, &requests, &limits, errors);
     }
-    let names: Vec<&str> = limits.entries().chain(requests.entries()).map(|(name, _)| name).collect();
-    if names.iter().any(|name| name.starts_with("hugepages-")) && !names.iter().any(|name| matches!(*name, "cpu" | "memory")) {
+    let names: Vec<&str> = limits
+        .entries()
+        .chain(requests.entries())
+        .map(|(name, _)| name)
+        .collect();
+    if names.iter().any(|name| name.starts_with("hugepages-"))
+        && !names.iter().any(|name| matches!(*name, "cpu" | "memory"))
+    {
         errors.push(resources.forbidden("HugePages require cpu or memory"));
     }
     validate_claims(&resources.get("claims"), claims, errors);
 }
 
-fn request_within_limit(name: &str, request: &Field<'_>, requests: &Field<'_>, limits: &Field<'_>, errors: &mut Errors) {
+fn request_within_limit(
+    name: &str,
+    request: &Field<'_>,
+    requests: &Field<'_>,
+    limits: &Field<'_>,
+    errors: &mut Errors,
+) {
     let limit = limits.key(name);
     let (Some(asked), Some(allowed)) = (request.quantity(), limit.quantity()) else {
         if !limit.is_set() && !overcommit_allowed(name) {
@@ -101,7 +150,10 @@ fn request_within_limit(name: &str, request: &Field<'_>, requests: &Field<'_>, l
     if asked != allowed && !overcommit_allowed(name) {
         errors.push(shown.invalid(format!("must be equal to {name} limit of {}", limit.str())));
     } else if asked > allowed {
-        errors.push(shown.invalid(format!("must be less than or equal to {name} limit of {}", limit.str())));
+        errors.push(shown.invalid(format!(
+            "must be less than or equal to {name} limit of {}",
+            limit.str()
+        )));
     }
 }
 
@@ -132,7 +184,9 @@ pub fn qos_class(pod: &Value) -> &'static str {
     let mut asks = false;
     let mut judge = |resources: &Value| {
         let amount = |list: &str, name: &str| -> Option<Quantity> {
-            Quantity::from_value(&resources[list][name]).ok().filter(|amount| *amount > Quantity::ZERO)
+            Quantity::from_value(&resources[list][name])
+                .ok()
+                .filter(|amount| *amount > Quantity::ZERO)
         };
         for name in ["cpu", "memory"] {
             let (request, limit) = (amount("requests", name), amount("limits", name));
@@ -144,7 +198,11 @@ pub fn qos_class(pod: &Value) -> &'static str {
         judge(&spec["resources"]);
     } else {
         for list in ["containers", "initContainers"] {
-            spec[list].as_array().into_iter().flatten().for_each(|container| judge(&container["resources"]));
+            spec[list]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(|container| judge(&container["resources"]));
         }
     }
     match (asks, guaranteed) {

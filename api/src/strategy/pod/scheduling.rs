@@ -7,20 +7,32 @@ use crate::strategy::{labels, meta, names};
 /// What is wrong with a pod's `affinity`.
 pub fn validate_affinity(affinity: &Field<'_>, errors: &mut Errors) {
     if let Some(node) = affinity.get("nodeAffinity").set() {
-        if let Some(required) = node.get("requiredDuringSchedulingIgnoredDuringExecution").set() {
+        if let Some(required) = node
+            .get("requiredDuringSchedulingIgnoredDuringExecution")
+            .set()
+        {
             validate_node_selector(&required, errors);
         }
-        for term in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        for term in node
+            .get("preferredDuringSchedulingIgnoredDuringExecution")
+            .items()
+        {
             weight(&term, errors);
             validate_node_selector_term(&term.get("preference"), errors);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let affinity = affinity.get(kind);
-        for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution").items() {
+        for term in affinity
+            .get("requiredDuringSchedulingIgnoredDuringExecution")
+            .items()
+        {
             validate_pod_affinity_term(&term, errors);
         }
-        for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
+        for term in affinity
+            .get("preferredDuringSchedulingIgnoredDuringExecution")
+            .items()
+        {
             weight(&term, errors);
             validate_pod_affinity_term(&term.get("podAffinityTerm"), errors);
         }
@@ -40,7 +52,9 @@ pub fn validate_node_selector(selector: &Field<'_>, errors: &mut Errors) {
     if terms.is_empty() {
         errors.push(terms.required("must have at least one node selector term"));
     }
-    terms.items().for_each(|term| validate_node_selector_term(&term, errors));
+    terms
+        .items()
+        .for_each(|term| validate_node_selector_term(&term, errors));
 }
 
 fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
@@ -48,13 +62,19 @@ fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
         let (operator, values) = (requirement.get("operator"), requirement.get("values"));
         match operator.str() {
             "In" | "NotIn" if values.is_empty() => {
-                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+                errors
+                    .push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+                errors.push(values.forbidden(
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ));
             }
             "Gt" | "Lt" if values.len() != 1 => {
-                errors.push(values.required("must be specified single value when `operator` is 'Lt' or 'Gt'"));
+                errors
+                    .push(values.required(
+                        "must be specified single value when `operator` is 'Lt' or 'Gt'",
+                    ));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
             _ => errors.push(operator.invalid("not a valid selector operator")),
@@ -63,16 +83,22 @@ fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
         key.check(names::qualified_name(key.str()), errors);
     }
     for requirement in term.get("matchFields").items() {
-        let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
+        let (operator, values, key) = (
+            requirement.get("operator"),
+            requirement.get("values"),
+            requirement.get("key"),
+        );
         match operator.str() {
-            "In" | "NotIn" if values.len() != 1 => errors.push(
-                values.required("must be only one value when `operator` is 'In' or 'NotIn' for node field selector"),
-            ),
+            "In" | "NotIn" if values.len() != 1 => errors.push(values.required(
+                "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
+            )),
             "In" | "NotIn" => {}
             _ => errors.push(operator.invalid("not a valid selector operator")),
         }
         if key.str() == "metadata.name" {
-            values.items().for_each(|value| value.check(names::dns1123_subdomain(value.str()), errors));
+            values
+                .items()
+                .for_each(|value| value.check(names::dns1123_subdomain(value.str()), errors));
         } else {
             errors.push(key.invalid("not a valid field selector key"));
         }
@@ -84,7 +110,9 @@ fn validate_pod_affinity_term(term: &Field<'_>, errors: &mut Errors) {
     labels::validate_selector(&term.get("namespaceSelector"), errors);
     for namespace in term.get("namespaces").items() {
         let at_list = term.get("namespaces");
-        at_list.with(namespace.value()).check(names::dns1123_label(namespace.str()), errors);
+        at_list
+            .with(namespace.value())
+            .check(names::dns1123_label(namespace.str()), errors);
     }
     match_label_keys(term, "matchLabelKeys", errors);
     match_label_keys(term, "mismatchLabelKeys", errors);
@@ -114,14 +142,24 @@ fn match_label_keys(term: &Field<'_>, list: &'static str, errors: &mut Errors) {
 /// Mirrors `pkg/registry/core/pod/strategy.go` `mutatePodAffinity` and `mutateTopologySpreadConstraints`.
 pub fn merge_label_keys(pod: &mut Value) {
     let labels = pod["metadata"]["labels"].clone();
-    let Some(spec) = pod.get_mut("spec") else { return };
+    let Some(spec) = pod.get_mut("spec") else {
+        return;
+    };
     for kind in ["podAffinity", "podAntiAffinity"] {
         for (list, inner) in [
             ("requiredDuringSchedulingIgnoredDuringExecution", None),
-            ("preferredDuringSchedulingIgnoredDuringExecution", Some("podAffinityTerm")),
+            (
+                "preferredDuringSchedulingIgnoredDuringExecution",
+                Some("podAffinityTerm"),
+            ),
         ] {
             let pointer = format!("/affinity/{kind}/{list}");
-            for term in spec.pointer_mut(&pointer).and_then(Value::as_array_mut).into_iter().flatten() {
+            for term in spec
+                .pointer_mut(&pointer)
+                .and_then(Value::as_array_mut)
+                .into_iter()
+                .flatten()
+            {
                 let term = match inner {
                     Some(name) => &mut term[name],
                     None => term,
@@ -131,19 +169,30 @@ pub fn merge_label_keys(pod: &mut Value) {
             }
         }
     }
-    for constraint in spec.get_mut("topologySpreadConstraints").and_then(Value::as_array_mut).into_iter().flatten() {
+    for constraint in spec
+        .get_mut("topologySpreadConstraints")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         add_requirements(constraint, "matchLabelKeys", "In", &labels);
     }
 }
 
 fn add_requirements(term: &mut Value, keys: &str, operator: &str, labels: &Value) {
-    let keys: Vec<String> =
-        term[keys].as_array().into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect();
+    let keys: Vec<String> = term[keys]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|key| key.as_str().map(str::to_owned))
+        .collect();
     if !term["labelSelector"].is_object() {
         return;
     }
     for key in keys {
-        let Some(value) = labels.get(&key) else { continue };
+        let Some(value) = labels.get(&key) else {
+            continue;
+        };
         let requirement = serde_json::json!({"key": key, "operator": operator, "values": [value]});
         let expressions = &mut term["labelSelector"]["matchExpressions"];
         match expressions {
@@ -157,7 +206,11 @@ fn add_requirements(term: &mut Value, keys: &str, operator: &str, labels: &Value
 /// What is wrong with a list of tolerations.
 pub fn validate_tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
     for toleration in tolerations.items() {
-        let (key, operator, effect) = (toleration.get("key"), toleration.get("operator"), toleration.get("effect"));
+        let (key, operator, effect) = (
+            toleration.get("key"),
+            toleration.get("operator"),
+            toleration.get("effect"),
+        );
         let value = toleration.get("value");
         if !key.is_empty() {
             key.check(names::qualified_name(key.str()), errors);
@@ -167,7 +220,8 @@ pub fn validate_tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
             ));
         }
         if toleration.get("tolerationSeconds").is_set() && effect.str() != "NoExecute" {
-            errors.push(effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set"));
+            errors
+                .push(effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set"));
         }
         match operator.str() {
             "" | "Equal" => {
@@ -186,7 +240,9 @@ pub fn validate_tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
             }
             "Lt" | "Gt" => {
                 if value.str().parse::<i64>().is_err() {
-                    errors.push(value.invalid("value must be an integer when `operator` is 'Lt' or 'Gt'"));
+                    errors.push(
+                        value.invalid("value must be an integer when `operator` is 'Lt' or 'Gt'"),
+                    );
                 }
             }
             _ => errors.push(operator.not_supported(&["Equal", "Exists", "Lt", "Gt"])),
@@ -219,9 +275,18 @@ pub fn validate_topology_spread(constraints: &Field<'_>, errors: &mut Errors) {
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when.str()) {
             errors.push(when.not_supported(&["DoNotSchedule", "ScheduleAnyway"]));
         }
-        let pair = format!("{{{}, {}}}", constraint.get("topologyKey").str(), when.str());
+        let pair = format!(
+            "{{{}, {}}}",
+            constraint.get("topologyKey").str(),
+            when.str()
+        );
         if seen.contains(&pair) {
-            errors.push(constraint.get("{topologyKey, whenUnsatisfiable}").with(&pair.clone().into()).duplicate());
+            errors.push(
+                constraint
+                    .get("{topologyKey, whenUnsatisfiable}")
+                    .with(&pair.clone().into())
+                    .duplicate(),
+            );
         }
         seen.push(pair);
         min_domains(&constraint, errors);

@@ -25,7 +25,8 @@ pub fn validate_pod_spec(spec: &Field<'_>, errors: &mut Errors) {
             .get("volumes")
             .items()
             .map(|volume| {
-                let claim = volume.get("persistentVolumeClaim").is_set() || volume.get("ephemeral").is_set();
+                let claim = volume.get("persistentVolumeClaim").is_set()
+                    || volume.get("ephemeral").is_set();
                 (volume.get("name").str(), claim)
             })
             .collect(),
@@ -33,8 +34,12 @@ pub fn validate_pod_spec(spec: &Field<'_>, errors: &mut Errors) {
         grace: grace.int().unwrap_or(0),
     };
     containers::validate(&around, errors);
-    spec.get("restartPolicy").one_of(&["Always", "OnFailure", "Never"], errors);
-    spec.get("dnsPolicy").one_of(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
+    spec.get("restartPolicy")
+        .one_of(&["Always", "OnFailure", "Never"], errors);
+    spec.get("dnsPolicy").one_of(
+        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
+        errors,
+    );
     scheduling::validate_node_labels(&spec.get("nodeSelector"), errors);
     security::validate_pod(spec, errors);
     for secret in spec.get("imagePullSecrets").items() {
@@ -73,14 +78,25 @@ pub fn validate_selected_template(spec: &Field<'_>, what: &str, errors: &mut Err
         if labels::is_empty(selector.value()) {
             errors.push(selector.invalid(format!("empty selector is invalid for {what}")));
         }
+        if !labels::is_readable(selector.value()) {
+            errors.push(selector.invalid("invalid label selector"));
+            return;
+        }
     }
     if !template.is_set() {
         errors.push(template.required(""));
         return;
     }
     let own = template.get("metadata").get("labels");
-    if selector.is_set() && !labels::is_empty(selector.value()) && !labels::matches(selector.value(), own.value()) {
-        let shown = if own.is_set() { own.value().clone() } else { serde_json::json!({}) };
+    if selector.is_set()
+        && !labels::is_empty(selector.value())
+        && !labels::matches(selector.value(), own.value())
+    {
+        let shown = if own.is_set() {
+            own.value().clone()
+        } else {
+            serde_json::json!({})
+        };
         errors.push(own.invalid_as(shown, "`selector` does not match template `labels`"));
     }
     validate_pod_template(&template, errors);
@@ -95,12 +111,15 @@ fn pod_level_resources(resources: &Field<'_>, errors: &mut Errors) {
             resources::validate_quantity(&quantity, name, errors);
         }
     }
-    for claim in resources.get("claims").set() {
+    if let Some(claim) = resources.get("claims").set() {
         errors.push(claim.forbidden("claims may not be set for Resources at pod-level"));
     }
     let mut rest = Errors::new();
     resources::validate(resources, &[], &mut rest);
-    errors.extend(rest.into_iter().filter(|error| error.detail.starts_with("must be less than or equal to")));
+    errors.extend(
+        rest.into_iter()
+            .filter(|error| error.detail.starts_with("must be less than or equal to")),
+    );
 }
 
 fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> Vec<&'a str> {
@@ -115,7 +134,8 @@ fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> Vec<&'a str> 
             name.check(names::dns1123_label(name.str()), errors);
             seen.push(name.str());
         }
-        let sources = ["resourceClaimName", "resourceClaimTemplateName"].map(|source| claim.get(source).is_set());
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"]
+            .map(|source| claim.get(source).is_set());
         match sources {
             [true, true] => errors.push(claim.invalid(
                 "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
@@ -137,17 +157,27 @@ fn dns_config(spec: &Field<'_>, errors: &mut Errors) {
             return;
         }
         if config.get("nameservers").is_empty() {
-            errors.push(config.get("nameservers").required("must provide at least one DNS nameserver when `dnsPolicy` is None"));
+            errors.push(
+                config
+                    .get("nameservers")
+                    .required("must provide at least one DNS nameserver when `dnsPolicy` is None"),
+            );
             return;
         }
     }
     let (servers, searches) = (config.get("nameservers"), config.get("searches"));
     if servers.len() > NAMESERVERS_MAX {
-        errors.push(servers.invalid(format!("must not have more than {NAMESERVERS_MAX} nameservers")));
+        errors.push(servers.invalid(format!(
+            "must not have more than {NAMESERVERS_MAX} nameservers"
+        )));
     }
-    servers.items().for_each(|server| server.check(names::ip(server.str()), errors));
+    servers
+        .items()
+        .for_each(|server| server.check(names::ip(server.str()), errors));
     if searches.len() > SEARCHES_MAX {
-        errors.push(searches.invalid(format!("must not have more than {SEARCHES_MAX} search paths")));
+        errors.push(searches.invalid(format!(
+            "must not have more than {SEARCHES_MAX} search paths"
+        )));
     }
     let characters: usize = searches.items().map(|search| search.len() + 1).sum();
     if characters > SEARCHES_MAX_CHARACTERS + 1 {
@@ -174,7 +204,8 @@ fn gates(spec: &Field<'_>, errors: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name");
-        gate.with(name.value()).check(names::qualified_name(name.str()), errors);
+        gate.with(name.value())
+            .check(names::qualified_name(name.str()), errors);
         if seen.contains(&name.str()) {
             errors.push(gate.with(name.value()).duplicate());
         }
@@ -190,7 +221,10 @@ fn identity(spec: &Field<'_>, errors: &mut Errors) {
         }
     }
     let deadline = spec.get("activeDeadlineSeconds");
-    if deadline.int().is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds)) {
+    if deadline
+        .int()
+        .is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds))
+    {
         errors.push(deadline.invalid(names::out_of_range(1, i64::from(i32::MAX))));
     }
     for name in ["hostname", "subdomain"] {
@@ -216,7 +250,9 @@ fn host_aliases(aliases: &Field<'_>, errors: &mut Errors) {
         ip.check(names::ip(ip.str()), errors);
         for name in alias.get("hostnames").items() {
             let at_list = alias.get("hostnames");
-            at_list.with(name.value()).check(names::dns1123_subdomain(name.str()), errors);
+            at_list
+                .with(name.value())
+                .check(names::dns1123_subdomain(name.str()), errors);
         }
     }
 }
