@@ -3,16 +3,15 @@
 //! Plain (`/api`, `/apis`, `/apis/{group}`, `/apis/{group}/{version}`) and aggregated, in one document of each root
 //! (`k8s.io/apiserver/pkg/endpoints/discovery`). All of it is computed from a snapshot of kinds, once per snapshot.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use bytes::Bytes;
 use minik8s_api::kinds::{Group, Kind, Kinds, api_version};
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256, Sha512};
+use sha2::{Digest, Sha256};
+
+use crate::documents::{Document, Documents};
 
 /// The group of aggregated discovery.
 pub const GROUP: &str = "apidiscovery.k8s.io";
@@ -21,68 +20,49 @@ pub const LIST: &str = "APIGroupDiscoveryList";
 /// Its versions, the newest first.
 pub const VERSIONS: [&str; 2] = ["v2", "v2beta1"];
 
-/// A document and its entity tag.
-#[derive(Debug, Clone)]
-pub struct Document {
-    /// JSON.
-    pub bytes: Bytes,
-    /// For `If-None-Match`.
-    pub etag: String,
-}
-
-impl Document {
-    /// A document of a value.
-    pub fn new(value: &Value) -> Document {
-        let bytes = Bytes::from(value.to_string());
-        let hash: String = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
-        Document { bytes, etag: format!("\"{hash}\"") }
-    }
-}
-
-/// Documents of the present snapshot, made when they are asked for.
+/// Discovery documents.
 #[derive(Default)]
 pub struct Discovery {
-    made: Mutex<Option<(Arc<Kinds>, HashMap<String, Option<Document>>)>>,
+    documents: Documents,
 }
 
 impl Discovery {
-    /// The document of a path (`/apis/apps/v1`), or with `aggregated` the version of the aggregated form of `/api` and `/apis`.
-    pub fn document(&self, kinds: &Arc<Kinds>, path: &str, aggregated: Option<&str>, address: &str) -> Option<Document> {
+    /// The document of a path (`/apis/apps/v1`), or with `aggregated` that version of the aggregated form of `/api` and `/apis`.
+    pub fn document(
+        &self,
+        kinds: &Arc<Kinds>,
+        path: &str,
+        aggregated: Option<&str>,
+        address: &str,
+    ) -> Option<Document> {
         let path = path.trim_end_matches('/');
-        // Only what exists is remembered: paths come from clients, without end.
         let key = format!("{path}#{}", aggregated.unwrap_or_default());
-        let mut made = self.made.lock();
-        let (_, documents) = match &mut *made {
-            Some((own, documents)) if Arc::ptr_eq(own, kinds) => (own, documents),
-            stale => {
-                let (own, documents) = stale.insert((Arc::clone(kinds), HashMap::new()));
-                (own, documents)
-            }
-        };
-        if let Some(document) = documents.get(&key) {
-            return document.clone();
-        }
-        let value = match aggregated {
+        self.documents.get(kinds, &key, || match aggregated {
             Some(version) => self::aggregated(kinds, path, version),
             None => plain(kinds, path, address),
-        };
-        let document = value.as_ref().map(Document::new);
-        if document.is_some() {
-            documents.insert(key, document.clone());
-        }
-        document
+        })
     }
 }
 
 fn plain(kinds: &Kinds, path: &str, address: &str) -> Option<Value> {
-    match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+    match path
+        .trim_start_matches('/')
+        .split('/')
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["api"] => Some(json!({
             "kind": "APIVersions",
             "versions": kinds.group("").map(|group| group.versions.clone()).unwrap_or_default(),
             "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": address }],
         })),
         ["apis"] => {
-            let groups: Vec<Value> = kinds.groups().iter().filter(|group| !group.name.is_empty()).map(group_value).collect();
+            let groups: Vec<Value> = kinds
+                .groups()
+                .iter()
+                .filter(|group| !group.name.is_empty())
+                .map(group_value)
+                .collect();
             Some(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
         }
         ["api", version] => resource_list(kinds, "", version),
@@ -151,7 +131,10 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
 /// `k8s.io/apiserver/pkg/endpoints/discovery/storageversionhash.go`.
 fn storage_version_hash(kind: &Kind) -> String {
     let stored = &kind.storage.kind;
-    let hash = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
+    let hash = Sha256::digest(format!(
+        "{}/{}/{}",
+        stored.group, stored.version, stored.kind
+    ));
     BASE64_STANDARD.encode(&hash[..8])
 }
 
@@ -161,22 +144,34 @@ fn aggregated(kinds: &Kinds, path: &str, version: &str) -> Option<Value> {
         "/apis" => false,
         _ => return None,
     };
-    let groups = kinds.groups().iter().filter(|group| group.name.is_empty() == core);
+    let groups = kinds
+        .groups()
+        .iter()
+        .filter(|group| group.name.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|group| {
             let versions: Vec<Value> = group
                 .versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> = kinds.of_version(&group.name, version).map(|kind| aggregated_resource(kind)).collect();
+                    let resources: Vec<Value> = kinds
+                        .of_version(&group.name, version)
+                        .map(|kind| aggregated_resource(kind))
+                        .collect();
                     json!({ "version": version, "resources": resources, "freshness": "Current" })
                 })
                 .collect();
-            let metadata = if core { json!({}) } else { json!({ "name": group.name }) };
+            let metadata = if core {
+                json!({})
+            } else {
+                json!({ "name": group.name })
+            };
             json!({ "metadata": metadata, "versions": versions })
         })
         .collect();
-    Some(json!({ "kind": LIST, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items }))
+    Some(
+        json!({ "kind": LIST, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items }),
+    )
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
@@ -227,7 +222,12 @@ mod tests {
         });
         assert_eq!(apps, expect);
         let core = get("/api/v1", None).expect("core");
-        let pods = core["resources"].as_array().expect("list").iter().find(|resource| resource["name"] == "pods").expect("pods");
+        let pods = core["resources"]
+            .as_array()
+            .expect("list")
+            .iter()
+            .find(|resource| resource["name"] == "pods")
+            .expect("pods");
         assert_eq!(pods["storageVersionHash"], "xPOwRZ+Yhw8=");
         let all = get("/apis", Some("v2")).expect("aggregated");
         assert_eq!(all["items"][0]["versions"][0]["freshness"], "Current");

@@ -28,12 +28,18 @@ const RETRY_AFTER_SECONDS: u32 = 1;
 pub fn store_status(error: minik8s_store::Error) -> Status {
     use minik8s_store::Error as Store;
     match error {
-        Store::Overloaded => Status::too_many_requests("the store has too many writes waiting, please try again later", RETRY_AFTER_SECONDS),
+        Store::Overloaded => Status::too_many_requests(
+            "the store has too many writes waiting, please try again later",
+            RETRY_AFTER_SECONDS,
+        ),
         Store::TooLarge { limit, .. } => Status::too_large(limit),
         Store::Compacted { .. } => Status::expired("The provided continue parameter is too old"),
         Store::Closed => Status::service_unavailable("the server is shutting down"),
         Store::NoLeader => Status::service_unavailable("the store has no leader at the moment"),
-        Store::OutcomeUnknown => Status::timeout("the outcome of the write is unknown: the store's leader changed", RETRY_AFTER_SECONDS),
+        Store::OutcomeUnknown => Status::timeout(
+            "the outcome of the write is unknown: the store's leader changed",
+            RETRY_AFTER_SECONDS,
+        ),
         other => Status::internal_error(other.to_string()),
     }
 }

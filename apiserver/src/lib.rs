@@ -17,11 +17,11 @@
 //! ```
 //!
 //! ## Reading order
-//! 1. [`server`]: configuration, the filter chain, TLS.
+//! 1. [`server`] (what it is built from, the filters), `serve` (listening).
 //! 2. [`request`], [`query`], [`options`], [`negotiate`]: what a request asks for, and in which form.
-//! 3. [`cache`]: the watch cache; `cache::Object` is what every read serves.
+//! 3. [`cache`]: the watch cache; [`cache::Object`] is what every read serves.
 //! 4. [`registry`]: the one write pipeline, and the subresources.
-//! 5. [`endpoints`]: HTTP in, HTTP out; then [`discovery`], [`openapi`], [`health`], [`metrics`].
+//! 5. [`endpoints`]: resources over HTTP; `routes`: the rest, with [`discovery`], [`openapi`], [`health`], [`metrics`].
 //! 6. Who may do what: [`identity`], [`authn`], [`impersonation`], [`authz`], [`reviews`], [`tokens`].
 //! 7. What is admitted: [`admission`], [`allocators`], and what a new cluster holds: [`bootstrap`].
 //!
@@ -29,37 +29,57 @@
 //! - Nothing reaches a handler without an identity and an authorizer's yes. The identity of an in-process caller is a
 //!   request extension, which no network path can set.
 //! - The cache equals the store at [`cache::Cache::applied`]; a write is answered only after the cache holds it.
-//! - An object is encoded once when it is written; lists and watches concatenate those bytes and splice the
-//!   resource version, they never encode again for JSON in the storage version.
+//! - An object is encoded once when it is written; lists and watches concatenate those bytes and splice the resource
+//!   version in, they never encode again for JSON in the storage version.
 //! - A watcher never blocks the cache: one that does not keep up is closed and lists again.
+//! - A refusal holds against the present state: one that rests on a cached state is checked again when that was stale.
 //! - A panic in a handler is that request's 500 and nobody else's.
+//! - No wait without a bound: bodies, queues, watch channels, recent events, request times are bounded by named constants.
 //!
 //! ## Left out, compared with Kubernetes
-//! Audit logs, priority-and-fairness queues (one in-flight bound stands in), API aggregation, webhooks and admission
-//! policies, custom resources, encryption at rest. OpenAPI is answered in JSON only.
+//! - Audit logs; API aggregation; webhooks and admission policies; custom resources; encryption at rest.
+//! - Priority and fairness: requests wait in one bounded queue for each of reads and writes.
+//! - OpenAPI documents in protobuf (406): clients that explain or validate ask for JSON.
+//! - Continue tokens that go on inconsistently after their revision is compacted: the client starts over.
+//! - The watch cache resumes watches from its own ring of recent events, not from the store's older history.
+//! - Bookmarks carry only `metadata`, not the zero values of the whole type.
 
-pub mod server;
 mod serve;
-pub mod errors;
-pub mod request;
-pub mod query;
-pub mod options;
+pub mod server;
+
 pub mod negotiate;
+pub mod options;
+pub mod query;
+pub mod request;
+
 pub mod cache;
+
 pub mod registry;
+
 pub mod endpoints;
-mod routes;
+
 pub mod discovery;
-pub mod openapi;
+pub mod documents;
 pub mod health;
 pub mod metrics;
+pub mod openapi;
+mod routes;
 pub mod version;
+
 pub mod identity;
+
 pub mod authn;
+
 pub mod impersonation;
+
 pub mod authz;
+
 pub mod reviews;
 pub mod tokens;
+
 pub mod admission;
 pub mod allocators;
+
 pub mod bootstrap;
+
+pub mod errors;

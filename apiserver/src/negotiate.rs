@@ -77,14 +77,22 @@ fn clauses(accept: &str) -> impl Iterator<Item = Clause<'_>> {
     accept.split(',').map(|clause| {
         let mut parts = clause.split(';').map(str::trim);
         let media_type = parts.next().unwrap_or_default();
-        let parameters = parts.filter_map(|part| part.split_once('=')).map(|(key, value)| (key.trim(), value.trim().trim_matches('"')));
-        Clause { media_type, parameters: parameters.collect() }
+        let parameters = parts
+            .filter_map(|part| part.split_once('='))
+            .map(|(key, value)| (key.trim(), value.trim().trim_matches('"')));
+        Clause {
+            media_type,
+            parameters: parameters.collect(),
+        }
     })
 }
 
 impl Clause<'_> {
     fn parameter(&self, name: &str) -> &str {
-        self.parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
+        self.parameters
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map_or("", |(_, value)| value)
     }
 
     /// The transformation it asks for; `None` if there is no such.
@@ -95,27 +103,48 @@ impl Clause<'_> {
             "PartialObjectMetadata" | "PartialObjectMetadataList" => Transform::PartialMetadata,
             _ => return None,
         };
-        let known = matches!(self.parameter("v"), "v1" | "v1beta1") && self.parameter("g") == "meta.k8s.io";
+        let known =
+            matches!(self.parameter("v"), "v1" | "v1beta1") && self.parameter("g") == "meta.k8s.io";
         known.then_some(transform)
     }
 }
 
 /// The text of a header that may stand several times.
 fn joined(headers: &HeaderMap, name: http::HeaderName) -> String {
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",")
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
-/// The form of the answer to a request about resources. `protobuf`: whether this kind can be written so.
+/// The form of the answer to a request about objects. `protobuf`: whether this kind can be written so.
 pub fn answer(headers: &HeaderMap, protobuf: bool) -> Result<Form, Status> {
+    negotiate(headers, protobuf, true)
+}
+
+/// The encoding of an answer that has no other form than its own (a Scale, a review).
+pub fn plain(headers: &HeaderMap) -> Result<Encoding, Status> {
+    negotiate(headers, true, false).map(|form| form.encoding)
+}
+
+fn negotiate(headers: &HeaderMap, protobuf: bool, transforms: bool) -> Result<Form, Status> {
     let accept = joined(headers, ACCEPT);
     if accept.trim().is_empty() {
         return Ok(Form::default());
     }
     let forms = clauses(&accept).filter_map(|clause| {
         let encoding = Encoding::of(clause.media_type)?;
-        Some(Form { encoding, transform: clause.transform()? })
+        Some(Form {
+            encoding,
+            transform: clause.transform()?,
+        })
     });
-    let mut servable = forms.filter(|form| form.encoding != Encoding::Protobuf || (protobuf && form.transform == Transform::None));
+    let mut servable = forms.filter(|form| match form.transform {
+        Transform::None => form.encoding != Encoding::Protobuf || protobuf,
+        _ => form.encoding != Encoding::Protobuf && transforms,
+    });
     servable.next().ok_or_else(|| {
         let offered = [JSON, YAML, PROTOBUF];
         Status::not_acceptable(if protobuf { &offered } else { &offered[..2] })
@@ -124,7 +153,12 @@ pub fn answer(headers: &HeaderMap, protobuf: bool) -> Result<Form, Status> {
 
 /// Whether the client accepts a media type with a parameter (`as=APIGroupDiscoveryList`), and which version of it, for
 /// documents that have forms of their own. The order of the header decides.
-pub fn accepted_as(headers: &HeaderMap, group: &str, kind: &str, versions: &[&'static str]) -> Option<&'static str> {
+pub fn accepted_as(
+    headers: &HeaderMap,
+    group: &str,
+    kind: &str,
+    versions: &[&'static str],
+) -> Option<&'static str> {
     let accept = joined(headers, ACCEPT);
     for clause in clauses(&accept) {
         if !matches!(clause.media_type, JSON | "*/*" | "application/*") {
@@ -133,10 +167,14 @@ pub fn accepted_as(headers: &HeaderMap, group: &str, kind: &str, versions: &[&'s
         if clause.parameter("as").is_empty() {
             return None;
         }
-        if clause.parameter("g") == group && clause.parameter("as") == kind {
-            if let Some(version) = versions.iter().find(|version| **version == clause.parameter("v")) {
-                return Some(version);
-            }
+        let version = versions
+            .iter()
+            .find(|version| **version == clause.parameter("v"));
+        if let (Some(version), true) = (
+            version,
+            clause.parameter("g") == group && clause.parameter("as") == kind,
+        ) {
+            return Some(version);
         }
     }
     None
@@ -144,8 +182,16 @@ pub fn accepted_as(headers: &HeaderMap, group: &str, kind: &str, versions: &[&'s
 
 /// The media type of the body, JSON if it is not given, or what the body is not: one of `accepted`.
 pub fn body_media_type(headers: &HeaderMap) -> String {
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or(JSON);
-    content_type.split(';').next().unwrap_or(JSON).trim().to_ascii_lowercase()
+    let content_type = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or(JSON);
+    content_type
+        .split(';')
+        .next()
+        .unwrap_or(JSON)
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// The encoding of a body that is an object.
@@ -175,13 +221,27 @@ mod tests {
 
     #[test]
     fn the_first_form_that_can_be_served_wins() {
-        let table = Form { encoding: Encoding::Json, transform: Transform::Table };
+        let table = Form {
+            encoding: Encoding::Json,
+            transform: Transform::Table,
+        };
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(form(kubectl), Ok(table));
-        assert_eq!(form("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json"), Ok(Form::default()));
-        assert_eq!(form("application/json;as=Nope;v=v1;g=meta.k8s.io"), Err(406));
+        assert_eq!(
+            form(
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json"
+            ),
+            Ok(Form::default())
+        );
+        assert_eq!(
+            form("application/json;as=Nope;v=v1;g=meta.k8s.io"),
+            Err(406)
+        );
         assert_eq!(form("text/html, */*;q=0.8"), Ok(Form::default()));
-        assert_eq!(form("application/vnd.kubernetes.protobuf,application/json").map(|form| form.encoding), Ok(Encoding::Protobuf));
+        assert_eq!(
+            form("application/vnd.kubernetes.protobuf,application/json").map(|form| form.encoding),
+            Ok(Encoding::Protobuf)
+        );
         assert_eq!(form("text/plain"), Err(406));
     }
 }

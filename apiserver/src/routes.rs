@@ -3,47 +3,80 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, Response, StatusCode};
 use minik8s_api::status::Status;
 use serde_json::json;
 use tower::ServiceExt;
 
-use crate::discovery::{self, Document};
+use crate::discovery;
+use crate::documents::Document;
 use crate::endpoints::resource::Request;
 use crate::health::Probe;
 use crate::negotiate;
-use crate::openapi;
 use crate::server::ApiServer;
 use crate::version;
 
 /// Serves a path.
-pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Result<Response<Body>, Status> {
+pub async fn serve(
+    server: &Arc<ApiServer>,
+    request: Request,
+    body: Body,
+) -> Result<Response<Body>, Status> {
     let path = request.info.path.clone();
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let first = path
+        .trim_start_matches('/')
+        .split('/')
+        .next()
+        .unwrap_or_default();
     let read = matches!(request.parts.method.as_str(), "GET" | "HEAD");
-    if !read && matches!(first, "" | "api" | "apis" | "version" | "openapi" | "metrics" | "healthz" | "livez" | "readyz") {
+    if !read
+        && matches!(
+            first,
+            "" | "api"
+                | "apis"
+                | "version"
+                | "openapi"
+                | "metrics"
+                | "healthz"
+                | "livez"
+                | "readyz"
+        )
+    {
         return Err(Status::method_not_allowed());
     }
     match first {
-        "" => Ok(request.reply.json(StatusCode::OK, json!({ "paths": paths(server) }).to_string().into())),
+        "" => Ok(request.reply.json(
+            StatusCode::OK,
+            json!({ "paths": paths(server) }).to_string().into(),
+        )),
         "api" | "apis" => Ok(discover(server, &request, &path)),
-        "version" => Ok(request.reply.json(StatusCode::OK, version::info().to_string().into())),
+        "version" => Ok(request
+            .reply
+            .json(StatusCode::OK, version::info().to_string().into())),
         "healthz" => Ok(probe(server, &request, Probe::Healthz, &path)),
         "livez" => Ok(probe(server, &request, Probe::Livez, &path)),
         "readyz" => Ok(probe(server, &request, Probe::Readyz, &path)),
         "metrics" => Ok(metrics(server, &request)),
         "openapi" => match path.as_str() {
-            "/openapi/v2" => openapi_v2(server, &request),
-            "/openapi/v3" => Ok(document(&request, "application/json", &server.openapi().index(&server.kinds()))),
-            _ if path.starts_with("/openapi/v3/") => openapi_v3(server, &request, &path),
-            _ => extra(server, request, body).await,
+            "/openapi/v2" => openapi(&request, server.openapi().v2(&server.kinds())),
+            "/openapi/v3" => openapi(&request, server.openapi().index(&server.kinds())),
+            _ => match path.strip_prefix("/openapi/v3/") {
+                Some(place) => openapi(&request, server.openapi().v3(&server.kinds(), place)),
+                None => extra(server, request, body).await,
+            },
         },
         _ => match path.as_str() {
-            "/openid/v1/jwks" => Ok(request.reply.json(StatusCode::OK, server.tokens().key_set().to_string().into())),
+            "/openid/v1/jwks" => Ok(request
+                .reply
+                .json(StatusCode::OK, server.tokens().key_set().to_string().into())),
             "/.well-known/openid-configuration" => {
-                let configuration = server.tokens().openid_configuration(&server.address().to_string());
-                Ok(request.reply.json(StatusCode::OK, configuration.to_string().into()))
+                let configuration = server
+                    .tokens()
+                    .openid_configuration(&server.address().to_string());
+                Ok(request
+                    .reply
+                    .json(StatusCode::OK, configuration.to_string().into()))
             }
             _ => extra(server, request, body).await,
         },
@@ -58,7 +91,10 @@ async fn extra(server: &ApiServer, request: Request, body: Body) -> Result<Respo
         async move { reply.text(StatusCode::NOT_FOUND, "404 page not found\n") }
     };
     let routes = server.extra_routes().fallback(fallback);
-    match routes.oneshot(http::Request::from_parts(request.parts, body)).await {
+    match routes
+        .oneshot(http::Request::from_parts(request.parts, body))
+        .await
+    {
         Ok(response) => Ok(response),
         Err(never) => match never {},
     }
@@ -67,13 +103,32 @@ async fn extra(server: &ApiServer, request: Request, body: Body) -> Result<Respo
 fn paths(server: &ApiServer) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
     for group in server.kinds().groups() {
-        let prefix = if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
+        let prefix = if group.name.is_empty() {
+            "/api".to_owned()
+        } else {
+            format!("/apis/{}", group.name)
+        };
         if !group.name.is_empty() {
             paths.push(prefix.clone());
         }
-        paths.extend(group.versions.iter().map(|version| format!("{prefix}/{version}")));
+        paths.extend(
+            group
+                .versions
+                .iter()
+                .map(|version| format!("{prefix}/{version}")),
+        );
     }
-    let own = ["/.well-known/openid-configuration", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    let own = [
+        "/.well-known/openid-configuration",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(own.map(str::to_owned));
     paths.sort();
     paths
@@ -83,14 +138,32 @@ fn discover(server: &ApiServer, request: &Request, path: &str) -> Response<Body>
     let (kinds, address) = (server.kinds(), server.address().to_string());
     let headers = &request.parts.headers;
     let root = matches!(path.trim_end_matches('/'), "/api" | "/apis");
-    let aggregated = if root { negotiate::accepted_as(headers, discovery::GROUP, discovery::LIST, &discovery::VERSIONS) } else { None };
-    let Some(found) = server.discovery().document(&kinds, path, aggregated, &address) else {
-        return request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n");
+    let aggregated = if root {
+        negotiate::accepted_as(
+            headers,
+            discovery::GROUP,
+            discovery::LIST,
+            &discovery::VERSIONS,
+        )
+    } else {
+        None
+    };
+    let Some(found) = server
+        .discovery()
+        .document(&kinds, path, aggregated, &address)
+    else {
+        return request
+            .reply
+            .text(StatusCode::NOT_FOUND, "404 page not found\n");
     };
     match aggregated {
         None => request.reply.json(StatusCode::OK, found.bytes),
         Some(version) => {
-            let media_type = format!("application/json;g={};v={version};as={}", discovery::GROUP, discovery::LIST);
+            let media_type = format!(
+                "application/json;g={};v={version};as={}",
+                discovery::GROUP,
+                discovery::LIST
+            );
             document(request, &media_type, &found)
         }
     }
@@ -98,7 +171,11 @@ fn discover(server: &ApiServer, request: &Request, path: &str) -> Response<Body>
 
 /// A document with an entity tag.
 fn document(request: &Request, media_type: &str, document: &Document) -> Response<Body> {
-    let known = request.parts.headers.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == document.etag.as_bytes());
+    let known = request
+        .parts
+        .headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|tag| tag.as_bytes() == document.etag.as_bytes());
     let mut response = if known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -116,37 +193,52 @@ fn document(request: &Request, media_type: &str, document: &Document) -> Respons
     response
 }
 
-fn openapi_v2(server: &ApiServer, request: &Request) -> Result<Response<Body>, Status> {
-    json_only(request)?;
-    Ok(document(request, "application/json", &server.openapi().v2(&server.kinds())))
-}
-
-fn openapi_v3(server: &ApiServer, request: &Request, path: &str) -> Result<Response<Body>, Status> {
-    json_only(request)?;
-    let place = path.trim_start_matches("/openapi/v3/");
-    Ok(match server.openapi().v3(&server.kinds(), place) {
-        Some(found) => document(request, "application/json", &found),
-        None => request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"),
+/// OpenAPI documents are served as JSON; a client that takes only their protobuf form is told so.
+fn openapi(request: &Request, found: Option<Document>) -> Result<Response<Body>, Status> {
+    let accept = request
+        .parts
+        .headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
+    let json = |clause: &str| {
+        matches!(
+            clause.split(';').next().unwrap_or_default().trim(),
+            negotiate::JSON | "*/*" | "application/*"
+        )
+    };
+    if !accept.is_empty() && !accept.split(',').any(json) {
+        return Err(Status::not_acceptable(&[negotiate::JSON]));
+    }
+    Ok(match found {
+        Some(found) => document(request, negotiate::JSON, &found),
+        None => request
+            .reply
+            .text(StatusCode::NOT_FOUND, "404 page not found\n"),
     })
 }
 
-/// OpenAPI documents are served as JSON; a client that takes only their protobuf form is told so.
-fn json_only(request: &Request) -> Result<(), Status> {
-    let accept = request.parts.headers.get(http::header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let takes = accept.is_empty() || accept.split(',').any(|clause| {
-        matches!(clause.split(';').next().unwrap_or_default().trim(), "application/json" | "*/*" | "application/*")
-    });
-    if takes { Ok(()) } else { Err(Status::not_acceptable(&[openapi::MEDIA_TYPE])) }
-}
-
 fn probe(server: &ApiServer, request: &Request, probe: Probe, path: &str) -> Response<Body> {
-    let name = path.trim_start_matches('/').split_once('/').map(|(_, name)| name.trim_matches('/')).filter(|name| !name.is_empty());
+    let name = path
+        .trim_start_matches('/')
+        .split_once('/')
+        .map(|(_, name)| name.trim_matches('/'))
+        .filter(|name| !name.is_empty());
     let answer = server.health().probe(probe, name, &request.query);
-    request.reply.text(StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), answer.text)
+    request.reply.text(
+        StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        answer.text,
+    )
 }
 
 fn metrics(server: &ApiServer, request: &Request) -> Response<Body> {
-    let mut response = request.reply.text(StatusCode::OK, server.metrics().render(server.registry().cache()));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
+    let mut response = request.reply.text(
+        StatusCode::OK,
+        server.metrics().render(server.registry().cache()),
+    );
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+    );
     response
 }

@@ -10,6 +10,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::authn::PeerCertificates;
+use crate::errors::Error;
 use crate::server::ApiServer;
 
 /// Connections at once.
@@ -31,8 +33,36 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 impl ApiServer {
+    /// The TLS configuration of a listener: the server's certificate, client certificates if clients have them, both
+    /// versions of HTTP.
+    pub fn tls(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let bad = |error: rustls::Error| Error::Config(format!("TLS: {error}"));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(bad)?;
+        let builder = match &self.authenticator().certificates {
+            Some(certificates) => {
+                builder.with_client_cert_verifier(certificates.handshake_verifier())
+            }
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(bad)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
     /// Serves a listener until `shutdown`; returns once its connections are done or out of time.
-    pub async fn serve(self: &Arc<Self>, listener: TcpListener, tls: Arc<ServerConfig>, shutdown: CancellationToken) -> io::Result<()> {
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+        shutdown: CancellationToken,
+    ) -> io::Result<()> {
         let acceptor = TlsAcceptor::from(tls);
         let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let connections = tokio_util::task::TaskTracker::new();
@@ -50,8 +80,11 @@ impl ApiServer {
                 }
             };
             // Beyond the bound a connection is dropped at once, which the client sees as a reset.
-            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-            let (server, acceptor, shutdown) = (Arc::clone(self), acceptor.clone(), shutdown.clone());
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                continue;
+            };
+            let (server, acceptor, shutdown) =
+                (Arc::clone(self), acceptor.clone(), shutdown.clone());
             connections.spawn(async move {
                 if let Err(error) = server.connection(stream, acceptor, shutdown).await {
                     tracing::debug!(error, "a connection ended");
@@ -60,17 +93,38 @@ impl ApiServer {
             });
         }
         connections.close();
-        if self.clock().timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+        if self
+            .clock()
+            .timeout(DRAIN_TIMEOUT, connections.wait())
+            .await
+            .is_err()
+        {
             tracing::debug!(open = connections.len(), "connections were cut off");
         }
         Ok(())
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, acceptor: TlsAcceptor, shutdown: CancellationToken) -> Result<(), String> {
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let accepted = self.clock().timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
-        let stream = accepted.map_err(|_| "TLS was not set up in time".to_owned())?.map_err(|error| error.to_string())?;
-        let peer = stream.get_ref().1.peer_certificates().map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        acceptor: TlsAcceptor,
+        shutdown: CancellationToken,
+    ) -> Result<(), String> {
+        stream
+            .set_nodelay(true)
+            .map_err(|error| error.to_string())?;
+        let accepted = self
+            .clock()
+            .timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
+            .await;
+        let stream = accepted
+            .map_err(|_| "TLS was not set up in time".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let peer = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
         let peer = peer.map(|chain: Vec<_>| PeerCertificates(Arc::from(chain)));
         let service = service_fn(move |request: http::Request<Incoming>| {
             let mut request = request.map(Body::new);

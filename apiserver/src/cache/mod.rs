@@ -135,7 +135,14 @@ impl Cache {
         if *applied.borrow() >= revision {
             return Ok(());
         }
-        match self.clock.timeout(BLOCK_TIMEOUT, applied.wait_for(|applied| *applied >= revision)).await {
+        match self
+            .clock
+            .timeout(
+                BLOCK_TIMEOUT,
+                applied.wait_for(|applied| *applied >= revision),
+            )
+            .await
+        {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::service_unavailable("the server is shutting down")),
             Err(_) => Err(Status::too_large_resource_version(revision, self.applied())),
@@ -151,12 +158,20 @@ impl Cache {
 
     /// Reads the whole store at one revision and starts a watch right after it.
     async fn load(&self) -> Result<Watch, String> {
-        let (mut from, mut at, mut pages) = (None::<String>, None, HashMap::<GroupResource, Vec<Arc<Object>>>::new());
+        let (mut from, mut at, mut pages) = (
+            None::<String>,
+            None,
+            HashMap::<GroupResource, Vec<Arc<Object>>>::new(),
+        );
         let revision = loop {
             let mut range = Range::prefix(REGISTRY_PREFIX).limit(LOAD_PAGE);
             range.from = from.take();
             range.at = at;
-            let page = self.store.range(range).await.map_err(|error| error.to_string())?;
+            let page = self
+                .store
+                .range(range)
+                .await
+                .map_err(|error| error.to_string())?;
             for kv in &page.key_values {
                 if let Some((resource, object)) = self.read(kv)? {
                     pages.entry(resource).or_default().push(Arc::new(object));
@@ -164,11 +179,16 @@ impl Cache {
             }
             match page.key_values.last() {
                 // The next key after this one in byte order.
-                Some(last) if page.more => (from, at) = (Some(format!("{}\0", last.key)), Some(page.revision)),
+                Some(last) if page.more => {
+                    (from, at) = (Some(format!("{}\0", last.key)), Some(page.revision))
+                }
                 _ => break page.revision,
             }
         };
-        let watch = self.store.watch("", revision).map_err(|error| error.to_string())?;
+        let watch = self
+            .store
+            .watch("", revision)
+            .map_err(|error| error.to_string())?;
         for (resource, cache) in self.resources.read().iter() {
             cache.reset(pages.remove(resource).unwrap_or_default(), revision);
         }
@@ -178,15 +198,21 @@ impl Cache {
 
     /// What a stored key holds. Keys of resources that this server does not serve are left alone, aloud.
     fn read(&self, kv: &KeyValue) -> Result<Option<(GroupResource, Object)>, String> {
-        let Some(cache) = self.cache_of(&kv.key) else { return Ok(None) };
+        let Some(cache) = self.cache_of(&kv.key) else {
+            return Ok(None);
+        };
         let object = Object::from_stored(cache.kind(), kv)?;
         Ok(Some((cache.kind().group_resource(), object)))
     }
 
     fn cache_of(&self, key: &str) -> Option<Arc<ResourceCache>> {
-        let cache = keys::resource_of(key).and_then(|resource| self.resources.read().get(&resource).cloned());
+        let cache = keys::resource_of(key)
+            .and_then(|resource| self.resources.read().get(&resource).cloned());
         if cache.is_none() {
-            tracing::warn!(key, "the store holds an object of a resource that is not served");
+            tracing::warn!(
+                key,
+                "the store holds an object of a resource that is not served"
+            );
         }
         cache
     }
@@ -211,7 +237,9 @@ impl Cache {
                 Err(minik8s_store::Error::Closed) => return,
                 Err(error) => {
                     tracing::warn!(%error, "the watch cache lost the store's events and starts over");
-                    let Some(again) = self.reload(&shutdown).await else { return };
+                    let Some(again) = self.reload(&shutdown).await else {
+                        return;
+                    };
                     watch = again;
                 }
             }
@@ -234,15 +262,23 @@ impl Cache {
     /// Applies the changes of one revision, then announces it.
     fn apply(&self, events: &[Event]) {
         let at = self.clock.monotonic();
-        for event in events.iter().filter(|event| event.kv.key.starts_with(REGISTRY_PREFIX)) {
-            let Some(cache) = self.cache_of(&event.kv.key) else { continue };
+        for event in events
+            .iter()
+            .filter(|event| event.kv.key.starts_with(REGISTRY_PREFIX))
+        {
+            let Some(cache) = self.cache_of(&event.kv.key) else {
+                continue;
+            };
             let object = match event.kind {
                 EventKind::Delete => None,
                 // The pipeline wrote these bytes; if it wrote nonsense, no watcher may build on what follows.
                 EventKind::Put => match Object::from_stored(cache.kind(), &event.kv) {
                     Ok(object) => Some(Arc::new(object)),
                     Err(error) => {
-                        tracing::error!(error, "an object in the store cannot be read and is left out");
+                        tracing::error!(
+                            error,
+                            "an object in the store cannot be read and is left out"
+                        );
                         None
                     }
                 },
@@ -263,11 +299,18 @@ impl Objects for Cache {
     }
 
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Object>> {
-        let Some(cache) = self.resources.read().get(resource).cloned() else { return Vec::new() };
-        cache.candidates(&Selection::everything(namespace.unwrap_or_default()), None).objects
+        let Some(cache) = self.resources.read().get(resource).cloned() else {
+            return Vec::new();
+        };
+        cache
+            .candidates(&Selection::everything(namespace.unwrap_or_default()), None)
+            .objects
     }
 
     fn version(&self, resource: &GroupResource) -> u64 {
-        self.resources.read().get(resource).map_or(0, |cache| cache.version())
+        self.resources
+            .read()
+            .get(resource)
+            .map_or(0, |cache| cache.version())
     }
 }

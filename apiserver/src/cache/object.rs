@@ -47,7 +47,11 @@ pub fn encode(kind: &Kind, object: &Value) -> Bytes {
     let fields = object.as_object().unwrap_or(&empty);
     out.extend_from_slice(METADATA_OPEN);
     let mut first = true;
-    for (name, value) in fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty) {
+    for (name, value) in fields
+        .get("metadata")
+        .and_then(Value::as_object)
+        .unwrap_or(&empty)
+    {
         if name == "resourceVersion" {
             continue;
         }
@@ -94,13 +98,15 @@ impl Object {
         let prefix = type_meta(kind);
         let mut stored = kv.value.clone();
         if !(stored.starts_with(&prefix) && stored[prefix.len()..].starts_with(METADATA_OPEN)) {
-            let value: Value = serde_json::from_slice(&stored).map_err(|error| format!("{}: stored bytes are not JSON: {error}", kv.key))?;
+            let value: Value = serde_json::from_slice(&stored)
+                .map_err(|error| format!("{}: stored bytes are not JSON: {error}", kv.key))?;
             if !value.is_object() {
                 return Err(format!("{}: stored bytes are not an object", kv.key));
             }
             stored = encode(kind, &value);
         }
-        let meta = ObjectMeta::parse(&stored).map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
+        let meta = ObjectMeta::parse(&stored)
+            .map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
         let indexed = match selection::indexed_field(kind) {
             Some(field) => indexed_value(&stored, field),
             None => None,
@@ -178,12 +184,14 @@ impl Object {
 
     /// The kind's selectable fields.
     pub fn fields(&self) -> &[(&'static str, String)] {
-        self.fields.get_or_init(|| strategy_for(&self.kind).selectable_fields(&self.value()))
+        self.fields
+            .get_or_init(|| strategy_for(&self.kind).selectable_fields(&self.value()))
     }
 
     /// The object as a value, resourceVersion included. Parses on every call: keep what you need, not the value.
     pub fn value(&self) -> Value {
-        let mut value: Value = serde_json::from_slice(&self.stored).expect("cached bytes were parsed when they were stored");
+        let mut value: Value = serde_json::from_slice(&self.stored)
+            .expect("cached bytes were parsed when they were stored");
         value["metadata"]["resourceVersion"] = Value::from(self.revision.to_string());
         value
     }
@@ -216,7 +224,11 @@ impl Object {
         out.put_slice(&self.stored[start..splice]);
         out.put_slice(b"\"resourceVersion\":\"");
         out.put_slice(self.revision.to_string().as_bytes());
-        out.put_slice(if self.stored[splice] == b'}' { b"\"" } else { b"\"," });
+        out.put_slice(if self.stored[splice] == b'}' {
+            b"\""
+        } else {
+            b"\","
+        });
         out.put_slice(&self.stored[splice..]);
     }
 }
@@ -228,5 +240,8 @@ fn indexed_value(stored: &[u8], field: &str) -> Option<Box<str>> {
         let fields: HashMap<&str, &RawValue> = serde_json::from_str(text).ok()?;
         text = fields.get(name)?.get();
     }
-    serde_json::from_str::<String>(text).ok().filter(|value| !value.is_empty()).map(String::into_boxed_str)
+    serde_json::from_str::<String>(text)
+        .ok()
+        .filter(|value| !value.is_empty())
+        .map(String::into_boxed_str)
 }

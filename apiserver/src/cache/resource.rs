@@ -70,7 +70,11 @@ pub enum Start {
 impl ResourceCache {
     /// An empty cache that is complete as of `revision`.
     pub fn new(kind: Arc<Kind>, objects: Vec<Arc<Object>>, revision: Revision) -> ResourceCache {
-        let cache = ResourceCache { kind, version: AtomicU64::new(revision), state: RwLock::default() };
+        let cache = ResourceCache {
+            kind,
+            version: AtomicU64::new(revision),
+            state: RwLock::default(),
+        };
         cache.reset(objects, revision);
         cache
     }
@@ -88,7 +92,11 @@ impl ResourceCache {
     /// Replaces everything, after a gap in the store's events: watchers are closed, for they missed what was in the gap.
     pub fn reset(&self, objects: Vec<Arc<Object>>, revision: Revision) {
         let mut state = self.state.write();
-        *state = State { resumable: revision, changed: revision, ..State::default() };
+        *state = State {
+            resumable: revision,
+            changed: revision,
+            ..State::default()
+        };
         for object in objects {
             state.insert(object);
         }
@@ -96,7 +104,13 @@ impl ResourceCache {
     }
 
     /// Applies one change and tells the watchers that may want it. A watcher whose channel is full is closed.
-    pub fn apply(&self, key: &Arc<str>, object: Option<Arc<Object>>, revision: Revision, at: Duration) {
+    pub fn apply(
+        &self,
+        key: &Arc<str>,
+        object: Option<Arc<Object>>,
+        revision: Revision,
+        at: Duration,
+    ) {
         let mut state = self.state.write();
         let previous = match &object {
             Some(object) => state.insert(Arc::clone(object)),
@@ -134,38 +148,67 @@ impl ResourceCache {
     /// The objects a selection may mean, in key order, from `start` on. Callers still filter by the selection.
     pub fn candidates(&self, selection: &Selection, start: Option<&str>) -> Snapshot {
         let state = self.state.read();
-        Snapshot { objects: state.candidates(&self.kind, selection, start), changed: state.changed }
+        Snapshot {
+            objects: state.candidates(&self.kind, selection, start),
+            changed: state.changed,
+        }
     }
 
     /// Registers a watcher: from the present state, or from the events after a revision.
-    pub fn watch(self: &Arc<Self>, selection: &Selection, after: Option<Revision>) -> (Start, Registration) {
+    pub fn watch(
+        self: &Arc<Self>,
+        selection: &Selection,
+        after: Option<Revision>,
+    ) -> (Start, Registration) {
         let mut state = self.state.write();
         let (sender, receiver) = mpsc::channel(WATCHER_EVENTS_MAX);
         let start = match after {
             Some(revision) if revision < state.resumable => Start::Expired(state.resumable),
             Some(revision) => {
-                let from = state.recent.partition_point(|event| event.revision <= revision);
+                let from = state
+                    .recent
+                    .partition_point(|event| event.revision <= revision);
                 Start::Replay(state.recent.range(from..).cloned().collect(), receiver)
             }
             None => {
                 let objects = state.candidates(&self.kind, selection, None);
-                Start::Initial(Snapshot { objects, changed: state.changed }, receiver)
+                Start::Initial(
+                    Snapshot {
+                        objects,
+                        changed: state.changed,
+                    },
+                    receiver,
+                )
             }
         };
         let id = state.watchers.add(Scope::of(selection), sender);
-        (start, Registration { cache: Arc::clone(self), id })
+        (
+            start,
+            Registration {
+                cache: Arc::clone(self),
+                id,
+            },
+        )
     }
 }
 
 impl State {
     fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
-        let previous = self.objects.insert(Arc::clone(object.key()), Arc::clone(&object));
-        let (old, new) = (previous.as_ref().and_then(|object| object.indexed()), object.indexed());
+        let previous = self
+            .objects
+            .insert(Arc::clone(object.key()), Arc::clone(&object));
+        let (old, new) = (
+            previous.as_ref().and_then(|object| object.indexed()),
+            object.indexed(),
+        );
         if old != new {
             self.unindex(object.key(), old);
         }
         if let Some(value) = new {
-            self.indexed.entry(Box::from(value)).or_default().insert(Arc::clone(object.key()), object);
+            self.indexed
+                .entry(Box::from(value))
+                .or_default()
+                .insert(Arc::clone(object.key()), object);
         }
         previous
     }
@@ -190,7 +233,9 @@ impl State {
         self.recent.push_back(event);
         while self.recent.len() > RECENT_EVENTS_MIN {
             let oldest = &self.recent[0];
-            if self.recent.len() <= RECENT_EVENTS_MAX && now.saturating_sub(oldest.at) <= RECENT_EVENTS_AGE {
+            if self.recent.len() <= RECENT_EVENTS_MAX
+                && now.saturating_sub(oldest.at) <= RECENT_EVENTS_AGE
+            {
                 break;
             }
             self.resumable = oldest.revision;
@@ -198,11 +243,25 @@ impl State {
         }
     }
 
-    fn candidates(&self, kind: &Kind, selection: &Selection, start: Option<&str>) -> Vec<Arc<Object>> {
-        if let (Some(name), false) = (&selection.name, selection.namespace.is_empty() && kind.namespaced) {
+    fn candidates(
+        &self,
+        kind: &Kind,
+        selection: &Selection,
+        start: Option<&str>,
+    ) -> Vec<Arc<Object>> {
+        if let (Some(name), false) = (
+            &selection.name,
+            selection.namespace.is_empty() && kind.namespaced,
+        ) {
             let key = keys::object(kind, &selection.namespace, name);
             let later = start.is_none_or(|start| key.as_str() >= start);
-            return self.objects.get(key.as_str()).filter(|_| later).cloned().into_iter().collect();
+            return self
+                .objects
+                .get(key.as_str())
+                .filter(|_| later)
+                .cloned()
+                .into_iter()
+                .collect();
         }
         let objects = match &selection.indexed {
             Some(value) => match self.indexed.get(value.as_str()) {
@@ -240,30 +299,42 @@ impl Scope {
     fn of(selection: &Selection) -> Scope {
         match (&selection.indexed, &selection.name) {
             (Some(value), _) if !value.is_empty() => Scope::Indexed(Box::from(value.as_str())),
-            (_, Some(name)) => Scope::Name(Box::from(selection.namespace.as_str()), Box::from(name.as_str())),
-            _ if !selection.namespace.is_empty() => Scope::Namespace(Box::from(selection.namespace.as_str())),
+            (_, Some(name)) => Scope::Name(
+                Box::from(selection.namespace.as_str()),
+                Box::from(name.as_str()),
+            ),
+            _ if !selection.namespace.is_empty() => {
+                Scope::Namespace(Box::from(selection.namespace.as_str()))
+            }
             _ => Scope::All,
         }
     }
 }
 
+type EventSender = mpsc::Sender<Arc<CacheEvent>>;
+
 #[derive(Default)]
 struct Watchers {
     next_id: u64,
     by_id: HashMap<u64, Scope>,
-    by_scope: HashMap<Scope, Vec<(u64, mpsc::Sender<Arc<CacheEvent>>)>>,
+    by_scope: HashMap<Scope, Vec<(u64, EventSender)>>,
 }
 
 impl Watchers {
-    fn add(&mut self, scope: Scope, sender: mpsc::Sender<Arc<CacheEvent>>) -> u64 {
+    fn add(&mut self, scope: Scope, sender: EventSender) -> u64 {
         self.next_id += 1;
         self.by_id.insert(self.next_id, scope.clone());
-        self.by_scope.entry(scope).or_default().push((self.next_id, sender));
+        self.by_scope
+            .entry(scope)
+            .or_default()
+            .push((self.next_id, sender));
         self.next_id
     }
 
     fn remove(&mut self, id: u64) {
-        let Some(scope) = self.by_id.remove(&id) else { return };
+        let Some(scope) = self.by_id.remove(&id) else {
+            return;
+        };
         if let Some(watchers) = self.by_scope.get_mut(&scope) {
             watchers.retain(|(other, _)| *other != id);
             if watchers.is_empty() {
@@ -276,7 +347,11 @@ impl Watchers {
         if self.by_id.is_empty() {
             return;
         }
-        let some = event.object.as_ref().or(event.previous.as_ref()).expect("a change has a state before or after");
+        let some = event
+            .object
+            .as_ref()
+            .or(event.previous.as_ref())
+            .expect("a change has a state before or after");
         let (namespace, name) = (some.namespace(), some.name());
         let mut closed = Vec::new();
         let mut tell = |scope: Scope| {
@@ -294,7 +369,10 @@ impl Watchers {
         }
         let after = event.object.as_ref().and_then(|object| object.indexed());
         let before = event.previous.as_ref().and_then(|object| object.indexed());
-        for value in [after, before.filter(|before| Some(*before) != after)].into_iter().flatten() {
+        for value in [after, before.filter(|before| Some(*before) != after)]
+            .into_iter()
+            .flatten()
+        {
             tell(Scope::Indexed(Box::from(value)));
         }
         for id in closed {
@@ -312,5 +390,161 @@ pub struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.cache.state.write().watchers.remove(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::event::EventType;
+    use crate::cache::object::encode;
+    use crate::cache::watch::{CacheWatch, From, Item};
+    use minik8s_api::kinds::Kinds;
+    use minik8s_store::KeyValue;
+    use serde_json::json;
+
+    fn pods() -> Arc<ResourceCache> {
+        let kinds = Kinds::built_in();
+        let kind = kinds.by_resource("", "v1", "pods").expect("pods");
+        Arc::new(ResourceCache::new(Arc::clone(kind), Vec::new(), 1))
+    }
+
+    fn pod(cache: &ResourceCache, name: &str, node: &str, revision: Revision) -> Arc<Object> {
+        let value = json!({ "metadata": { "name": name, "namespace": "ns" }, "spec": { "nodeName": node } });
+        let kv = KeyValue {
+            key: keys::object(cache.kind(), "ns", name).into(),
+            value: encode(cache.kind(), &value),
+            create_revision: revision,
+            mod_revision: revision,
+            lease: None,
+        };
+        Arc::new(Object::from_stored(cache.kind(), &kv).expect("a pod"))
+    }
+
+    fn put(cache: &ResourceCache, name: &str, node: &str, revision: Revision, at: Duration) {
+        let object = pod(cache, name, node, revision);
+        let key = Arc::clone(object.key());
+        cache.apply(&key, Some(object), revision, at);
+    }
+
+    fn on_node(cache: &ResourceCache, node: &str) -> Selection {
+        Selection::parse(cache.kind(), "", "", &format!("spec.nodeName={node}"))
+            .expect("a selection")
+    }
+
+    #[test]
+    fn objects_are_stored_bytes_with_the_revision_spliced_in() {
+        let object = pod(&pods(), "p", "n1", 7);
+        let expect = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"p","namespace":"ns"},"spec":{"nodeName":"n1"}}"#;
+        assert_eq!(object.json(), expect);
+        let mut item = bytes::BytesMut::new();
+        object.write_item(&mut item);
+        assert_eq!(
+            item,
+            expect.replacen(r#""kind":"Pod","apiVersion":"v1","#, "", 1)
+        );
+        assert_eq!(
+            (
+                object.indexed(),
+                object.value()["metadata"]["resourceVersion"].as_str()
+            ),
+            (Some("n1"), Some("7"))
+        );
+    }
+
+    #[test]
+    fn an_index_follows_its_objects() {
+        let cache = pods();
+        let names = |node: &str| -> Vec<String> {
+            let found = cache.candidates(&on_node(&cache, node), None).objects;
+            found
+                .iter()
+                .map(|object| object.name().to_owned())
+                .collect()
+        };
+        put(&cache, "a", "", 2, Duration::ZERO);
+        put(&cache, "b", "n1", 3, Duration::ZERO);
+        assert_eq!(names("n1"), ["b"]);
+        put(&cache, "a", "n1", 4, Duration::ZERO);
+        put(&cache, "b", "n2", 5, Duration::ZERO);
+        assert_eq!(
+            (names("n1"), names("n2")),
+            (vec!["a".to_owned()], vec!["b".to_owned()])
+        );
+        let key = keys::object(cache.kind(), "ns", "a").into();
+        cache.apply(&key, None, 6, Duration::ZERO);
+        assert!(names("n1").is_empty());
+    }
+
+    #[test]
+    fn an_event_reaches_the_watchers_of_its_node_and_no_other() {
+        let cache = pods();
+        let watch = |node: &str| {
+            CacheWatch::start(&cache, on_node(&cache, node), From::After(1), 1).expect("a watch")
+        };
+        let mut watches = [watch("n1"), watch("n2"), watch("n3")];
+        put(&cache, "p", "n1", 2, Duration::ZERO);
+        put(&cache, "p", "n2", 3, Duration::ZERO);
+        let mut seen = |index: usize| match watches[index].try_next() {
+            Some(Item::Event(event_type, event)) => {
+                Some((event_type, event.shown(event_type).revision()))
+            }
+            _ => None,
+        };
+        assert_eq!(
+            [seen(0), seen(0), seen(0)],
+            [
+                Some((EventType::Added, 2)),
+                Some((EventType::Deleted, 3)),
+                None
+            ]
+        );
+        assert_eq!([seen(1), seen(1)], [Some((EventType::Added, 3)), None]);
+        assert_eq!(seen(2), None);
+    }
+
+    #[test]
+    fn old_events_go_and_watches_that_need_them_are_told() {
+        let cache = pods();
+        let last = RECENT_EVENTS_MIN as Revision + 10;
+        for revision in 2..=last {
+            put(&cache, "p", "n1", revision, Duration::ZERO);
+        }
+        let resume = |revision| {
+            CacheWatch::start(
+                &cache,
+                Selection::everything(""),
+                From::After(revision),
+                last,
+            )
+        };
+        assert!(resume(2).is_ok(), "nothing is old yet");
+        put(
+            &cache,
+            "p",
+            "n1",
+            last + 1,
+            RECENT_EVENTS_AGE + Duration::from_secs(1),
+        );
+        let expired = resume(2).err().expect("gone");
+        assert_eq!(expired.oldest, last + 1 - RECENT_EVENTS_MIN as Revision);
+        assert!(resume(expired.oldest).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_watcher_that_does_not_keep_up_is_closed() {
+        let cache = pods();
+        let mut watch = CacheWatch::start(&cache, Selection::everything(""), From::After(1), 1)
+            .expect("a watch");
+        for event in 0..=WATCHER_EVENTS_MAX as Revision {
+            put(&cache, "p", "n1", event + 2, Duration::ZERO);
+        }
+        assert_eq!(cache.watchers(), 0);
+        let mut told = 0;
+        while watch.next().await.is_some() {
+            told += 1;
+        }
+        assert_eq!(told, WATCHER_EVENTS_MAX);
+        drop(watch);
     }
 }

@@ -35,28 +35,47 @@ pub struct Request {
 impl Request {
     /// The registry's view of the caller.
     pub fn context(&self) -> Context {
-        let agent = self.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-        Context { warnings: self.reply.warnings.clone(), ..Context::new(self.user.clone(), agent) }
+        let agent = self
+            .parts
+            .headers
+            .get(http::header::USER_AGENT)
+            .and_then(|agent| agent.to_str().ok())
+            .unwrap_or_default();
+        Context {
+            warnings: self.reply.warnings.clone(),
+            ..Context::new(self.user.clone(), agent)
+        }
     }
 }
 
-/// Subresources that are a connection to a node rather than a part of an object.
-const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
-
 /// Serves a request about a resource.
-pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Result<Response<Body>, Status> {
+pub async fn serve(
+    server: &Arc<ApiServer>,
+    request: Request,
+    body: Body,
+) -> Result<Response<Body>, Status> {
     let info = &request.info;
     let kinds = server.kinds();
     if !kinds.has_version(&info.group, &info.version) {
-        return Ok(request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"));
+        return Ok(request
+            .reply
+            .text(StatusCode::NOT_FOUND, "404 page not found\n"));
     }
-    let kind = kinds.by_resource(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::unknown_resource)?;
+    let kind = kinds
+        .by_resource(&info.group, &info.version, &info.resource)
+        .cloned()
+        .ok_or_else(Status::unknown_resource)?;
     check_scope(&kind, info)?;
     let mut target = Target::new(Arc::clone(&kind), &info.namespace, &info.name);
     target.subresource.clone_from(&info.subresource);
 
     if info.subresource.is_empty() {
-        if !kind.allows(&info.verb) || (info.name.is_empty() && matches!(info.verb.as_str(), "update" | "patch")) {
+        let needs_name = matches!(info.verb.as_str(), "update" | "patch");
+        let refuses_name = info.verb == "create";
+        if !kind.allows(&info.verb)
+            || (info.name.is_empty() && needs_name)
+            || (!info.name.is_empty() && refuses_name)
+        {
             return Err(Status::method_not_allowed());
         }
         if Reviews::serves(&kind.group, &kind.plural) {
@@ -70,24 +89,32 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
         }
         return whole(server, request, target, body).await;
     }
-    let subresource = kind.subresource(&info.subresource).ok_or_else(Status::unknown_resource)?;
-    if !subresource.verbs.contains(&info.verb) && !(info.verb == "proxy" && info.subresource == "proxy") {
+    let subresource = kind
+        .subresource(&info.subresource)
+        .ok_or_else(Status::unknown_resource)?;
+    if !subresource.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
-    if CONNECTIONS.contains(&info.subresource.as_str()) {
+    if connect::CONNECTIONS.contains(&info.subresource.as_str()) {
         return connect::serve(server, request, target, body).await;
     }
     part(server, request, target, body).await
 }
 
 /// A request for whole objects.
-async fn whole(server: &Arc<ApiServer>, request: Request, target: Target, body: Body) -> Result<Response<Body>, Status> {
+async fn whole(
+    server: &Arc<ApiServer>,
+    request: Request,
+    target: Target,
+    body: Body,
+) -> Result<Response<Body>, Status> {
     match request.info.verb.as_str() {
         "get" => read::get(server, &request, &target).await,
         "list" => read::list(server, &request, &target).await,
         "watch" => {
             let form = negotiate::answer(&request.parts.headers, !target.kind.custom)?;
-            let options = ListOptions::parse(&request.query, true)?;
+            let mut options = ListOptions::parse(&request.query, true)?;
+            options.pin_name(&target.name);
             watch::serve(server, &request, &target, options, form).await
         }
         "create" => write::create(server, &request, &target, body).await,
@@ -100,7 +127,12 @@ async fn whole(server: &Arc<ApiServer>, request: Request, target: Target, body: 
 }
 
 /// A request for a part of an object.
-async fn part(server: &Arc<ApiServer>, request: Request, target: Target, body: Body) -> Result<Response<Body>, Status> {
+async fn part(
+    server: &Arc<ApiServer>,
+    request: Request,
+    target: Target,
+    body: Body,
+) -> Result<Response<Body>, Status> {
     match (request.info.verb.as_str(), target.subresource.as_str()) {
         ("get", "scale") => read::scale(server, &request, &target).await,
         ("update" | "patch", "scale") => write::scale(server, &request, &target, body).await,

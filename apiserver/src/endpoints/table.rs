@@ -28,13 +28,22 @@ impl IncludeObject {
             "" | "Metadata" => Ok(IncludeObject::Metadata),
             "None" => Ok(IncludeObject::None),
             "Object" => Ok(IncludeObject::Object),
-            other => Err(Status::bad_request(format!("unrecognized includeObject value: {other}"))),
+            other => Err(Status::bad_request(format!(
+                "unrecognized includeObject value: {other}"
+            ))),
         }
     }
 }
 
 /// A Table of objects; `columns`: with its column definitions, which a watch sends only once.
-pub fn of(kind: &Kind, metadata: Map<String, Value>, objects: &[Value], include: IncludeObject, columns: bool, now: Timestamp) -> Value {
+pub fn of(
+    kind: &Kind,
+    metadata: Map<String, Value>,
+    objects: &[Value],
+    include: IncludeObject,
+    columns: bool,
+    now: Timestamp,
+) -> Value {
     let cells = table::rows(kind, objects, now);
     let rows: Vec<Value> = objects
         .iter()
@@ -48,7 +57,11 @@ pub fn of(kind: &Kind, metadata: Map<String, Value>, objects: &[Value], include:
             json!({ "cells": cells, "object": object })
         })
         .collect();
-    let definitions = if columns { table::column_definitions(kind) } else { Value::Null };
+    let definitions = if columns {
+        table::column_definitions(kind)
+    } else {
+        Value::Null
+    };
     json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
 }
 

@@ -45,10 +45,22 @@ pub async fn serve(
     form: Form,
 ) -> Result<Response<Body>, Status> {
     if form.encoding == Encoding::Yaml {
-        return Err(Status::not_acceptable(&["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"]));
+        return Err(Status::not_acceptable(&[
+            "application/json;stream=watch",
+            "application/vnd.kubernetes.protobuf;stream=watch",
+        ]));
     }
-    let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
-    let cache = server.registry().cache().resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+    let selection = Selection::parse(
+        &target.kind,
+        &target.namespace,
+        &options.labels,
+        &options.fields,
+    )?;
+    let cache = server
+        .registry()
+        .cache()
+        .resource(&target.kind)
+        .ok_or_else(Status::unknown_resource)?;
     let from = start(server, &options).await?;
     let encoder = Encoder {
         server: Arc::clone(server),
@@ -59,13 +71,19 @@ pub async fn serve(
     };
     let applied = server.registry().cache().applied();
     let frames = match CacheWatch::start(&cache, selection, from, applied) {
-        Ok(watch) => Body::from_stream(stream::unfold(Frames::new(watch, encoder, &options), |mut frames| async move {
-            let frame = frames.next().await?;
-            Some((Ok::<_, std::convert::Infallible>(frame), frames))
-        })),
+        Ok(watch) => Body::from_stream(stream::unfold(
+            Frames::new(watch, encoder, &options),
+            |mut frames| async move {
+                let frame = frames.next().await?;
+                Some((Ok::<_, std::convert::Infallible>(frame), frames))
+            },
+        )),
         // As Kubernetes: the watch begins, and says in its first event that it cannot go on.
         Err(expired) => {
-            let status = Status::expired(format!("too old resource version: {} ({})", expired.asked, expired.oldest));
+            let status = Status::expired(format!(
+                "too old resource version: {} ({})",
+                expired.asked, expired.oldest
+            ));
             Body::from(encode(form.encoding, "ERROR", &status.to_value()))
         }
     };
@@ -74,8 +92,12 @@ pub async fn serve(
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
     };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+        .headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
 
@@ -122,7 +144,9 @@ impl Frames {
     fn new(watch: CacheWatch, encoder: Encoder, options: &ListOptions) -> Frames {
         let server = &encoder.server;
         let now = server.clock().monotonic();
-        let timeout = options.timeout.unwrap_or_else(|| MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(server.registry().random().next_f64()));
+        let timeout = options.timeout.unwrap_or_else(|| {
+            MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(server.registry().random().next_f64())
+        });
         Frames {
             _watching: server.metrics().watching(&encoder.target.kind),
             bookmarks: options.bookmarks,
@@ -141,8 +165,15 @@ impl Frames {
             return None;
         }
         loop {
-            let (clock, shutdown) = (self.encoder.server.clock().clone(), self.encoder.server.shutdown_token().clone());
-            let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            let (clock, shutdown) = (
+                self.encoder.server.clock().clone(),
+                self.encoder.server.shutdown_token().clone(),
+            );
+            let wake = if self.bookmarks {
+                self.next_bookmark.min(self.deadline)
+            } else {
+                self.deadline
+            };
             tokio::select! {
                 biased;
                 item = self.watch.next() => {
@@ -167,12 +198,18 @@ impl Frames {
     /// An item, and those that wait behind it, up to a frame's size.
     fn frame(&mut self, first: Item) -> Bytes {
         let first = self.line(first);
-        let Some(second) = self.watch.try_next() else { return first };
+        let Some(second) = self.watch.try_next() else {
+            return first;
+        };
         let mut frame = BytesMut::from(&first[..]);
         let mut next = Some(second);
         while let Some(item) = next {
             frame.extend_from_slice(&self.line(item));
-            next = if frame.len() < MAX_FRAME_BYTES { self.watch.try_next() } else { None };
+            next = if frame.len() < MAX_FRAME_BYTES {
+                self.watch.try_next()
+            } else {
+                None
+            };
         }
         frame.freeze()
     }
@@ -182,11 +219,15 @@ impl Frames {
             Item::Initial(object) => self.encoder.initial(&object),
             Item::Synced(revision) if self.mark_initial => self.encoder.bookmark(revision, true),
             Item::Synced(_) => Bytes::new(),
-            Item::Event(event_type, event) if self.encoder.is_plain() => match self.encoder.form.encoding {
-                Encoding::Protobuf => event.frame(event_type),
-                _ => event.line(event_type),
-            },
-            Item::Event(event_type, event) => self.encoder.encode(event_type.as_str(), event.shown(event_type)),
+            Item::Event(event_type, event) if self.encoder.is_plain() => {
+                match self.encoder.form.encoding {
+                    Encoding::Protobuf => event.frame(event_type),
+                    _ => event.line(event_type),
+                }
+            }
+            Item::Event(event_type, event) => self
+                .encoder
+                .encode(event_type.as_str(), event.shown(event_type)),
         }
     }
 
@@ -225,7 +266,11 @@ impl Encoder {
 
     fn initial(&mut self, object: &Arc<Object>) -> Bytes {
         let json = self.form.encoding == Encoding::Json;
-        if json && self.is_plain() { event_line(EventType::Added.as_str(), object) } else { self.encode("ADDED", object) }
+        if json && self.is_plain() {
+            event_line(EventType::Added.as_str(), object)
+        } else {
+            self.encode("ADDED", object)
+        }
     }
 
     fn encode(&mut self, event_type: &str, object: &Object) -> Bytes {
@@ -237,7 +282,14 @@ impl Encoder {
                 let revision = Value::from(object.revision().to_string());
                 let metadata = Map::from_iter([("resourceVersion".to_owned(), revision)]);
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
-                table::of(&self.target.kind, metadata, &[value], self.include, columns, self.server.clock().now())
+                table::of(
+                    &self.target.kind,
+                    metadata,
+                    &[value],
+                    self.include,
+                    columns,
+                    self.server.clock().now(),
+                )
             }
         };
         encode(self.form.encoding, event_type, &shown)
@@ -245,8 +297,14 @@ impl Encoder {
 
     fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
         let (kind, api_version) = match self.form.transform {
-            Transform::None => (self.target.kind.kind.clone(), self.target.kind.api_version()),
-            Transform::PartialMetadata => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Transform::None => (
+                self.target.kind.kind.clone(),
+                self.target.kind.api_version(),
+            ),
+            Transform::PartialMetadata => (
+                "PartialObjectMetadata".to_owned(),
+                "meta.k8s.io/v1".to_owned(),
+            ),
             Transform::Table => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
         };
         let mut object = json!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });

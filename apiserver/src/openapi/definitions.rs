@@ -41,7 +41,11 @@ const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 impl Definitions {
     /// No definitions yet.
     pub fn new(dialect: Dialect) -> Definitions {
-        Definitions { dialect, structs: BTreeMap::new(), scalars: BTreeMap::new() }
+        Definitions {
+            dialect,
+            structs: BTreeMap::new(),
+            scalars: BTreeMap::new(),
+        }
     }
 
     /// The dialect.
@@ -65,7 +69,9 @@ impl Definitions {
 
     /// Refers to a type of a group, version and kind, if there is one.
     pub fn kind(&mut self, group: &str, version: &str, kind: &str) -> Option<Value> {
-        built_in().kind(group, version, kind).map(|found| self.structure(found))
+        built_in()
+            .kind(group, version, kind)
+            .map(|found| self.structure(found))
     }
 
     /// Refers to `Status`.
@@ -92,12 +98,18 @@ impl Definitions {
     }
 
     fn structure(&mut self, of: &Arc<Struct>) -> Value {
-        self.structs.entry(of.name().to_owned()).or_insert_with(|| Arc::clone(of));
+        self.structs
+            .entry(of.name().to_owned())
+            .or_insert_with(|| Arc::clone(of));
         self.reference(of.name())
     }
 
     fn reference(&self, name: &str) -> Value {
-        let root = if self.dialect == Dialect::V2 { "#/definitions/" } else { "#/components/schemas/" };
+        let root = if self.dialect == Dialect::V2 {
+            "#/definitions/"
+        } else {
+            "#/components/schemas/"
+        };
         json!({ "$ref": format!("{root}{name}") })
     }
 
@@ -141,7 +153,11 @@ impl Definitions {
     }
 
     fn with_default(&self, schema: Value, ty: &Type) -> Value {
-        if matches!(ty, Type::Struct(_)) { self.beside(schema, Map::from_iter([("default".to_owned(), json!({}))])) } else { schema }
+        if matches!(ty, Type::Struct(_)) {
+            self.beside(schema, Map::from_iter([("default".to_owned(), json!({}))]))
+        } else {
+            schema
+        }
     }
 
     /// Adds properties to a schema; beside a reference, version 3 wants them around it.
@@ -149,7 +165,11 @@ impl Definitions {
         if more.is_empty() {
             return schema;
         }
-        let mut around = if schema.get("$ref").is_some() && self.dialect == Dialect::V3 { json!({ "allOf": [schema] }) } else { schema };
+        let mut around = if schema.get("$ref").is_some() && self.dialect == Dialect::V3 {
+            json!({ "allOf": [schema] })
+        } else {
+            schema
+        };
         if let Some(fields) = around.as_object_mut() {
             fields.extend(more);
         }
@@ -164,7 +184,9 @@ impl Definitions {
         }
         match (&field.default, &field.ty) {
             (Some(default), _) => drop(more.insert("default".into(), default.clone())),
-            (None, Type::Struct(_)) if !field.pointer => drop(more.insert("default".into(), json!({}))),
+            (None, Type::Struct(_)) if !field.pointer => {
+                drop(more.insert("default".into(), json!({})))
+            }
             _ => {}
         }
         if let Type::List(list) = &field.ty {
@@ -183,10 +205,21 @@ impl Definitions {
         if let Some(key) = &field.merge_key {
             more.insert("x-kubernetes-patch-merge-key".into(), json!(key));
         }
-        let strategies = [(field.patch.merge, "merge"), (field.patch.replace, "replace"), (field.patch.retain_keys, "retainKeys")];
-        let strategy: Vec<&str> = strategies.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
+        let strategies = [
+            (field.patch.merge, "merge"),
+            (field.patch.replace, "replace"),
+            (field.patch.retain_keys, "retainKeys"),
+        ];
+        let strategy: Vec<&str> = strategies
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, name)| *name)
+            .collect();
         if !strategy.is_empty() {
-            more.insert("x-kubernetes-patch-strategy".into(), json!(strategy.join(",")));
+            more.insert(
+                "x-kubernetes-patch-strategy".into(),
+                json!(strategy.join(",")),
+            );
         }
         self.beside(schema, more)
     }
@@ -224,8 +257,12 @@ impl Definitions {
     pub fn finish(mut self, kinds: &Kinds) -> Value {
         let mut done: Map<String, Value> = Map::new();
         loop {
-            let open: Vec<Arc<Struct>> =
-                self.structs.iter().filter(|(name, _)| !done.contains_key(*name)).map(|(_, of)| Arc::clone(of)).collect();
+            let open: Vec<Arc<Struct>> = self
+                .structs
+                .iter()
+                .filter(|(name, _)| !done.contains_key(*name))
+                .map(|(_, of)| Arc::clone(of))
+                .collect();
             if open.is_empty() {
                 break;
             }
@@ -247,11 +284,15 @@ impl Definitions {
 
 fn scalar_definition(scalar: Scalar, dialect: Dialect) -> Value {
     match (scalar, dialect) {
-        (Scalar::Quantity, Dialect::V3) => json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] }),
+        (Scalar::Quantity, Dialect::V3) => {
+            json!({ "oneOf": [{ "type": "string" }, { "type": "number" }] })
+        }
         (Scalar::IntOrString, Dialect::V3) => {
             json!({ "format": "int-or-string", "oneOf": [{ "type": "integer" }, { "type": "string" }] })
         }
-        (Scalar::IntOrString, Dialect::V2) => json!({ "type": "string", "format": "int-or-string" }),
+        (Scalar::IntOrString, Dialect::V2) => {
+            json!({ "type": "string", "format": "int-or-string" })
+        }
         (Scalar::Time | Scalar::MicroTime, _) => json!({ "type": "string", "format": "date-time" }),
         (Scalar::Any | Scalar::FieldsV1, _) => json!({ "type": "object" }),
         _ => json!({ "type": "string" }),

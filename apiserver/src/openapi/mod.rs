@@ -12,31 +12,27 @@ pub mod definitions;
 pub mod descriptions;
 pub mod paths;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minik8s_api::kinds::{Kind, Kinds};
-use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use self::definitions::{Definitions, Dialect};
-use crate::discovery::Document;
+use crate::documents::{Document, Documents};
 use crate::version::GIT_VERSION;
-
-/// The only form documents have.
-pub const MEDIA_TYPE: &str = "application/json";
 
 /// OpenAPI documents of the present snapshot of kinds.
 #[derive(Default)]
 pub struct OpenApi {
-    made: Mutex<Option<(Arc<Kinds>, HashMap<String, Document>)>>,
+    documents: Documents,
 }
 
 impl OpenApi {
     /// `/openapi/v3`: where each group and version is described, with a hash that changes with the description.
-    pub fn index(&self, kinds: &Arc<Kinds>) -> Document {
-        self.document(kinds, "index", || {
+    pub fn index(&self, kinds: &Arc<Kinds>) -> Option<Document> {
+        self.documents.get(kinds, "index", || {
             let paths: Map<String, Value> = places(kinds)
                 .into_iter()
                 .map(|(place, rows)| {
@@ -44,48 +40,39 @@ impl OpenApi {
                     (place, json!({ "serverRelativeURL": url }))
                 })
                 .collect();
-            json!({ "paths": paths })
+            Some(json!({ "paths": paths }))
         })
     }
 
     /// The description of `api/v1` or `apis/{group}/{version}`.
     pub fn v3(&self, kinds: &Arc<Kinds>, place: &str) -> Option<Document> {
         let place = place.trim_end_matches('/');
-        let rows = places(kinds).remove(place)?;
-        Some(self.document(kinds, place, || {
+        self.documents.get(kinds, place, || {
+            let rows = places(kinds).remove(place)?;
             let mut definitions = Definitions::new(Dialect::V3);
             let paths = paths::of(&rows, &mut definitions);
-            json!({
+            Some(json!({
                 "openapi": "3.0.0",
                 "info": { "title": "Kubernetes", "version": GIT_VERSION },
                 "paths": paths,
                 "components": { "schemas": definitions.finish(kinds) },
-            })
-        }))
+            }))
+        })
     }
 
     /// `/openapi/v2`: everything.
-    pub fn v2(&self, kinds: &Arc<Kinds>) -> Document {
-        self.document(kinds, "v2", || {
+    pub fn v2(&self, kinds: &Arc<Kinds>) -> Option<Document> {
+        self.documents.get(kinds, "v2", || {
             let mut definitions = Definitions::new(Dialect::V2);
             let rows: Vec<Arc<Kind>> = kinds.iter().cloned().collect();
             let paths = paths::of(&rows, &mut definitions);
-            json!({
+            Some(json!({
                 "swagger": "2.0",
                 "info": { "title": "Kubernetes", "version": GIT_VERSION },
                 "paths": paths,
                 "definitions": definitions.finish(kinds),
-            })
+            }))
         })
-    }
-
-    fn document(&self, kinds: &Arc<Kinds>, key: &str, make: impl FnOnce() -> Value) -> Document {
-        let mut made = self.made.lock();
-        let documents = match &mut *made {
-            Some((own, documents)) if Arc::ptr_eq(own, kinds) => documents,
-            stale => &mut stale.insert((Arc::clone(kinds), HashMap::new())).1,
-        };
-        documents.entry(key.to_owned()).or_insert_with(|| Document::new(&make())).clone()
     }
 }
 
@@ -94,7 +81,10 @@ fn places(kinds: &Kinds) -> BTreeMap<String, Vec<Arc<Kind>>> {
     let mut places: BTreeMap<String, Vec<Arc<Kind>>> = BTreeMap::new();
     for kind in kinds.iter() {
         let prefix = if kind.group.is_empty() { "api" } else { "apis" };
-        places.entry(format!("{prefix}/{}", kind.api_version())).or_default().push(Arc::clone(kind));
+        places
+            .entry(format!("{prefix}/{}", kind.api_version()))
+            .or_default()
+            .push(Arc::clone(kind));
     }
     places
 }
@@ -106,10 +96,21 @@ fn hash(place: &str, rows: &[Arc<Kind>]) -> String {
     hash.update(GIT_VERSION);
     hash.update(env!("CARGO_PKG_VERSION"));
     for kind in rows {
-        hash.update(format!("{kind:?}").len().to_le_bytes());
-        hash.update(&kind.kind);
+        let parts: Vec<&str> = kind
+            .subresources
+            .iter()
+            .map(|part| part.name.as_str())
+            .collect();
+        hash.update(format!(
+            "{} {} {:?} {parts:?}\n",
+            kind.plural, kind.kind, kind.verbs
+        ));
     }
-    hash.finalize().iter().take(32).map(|byte| format!("{byte:02X}")).collect()
+    hash.finalize()
+        .iter()
+        .take(32)
+        .map(|byte| format!("{byte:02X}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -117,7 +118,9 @@ mod tests {
     use super::*;
 
     fn v3(place: &str) -> Value {
-        let document = OpenApi::default().v3(&Kinds::built_in(), place).expect("served");
+        let document = OpenApi::default()
+            .v3(&Kinds::built_in(), place)
+            .expect("served");
         serde_json::from_slice(&document.bytes).expect("JSON")
     }
 
@@ -126,16 +129,28 @@ mod tests {
         let document = v3("apis/apps/v1");
         let schemas = &document["components"]["schemas"];
         let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
-        assert_eq!(deployment["x-kubernetes-group-version-kind"], json!([{ "group": "apps", "kind": "Deployment", "version": "v1" }]));
+        assert_eq!(
+            deployment["x-kubernetes-group-version-kind"],
+            json!([{ "group": "apps", "kind": "Deployment", "version": "v1" }])
+        );
         assert_eq!(deployment["properties"]["kind"]["type"], "string");
         let spec = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["containers"];
         assert_eq!(spec["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(spec["x-kubernetes-patch-strategy"], "merge");
         assert_eq!(spec["x-kubernetes-list-map-keys"], json!(["name"]));
-        assert!(spec["description"].as_str().is_some_and(|text| !text.is_empty()));
-        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert!(
+            spec["description"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty())
+        );
+        let patch =
+            &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-action"], "patch");
-        assert!(patch["parameters"].as_array().is_some_and(|list| list.iter().any(|one| one["name"] == "fieldValidation")));
+        assert!(
+            patch["parameters"]
+                .as_array()
+                .is_some_and(|list| list.iter().any(|one| one["name"] == "fieldValidation"))
+        );
     }
 
     #[test]
@@ -161,7 +176,10 @@ mod tests {
             references(&document, &mut found);
             for target in found {
                 let name = target.trim_start_matches("#/components/schemas/");
-                assert!(document["components"]["schemas"].get(name).is_some(), "{place}: {target}");
+                assert!(
+                    document["components"]["schemas"].get(name).is_some(),
+                    "{place}: {target}"
+                );
             }
         }
     }
@@ -169,10 +187,16 @@ mod tests {
     #[test]
     fn version_two_has_all_kinds() {
         let kinds = Kinds::built_in();
-        let document: Value = serde_json::from_slice(&OpenApi::default().v2(&kinds).bytes).expect("JSON");
+        let document: Value =
+            serde_json::from_slice(&OpenApi::default().v2(&kinds).expect("served").bytes)
+                .expect("JSON");
         for kind in kinds.iter() {
             let definition = &document["definitions"][kind.schema.name()];
-            assert!(definition["x-kubernetes-group-version-kind"].is_array(), "{}", kind.schema.name());
+            assert!(
+                definition["x-kubernetes-group-version-kind"].is_array(),
+                "{}",
+                kind.schema.name()
+            );
         }
     }
 }

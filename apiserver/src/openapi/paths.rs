@@ -31,13 +31,24 @@ const LIST: &[(&str, &str)] = &[
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 ];
-const WRITE: &[(&str, &str)] = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
-const PATCH: &[(&str, &str)] =
-    &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
+const WRITE: &[(&str, &str)] = &[
+    ("dryRun", "string"),
+    ("fieldManager", "string"),
+    ("fieldValidation", "string"),
+];
+const PATCH: &[(&str, &str)] = &[
+    ("dryRun", "string"),
+    ("fieldManager", "string"),
+    ("fieldValidation", "string"),
+    ("force", "boolean"),
+];
 const DELETE: &[(&str, &str)] = &[
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
-    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
+    (
+        "ignoreStoreReadErrorWithClusterBreakingPotential",
+        "boolean",
+    ),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 ];
@@ -46,7 +57,11 @@ const DELETE: &[(&str, &str)] = &[
 pub fn of(rows: &[Arc<Kind>], definitions: &mut Definitions) -> Value {
     let mut paths = Map::new();
     for kind in rows {
-        let prefix = if kind.group.is_empty() { format!("/api/{}", kind.version) } else { format!("/apis/{}/{}", kind.group, kind.version) };
+        let prefix = if kind.group.is_empty() {
+            format!("/api/{}", kind.version)
+        } else {
+            format!("/apis/{}/{}", kind.group, kind.version)
+        };
         let collection = match kind.namespaced {
             true => format!("{prefix}/namespaces/{{namespace}}/{}", kind.plural),
             false => format!("{prefix}/{}", kind.plural),
@@ -54,31 +69,73 @@ pub fn of(rows: &[Arc<Kind>], definitions: &mut Definitions) -> Value {
         let own = Writer { kind };
         if kind.namespaced && kind.allows("list") {
             let everywhere = own.list(definitions, "ForAllNamespaces");
-            add_to(&mut paths, format!("{prefix}/{}", kind.plural), vec![everywhere], definitions, kind);
+            add_to(
+                &mut paths,
+                format!("{prefix}/{}", kind.plural),
+                vec![everywhere],
+                definitions,
+                kind,
+            );
         }
         let in_collection = own.collection(definitions);
-        add_to(&mut paths, collection.clone(), in_collection, definitions, kind);
+        add_to(
+            &mut paths,
+            collection.clone(),
+            in_collection,
+            definitions,
+            kind,
+        );
         let of_object = own.object(definitions);
-        add_to(&mut paths, format!("{collection}/{{name}}"), of_object, definitions, kind);
+        add_to(
+            &mut paths,
+            format!("{collection}/{{name}}"),
+            of_object,
+            definitions,
+            kind,
+        );
         for part in &kind.subresources {
             let of_part = own.part(definitions, part);
-            add_to(&mut paths, format!("{collection}/{{name}}/{}", part.name), of_part, definitions, kind);
+            add_to(
+                &mut paths,
+                format!("{collection}/{{name}}/{}", part.name),
+                of_part,
+                definitions,
+                kind,
+            );
         }
     }
     Value::Object(paths)
 }
 
-fn add_to(paths: &mut Map<String, Value>, path: String, operations: Vec<Operation<'_>>, definitions: &Definitions, kind: &Kind) {
+fn add_to(
+    paths: &mut Map<String, Value>,
+    path: String,
+    operations: Vec<Operation<'_>>,
+    definitions: &Definitions,
+    kind: &Kind,
+) {
     if operations.is_empty() {
         return;
     }
     let mut item = Map::new();
     for operation in operations {
-        item.insert(operation.method.to_owned(), operation.write(definitions.dialect(), kind));
+        item.insert(
+            operation.method.to_owned(),
+            operation.write(definitions.dialect(), kind),
+        );
     }
-    let in_path = ["namespace", "name"].into_iter().filter(|name| path.contains(&format!("{{{name}}}")));
-    let mut parameters: Vec<Value> = in_path.map(|name| parameter(definitions.dialect(), name, "string", "path")).collect();
-    parameters.push(parameter(definitions.dialect(), "pretty", "string", "query"));
+    let in_path = ["namespace", "name"]
+        .into_iter()
+        .filter(|name| path.contains(&format!("{{{name}}}")));
+    let mut parameters: Vec<Value> = in_path
+        .map(|name| parameter(definitions.dialect(), name, "string", "path"))
+        .collect();
+    parameters.push(parameter(
+        definitions.dialect(),
+        "pretty",
+        "string",
+        "query",
+    ));
     item.insert("parameters".to_owned(), Value::Array(parameters));
     paths.insert(path, Value::Object(item));
 }
@@ -101,7 +158,11 @@ fn parameter(dialect: Dialect, name: &str, ty: &str, place: &str) -> Value {
 impl Operation<'_> {
     fn write(self, dialect: Dialect, kind: &Kind) -> Value {
         let [group, version, name] = self.kind;
-        let mut parameters: Vec<Value> = self.parameters.iter().map(|(name, ty)| parameter(dialect, name, ty, "query")).collect();
+        let mut parameters: Vec<Value> = self
+            .parameters
+            .iter()
+            .map(|(name, ty)| parameter(dialect, name, ty, "query"))
+            .collect();
         let mut operation = json!({
             "operationId": self.id,
             "tags": [tag(kind)],
@@ -110,9 +171,12 @@ impl Operation<'_> {
         });
         let response = match dialect {
             Dialect::V2 => json!({ "description": "OK", "schema": self.answer }),
-            Dialect::V3 => json!({ "description": "OK", "content": { "application/json": { "schema": self.answer } } }),
+            Dialect::V3 => {
+                json!({ "description": "OK", "content": { "application/json": { "schema": self.answer } } })
+            }
         };
-        operation["responses"] = json!({ self.code: response, "401": { "description": "Unauthorized" } });
+        operation["responses"] =
+            json!({ self.code: response, "401": { "description": "Unauthorized" } });
         if let Some(body) = self.body {
             match dialect {
                 Dialect::V2 => parameters.push(json!({ "name": "body", "in": "body", "required": self.method != "delete", "schema": body })),
@@ -140,7 +204,11 @@ impl Operation<'_> {
 
 /// `core_v1`, `apps_v1`.
 fn tag(kind: &Kind) -> String {
-    let group = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
+    let group = if kind.group.is_empty() {
+        "core"
+    } else {
+        kind.group.split('.').next().unwrap_or_default()
+    };
     format!("{group}_{}", kind.version)
 }
 
@@ -153,12 +221,28 @@ impl<'a> Writer<'a> {
     /// `readAppsV1NamespacedDeploymentScale`.
     fn id(&self, verb: &str, part: &str) -> String {
         let kind = self.kind;
-        let group = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
+        let group = if kind.group.is_empty() {
+            "core"
+        } else {
+            kind.group.split('.').next().unwrap_or_default()
+        };
         let scope = if kind.namespaced { "Namespaced" } else { "" };
-        format!("{verb}{}{}{scope}{}{}", capital(group), capital(&kind.version), kind.kind, capital(part))
+        format!(
+            "{verb}{}{}{scope}{}{}",
+            capital(group),
+            capital(&kind.version),
+            kind.kind,
+            capital(part)
+        )
     }
 
-    fn operation(&self, method: &'static str, action: &'static str, id: String, answer: Value) -> Operation<'a> {
+    fn operation(
+        &self,
+        method: &'static str,
+        action: &'static str,
+        id: String,
+        answer: Value,
+    ) -> Operation<'a> {
         let kind = self.kind;
         Operation {
             method,
@@ -175,9 +259,15 @@ impl<'a> Writer<'a> {
     fn list(&self, definitions: &mut Definitions, suffix: &str) -> Operation<'a> {
         let id = match suffix {
             "" => self.id("list", ""),
-            suffix => format!("{}{suffix}", self.id("list", "").replacen("Namespaced", "", 1)),
+            suffix => format!(
+                "{}{suffix}",
+                self.id("list", "").replacen("Namespaced", "", 1)
+            ),
         };
-        Operation { parameters: LIST, ..self.operation("get", "list", id, definitions.list(self.kind)) }
+        Operation {
+            parameters: LIST,
+            ..self.operation("get", "list", id, definitions.list(self.kind))
+        }
     }
 
     fn collection(&self, definitions: &mut Definitions) -> Vec<Operation<'a>> {
@@ -188,11 +278,24 @@ impl<'a> Writer<'a> {
         if self.kind.allows("create") {
             let object = definitions.object(self.kind);
             let post = self.operation("post", "post", self.id("create", ""), object.clone());
-            operations.push(Operation { parameters: WRITE, body: Some(object), ..post });
+            operations.push(Operation {
+                parameters: WRITE,
+                body: Some(object),
+                ..post
+            });
         }
         if self.kind.allows("deletecollection") {
-            let delete = self.operation("delete", "deletecollection", self.id("deleteCollection", ""), definitions.status());
-            operations.push(Operation { parameters: LIST, body: Some(definitions.delete_options()), ..delete });
+            let delete = self.operation(
+                "delete",
+                "deletecollection",
+                self.id("deleteCollection", ""),
+                definitions.status(),
+            );
+            operations.push(Operation {
+                parameters: LIST,
+                body: Some(definitions.delete_options()),
+                ..delete
+            });
         }
         operations
     }
@@ -205,15 +308,32 @@ impl<'a> Writer<'a> {
         }
         if self.kind.allows("update") {
             let put = self.operation("put", "put", self.id("replace", ""), object.clone());
-            operations.push(Operation { parameters: WRITE, body: Some(object.clone()), ..put });
+            operations.push(Operation {
+                parameters: WRITE,
+                body: Some(object.clone()),
+                ..put
+            });
         }
         if self.kind.allows("patch") {
             let patch = self.operation("patch", "patch", self.id("patch", ""), object);
-            operations.push(Operation { parameters: PATCH, body: Some(definitions.patch()), ..patch });
+            operations.push(Operation {
+                parameters: PATCH,
+                body: Some(definitions.patch()),
+                ..patch
+            });
         }
         if self.kind.allows("delete") {
-            let delete = self.operation("delete", "delete", self.id("delete", ""), definitions.status());
-            operations.push(Operation { parameters: DELETE, body: Some(definitions.delete_options()), ..delete });
+            let delete = self.operation(
+                "delete",
+                "delete",
+                self.id("delete", ""),
+                definitions.status(),
+            );
+            operations.push(Operation {
+                parameters: DELETE,
+                body: Some(definitions.delete_options()),
+                ..delete
+            });
         }
         operations
     }
@@ -221,7 +341,11 @@ impl<'a> Writer<'a> {
     fn part(&self, definitions: &mut Definitions, part: &'a Subresource) -> Vec<Operation<'a>> {
         let gvk = &part.kind;
         // Options of connections are query parameters, not bodies.
-        let body = if gvk.kind.ends_with("Options") { None } else { definitions.kind(&gvk.group, &gvk.version, &gvk.kind) };
+        let body = if gvk.kind.ends_with("Options") {
+            None
+        } else {
+            definitions.kind(&gvk.group, &gvk.version, &gvk.kind)
+        };
         let answer = body.clone().unwrap_or_else(|| json!({ "type": "string" }));
         let kind = [gvk.group.as_str(), gvk.version.as_str(), gvk.kind.as_str()];
         let mut operations = Vec::new();
@@ -229,13 +353,28 @@ impl<'a> Writer<'a> {
             let connect = body.is_none();
             let (method, action, name) = match verb.as_str() {
                 "get" => ("get", "get", if connect { "connectGet" } else { "read" }),
-                "create" => ("post", "post", if connect { "connectPost" } else { "create" }),
+                "create" => (
+                    "post",
+                    "post",
+                    if connect { "connectPost" } else { "create" },
+                ),
                 "update" => ("put", "put", if connect { "connectPut" } else { "replace" }),
-                "patch" => ("patch", "patch", if connect { "connectPatch" } else { "patch" }),
-                "delete" => ("delete", "delete", if connect { "connectDelete" } else { "delete" }),
+                "patch" => (
+                    "patch",
+                    "patch",
+                    if connect { "connectPatch" } else { "patch" },
+                ),
+                "delete" => (
+                    "delete",
+                    "delete",
+                    if connect { "connectDelete" } else { "delete" },
+                ),
                 _ => continue,
             };
-            let mut operation = Operation { kind, ..self.operation(method, action, self.id(name, &part.name), answer.clone()) };
+            let mut operation = Operation {
+                kind,
+                ..self.operation(method, action, self.id(name, &part.name), answer.clone())
+            };
             if connect {
                 operation.action = "connect";
             } else if method == "patch" {
@@ -253,5 +392,8 @@ impl<'a> Writer<'a> {
 
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
-    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+    chars
+        .next()
+        .map(|first| first.to_uppercase().chain(chars).collect())
+        .unwrap_or_default()
 }

@@ -39,7 +39,10 @@ pub struct Leases {
 
 impl Leases {
     pub(crate) fn new(clock: Clock) -> Leases {
-        Leases { clock, current: Mutex::default() }
+        Leases {
+            clock,
+            current: Mutex::default(),
+        }
     }
 
     async fn lease(&self, store: &Arc<dyn Store>, ttl: Duration) -> Result<LeaseId, Status> {
@@ -51,7 +54,10 @@ impl Leases {
             return Ok(*lease);
         }
         // Long enough that the last object written under it still lives its full time.
-        let lease = store.grant_lease(ttl + LEASE_REUSE).await.map_err(store_status)?;
+        let lease = store
+            .grant_lease(ttl + LEASE_REUSE)
+            .await
+            .map_err(store_status)?;
         current.insert(ttl, (lease, now));
         Ok(lease)
     }
@@ -71,12 +77,19 @@ impl Registry {
                 self.cache.wait_applied(revision).await?;
                 Ok(Outcome::Committed(revision))
             }
-            TxnResponse::Conflict { current, .. } => Ok(Outcome::Conflict(current.into_iter().next().flatten())),
+            TxnResponse::Conflict { current, .. } => {
+                Ok(Outcome::Conflict(current.into_iter().next().flatten()))
+            }
         }
     }
 
     /// Puts an object that must be absent (`expected` is `None`) or unchanged since a revision.
-    pub(crate) async fn put(&self, target: &Target, expected: Option<Revision>, value: Bytes) -> Result<Outcome, Status> {
+    pub(crate) async fn put(
+        &self,
+        target: &Target,
+        expected: Option<Revision>,
+        value: Bytes,
+    ) -> Result<Outcome, Status> {
         let key = target.key();
         let mut txn = match expected {
             None => Txn::create(key, value),
@@ -89,9 +102,18 @@ impl Registry {
     }
 
     /// The object as the store has it after a conflict.
-    pub(crate) fn from_store(&self, target: &Target, kv: Option<KeyValue>) -> Result<Option<Arc<Object>>, Status> {
+    pub(crate) fn after_conflict(
+        &self,
+        target: &Target,
+        kv: Option<KeyValue>,
+    ) -> Result<Option<Arc<Object>>, Status> {
         let kind = self.storage_kind(target)?;
-        kv.map(|kv| Object::from_stored(&kind, &kv).map(Arc::new).map_err(Status::internal_error)).transpose()
+        kv.map(|kv| {
+            Object::from_stored(&kind, &kv)
+                .map(Arc::new)
+                .map_err(Status::internal_error)
+        })
+        .transpose()
     }
 
     /// The row of the version that a target's kind is stored in.
@@ -99,13 +121,19 @@ impl Registry {
         if target.kind.is_storage_version() {
             return Ok(Arc::clone(&target.kind));
         }
-        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+        let cache = self
+            .cache
+            .resource(&target.kind)
+            .ok_or_else(Status::unknown_resource)?;
         Ok(Arc::clone(cache.kind()))
     }
 
     /// The object as the cache has it, which may be a moment behind.
     pub(crate) fn cached(&self, target: &Target) -> Result<Option<Arc<Object>>, Status> {
-        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+        let cache = self
+            .cache
+            .resource(&target.kind)
+            .ok_or_else(Status::unknown_resource)?;
         Ok(cache.get(&target.key()))
     }
 

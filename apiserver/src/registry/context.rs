@@ -19,7 +19,10 @@ impl Warnings {
         let text = text.into();
         let mut warnings = self.0.lock();
         let written: usize = warnings.iter().map(String::len).sum();
-        if !text.is_empty() && !warnings.contains(&text) && written + text.len() <= TOTAL_WARNING_CHARACTERS {
+        if !text.is_empty()
+            && !warnings.contains(&text)
+            && written + text.len() <= TOTAL_WARNING_CHARACTERS
+        {
             warnings.push(text);
         }
     }
@@ -46,12 +49,22 @@ pub struct Context {
 impl Context {
     /// A caller's context.
     pub fn new(user: UserInfo, user_agent: &str) -> Context {
-        Context { user, manager: manager_of(user_agent), warnings: Warnings::default(), internal: false }
+        Context {
+            user,
+            manager: manager_of(user_agent),
+            warnings: Warnings::default(),
+            internal: false,
+        }
     }
 
     /// The server itself, which admission does not ask (`system:apiserver`, group `system:masters`).
     pub fn internal() -> Context {
-        Context { user: UserInfo::api_server(), manager: "kube-apiserver".to_owned(), warnings: Warnings::default(), internal: true }
+        Context {
+            user: UserInfo::api_server(),
+            manager: "kube-apiserver".to_owned(),
+            warnings: Warnings::default(),
+            internal: true,
+        }
     }
 }
 
@@ -60,10 +73,14 @@ impl Context {
 fn manager_of(user_agent: &str) -> String {
     const MAX_LENGTH: usize = 128;
     let prefix = user_agent.split('/').next().unwrap_or_default();
-    prefix.chars().filter(|c| !c.is_control()).scan(0, |length, c| {
-        *length += c.len_utf8();
-        (*length <= MAX_LENGTH).then_some(c)
-    }).collect()
+    prefix
+        .chars()
+        .filter(|c| !c.is_control())
+        .scan(0, |length, c| {
+            *length += c.len_utf8();
+            (*length <= MAX_LENGTH).then_some(c)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -72,7 +89,10 @@ mod tests {
 
     #[test]
     fn the_manager_is_the_program_that_asks() {
-        assert_eq!(manager_of("kubectl/v1.37.1 (linux/amd64) kubernetes/abc"), "kubectl");
+        assert_eq!(
+            manager_of("kubectl/v1.37.1 (linux/amd64) kubernetes/abc"),
+            "kubectl"
+        );
         assert_eq!(manager_of("Python-urllib/3.11"), "Python-urllib");
         assert_eq!(manager_of(""), "");
         assert_eq!(manager_of(&"x".repeat(200)).len(), 128);

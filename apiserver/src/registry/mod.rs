@@ -66,7 +66,12 @@ pub struct Registry {
 impl Registry {
     /// A registry without admission and hooks; [`Registry::set_chain`] and [`Registry::set_hook`] complete it, because
     /// both read and write through it.
-    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, clock: Clock, random: Random) -> Arc<Registry> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<Cache>,
+        clock: Clock,
+        random: Random,
+    ) -> Arc<Registry> {
         Arc::new(Registry {
             leases: Leases::new(clock.clone()),
             store,
@@ -124,7 +129,10 @@ impl Registry {
     /// The row of a served resource, or Kubernetes' 404 for a resource that does not exist.
     pub fn kind(&self, resource: &GroupVersionResource) -> Result<Arc<Kind>, Status> {
         let kinds = self.kinds();
-        kinds.by_resource(&resource.group, &resource.version, &resource.resource).cloned().ok_or_else(Status::unknown_resource)
+        kinds
+            .by_resource(&resource.group, &resource.version, &resource.resource)
+            .cloned()
+            .ok_or_else(Status::unknown_resource)
     }
 }
 

@@ -47,13 +47,26 @@ impl Registry {
         options: &WriteOptions,
     ) {
         let manager = options.field_manager.as_deref().unwrap_or(&context.manager);
-        with_field_manager(target, |fields| fields.update(live, object, manager, self.clock.now()));
+        with_field_manager(target, |fields| {
+            fields.update(live, object, manager, self.clock.now())
+        });
     }
 
     /// The result of applying a configuration to the live object.
-    pub(super) fn applied(&self, target: &Target, live: Option<&Value>, patch: &Value, options: &WriteOptions) -> Result<Value, Status> {
+    pub(super) fn applied(
+        &self,
+        target: &Target,
+        live: Option<&Value>,
+        patch: &Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
         let manager = options.field_manager.as_deref().unwrap_or_default();
-        let apply = Apply { patch, manager, force: options.force, now: self.clock.now() };
+        let apply = Apply {
+            patch,
+            manager,
+            force: options.force,
+            now: self.clock.now(),
+        };
         with_field_manager(target, |fields| fields.apply(live, apply)).map_err(Status::from)
     }
 }

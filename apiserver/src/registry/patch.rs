@@ -5,8 +5,8 @@
 
 use minik8s_api::decode::{self, FieldValidation};
 use minik8s_api::kinds::GroupKind;
-use minik8s_api::patch;
 use minik8s_api::meta;
+use minik8s_api::patch;
 use minik8s_api::status::{FieldError, FieldPath, Status};
 use minik8s_api::strategy::strategy_for;
 use serde_json::Value;
@@ -39,7 +39,13 @@ pub struct Patch {
 
 impl Registry {
     /// Patches an object, or through the target's subresource a part of it.
-    pub async fn patch(&self, context: &Context, target: &Target, patch: &Patch, options: &WriteOptions) -> Result<Written, Status> {
+    pub async fn patch(
+        &self,
+        context: &Context,
+        target: &Target,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         if patch.patch_type == PatchType::Apply {
             return self.apply(context, target, &patch.body, options).await;
         }
@@ -50,11 +56,25 @@ impl Registry {
             check_identity(target, present, &mut object)?;
             self.redecode(context, target, object, options.field_validation)
         };
-        self.change(context, target, options, false, Ownership::Record, &mut change).await
+        self.change(
+            context,
+            target,
+            options,
+            false,
+            Ownership::Record,
+            &mut change,
+        )
+        .await
     }
 
     /// Server-side apply: creates what is absent.
-    async fn apply(&self, context: &Context, target: &Target, body: &Value, options: &WriteOptions) -> Result<Written, Status> {
+    async fn apply(
+        &self,
+        context: &Context,
+        target: &Target,
+        body: &Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         let mut change = |present: Option<&Value>| {
             let mut body = body.clone();
             check_applied(target, &mut body)?;
@@ -63,17 +83,37 @@ impl Registry {
             self.redecode(context, target, applied, FieldValidation::Ignore)
         };
         let create = target.subresource.is_empty();
-        self.change(context, target, options, create, Ownership::Recorded, &mut change).await
+        self.change(
+            context,
+            target,
+            options,
+            create,
+            Ownership::Recorded,
+            &mut change,
+        )
+        .await
     }
 
     /// Decodes a patched object as if a client had sent it, defaults included.
-    fn redecode(&self, context: &Context, target: &Target, object: Value, validation: FieldValidation) -> Result<Value, Status> {
+    fn redecode(
+        &self,
+        context: &Context,
+        target: &Target,
+        object: Value,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
         let mut object = self.normalized(context, target, object, validation)?;
         strategy_for(&target.kind).set_defaults(&mut object);
         Ok(object)
     }
 
-    fn normalized(&self, context: &Context, target: &Target, object: Value, validation: FieldValidation) -> Result<Value, Status> {
+    fn normalized(
+        &self,
+        context: &Context,
+        target: &Target,
+        object: Value,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
         match decode::normalize(&target.kind.ty(), object.clone(), validation) {
             Ok(decoded) => {
                 for warning in decoded.warnings {
@@ -83,7 +123,11 @@ impl Registry {
             }
             // The patched object is the bad value, as Kubernetes shows it.
             Err(error) => {
-                let error = FieldError::invalid(&FieldPath::new("patch"), object.to_string(), error.to_string());
+                let error = FieldError::invalid(
+                    &FieldPath::new("patch"),
+                    object.to_string(),
+                    error.to_string(),
+                );
                 Err(Status::invalid(&GroupKind::default(), "", vec![error]))
             }
         }
@@ -95,7 +139,9 @@ fn apply_patch(target: &Target, patch: &Patch, object: &mut Value) -> Result<(),
         PatchType::Json => patch::json::apply(object, &patch.body),
         PatchType::Merge => patch::merge::apply(object, &patch.body),
         PatchType::Strategic => patch::strategic::apply(&target.kind.schema, object, &patch.body),
-        PatchType::Apply => return Err(Status::internal_error("apply is no patch of the document")),
+        PatchType::Apply => {
+            return Err(Status::internal_error("apply is no patch of the document"));
+        }
     };
     outcome.map_err(Status::from)
 }
@@ -123,15 +169,24 @@ fn check_identity(target: &Target, present: &Value, object: &mut Value) -> Resul
 /// What an apply configuration must be (`applyPatcher.applyPatchToCurrentObject`).
 fn check_applied(target: &Target, body: &mut Value) -> Result<(), Status> {
     if !body.is_object() {
-        return Err(Status::bad_request(format!("error decoding YAML: json: cannot unmarshal {} into Go value of type map[string]interface {{}}", go_kind(body))));
+        return Err(Status::bad_request(format!(
+            "error decoding YAML: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            go_kind(body)
+        )));
     }
     let text = |body: &Value, field: &str| body[field].as_str().unwrap_or_default().to_owned();
     let (kind, api_version) = (text(body, "kind"), text(body, "apiVersion"));
     if kind.is_empty() || api_version.is_empty() {
-        return Err(Status::bad_request("Object 'Kind' is missing in apply configuration".replace(
-            "'Kind'",
-            if kind.is_empty() { "'Kind'" } else { "'apiVersion'" },
-        )));
+        return Err(Status::bad_request(
+            "Object 'Kind' is missing in apply configuration".replace(
+                "'Kind'",
+                if kind.is_empty() {
+                    "'Kind'"
+                } else {
+                    "'apiVersion'"
+                },
+            ),
+        ));
     }
     if kind != target.kind.kind || api_version != target.kind.api_version() {
         return Err(Status::bad_request(format!(

@@ -25,7 +25,12 @@ impl Target {
     /// An object of a kind.
     pub fn new(kind: Arc<Kind>, namespace: &str, name: &str) -> Target {
         let namespace = if kind.namespaced { namespace } else { "" };
-        Target { kind, namespace: namespace.to_owned(), name: name.to_owned(), subresource: String::new() }
+        Target {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: String::new(),
+        }
     }
 
     /// The same object through one of its subresources.
@@ -36,7 +41,10 @@ impl Target {
 
     /// The same kind and namespace, another name.
     pub fn named(&self, name: &str) -> Target {
-        Target { name: name.to_owned(), ..self.clone() }
+        Target {
+            name: name.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// The store's key.
@@ -62,7 +70,14 @@ impl Target {
 
 impl Registry {
     /// An object of a served resource, by names.
-    pub fn target(&self, group: &str, version: &str, resource: &str, namespace: &str, name: &str) -> Result<Target, Status> {
+    pub fn target(
+        &self,
+        group: &str,
+        version: &str,
+        resource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Target, Status> {
         let kind = self.kind(&GroupVersionResource::new(group, version, resource))?;
         Ok(Target::new(kind, namespace, name))
     }

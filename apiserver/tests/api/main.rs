@@ -2,6 +2,7 @@
 
 mod answers;
 mod collections;
+mod connections;
 mod objects;
 mod server;
 mod surface;

@@ -10,19 +10,37 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 async fn an_object_lives_and_dies() {
     let server = TestServer::start().await;
     let created = server.post(MAPS, &config_map("a")).await.expect(201);
-    let (uid, first) = (created["metadata"]["uid"].clone(), created["metadata"]["resourceVersion"].clone());
+    let (uid, first) = (
+        created["metadata"]["uid"].clone(),
+        created["metadata"]["resourceVersion"].clone(),
+    );
     assert_eq!(server.get(&format!("{MAPS}/a")).await.expect(200), created);
-    assert_eq!(server.post(MAPS, &config_map("a")).await.message(), "configmaps \"a\" already exists");
+    assert_eq!(
+        server.post(MAPS, &config_map("a")).await.message(),
+        "configmaps \"a\" already exists"
+    );
 
-    let changed = server.merge(&format!("{MAPS}/a"), &json!({ "data": { "b": "2" } })).await.expect(200);
+    let changed = server
+        .merge(&format!("{MAPS}/a"), &json!({ "data": { "b": "2" } }))
+        .await
+        .expect(200);
     assert_eq!(changed["data"], json!({ "a": "1", "b": "2" }));
     assert_eq!(changed["metadata"]["uid"], uid);
     assert_ne!(changed["metadata"]["resourceVersion"], first);
-    let again = server.merge(&format!("{MAPS}/a"), &json!({ "data": { "b": "2" } })).await.expect(200);
-    assert_eq!(again, changed, "a patch that changes nothing writes nothing");
+    let again = server
+        .merge(&format!("{MAPS}/a"), &json!({ "data": { "b": "2" } }))
+        .await
+        .expect(200);
+    assert_eq!(
+        again, changed,
+        "a patch that changes nothing writes nothing"
+    );
 
     let gone = server.delete(&format!("{MAPS}/a")).await.expect(200);
-    assert_eq!(gone, json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": { "name": "a", "kind": "configmaps", "uid": uid } }));
+    assert_eq!(
+        gone,
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": { "name": "a", "kind": "configmaps", "uid": uid } })
+    );
     server.get(&format!("{MAPS}/a")).await.expect(404);
     server.delete(&format!("{MAPS}/a")).await.expect(404);
 }
@@ -31,18 +49,37 @@ async fn an_object_lives_and_dies() {
 async fn writers_who_are_late_are_told() {
     let server = TestServer::start().await;
     let mut first = server.post(MAPS, &config_map("a")).await.expect(201);
-    server.merge(&format!("{MAPS}/a"), &json!({ "data": { "b": "2" } })).await.expect(200);
+    server
+        .merge(&format!("{MAPS}/a"), &json!({ "data": { "b": "2" } }))
+        .await
+        .expect(200);
     first["data"]["c"] = json!("3");
     let late = server.put(&format!("{MAPS}/a"), &first).await;
-    assert_eq!((late.code, late.json()["reason"].clone()), (409, json!("Conflict")));
+    assert_eq!(
+        (late.code, late.json()["reason"].clone()),
+        (409, json!("Conflict"))
+    );
 
     let mut other = config_map("a");
     other["metadata"]["uid"] = json!("00000000-0000-0000-0000-000000000000");
     let mistaken = server.put(&format!("{MAPS}/a"), &other).await.message();
-    assert!(mistaken.contains("Precondition failed: UID in precondition: 00000000-0000-0000-0000-000000000000"), "{mistaken}");
+    assert!(
+        mistaken.contains(
+            "Precondition failed: UID in precondition: 00000000-0000-0000-0000-000000000000"
+        ),
+        "{mistaken}"
+    );
 
-    let options = json!({ "preconditions": { "resourceVersion": first["metadata"]["resourceVersion"] } });
-    let refused = server.request("DELETE", &format!("{MAPS}/a"), &[("content-type", "application/json")], options.to_string()).await;
+    let options =
+        json!({ "preconditions": { "resourceVersion": first["metadata"]["resourceVersion"] } });
+    let refused = server
+        .request(
+            "DELETE",
+            &format!("{MAPS}/a"),
+            &[("content-type", "application/json")],
+            options.to_string(),
+        )
+        .await;
     assert_eq!(refused.code, 409);
 }
 
@@ -54,23 +91,42 @@ async fn writers_at_once_all_get_through() {
     let path = format!("{MAPS}/a");
     let writes = (0..WRITERS).map(|writer| {
         let (server, path) = (&server, &path);
-        async move { server.merge(path, &json!({ "data": { format!("w{writer}"): "x" } })).await.code }
+        async move {
+            server
+                .merge(path, &json!({ "data": { format!("w{writer}"): "x" } }))
+                .await
+                .code
+        }
     });
     assert_eq!(futures::future::join_all(writes).await, vec![200; WRITERS]);
-    let data = server.get(&path).await.expect(200)["data"].as_object().map(serde_json::Map::len);
+    let data = server.get(&path).await.expect(200)["data"]
+        .as_object()
+        .map(serde_json::Map::len);
     assert_eq!(data, Some(WRITERS + 1));
 }
 
 #[tokio::test]
 async fn dry_runs_leave_nothing() {
     let server = TestServer::start().await;
-    let created = server.post(&format!("{MAPS}?dryRun=All"), &config_map("a")).await.expect(201);
+    let created = server
+        .post(&format!("{MAPS}?dryRun=All"), &config_map("a"))
+        .await
+        .expect(201);
     assert!(created["metadata"].get("resourceVersion").is_none());
     server.get(&format!("{MAPS}/a")).await.expect(404);
     server.post(MAPS, &config_map("a")).await.expect(201);
-    server.merge(&format!("{MAPS}/a?dryRun=All"), &json!({ "data": null })).await.expect(200);
-    server.delete(&format!("{MAPS}/a?dryRun=All")).await.expect(200);
-    assert_eq!(server.get(&format!("{MAPS}/a")).await.expect(200)["data"], json!({ "a": "1" }));
+    server
+        .merge(&format!("{MAPS}/a?dryRun=All"), &json!({ "data": null }))
+        .await
+        .expect(200);
+    server
+        .delete(&format!("{MAPS}/a?dryRun=All"))
+        .await
+        .expect(200);
+    assert_eq!(
+        server.get(&format!("{MAPS}/a")).await.expect(200)["data"],
+        json!({ "a": "1" })
+    );
 }
 
 #[tokio::test]
@@ -80,10 +136,22 @@ async fn finalizers_hold_an_object() {
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     server.post(MAPS, &held).await.expect(201);
     let marked = server.delete(&format!("{MAPS}/a")).await.expect(200);
-    assert!(marked["metadata"]["deletionTimestamp"].is_string(), "{marked:#}");
+    assert!(
+        marked["metadata"]["deletionTimestamp"].is_string(),
+        "{marked:#}"
+    );
     assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 0);
-    assert_eq!(server.delete(&format!("{MAPS}/a")).await.expect(200)["metadata"]["resourceVersion"], marked["metadata"]["resourceVersion"]);
-    server.merge(&format!("{MAPS}/a"), &json!({ "metadata": { "finalizers": null } })).await.expect(200);
+    assert_eq!(
+        server.delete(&format!("{MAPS}/a")).await.expect(200)["metadata"]["resourceVersion"],
+        marked["metadata"]["resourceVersion"]
+    );
+    server
+        .merge(
+            &format!("{MAPS}/a"),
+            &json!({ "metadata": { "finalizers": null } }),
+        )
+        .await
+        .expect(200);
     server.get(&format!("{MAPS}/a")).await.expect(404);
 }
 
@@ -92,12 +160,24 @@ async fn propagation_is_left_to_the_garbage_collector_as_finalizers() {
     let server = TestServer::start().await;
     for (policy, finalizer) in [("Orphan", "orphan"), ("Foreground", "foregroundDeletion")] {
         server.post(MAPS, &config_map("a")).await.expect(201);
-        let marked = server.delete(&format!("{MAPS}/a?propagationPolicy={policy}")).await.expect(200);
+        let marked = server
+            .delete(&format!("{MAPS}/a?propagationPolicy={policy}"))
+            .await
+            .expect(200);
         assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
-        server.merge(&format!("{MAPS}/a"), &json!({ "metadata": { "finalizers": null } })).await.expect(200);
+        server
+            .merge(
+                &format!("{MAPS}/a"),
+                &json!({ "metadata": { "finalizers": null } }),
+            )
+            .await
+            .expect(200);
     }
     server.post(MAPS, &config_map("a")).await.expect(201);
-    server.delete(&format!("{MAPS}/a?propagationPolicy=Background")).await.expect(200);
+    server
+        .delete(&format!("{MAPS}/a?propagationPolicy=Background"))
+        .await
+        .expect(200);
     server.get(&format!("{MAPS}/a")).await.expect(404);
 }
 
@@ -116,21 +196,42 @@ async fn a_pod_on_a_node_ends_gracefully() {
 
     server.post(pods, &pod("p")).await.expect(201);
     let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "p" }, "target": { "kind": "Node", "name": "n1" } });
-    let bound = server.post(&format!("{pods}/p/binding"), &binding).await.expect(201);
-    assert_eq!(bound, json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }));
-    let twice = server.post(&format!("{pods}/p/binding"), &binding).await.message();
-    assert_eq!(twice, "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\"");
+    let bound = server
+        .post(&format!("{pods}/p/binding"), &binding)
+        .await
+        .expect(201);
+    assert_eq!(
+        bound,
+        json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 })
+    );
+    let twice = server
+        .post(&format!("{pods}/p/binding"), &binding)
+        .await
+        .message();
+    assert_eq!(
+        twice,
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
+    );
     let live = server.get(&format!("{pods}/p")).await.expect(200);
     assert_eq!(live["spec"]["nodeName"], "n1");
     assert_eq!(live["status"]["conditions"][0]["type"], "PodScheduled");
 
     let ending = server.delete(&format!("{pods}/p")).await.expect(200);
     assert_eq!(ending["metadata"]["deletionGracePeriodSeconds"], 30);
-    let longer = server.delete(&format!("{pods}/p?gracePeriodSeconds=60")).await.expect(200);
+    let longer = server
+        .delete(&format!("{pods}/p?gracePeriodSeconds=60"))
+        .await
+        .expect(200);
     assert_eq!(longer["metadata"]["deletionGracePeriodSeconds"], 30);
-    let shorter = server.delete(&format!("{pods}/p?gracePeriodSeconds=1")).await.expect(200);
+    let shorter = server
+        .delete(&format!("{pods}/p?gracePeriodSeconds=1"))
+        .await
+        .expect(200);
     assert_eq!(shorter["metadata"]["deletionGracePeriodSeconds"], 1);
-    server.delete(&format!("{pods}/p?gracePeriodSeconds=0")).await.expect(200);
+    server
+        .delete(&format!("{pods}/p?gracePeriodSeconds=0"))
+        .await
+        .expect(200);
     server.get(&format!("{pods}/p")).await.expect(404);
 }
 
@@ -142,7 +243,10 @@ async fn a_namespace_goes_when_it_is_finalized() {
     assert_eq!(marked["status"]["phase"], "Terminating");
     let mut finalized = marked.clone();
     finalized["spec"]["finalizers"] = json!([]);
-    server.put("/api/v1/namespaces/ns/finalize", &finalized).await.expect(200);
+    server
+        .put("/api/v1/namespaces/ns/finalize", &finalized)
+        .await
+        .expect(200);
     server.get("/api/v1/namespaces/ns").await.expect(404);
 }
 
@@ -153,8 +257,17 @@ async fn an_eviction_asks_the_budget() {
     let mut running = pod("p");
     running["metadata"]["labels"] = json!({ "app": "x" });
     running["spec"]["nodeName"] = json!("n1");
-    server.post("/api/v1/namespaces/ns/pods", &running).await.expect(201);
-    server.merge("/api/v1/namespaces/ns/pods/p/status", &json!({ "status": { "phase": "Running" } })).await.expect(200);
+    server
+        .post("/api/v1/namespaces/ns/pods", &running)
+        .await
+        .expect(201);
+    server
+        .merge(
+            "/api/v1/namespaces/ns/pods/p/status",
+            &json!({ "status": { "phase": "Running" } }),
+        )
+        .await
+        .expect(200);
     let budgets = "/apis/policy/v1/namespaces/ns/poddisruptionbudgets";
     let budget = json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "b" },
@@ -162,14 +275,35 @@ async fn an_eviction_asks_the_budget() {
     });
     server.post(budgets, &budget).await.expect(201);
     let status = |allowed: i64| json!({ "status": { "observedGeneration": 1, "disruptionsAllowed": allowed, "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1 } });
-    server.merge(&format!("{budgets}/b/status"), &status(0)).await.expect(200);
+    server
+        .merge(&format!("{budgets}/b/status"), &status(0))
+        .await
+        .expect(200);
 
-    let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "p" } });
-    let refused = server.post("/api/v1/namespaces/ns/pods/p/eviction", &eviction).await;
-    assert_eq!((refused.code, refused.message().as_str()), (429, "Cannot evict pod as it would violate the pod's disruption budget."));
-    assert_eq!(refused.json()["details"]["causes"][0]["message"], "The disruption budget b needs 1 healthy pods and has 1 currently");
-    server.merge(&format!("{budgets}/b/status"), &status(1)).await.expect(200);
-    server.post("/api/v1/namespaces/ns/pods/p/eviction", &eviction).await.expect(201);
+    let eviction =
+        json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "p" } });
+    let refused = server
+        .post("/api/v1/namespaces/ns/pods/p/eviction", &eviction)
+        .await;
+    assert_eq!(
+        (refused.code, refused.message().as_str()),
+        (
+            429,
+            "Cannot evict pod as it would violate the pod's disruption budget."
+        )
+    );
+    assert_eq!(
+        refused.json()["details"]["causes"][0]["message"],
+        "The disruption budget b needs 1 healthy pods and has 1 currently"
+    );
+    server
+        .merge(&format!("{budgets}/b/status"), &status(1))
+        .await
+        .expect(200);
+    server
+        .post("/api/v1/namespaces/ns/pods/p/eviction", &eviction)
+        .await
+        .expect(201);
     let after = server.get(&format!("{budgets}/b")).await.expect(200);
     assert_eq!(after["status"]["disruptionsAllowed"], 0);
     assert!(after["status"]["disruptedPods"]["p"].is_string());
@@ -183,10 +317,26 @@ async fn both_event_groups_show_the_same_events() {
         "apiVersion": "v1", "kind": "Event", "metadata": { "name": "e" }, "type": "Normal", "reason": "Started", "message": "hello",
         "involvedObject": { "kind": "Pod", "namespace": "default", "name": "p" }, "source": { "component": "kubelet" },
     });
-    server.post("/api/v1/namespaces/default/events", &event).await.expect(201);
-    let other = server.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.expect(200);
-    assert_eq!((&other["apiVersion"], &other["note"], &other["regarding"]["name"]), (&json!("events.k8s.io/v1"), &json!("hello"), &json!("p")));
-    let selected = server.get("/api/v1/events?fieldSelector=involvedObject.name%3Dp,reason!%3DKilling").await.expect(200);
+    server
+        .post("/api/v1/namespaces/default/events", &event)
+        .await
+        .expect(201);
+    let other = server
+        .get("/apis/events.k8s.io/v1/namespaces/default/events/e")
+        .await
+        .expect(200);
+    assert_eq!(
+        (
+            &other["apiVersion"],
+            &other["note"],
+            &other["regarding"]["name"]
+        ),
+        (&json!("events.k8s.io/v1"), &json!("hello"), &json!("p"))
+    );
+    let selected = server
+        .get("/api/v1/events?fieldSelector=involvedObject.name%3Dp,reason!%3DKilling")
+        .await
+        .expect(200);
     assert_eq!(selected["items"].as_array().map(Vec::len), Some(1));
     use minik8s_store::Store;
     assert_eq!(server.store.status().leases, 1, "events live by a lease");

@@ -1,13 +1,18 @@
 //! A server for a test, and a client that speaks to its service.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
 use bytes::Bytes;
+use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use minik8s_apiserver::authn::StaticTokens;
 use minik8s_apiserver::authn::jwt::SigningKey;
 use minik8s_apiserver::endpoints::connect::NodeConnector;
@@ -16,18 +21,64 @@ use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_clock::{Clock, Random, Simulation};
 use minik8s_store::MemoryStore;
 use minik8s_streaming::BoxedStream;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// No node is there.
-struct NoNodes;
+/// Nodes, of which only `n1` answers: it says what it was asked, and turns an upgraded stream to upper case.
+struct Nodes;
 
 #[async_trait]
-impl NodeConnector for NoNodes {
+impl NodeConnector for Nodes {
     async fn connect(&self, node: &str) -> io::Result<BoxedStream> {
-        Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("dial tcp {node}:10250: connect: connection refused")))
+        if node != "n1" {
+            let refused = format!("dial tcp {node}:10250: connect: connection refused");
+            return Err(io::Error::new(io::ErrorKind::ConnectionRefused, refused));
+        }
+        let (near, far) = minik8s_streaming::pair();
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(far), service_fn(kubelet));
+        tokio::spawn(connection.with_upgrades());
+        Ok(near)
     }
+}
+
+async fn kubelet(
+    mut request: Request<Incoming>,
+) -> Result<http::Response<Full<Bytes>>, Infallible> {
+    let asked = request.uri().to_string();
+    if request.headers().contains_key(UPGRADE) {
+        let upgrade = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgrade.await.expect("the client switches"));
+            let mut word = [0; 5];
+            stream.read_exact(&mut word).await.expect("five bytes");
+            word.make_ascii_uppercase();
+            stream.write_all(&word).await.expect("an open stream");
+            stream.shutdown().await.expect("an open stream");
+        });
+        let switching = http::Response::builder()
+            .status(101)
+            .header(UPGRADE, "shout")
+            .header(CONNECTION, "Upgrade");
+        return Ok(switching.body(Full::default()).expect("a response"));
+    }
+    let code = if asked.contains("previous=true") {
+        400
+    } else {
+        200
+    };
+    let text = if code == 400 {
+        "previous terminated container \"c\" in pod \"p\" not found".to_owned()
+    } else {
+        asked
+    };
+    Ok(http::Response::builder()
+        .status(code)
+        .body(Full::from(text))
+        .expect("a response"))
 }
 
 /// A server with its bootstrap objects.
@@ -49,7 +100,8 @@ pub struct Answer {
 impl Answer {
     /// The body as JSON; text that is none becomes a string.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.bytes).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&self.bytes).into_owned()))
+        serde_json::from_slice(&self.bytes)
+            .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&self.bytes).into_owned()))
     }
 
     /// The body of an answer that must have this code.
@@ -60,7 +112,10 @@ impl Answer {
     }
 
     pub fn message(&self) -> String {
-        self.json()["message"].as_str().unwrap_or_default().to_owned()
+        self.json()["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
 
@@ -68,39 +123,72 @@ impl TestServer {
     pub async fn start() -> TestServer {
         let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
         let store = MemoryStore::new(clock.clone());
-        TestServer::on(store, clock, simulation).await
+        TestServer::on(store, clock, simulation, Vec::new()).await
+    }
+
+    /// A server that knows clients by the certificates of a CA.
+    pub async fn with_client_ca(ca: CertificateDer<'static>) -> TestServer {
+        let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
+        TestServer::on(MemoryStore::new(clock.clone()), clock, simulation, vec![ca]).await
     }
 
     /// Another server on the same store, as after a restart.
     pub async fn restarted(&self) -> TestServer {
-        TestServer::on(self.store.clone(), self.server.clock().clone(), self.simulation.clone()).await
+        TestServer::on(
+            self.store.clone(),
+            self.server.clock().clone(),
+            self.simulation.clone(),
+            Vec::new(),
+        )
+        .await
     }
 
-    async fn on(store: Arc<MemoryStore>, clock: Clock, simulation: Simulation) -> TestServer {
+    async fn on(
+        store: Arc<MemoryStore>,
+        clock: Clock,
+        simulation: Simulation,
+        client_ca: Vec<CertificateDer<'static>>,
+    ) -> TestServer {
         let random = Random::seeded(7);
-        let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
+        let key =
+            SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
         let config = Config {
             store: store.clone(),
             clock,
             random,
             service_account_key: key,
-            client_ca: Vec::new(),
+            client_ca,
             client_ca_pem: String::new(),
             static_tokens: StaticTokens::default(),
-            nodes: Arc::new(NoNodes),
+            nodes: Arc::new(Nodes),
             dialer: None,
             components: Vec::new(),
             ranges: Default::default(),
             advertise: "127.0.0.1:6443".parse().expect("an address"),
             limits: Limits::default(),
-            extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
+            extra_routes: axum::Router::new()
+                .route("/extra", axum::routing::get(|| async { "extra" })),
         };
-        let server = ApiServer::new(config, CancellationToken::new()).await.expect("the server starts");
-        TestServer { server, store, simulation, user: UserInfo::new("admin", ["system:masters"]) }
+        let server = ApiServer::new(config, CancellationToken::new())
+            .await
+            .expect("the server starts");
+        TestServer {
+            server,
+            store,
+            simulation,
+            user: UserInfo::new("admin", ["system:masters"]),
+        }
     }
 
     /// Sends a request as it stands, as the cluster's administrator unless `user` says otherwise.
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>, user: Option<UserInfo>) -> http::Response<Body> {
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+        user: Option<UserInfo>,
+    ) -> http::Response<Body> {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -130,15 +218,33 @@ impl TestServer {
     async fn answer(&self, response: http::Response<Body>) -> Answer {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
-        Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            bytes,
+        }
     }
 
-    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
-        let response = self.send(method, path, headers, body, Some(self.user.clone())).await;
+    pub async fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let response = self
+            .send(method, path, headers, body, Some(self.user.clone()))
+            .await;
         self.answer(response).await
     }
 
-    pub async fn anonymous(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+    pub async fn anonymous(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
         let response = self.send(method, path, headers, body, None).await;
         self.answer(response).await
     }
@@ -148,15 +254,33 @@ impl TestServer {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.request("POST", path, &[("content-type", "application/json")], body.to_string()).await
+        self.request(
+            "POST",
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.request("PUT", path, &[("content-type", "application/json")], body.to_string()).await
+        self.request(
+            "PUT",
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn merge(&self, path: &str, body: &Value) -> Answer {
-        self.request("PATCH", path, &[("content-type", "application/merge-patch+json")], body.to_string()).await
+        self.request(
+            "PATCH",
+            path,
+            &[("content-type", "application/merge-patch+json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {
@@ -165,16 +289,31 @@ impl TestServer {
 
     /// Opens a watch; its events are read one by one.
     pub async fn watch(&self, path: &str) -> WatchStream {
-        let response = self.send("GET", path, &[], "", Some(self.user.clone())).await;
+        let response = self
+            .send("GET", path, &[], "", Some(self.user.clone()))
+            .await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
-        WatchStream { body: response.into_body(), buffered: String::new() }
+        WatchStream {
+            body: response.into_body(),
+            buffered: String::new(),
+        }
     }
 
     /// A namespace with a default service account, so that pods are admitted.
     pub async fn namespace(&self, name: &str) {
-        self.post("/api/v1/namespaces", &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })).await.expect(201);
+        self.post(
+            "/api/v1/namespaces",
+            &json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
+        )
+        .await
+        .expect(201);
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
-        self.post(&format!("/api/v1/namespaces/{name}/serviceaccounts"), &account).await.expect(201);
+        self.post(
+            &format!("/api/v1/namespaces/{name}/serviceaccounts"),
+            &account,
+        )
+        .await
+        .expect(201);
     }
 }
 
@@ -195,14 +334,18 @@ impl WatchStream {
             }
             let frame = self.body.frame().await?.expect("a frame");
             let data = frame.into_data().expect("data");
-            self.buffered.push_str(std::str::from_utf8(&data).expect("text"));
+            self.buffered
+                .push_str(std::str::from_utf8(&data).expect("text"));
         }
     }
 
     /// Type and name of the next event.
     pub async fn brief(&mut self) -> String {
         let event = self.next().await.expect("an event");
-        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let name = event["object"]["metadata"]["name"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         format!("{} {name}", event["type"].as_str().unwrap_or_default())
     }
 }

@@ -37,50 +37,83 @@ pub trait ServiceDialer: Send + Sync {
     async fn dial(&self, address: &str, port: u16) -> io::Result<BoxedStream>;
 }
 
+/// Subresources that are a connection to a node rather than a part of an object.
+pub const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "proxy"];
+
 /// How much of a kubelet's error is passed on (`k8s.io/apiserver/pkg/registry/generic/rest/response_checker.go`).
 const MAX_ERROR_BYTES: usize = 50_000;
 
 /// Serves a connection.
-pub async fn serve(server: &Arc<ApiServer>, request: Request, target: Target, body: Body) -> Result<Response<Body>, Status> {
-    let object = server.registry().get(&target, Freshness::Any).await;
-    // The services' and pods' names of a proxy carry scheme and port: they are resolved by their own rule.
-    let object = match target.subresource.as_str() {
-        "proxy" => None,
-        _ => Some(object?),
-    };
-    server.registry().admit_connect(&request.context(), &target, &request.query).await?;
-    let value = object.map(|object| object.value());
-    let location = match (target.subresource.as_str(), &value) {
-        ("log", Some(pod)) => match location::log(pod, &request.query)? {
-            Some(location) => location,
-            // A pod without a node has not said anything yet.
-            None => return Ok(request.reply.text(StatusCode::OK, "")),
-        },
-        ("exec", Some(pod)) => location::stream(pod, &request.query, "exec", true)?,
-        ("attach", Some(pod)) => location::stream(pod, &request.query, "attach", false)?,
-        ("portforward", Some(pod)) => location::port_forward(pod, &request.query)?,
-        _ => location::proxy(server, &target, &request.info, request.parts.uri.query().unwrap_or_default())?,
+pub async fn serve(
+    server: &Arc<ApiServer>,
+    request: Request,
+    target: Target,
+    body: Body,
+) -> Result<Response<Body>, Status> {
+    let (registry, query) = (server.registry(), &request.query);
+    registry
+        .admit_connect(&request.context(), &target, query)
+        .await?;
+    let location = if target.subresource == "proxy" {
+        // The names of a proxy carry scheme and port: they are resolved by a rule of their own.
+        location::proxy(
+            server,
+            &target,
+            &request.info,
+            request.parts.uri.query().unwrap_or_default(),
+        )?
+    } else {
+        let pod = registry.get(&target, Freshness::Any).await?.value();
+        match target.subresource.as_str() {
+            "log" => match location::log(&pod, query)? {
+                Some(location) => location,
+                // A pod without a node has not said anything yet.
+                None => return Ok(request.reply.text(StatusCode::OK, "")),
+            },
+            "exec" => location::stream(&pod, query, "exec", true)?,
+            "attach" => location::stream(&pod, query, "attach", false)?,
+            "portforward" => location::port_forward(&pod, query)?,
+            _ => return Err(Status::unknown_resource()),
+        }
     };
     pass_on(server, request, &target, location, body).await
 }
 
-async fn pass_on(server: &ApiServer, request: Request, target: &Target, location: Location, body: Body) -> Result<Response<Body>, Status> {
-    let uri: Uri = location.path_and_query.parse().map_err(|error| Status::bad_request(format!("invalid path: {error}")))?;
+async fn pass_on(
+    server: &ApiServer,
+    request: Request,
+    target: &Target,
+    location: Location,
+    body: Body,
+) -> Result<Response<Body>, Status> {
+    let uri: Uri = location
+        .path_and_query
+        .parse()
+        .map_err(|error| Status::bad_request(format!("invalid path: {error}")))?;
     let stream = match &location.peer {
         Peer::Kubelet(node) => server.nodes().connect(node).await.map_err(|error| {
             let url = format!("https://{node}:10250{}", location.path_and_query);
             Status::internal_error(format!("error dialing backend: Get {url:?}: {error}"))
         }),
         Peer::Address(address, port) => match server.dialer() {
-            Some(dialer) => dialer.dial(address, *port).await.map_err(|error| unreachable_service(&error.to_string())),
-            None => Err(unreachable_service(&format!("dial tcp {address}:{port}: connect: no route to host"))),
+            Some(dialer) => dialer
+                .dial(address, *port)
+                .await
+                .map_err(|error| unreachable_service(&error.to_string())),
+            None => Err(unreachable_service(&format!(
+                "dial tcp {address}:{port}: connect: no route to host"
+            ))),
         },
     }?;
-    let Request { mut parts, reply, .. } = request;
+    let Request {
+        mut parts, reply, ..
+    } = request;
     parts.uri = uri;
     let is_log = target.subresource == "log";
     let sent = http::Request::from_parts(parts, body);
-    let answer = forward(sent, stream).await.map_err(|error| Status::internal_error(format!("error dialing backend: {error}")))?;
+    let answer = forward(sent, stream)
+        .await
+        .map_err(|error| Status::internal_error(format!("error dialing backend: {error}")))?;
     if is_log && !answer.status().is_success() {
         return Err(kubelet_error(target, answer).await);
     }
@@ -100,8 +133,13 @@ fn unreachable_service(why: &str) -> Status {
 /// A kubelet's refusal as a Status (`GenericHttpResponseChecker`).
 async fn kubelet_error(target: &Target, answer: Response<hyper::body::Incoming>) -> Status {
     let code = answer.status();
-    let text = match Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await {
-        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned(),
+    let text = match Limited::new(answer.into_body(), MAX_ERROR_BYTES)
+        .collect()
+        .await
+    {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes())
+            .trim_end()
+            .to_owned(),
         Err(error) => error.to_string(),
     };
     match code {
@@ -112,6 +150,9 @@ async fn kubelet_error(target: &Target, answer: Response<hyper::body::Incoming>)
             status.message = format!("the server could not find the requested resource ({text})");
             status
         }
-        code => Status { code: code.as_u16(), ..Status::internal_error(text) },
+        code => Status {
+            code: code.as_u16(),
+            ..Status::internal_error(text)
+        },
     }
 }

@@ -1,0 +1,73 @@
+//! Documents computed from a snapshot of kinds: made when they are first asked for, kept until the kinds change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use minik8s_api::kinds::Kinds;
+use parking_lot::Mutex;
+use serde_json::Value;
+use sha2::{Digest, Sha512};
+
+/// A document and its entity tag.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// JSON.
+    pub bytes: Bytes,
+    /// For `If-None-Match`.
+    pub etag: String,
+}
+
+impl Document {
+    fn new(value: &Value) -> Document {
+        let bytes = Bytes::from(value.to_string());
+        let hash: String = Sha512::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect();
+        Document {
+            bytes,
+            etag: format!("\"{hash}\""),
+        }
+    }
+}
+
+/// The documents of the present snapshot.
+#[derive(Default)]
+pub struct Documents {
+    made: Mutex<Made>,
+}
+
+#[derive(Default)]
+struct Made {
+    kinds: Option<Arc<Kinds>>,
+    documents: HashMap<String, Document>,
+}
+
+impl Documents {
+    /// A document by its key. What `make` has nothing for is not remembered: keys come from clients, without end.
+    pub fn get(
+        &self,
+        kinds: &Arc<Kinds>,
+        key: &str,
+        make: impl FnOnce() -> Option<Value>,
+    ) -> Option<Document> {
+        let mut made = self.made.lock();
+        if !made
+            .kinds
+            .as_ref()
+            .is_some_and(|own| Arc::ptr_eq(own, kinds))
+        {
+            *made = Made {
+                kinds: Some(Arc::clone(kinds)),
+                documents: HashMap::new(),
+            };
+        }
+        if let Some(document) = made.documents.get(key) {
+            return Some(document.clone());
+        }
+        let document = Document::new(&make()?);
+        made.documents.insert(key.to_owned(), document.clone());
+        Some(document)
+    }
+}
