@@ -31,6 +31,7 @@ pub mod discovery;
 pub mod endpoint_slices;
 pub mod endpoints;
 pub mod expectations;
+pub mod garbage_collector;
 pub mod manager;
 pub mod namespace;
 pub mod node_ipam;

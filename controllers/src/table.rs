@@ -2,8 +2,9 @@
 
 use crate::manager::{Context, Controller};
 use crate::{
-    deployment, endpoint_slices, endpoints, namespace, node_ipam, node_lifecycle, pod_gc,
-    replica_set, replication, root_ca_publisher, service_account, taint_eviction,
+    deployment, endpoint_slices, endpoints, garbage_collector, namespace, node_ipam,
+    node_lifecycle, pod_gc, replica_set, replication, root_ca_publisher, service_account,
+    taint_eviction,
 };
 
 /// One controller.
@@ -32,6 +33,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "endpointslice-controller",
         service_account: "endpointslice-controller",
         build: |context| Box::new(endpoint_slices::EndpointSliceController::new(context)),
+    },
+    Row {
+        name: "garbage-collector-controller",
+        service_account: "generic-garbage-collector",
+        build: |context| Box::new(garbage_collector::GarbageCollector::new(context)),
     },
     Row {
         name: "namespace-controller",
