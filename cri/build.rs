@@ -3,8 +3,6 @@
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto/runtime.proto");
     let descriptors = protox::compile(["runtime.proto"], ["proto"])?;
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
     Ok(())
 }

@@ -30,13 +30,7 @@ pub enum Error {
 impl Error {
     /// Whether the runtime does not know what was asked for; removing such a thing has succeeded.
     pub fn is_not_found(&self) -> bool {
-        matches!(
-            self,
-            Error::Rpc {
-                code: Code::NotFound,
-                ..
-            }
-        )
+        matches!(self, Error::Rpc { code: Code::NotFound, .. })
     }
 
     /// The runtime's own words, without the gRPC code in front.
@@ -50,10 +44,7 @@ impl Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Error {
-        Error::Rpc {
-            code: status.code(),
-            message: status.message().to_string(),
-        }
+        Error::Rpc { code: status.code(), message: status.message().to_string() }
     }
 }
 
@@ -86,18 +77,14 @@ mod tests {
 
     #[test]
     fn errors_read_as_grpc_go_prints_them() {
-        let error = Error::from(tonic::Status::not_found(
-            "an error occurred when try to find container \"x\": not found",
-        ));
+        let error =
+            Error::from(tonic::Status::not_found("an error occurred when try to find container \"x\": not found"));
         assert_eq!(
             error.to_string(),
             "rpc error: code = NotFound desc = an error occurred when try to find container \"x\": not found"
         );
         assert!(error.is_not_found());
         let cancelled = Error::from(tonic::Status::cancelled("context canceled"));
-        assert_eq!(
-            cancelled.to_string(),
-            "rpc error: code = Canceled desc = context canceled"
-        );
+        assert_eq!(cancelled.to_string(), "rpc error: code = Canceled desc = context canceled");
     }
 }

@@ -36,7 +36,7 @@ mod stream_connector;
 pub use client::{Client, Connection};
 pub use error::{Code, Error, Result};
 pub use node_fs::{
-    DirEntry, DiskFs, FileKind, FileWatch, FileWatchers, Lookup, MemoryFs, Metadata, NodeFs,
-    Resolved, normalize, parent, resolve,
+    DirEntry, DiskFs, FileKind, FileWatch, FileWatchers, Lookup, MemoryFs, Metadata, NodeFs, Resolved, normalize,
+    parent, resolve,
 };
 pub use stream_connector::{StreamConnector, TcpStreamConnector};

@@ -21,12 +21,9 @@ pub struct TcpStreamConnector;
 #[async_trait]
 impl StreamConnector for TcpStreamConnector {
     async fn connect(&self, url: &http::Uri) -> io::Result<BoxedStream> {
-        let authority = url.authority().ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{url} is not an absolute address"),
-            )
-        })?;
+        let authority = url
+            .authority()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("{url} is not an absolute address")))?;
         let port = authority.port_u16().unwrap_or(80);
         let stream = tokio::net::TcpStream::connect((authority.host(), port)).await?;
         stream.set_nodelay(true)?;

@@ -19,9 +19,7 @@ pub enum Error {
     #[error("unable to upgrade: missing upgrade headers in request")]
     NotAnUpgrade,
     /// The client speaks SPDY/3.1, which ends here unserved.
-    #[error(
-        "unable to upgrade: SPDY/3.1 is not served, use a client that speaks WebSocket (kubectl 1.31 or newer)"
-    )]
+    #[error("unable to upgrade: SPDY/3.1 is not served, use a client that speaks WebSocket (kubectl 1.31 or newer)")]
     Spdy,
     /// None of the channel protocols the client offers is known.
     #[error("unable to upgrade: none of the offered subprotocols is supported: {0}")]

@@ -12,32 +12,21 @@ use hyper_util::rt::TokioIo;
 /// `hyper::upgrade::on`. The connection lives until the body (or the upgraded stream) is dropped.
 ///
 /// The address is reduced to path and query, and a `Host` is added where there is none.
-pub async fn http_over<B>(
-    stream: BoxedStream,
-    mut request: Request<B>,
-) -> Result<Response<Incoming>>
+pub async fn http_over<B>(stream: BoxedStream, mut request: Request<B>) -> Result<Response<Incoming>>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let path = request
-        .uri()
-        .path_and_query()
-        .cloned()
-        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     if !request.headers().contains_key(HOST) {
-        let host = request
-            .uri()
-            .authority()
-            .map_or("localhost", |authority| authority.as_str());
+        let host = request.uri().authority().map_or("localhost", |authority| authority.as_str());
         let host = HeaderValue::from_str(host).map_err(http::Error::from)?;
         request.headers_mut().insert(HOST, host);
     }
     *request.uri_mut() = Uri::from(path);
     *request.version_mut() = Version::HTTP_11;
 
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // The connection task ends by itself: with the answer's body, the upgraded stream or the peer.
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {

@@ -26,10 +26,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let upgrade = request
-        .headers()
-        .contains_key(UPGRADE)
-        .then(|| hyper::upgrade::on(&mut request));
+    let upgrade = request.headers().contains_key(UPGRADE).then(|| hyper::upgrade::on(&mut request));
     strip_hop_by_hop(request.headers_mut(), upgrade.is_some());
     let mut response = http_over(stream, request).await?;
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -84,9 +81,7 @@ mod tests {
             async move { Ok::<_, Infallible>(answer(request).await) }
         });
         tokio::spawn(
-            hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(far), service)
-                .with_upgrades(),
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service).with_upgrades(),
         );
         near
     }
@@ -102,26 +97,15 @@ mod tests {
             stream.write_all(&heard).await.expect("write");
             stream.shutdown().await.expect("shutdown");
         });
-        let response = Response::builder()
-            .status(101)
-            .header(UPGRADE, "shout")
-            .header(CONNECTION, "Upgrade");
+        let response = Response::builder().status(101).header(UPGRADE, "shout").header(CONNECTION, "Upgrade");
         response.body(Empty::new()).expect("valid response")
     }
 
     #[tokio::test]
     async fn an_upgrade_is_spliced_and_half_closed() {
-        let proxy = serve(|request| async move {
-            forward(request, serve(shout))
-                .await
-                .expect("upstream answers")
-        });
-        let request = Request::get("/exec")
-            .header(UPGRADE, "shout")
-            .header(CONNECTION, "Upgrade");
-        let mut response = http_over(proxy, request.body(Empty::<Bytes>::new()).expect("valid"))
-            .await
-            .expect("answer");
+        let proxy = serve(|request| async move { forward(request, serve(shout)).await.expect("upstream answers") });
+        let request = Request::get("/exec").header(UPGRADE, "shout").header(CONNECTION, "Upgrade");
+        let mut response = http_over(proxy, request.body(Empty::<Bytes>::new()).expect("valid")).await.expect("answer");
         assert_eq!(response.status(), 101);
         let mut stream = TokioIo::new(hyper::upgrade::on(&mut response).await.expect("switched"));
         stream.write_all(b"hello").await.expect("write");
@@ -136,31 +120,16 @@ mod tests {
         let proxy = serve(|request| async move {
             let upstream = serve(|request: Request<Incoming>| async move {
                 let path = request.uri().path().to_string();
-                let body = request
-                    .into_body()
-                    .collect()
-                    .await
-                    .expect("body")
-                    .to_bytes();
+                let body = request.into_body().collect().await.expect("body").to_bytes();
                 let text = format!("{path}: {}", String::from_utf8_lossy(&body));
-                Response::builder()
-                    .status(418)
-                    .body(Full::new(Bytes::from(text)))
-                    .expect("valid")
+                Response::builder().status(418).body(Full::new(Bytes::from(text))).expect("valid")
             });
             forward(request, upstream).await.expect("upstream answers")
         });
-        let request = Request::post("http://node/stats?x=1")
-            .body(Full::new(Bytes::from("hi")))
-            .expect("valid");
+        let request = Request::post("http://node/stats?x=1").body(Full::new(Bytes::from("hi"))).expect("valid");
         let response = http_over(proxy, request).await.expect("answer");
         assert_eq!(response.status(), 418);
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .expect("body")
-            .to_bytes();
+        let body = response.into_body().collect().await.expect("body").to_bytes();
         assert_eq!(body, "/stats: hi");
     }
 }

@@ -1,10 +1,7 @@
 //! A node's files in a folder of the machine.
 
 use super::resolve::not_found;
-use super::{
-    DirEntry, FileKind, FileWatch, FileWatchers, Lookup, Metadata, NodeFs, Resolved, normalize,
-    resolve,
-};
+use super::{DirEntry, FileKind, FileWatch, FileWatchers, Lookup, Metadata, NodeFs, Resolved, normalize, resolve};
 use bytes::Bytes;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -22,16 +19,11 @@ impl DiskFs {
     pub fn new(root: impl Into<PathBuf>) -> io::Result<DiskFs> {
         let root = root.into();
         fs::create_dir_all(&root)?;
-        Ok(DiskFs {
-            root,
-            watchers: FileWatchers::default(),
-        })
+        Ok(DiskFs { root, watchers: FileWatchers::default() })
     }
 
     fn host_path(&self, path: &str) -> PathBuf {
-        path.split('/')
-            .filter(|part| !part.is_empty())
-            .fold(self.root.clone(), |at, part| at.join(part))
+        path.split('/').filter(|part| !part.is_empty()).fold(self.root.clone(), |at, part| at.join(part))
     }
 
     fn lookup(&self, path: &str) -> io::Result<Lookup> {
@@ -45,11 +37,7 @@ impl DiskFs {
             let target = fs::read_link(&host_path)?;
             return Ok(Lookup::Symlink(target.to_string_lossy().into_owned()));
         }
-        Ok(if metadata.is_dir() {
-            Lookup::Directory
-        } else {
-            Lookup::File
-        })
+        Ok(if metadata.is_dir() { Lookup::Directory } else { Lookup::File })
     }
 
     fn resolve(&self, path: &str, follow_last: bool) -> io::Result<Resolved> {
@@ -76,17 +64,8 @@ impl DiskFs {
         };
         let metadata = fs::symlink_metadata(self.host_path(&resolved.path))?;
         let modified = jiff::Timestamp::try_from(metadata.modified()?).map_err(io::Error::other)?;
-        let len = if kind == FileKind::Directory {
-            0
-        } else {
-            metadata.len()
-        };
-        Ok(Metadata {
-            kind,
-            len,
-            mode: mode_of(&metadata),
-            modified,
-        })
+        let len = if kind == FileKind::Directory { 0 } else { metadata.len() };
+        Ok(Metadata { kind, len, mode: mode_of(&metadata), modified })
     }
 }
 
@@ -106,11 +85,7 @@ impl NodeFs for DiskFs {
     }
 
     fn write(&self, path: &str, data: &[u8]) -> io::Result<()> {
-        self.put(
-            path,
-            OpenOptions::new().write(true).create(true).truncate(true),
-            data,
-        )
+        self.put(path, OpenOptions::new().write(true).create(true).truncate(true), data)
     }
 
     fn append(&self, path: &str, data: &[u8]) -> io::Result<()> {
@@ -136,10 +111,7 @@ impl NodeFs for DiskFs {
                 (_, true) => FileKind::Directory,
                 _ => FileKind::File,
             };
-            entries.push(DirEntry {
-                name: entry.file_name().to_string_lossy().into_owned(),
-                kind,
-            });
+            entries.push(DirEntry { name: entry.file_name().to_string_lossy().into_owned(), kind });
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
@@ -153,10 +125,7 @@ impl NodeFs for DiskFs {
                 fs::create_dir(self.host_path(&path))?;
                 self.watchers.name_changed(&path);
             } else if found != Lookup::Directory {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    format!("{path}: file exists"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{path}: file exists")));
             }
             at = if path == "/" { String::new() } else { path };
         }
@@ -187,10 +156,7 @@ impl NodeFs for DiskFs {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let (source, target) = (
-            self.resolve(from, false)?.path,
-            self.resolve(to, false)?.path,
-        );
+        let (source, target) = (self.resolve(from, false)?.path, self.resolve(to, false)?.path);
         fs::rename(self.host_path(&source), self.host_path(&target))?;
         self.watchers.name_changed(&source);
         self.watchers.name_changed(&target);
@@ -200,10 +166,7 @@ impl NodeFs for DiskFs {
     fn symlink(&self, target: &str, link: &str) -> io::Result<()> {
         let resolved = self.resolve(link, false)?;
         if resolved.found != Lookup::Missing {
-            return Err(io::Error::new(
-                io::ErrorKind::AlreadyExists,
-                format!("{link}: file exists"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{link}: file exists")));
         }
         create_symlink(Path::new(target), &self.host_path(&resolved.path))?;
         self.watchers.name_changed(&resolved.path);
@@ -214,10 +177,7 @@ impl NodeFs for DiskFs {
         match self.resolve(path, false)?.found {
             Lookup::Symlink(target) => Ok(target),
             Lookup::Missing => Err(not_found(path)),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{path}: not a symbolic link"),
-            )),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path}: not a symbolic link"))),
         }
     }
 
@@ -253,11 +213,7 @@ fn mode_of(metadata: &fs::Metadata) -> u32 {
 #[cfg(not(unix))]
 fn mode_of(metadata: &fs::Metadata) -> u32 {
     let mode = if metadata.is_dir() { 0o755 } else { 0o644 };
-    if metadata.permissions().readonly() {
-        mode & 0o555
-    } else {
-        mode
-    }
+    if metadata.permissions().readonly() { mode & 0o555 } else { mode }
 }
 
 #[cfg(unix)]
@@ -280,10 +236,7 @@ fn create_symlink(target: &Path, link: &Path) -> io::Result<()> {
 /// Links need a privilege on Windows; a simulated node there keeps its files in memory.
 #[cfg(not(unix))]
 fn create_symlink(_target: &Path, link: &Path) -> io::Result<()> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        format!("{}: no symbolic links on this system", link.display()),
-    ))
+    Err(io::Error::new(io::ErrorKind::Unsupported, format!("{}: no symbolic links on this system", link.display())))
 }
 
 #[cfg(all(test, unix))]
@@ -296,10 +249,7 @@ mod tests {
         let fs = DiskFs::new(folder.path()).expect("opened");
         fs.create_dir_all("/etc").expect("created");
         fs.symlink("/etc/passwd", "/link").expect("linked");
-        assert_eq!(
-            fs.read("/link").expect_err("not the host's file").kind(),
-            io::ErrorKind::NotFound
-        );
+        assert_eq!(fs.read("/link").expect_err("not the host's file").kind(), io::ErrorKind::NotFound);
         fs.write("/link", b"ours").expect("written inside");
         assert_eq!(fs.read("/etc/passwd").expect("inside"), "ours");
         assert_eq!(fs.metadata("/link").expect("known").len, 4);

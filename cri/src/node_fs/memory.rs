@@ -2,8 +2,7 @@
 
 use super::resolve::not_found;
 use super::{
-    DirEntry, FileKind, FileWatch, FileWatchers, Lookup, Metadata, NodeFs, Resolved, normalize,
-    parent, resolve,
+    DirEntry, FileKind, FileWatch, FileWatchers, Lookup, Metadata, NodeFs, Resolved, normalize, parent, resolve,
 };
 use bytes::Bytes;
 use minik8s_clock::Clock;
@@ -47,20 +46,11 @@ enum Content {
 impl MemoryFs {
     /// An empty file system that holds at most `capacity` bytes.
     pub fn new(clock: Clock, capacity: u64) -> MemoryFs {
-        MemoryFs {
-            clock,
-            capacity,
-            tree: RwLock::default(),
-            watchers: FileWatchers::default(),
-        }
+        MemoryFs { clock, capacity, tree: RwLock::default(), watchers: FileWatchers::default() }
     }
 
     fn node(&self, content: Content, mode: u32) -> Node {
-        Node {
-            content,
-            mode,
-            modified: self.clock.now(),
-        }
+        Node { content, mode, modified: self.clock.now() }
     }
 
     /// Puts content into a file, creating it where needed, by `change` of what it holds.
@@ -70,14 +60,9 @@ impl MemoryFs {
         let created = found == Lookup::Missing;
         match found {
             Lookup::Directory => {
-                return Err(io::Error::new(
-                    io::ErrorKind::IsADirectory,
-                    format!("{path}: is a directory"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: is a directory")));
             }
-            Lookup::Missing => {
-                tree.insert(path.clone(), self.node(Content::File(Vec::new()), 0o644))
-            }
+            Lookup::Missing => tree.insert(path.clone(), self.node(Content::File(Vec::new()), 0o644)),
             _ => {}
         }
         let (capacity, used) = (self.capacity, tree.used);
@@ -96,10 +81,7 @@ impl MemoryFs {
             // What is over the bound is cut off, as a full disk cuts a write short.
             data.truncate(before as usize);
             tree.used = used;
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!("{path}: no space left on device"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{path}: no space left on device")));
         }
         tree.used = now_used;
         drop(tree);
@@ -122,12 +104,7 @@ impl Node {
     }
 
     fn metadata(&self) -> Metadata {
-        Metadata {
-            kind: self.kind(),
-            len: self.len(),
-            mode: self.mode,
-            modified: self.modified,
-        }
+        Metadata { kind: self.kind(), len: self.len(), mode: self.mode, modified: self.modified }
     }
 
     fn len(&self) -> u64 {
@@ -179,10 +156,7 @@ impl Tree {
     fn below(&self, path: &str) -> Range<'_, String, Node> {
         // '0' follows '/' in the order of bytes.
         let path = path.trim_end_matches('/');
-        self.nodes.range::<String, _>((
-            Bound::Excluded(format!("{path}/")),
-            Bound::Excluded(format!("{path}0")),
-        ))
+        self.nodes.range::<String, _>((Bound::Excluded(format!("{path}/")), Bound::Excluded(format!("{path}0"))))
     }
 
     fn remove_below(&mut self, path: &str) {
@@ -201,23 +175,12 @@ impl NodeFs for MemoryFs {
     fn read_at(&self, path: &str, offset: u64, length: usize) -> io::Result<Bytes> {
         let tree = self.tree.read();
         match tree.get(path, true)? {
-            (
-                _,
-                Some(Node {
-                    content: Content::File(data),
-                    ..
-                }),
-            ) => {
-                let start = usize::try_from(offset)
-                    .unwrap_or(usize::MAX)
-                    .min(data.len());
+            (_, Some(Node { content: Content::File(data), .. })) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(data.len());
                 let end = start.saturating_add(length).min(data.len());
                 Ok(Bytes::copy_from_slice(&data[start..end]))
             }
-            _ => Err(io::Error::new(
-                io::ErrorKind::IsADirectory,
-                format!("{path}: is a directory"),
-            )),
+            _ => Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: is a directory"))),
         }
     }
 
@@ -234,28 +197,19 @@ impl NodeFs for MemoryFs {
 
     fn metadata(&self, path: &str) -> io::Result<Metadata> {
         let tree = self.tree.read();
-        Ok(tree
-            .get(path, true)?
-            .1
-            .map_or_else(root_metadata, Node::metadata))
+        Ok(tree.get(path, true)?.1.map_or_else(root_metadata, Node::metadata))
     }
 
     fn symlink_metadata(&self, path: &str) -> io::Result<Metadata> {
         let tree = self.tree.read();
-        Ok(tree
-            .get(path, false)?
-            .1
-            .map_or_else(root_metadata, Node::metadata))
+        Ok(tree.get(path, false)?.1.map_or_else(root_metadata, Node::metadata))
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
         let tree = self.tree.read();
         let (resolved, node) = tree.get(path, true)?;
         if node.is_some_and(|node| node.kind() != FileKind::Directory) {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                format!("{path}: not a directory"),
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{path}: not a directory")));
         }
         let mut entries: Vec<DirEntry> = tree
             .below(&resolved)
@@ -289,18 +243,13 @@ impl NodeFs for MemoryFs {
                         created.push(path.clone());
                     }
                     _ => {
-                        return Err(io::Error::new(
-                            io::ErrorKind::AlreadyExists,
-                            format!("{path}: file exists"),
-                        ));
+                        return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{path}: file exists")));
                     }
                 }
                 at = if path == "/" { String::new() } else { path };
             }
         }
-        created
-            .iter()
-            .for_each(|path| self.watchers.name_changed(path));
+        created.iter().for_each(|path| self.watchers.name_changed(path));
         Ok(())
     }
 
@@ -311,10 +260,7 @@ impl NodeFs for MemoryFs {
             match resolved.found {
                 Lookup::Missing => return Err(not_found(path)),
                 Lookup::Directory => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::IsADirectory,
-                        format!("{path}: is a directory"),
-                    ));
+                    return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: is a directory")));
                 }
                 _ => drop(tree.remove(&resolved.path)),
             }
@@ -352,27 +298,15 @@ impl NodeFs for MemoryFs {
                 return Ok(());
             }
             if target.path.starts_with(&format!("{}/", source.path)) {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    format!("{to}: inside of {from}"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{to}: inside of {from}")));
             }
             if target.found == Lookup::Directory && tree.below(&target.path).next().is_some() {
-                return Err(io::Error::new(
-                    io::ErrorKind::DirectoryNotEmpty,
-                    format!("{to}: directory not empty"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::DirectoryNotEmpty, format!("{to}: directory not empty")));
             }
-            let below: Vec<String> = tree
-                .below(&source.path)
-                .map(|(path, _)| path.clone())
-                .collect();
+            let below: Vec<String> = tree.below(&source.path).map(|(path, _)| path.clone()).collect();
             for path in std::iter::once(source.path.clone()).chain(below) {
                 if let Some(node) = tree.remove(&path) {
-                    tree.insert(
-                        format!("{}{}", target.path, &path[source.path.len()..]),
-                        node,
-                    );
+                    tree.insert(format!("{}{}", target.path, &path[source.path.len()..]), node);
                 }
             }
             (source.path, target.path)
@@ -387,21 +321,12 @@ impl NodeFs for MemoryFs {
             let mut tree = self.tree.write();
             let resolved = tree.resolve(link, false)?;
             if resolved.found != Lookup::Missing {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    format!("{link}: file exists"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{link}: file exists")));
             }
             if tree.used + NAME_COST_BYTES > self.capacity {
-                return Err(io::Error::new(
-                    io::ErrorKind::StorageFull,
-                    format!("{link}: no space left on device"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::StorageFull, format!("{link}: no space left on device")));
             }
-            tree.insert(
-                resolved.path.clone(),
-                self.node(Content::Symlink(target.to_string()), 0o777),
-            );
+            tree.insert(resolved.path.clone(), self.node(Content::Symlink(target.to_string()), 0o777));
             resolved.path
         };
         self.watchers.name_changed(&resolved);
@@ -412,10 +337,7 @@ impl NodeFs for MemoryFs {
         match self.tree.read().resolve(path, false)?.found {
             Lookup::Symlink(target) => Ok(target),
             Lookup::Missing => Err(not_found(path)),
-            _ => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{path}: not a symbolic link"),
-            )),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path}: not a symbolic link"))),
         }
     }
 
@@ -435,22 +357,13 @@ impl NodeFs for MemoryFs {
 
     fn watch(&self, path: &str) -> FileWatch {
         // Watches go by the real path, so that a log is found through the links under /var/log/containers.
-        let resolved = self
-            .tree
-            .read()
-            .resolve(path, true)
-            .map(|resolved| resolved.path);
+        let resolved = self.tree.read().resolve(path, true).map(|resolved| resolved.path);
         self.watchers.watch(resolved.as_deref().unwrap_or(path))
     }
 }
 
 fn root_metadata() -> Metadata {
-    Metadata {
-        kind: FileKind::Directory,
-        len: 0,
-        mode: 0o755,
-        modified: jiff::Timestamp::UNIX_EPOCH,
-    }
+    Metadata { kind: FileKind::Directory, len: 0, mode: 0o755, modified: jiff::Timestamp::UNIX_EPOCH }
 }
 
 #[cfg(test)]
@@ -477,11 +390,9 @@ mod tests {
     async fn a_watch_sees_appends_through_links_and_new_names_in_a_directory() {
         let fs = fs(10_000);
         fs.create_dir_all("/var/log/pods").expect("created");
-        fs.symlink("/var/log/pods/0.log", "/var/log/link")
-            .expect("linked");
+        fs.symlink("/var/log/pods/0.log", "/var/log/link").expect("linked");
         let mut directory = fs.watch("/var/log/pods");
-        fs.append("/var/log/link", b"a\n")
-            .expect("created through the link");
+        fs.append("/var/log/link", b"a\n").expect("created through the link");
         directory.changed().await;
         let mut file = fs.watch("/var/log/link");
         fs.append("/var/log/pods/0.log", b"b\n").expect("appended");

@@ -51,11 +51,7 @@ pub fn parent(path: &str) -> &str {
 
 /// Follows the symbolic links of `path`, one part at a time, asking `lookup` what stands at each place. With `follow_last`
 /// the last part is followed too. Links are read inside the same file system: an absolute one starts at its root.
-pub fn resolve(
-    path: &str,
-    follow_last: bool,
-    lookup: &dyn Fn(&str) -> io::Result<Lookup>,
-) -> io::Result<Resolved> {
+pub fn resolve(path: &str, follow_last: bool, lookup: &dyn Fn(&str) -> io::Result<Lookup>) -> io::Result<Resolved> {
     let mut pending: Vec<String> = parts_reversed(path);
     let mut at = String::new();
     let mut links = 0;
@@ -79,42 +75,26 @@ pub fn resolve(
             }
             Lookup::Directory => at = candidate,
             found if pending.is_empty() => {
-                return Ok(Resolved {
-                    path: candidate,
-                    found,
-                });
+                return Ok(Resolved { path: candidate, found });
             }
             Lookup::Missing => return Err(not_found(path)),
             _ => {
-                return Err(io::Error::new(
-                    io::ErrorKind::NotADirectory,
-                    format!("{path}: not a directory"),
-                ));
+                return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{path}: not a directory")));
             }
         }
     }
     if at.is_empty() {
         at.push('/');
     }
-    Ok(Resolved {
-        path: at,
-        found: Lookup::Directory,
-    })
+    Ok(Resolved { path: at, found: Lookup::Directory })
 }
 
 pub(super) fn not_found(path: &str) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotFound,
-        format!("{path}: no such file or directory"),
-    )
+    io::Error::new(io::ErrorKind::NotFound, format!("{path}: no such file or directory"))
 }
 
 fn parts_reversed(path: &str) -> Vec<String> {
-    path.split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .rev()
-        .map(str::to_string)
-        .collect()
+    path.split('/').filter(|part| !part.is_empty() && *part != ".").rev().map(str::to_string).collect()
 }
 
 #[cfg(test)]
@@ -156,9 +136,6 @@ mod tests {
     fn paths_are_normalized() {
         assert_eq!(normalize("a//b/./c/../d/"), "/a/b/d");
         assert_eq!(normalize("/../.."), "/");
-        assert_eq!(
-            (parent("/a/b"), parent("/a"), parent("/")),
-            ("/a", "/", "/")
-        );
+        assert_eq!((parent("/a/b"), parent("/a"), parent("/")), ("/a", "/", "/"));
     }
 }

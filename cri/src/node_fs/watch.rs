@@ -37,12 +37,8 @@ impl FileWatchers {
         if paths.len() > SWEEP_ABOVE {
             paths.retain(|_, sender| sender.receiver_count() > 0);
         }
-        let sender = paths
-            .entry(normalize(path))
-            .or_insert_with(|| watch::channel(0).0);
-        FileWatch {
-            changes: sender.subscribe(),
-        }
+        let sender = paths.entry(normalize(path)).or_insert_with(|| watch::channel(0).0);
+        FileWatch { changes: sender.subscribe() }
     }
 
     /// Tells that a path's content has changed.

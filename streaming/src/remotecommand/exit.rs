@@ -46,9 +46,7 @@ impl ExitStatus {
     pub fn text(&self) -> Option<String> {
         match self {
             ExitStatus::Success => None,
-            ExitStatus::Code { message, .. } => Some(format!(
-                "command terminated with non-zero exit code: {message}"
-            )),
+            ExitStatus::Code { message, .. } => Some(format!("command terminated with non-zero exit code: {message}")),
             ExitStatus::Failed(message) => Some(format!("Internal error occurred: {message}")),
         }
     }

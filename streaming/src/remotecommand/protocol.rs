@@ -60,42 +60,12 @@ pub struct Subprotocol {
 
 impl Subprotocol {
     const ALL: [Subprotocol; 6] = [
-        Subprotocol {
-            name: "v5.channel.k8s.io",
-            base64: false,
-            status: true,
-            close: true,
-        },
-        Subprotocol {
-            name: "v4.channel.k8s.io",
-            base64: false,
-            status: true,
-            close: false,
-        },
-        Subprotocol {
-            name: "v4.base64.channel.k8s.io",
-            base64: true,
-            status: true,
-            close: false,
-        },
-        Subprotocol {
-            name: "channel.k8s.io",
-            base64: false,
-            status: false,
-            close: false,
-        },
-        Subprotocol {
-            name: "base64.channel.k8s.io",
-            base64: true,
-            status: false,
-            close: false,
-        },
-        Subprotocol {
-            name: "",
-            base64: false,
-            status: false,
-            close: false,
-        },
+        Subprotocol { name: "v5.channel.k8s.io", base64: false, status: true, close: true },
+        Subprotocol { name: "v4.channel.k8s.io", base64: false, status: true, close: false },
+        Subprotocol { name: "v4.base64.channel.k8s.io", base64: true, status: true, close: false },
+        Subprotocol { name: "channel.k8s.io", base64: false, status: false, close: false },
+        Subprotocol { name: "base64.channel.k8s.io", base64: true, status: false, close: false },
+        Subprotocol { name: "", base64: false, status: false, close: false },
     ];
 
     /// The first protocol of the client's list that is known; a client that lists none gets the oldest.
@@ -109,11 +79,7 @@ impl Subprotocol {
         let wanted: &[&str] = if offered.is_empty() { &[""] } else { &offered };
         wanted
             .iter()
-            .find_map(|name| {
-                Subprotocol::ALL
-                    .into_iter()
-                    .find(|known| known.name == *name)
-            })
+            .find_map(|name| Subprotocol::ALL.into_iter().find(|known| known.name == *name))
             .ok_or_else(|| Error::Subprotocol(offered.join(", ")))
     }
 
@@ -158,19 +124,10 @@ mod tests {
 
     #[test]
     fn the_first_known_protocol_wins() {
-        assert_eq!(
-            negotiate(Some("v5.channel.k8s.io, v4.channel.k8s.io")),
-            "\"v5.channel.k8s.io\""
-        );
-        assert_eq!(
-            negotiate(Some("v9.channel.k8s.io,v4.base64.channel.k8s.io")),
-            "\"v4.base64.channel.k8s.io\""
-        );
+        assert_eq!(negotiate(Some("v5.channel.k8s.io, v4.channel.k8s.io")), "\"v5.channel.k8s.io\"");
+        assert_eq!(negotiate(Some("v9.channel.k8s.io,v4.base64.channel.k8s.io")), "\"v4.base64.channel.k8s.io\"");
         assert_eq!(negotiate(None), "\"\"");
-        assert_eq!(
-            negotiate(Some("chat")),
-            "unable to upgrade: none of the offered subprotocols is supported: chat"
-        );
+        assert_eq!(negotiate(Some("chat")), "unable to upgrade: none of the offered subprotocols is supported: chat");
     }
 
     #[test]
@@ -185,27 +142,8 @@ mod tests {
 
     #[test]
     fn a_terminal_has_no_error_output_of_its_own() {
-        let streams = Streams {
-            stdin: true,
-            stdout: true,
-            stderr: true,
-            tty: true,
-        };
-        assert_eq!(
-            streams.checked().ok(),
-            Some(Streams {
-                stderr: false,
-                ..streams
-            })
-        );
-        assert!(
-            Streams {
-                stderr: true,
-                tty: true,
-                ..Streams::default()
-            }
-            .checked()
-            .is_err()
-        );
+        let streams = Streams { stdin: true, stdout: true, stderr: true, tty: true };
+        assert_eq!(streams.checked().ok(), Some(Streams { stderr: false, ..streams }));
+        assert!(Streams { stderr: true, tty: true, ..Streams::default() }.checked().is_err());
     }
 }

@@ -4,9 +4,7 @@ use super::{ExitStatus, Streams, Subprotocol, TerminalSize};
 use crate::{Error, Result};
 use bytes::Bytes;
 use fastwebsockets::upgrade::{UpgradeFut, is_upgrade_request, upgrade};
-use fastwebsockets::{
-    FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError, WebSocketRead, WebSocketWrite,
-};
+use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError, WebSocketRead, WebSocketWrite};
 use http::header::{SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Empty;
@@ -49,66 +47,33 @@ pub struct Pending {
 
 /// Accepts a request for a remote command. The response must be sent for [`Pending::open`] to complete, so open in a task
 /// of its own.
-pub fn accept<B>(
-    request: &mut Request<B>,
-    streams: Streams,
-) -> Result<(Response<Empty<Bytes>>, Pending)> {
+pub fn accept<B>(request: &mut Request<B>, streams: Streams) -> Result<(Response<Empty<Bytes>>, Pending)> {
     if !is_upgrade_request(request) {
-        let asked = request
-            .headers()
-            .get(UPGRADE)
-            .map(HeaderValue::as_bytes)
-            .unwrap_or_default();
+        let asked = request.headers().get(UPGRADE).map(HeaderValue::as_bytes).unwrap_or_default();
         let spdy = asked.to_ascii_uppercase().starts_with(b"SPDY/");
-        return Err(if spdy {
-            Error::Spdy
-        } else {
-            Error::NotAnUpgrade
-        });
+        return Err(if spdy { Error::Spdy } else { Error::NotAnUpgrade });
     }
     let streams = streams.checked()?;
     let protocol = Subprotocol::negotiate(request.headers())?;
     let (mut response, upgrade) = upgrade(request)?;
     if !protocol.name.is_empty() {
-        response.headers_mut().insert(
-            SEC_WEBSOCKET_PROTOCOL,
-            HeaderValue::from_static(protocol.name),
-        );
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol.name));
     }
-    Ok((
-        response,
-        Pending {
-            upgrade,
-            protocol,
-            streams,
-        },
-    ))
+    Ok((response, Pending { upgrade, protocol, streams }))
 }
 
 impl Pending {
     /// Waits until the connection has switched, and opens the streams.
     pub async fn open(self) -> Result<Session> {
-        let Pending {
-            upgrade,
-            protocol,
-            streams,
-        } = self;
+        let Pending { upgrade, protocol, streams } = self;
         let mut socket = upgrade.await?;
         socket.set_max_message_size(MESSAGE_LIMIT_BYTES);
         let (from_client, to_client) = socket.split(tokio::io::split);
 
         let (outgoing, queue) = mpsc::channel(OUTGOING_FRAMES);
-        let (stdin, stdin_input) = streams
-            .stdin
-            .then(|| tokio::io::duplex(STDIN_BUFFER_BYTES))
-            .unzip();
+        let (stdin, stdin_input) = streams.stdin.then(|| tokio::io::duplex(STDIN_BUFFER_BYTES)).unzip();
         let (sizes, resize) = mpsc::channel(RESIZE_QUEUE);
-        let reader = Reader {
-            protocol,
-            stdin: stdin_input,
-            sizes,
-            outgoing: outgoing.clone(),
-        };
+        let reader = Reader { protocol, stdin: stdin_input, sizes, outgoing: outgoing.clone() };
         let reading = tokio::spawn(reader.run(from_client));
         let writing = tokio::spawn(write_frames(to_client, queue, protocol));
 
@@ -121,30 +86,11 @@ impl Pending {
             ERROR
         };
         let greeted = outgoing.send(Outgoing::Data(first, Bytes::new())).await;
-        tracing::trace!(
-            greeted = greeted.is_ok(),
-            protocol = protocol.name,
-            "remote command opened"
-        );
+        tracing::trace!(greeted = greeted.is_ok(), protocol = protocol.name, "remote command opened");
 
-        let channel = |channel: u8| ChannelWriter {
-            channel,
-            outgoing: outgoing.clone(),
-        };
-        let (stdout, stderr) = (
-            streams.stdout.then(|| channel(STDOUT)),
-            streams.stderr.then(|| channel(STDERR)),
-        );
-        Ok(Session {
-            stdin,
-            stdout,
-            stderr,
-            resize,
-            protocol,
-            outgoing,
-            reading,
-            writing,
-        })
+        let channel = |channel: u8| ChannelWriter { channel, outgoing: outgoing.clone() };
+        let (stdout, stderr) = (streams.stdout.then(|| channel(STDOUT)), streams.stderr.then(|| channel(STDERR)));
+        Ok(Session { stdin, stdout, stderr, resize, protocol, outgoing, reading, writing })
     }
 }
 
@@ -173,22 +119,9 @@ impl Session {
 
     /// Tells the client how the command ended, after all output written so far, and closes the connection.
     pub async fn finish(self, exit: ExitStatus) {
-        let Session {
-            stdin,
-            stdout,
-            stderr,
-            resize,
-            protocol,
-            outgoing,
-            reading,
-            writing,
-        } = self;
+        let Session { stdin, stdout, stderr, resize, protocol, outgoing, reading, writing } = self;
         drop((stdin, stdout, stderr, resize));
-        let message = if protocol.status {
-            Some(exit.status().to_string())
-        } else {
-            exit.text()
-        };
+        let message = if protocol.status { Some(exit.status().to_string()) } else { exit.text() };
         if let Some(message) = message {
             // A client that is gone needs no answer.
             let _told = outgoing.send(Outgoing::Data(ERROR, message.into())).await;
@@ -207,14 +140,14 @@ pub struct ChannelWriter {
 }
 
 impl ChannelWriter {
+    /// Whether the client is gone.
+    pub fn is_closed(&self) -> bool {
+        self.outgoing.is_closed()
+    }
+
     /// Sends a piece of output, waiting while the client is slow; false when the client is gone.
     pub async fn send(&self, data: Bytes) -> bool {
-        data.is_empty()
-            || self
-                .outgoing
-                .send(Outgoing::Data(self.channel, data))
-                .await
-                .is_ok()
+        data.is_empty() || self.outgoing.send(Outgoing::Data(self.channel, data)).await.is_ok()
     }
 }
 
@@ -235,12 +168,7 @@ impl Reader {
             let mut answer = |frame: Frame<'_>| {
                 let control = Outgoing::Control(frame.opcode, frame.payload.to_vec());
                 let outgoing = outgoing.clone();
-                async move {
-                    outgoing
-                        .send(control)
-                        .await
-                        .map_err(|_| WebSocketError::ConnectionClosed)
-                }
+                async move { outgoing.send(control).await.map_err(|_| WebSocketError::ConnectionClosed) }
             };
             let frame = match frames.read_frame(&mut answer).await {
                 Ok(frame) => frame,
@@ -254,10 +182,7 @@ impl Reader {
                 OpCode::Binary | OpCode::Text => match self.protocol.decode(&frame.payload) {
                     Some((channel, data)) => self.dispatch(channel, &data).await,
                     None => {
-                        tracing::debug!(
-                            "remote command message that {} does not allow",
-                            self.protocol.name
-                        );
+                        tracing::debug!("remote command message that {} does not allow", self.protocol.name);
                         return;
                     }
                 },
@@ -282,10 +207,7 @@ impl Reader {
                 Err(error) => tracing::debug!(%error, "terminal size that cannot be read"),
             },
             CLOSE if self.protocol.close && data.first() == Some(&STDIN) => self.stdin = None,
-            other => tracing::debug!(
-                channel = other,
-                "message on a channel that clients do not write"
-            ),
+            other => tracing::debug!(channel = other, "message on a channel that clients do not write"),
         }
     }
 }
@@ -301,15 +223,9 @@ async fn write_frames<S: AsyncWrite + Unpin>(
             Outgoing::Data(channel, data) => {
                 let (payload, text) = protocol.encode(channel, &data);
                 let payload = Payload::Owned(payload);
-                if text {
-                    Frame::text(payload)
-                } else {
-                    Frame::binary(payload)
-                }
+                if text { Frame::text(payload) } else { Frame::binary(payload) }
             }
-            Outgoing::Control(opcode, payload) => {
-                Frame::new(true, opcode, None, Payload::Owned(payload))
-            }
+            Outgoing::Control(opcode, payload) => Frame::new(true, opcode, None, Payload::Owned(payload)),
             Outgoing::Finish => Frame::close(NORMAL_CLOSURE, b""),
         };
         let written = match socket.write_frame(frame).await {

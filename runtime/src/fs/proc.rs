@@ -1,0 +1,106 @@
+//! Files of `/proc` and `/sys`, made up as they are read.
+
+use super::container_fs::ContainerFs;
+use crate::process::ProcessInfo;
+
+/// The memory that `/proc/meminfo` reports: the node's, as it is in a real container too.
+const NODE_MEMORY_KIB: u64 = 8 * 1024 * 1024;
+const FILES: [&str; 6] = ["cpuinfo", "loadavg", "meminfo", "mounts", "uptime", "version"];
+const PROCESS_FILES: [&str; 4] = ["cmdline", "comm", "environ", "status"];
+const CGROUP: &str = "/sys/fs/cgroup";
+const CGROUP_FILES: [&str; 3] = ["cpu.max", "memory.current", "memory.max"];
+
+/// What stands at a path below `/proc` or `/sys`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ProcNode {
+    Directory,
+    File,
+}
+
+/// Whether the path is one of these files or directories.
+pub(super) fn lookup(fs: &ContainerFs, path: &str) -> Option<ProcNode> {
+    match path {
+        "/proc" | "/sys" | "/sys/fs" | CGROUP | "/dev" => return Some(ProcNode::Directory),
+        _ => {}
+    }
+    if let Some(name) = path.strip_prefix("/sys/fs/cgroup/") {
+        return CGROUP_FILES.contains(&name).then_some(ProcNode::File);
+    }
+    let rest = path.strip_prefix("/proc/")?;
+    if FILES.contains(&rest) {
+        return Some(ProcNode::File);
+    }
+    let (pid, file) = rest.split_once('/').unwrap_or((rest, ""));
+    let known = pid == "self" || fs.processes().contains(pid.parse().ok()?);
+    match file {
+        "" | "fd" if known => Some(ProcNode::Directory),
+        file if known && PROCESS_FILES.contains(&file) => Some(ProcNode::File),
+        _ => None,
+    }
+}
+
+/// Names in one of these directories.
+pub(super) fn names(fs: &ContainerFs, directory: &str) -> Vec<String> {
+    let owned = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    match directory {
+        "/proc" => {
+            let mut names = owned(&FILES);
+            names.push("self".to_string());
+            names.extend(fs.processes().list().iter().map(|process| process.pid.to_string()));
+            names
+        }
+        "/sys" => owned(&["fs"]),
+        "/sys/fs" => owned(&["cgroup"]),
+        CGROUP => owned(&CGROUP_FILES),
+        other if other.starts_with("/proc/") && !other.ends_with("/fd") => owned(&PROCESS_FILES),
+        _ => Vec::new(),
+    }
+}
+
+/// The content of one of these files.
+pub(super) fn read(fs: &ContainerFs, path: &str) -> Option<String> {
+    let memory = fs.memory();
+    Some(match path {
+        "/sys/fs/cgroup/memory.max" => match memory.limit() {
+            Some(limit) => format!("{limit}\n"),
+            None => "max\n".to_string(),
+        },
+        "/sys/fs/cgroup/memory.current" => format!("{}\n", memory.used()),
+        "/sys/fs/cgroup/cpu.max" => "max 100000\n".to_string(),
+        "/proc/version" => "Linux version 6.12.0-minik8s (minik8s) #1 SMP\n".to_string(),
+        "/proc/cpuinfo" => {
+            "processor\t: 0\nvendor_id\t: minik8s\nmodel name\t: simulated processor\ncpu cores\t: 1\n".to_string()
+        }
+        "/proc/loadavg" => format!("0.00 0.00 0.00 1/{} 1\n", fs.processes().list().len()),
+        "/proc/uptime" => {
+            let seconds = fs.clock().monotonic().as_secs_f64();
+            format!("{seconds:.2} {seconds:.2}\n")
+        }
+        "/proc/mounts" => fs.mount_table(),
+        "/proc/meminfo" => {
+            let used = memory.used() / 1024;
+            let free = NODE_MEMORY_KIB.saturating_sub(used);
+            format!(
+                "MemTotal:       {NODE_MEMORY_KIB:>8} kB\nMemFree:        {free:>8} kB\nMemAvailable:   {free:>8} kB\n"
+            )
+        }
+        _ => {
+            let (pid, file) = path.strip_prefix("/proc/")?.split_once('/')?;
+            let processes = fs.processes().list();
+            // Who reads cannot be told here; the first process stands in for itself.
+            let pid = if pid == "self" { 1 } else { pid.parse().ok()? };
+            return process_file(processes.iter().find(|process| process.pid == pid)?, file);
+        }
+    })
+}
+
+fn process_file(process: &ProcessInfo, file: &str) -> Option<String> {
+    let name = process.command.split(' ').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    Some(match file {
+        "cmdline" => format!("{}\0", process.command.replace(' ', "\0")),
+        "comm" => format!("{name}\n"),
+        "environ" => String::new(),
+        "status" => format!("Name:\t{name}\nState:\tS (sleeping)\nPid:\t{}\nPPid:\t{}\n", process.pid, process.parent),
+        _ => return None,
+    })
+}

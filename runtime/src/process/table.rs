@@ -1,0 +1,261 @@
+//! The processes of a container: its PID namespace.
+
+use super::Signal;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{Notify, mpsc, watch};
+
+/// How many signals wait for a process that handles them; more of them are merged away, as the kernel does.
+const PENDING_SIGNALS: usize = 8;
+/// How many processes a container may have (`podPidsLimit` of the kubelet, which has no limit by default; we need one).
+pub const PROCESS_LIMIT: usize = 1024;
+
+/// How many exit codes are remembered for `wait`.
+const REMEMBERED_EXITS: usize = 256;
+
+/// Who runs in a container. Clones share the table.
+#[derive(Clone, Default)]
+pub struct ProcessTable {
+    inner: Arc<Mutex<Table>>,
+    changed: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Table {
+    last_pid: u32,
+    /// Exit codes of processes that `wait` may ask for, the oldest first.
+    ended: VecDeque<(u32, i32)>,
+    processes: BTreeMap<u32, Entry>,
+}
+
+struct Entry {
+    parent: u32,
+    command: String,
+    started: Timestamp,
+    handled: BTreeSet<Signal>,
+    pending: mpsc::Sender<Signal>,
+    killed: watch::Sender<Option<Signal>>,
+}
+
+/// One row of `ps`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessInfo {
+    /// Its number.
+    pub pid: u32,
+    /// The number of the process that started it; 0 for the first and for those that an exec brought in.
+    pub parent: u32,
+    /// Its command line.
+    pub command: String,
+    /// When it started.
+    pub started: Timestamp,
+}
+
+/// The place of a running process in the table; leaves it when dropped.
+pub struct Registration {
+    table: ProcessTable,
+    pid: u32,
+    pending: mpsc::Receiver<Signal>,
+    killed: watch::Receiver<Option<Signal>>,
+}
+
+impl ProcessTable {
+    /// Enters a process; `None` when there are too many.
+    pub fn register(&self, parent: u32, command: String, started: Timestamp) -> Option<Registration> {
+        let (pending, pending_receiver) = mpsc::channel(PENDING_SIGNALS);
+        let (killed, killed_receiver) = watch::channel(None);
+        let mut table = self.inner.lock();
+        if table.processes.len() >= PROCESS_LIMIT {
+            return None;
+        }
+        table.last_pid += 1;
+        let pid = table.last_pid;
+        table.processes.insert(pid, Entry { parent, command, started, handled: BTreeSet::new(), pending, killed });
+        drop(table);
+        Some(Registration { table: self.clone(), pid, pending: pending_receiver, killed: killed_receiver })
+    }
+
+    /// Sends a signal; false when there is no such process.
+    ///
+    /// A process that handles the signal receives it. One that does not is ended, except the first of the container, which
+    /// the kernel shields from everything but SIGKILL: so `sleep` as a container's command ignores SIGTERM.
+    pub fn signal(&self, pid: u32, signal: Signal) -> bool {
+        let table = self.inner.lock();
+        let Some(entry) = table.processes.get(&pid) else { return false };
+        if signal != Signal::Kill && entry.handled.contains(&signal) {
+            if let Err(error) = entry.pending.try_send(signal) {
+                tracing::debug!(pid, %signal, %error, "signal merged with those that wait");
+            }
+        } else if signal == Signal::Kill || (pid != 1 && !signal.ignored_by_default()) {
+            entry.killed.send_replace(Some(signal));
+        }
+        true
+    }
+
+    /// Kills all processes.
+    pub fn kill_all(&self) {
+        for entry in self.inner.lock().processes.values() {
+            entry.killed.send_replace(Some(Signal::Kill));
+        }
+    }
+
+    /// Sends a signal to the descendants of a process, not to itself: what a terminal does on Ctrl-C to the foreground.
+    pub fn signal_descendants(&self, ancestor: u32, signal: Signal) -> usize {
+        let processes = self.list();
+        let mut family = BTreeSet::from([ancestor]);
+        // Children have higher numbers than their parents, so that one pass in order finds all.
+        for process in &processes {
+            if family.contains(&process.parent) {
+                family.insert(process.pid);
+            }
+        }
+        family.remove(&ancestor);
+        family.iter().filter(|pid| self.signal(**pid, signal)).count()
+    }
+
+    /// All processes by number.
+    pub fn list(&self) -> Vec<ProcessInfo> {
+        let table = self.inner.lock();
+        let info = |(pid, entry): (&u32, &Entry)| ProcessInfo {
+            pid: *pid,
+            parent: entry.parent,
+            command: entry.command.clone(),
+            started: entry.started,
+        };
+        table.processes.iter().map(info).collect()
+    }
+
+    /// Whether a process exists.
+    pub fn contains(&self, pid: u32) -> bool {
+        self.inner.lock().processes.contains_key(&pid)
+    }
+
+    /// Remembers how a process ended.
+    pub(super) fn record_exit(&self, pid: u32, code: i32) {
+        let mut table = self.inner.lock();
+        table.processes.remove(&pid);
+        if table.ended.len() >= REMEMBERED_EXITS {
+            table.ended.pop_front();
+        }
+        table.ended.push_back((pid, code));
+        drop(table);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for a process to end; returns its exit code, 127 for one that never was.
+    pub async fn ended(&self, pid: u32) -> i32 {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Before looking, so that an end in between is not missed.
+            changed.as_mut().enable();
+            {
+                let table = self.inner.lock();
+                if let Some((_, code)) = table.ended.iter().rev().find(|(ended, _)| *ended == pid) {
+                    return *code;
+                }
+                if !table.processes.contains_key(&pid) {
+                    return super::NOT_FOUND;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    fn set_handled(&self, pid: u32, signal: Signal, handled: bool) {
+        if let Some(entry) = self.inner.lock().processes.get_mut(&pid) {
+            match handled {
+                true => entry.handled.insert(signal),
+                false => entry.handled.remove(&signal),
+            };
+        }
+    }
+
+    fn set_command(&self, pid: u32, command: String) {
+        if let Some(entry) = self.inner.lock().processes.get_mut(&pid) {
+            entry.command = command;
+        }
+    }
+}
+
+impl Registration {
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Splits off what the process itself receives.
+    pub(super) fn split(self) -> (Signals, Killed) {
+        let Registration { table, pid, pending, killed } = self;
+        (Signals { table, pid, pending }, Killed { killed })
+    }
+}
+
+/// What ends a process from outside.
+pub(super) struct Killed {
+    killed: watch::Receiver<Option<Signal>>,
+}
+
+impl Killed {
+    /// Completes with the signal that ends the process.
+    pub async fn wait(&mut self) -> Signal {
+        loop {
+            if let Some(signal) = *self.killed.borrow_and_update() {
+                return signal;
+            }
+            if self.killed.changed().await.is_err() {
+                // The entry is gone: the process has ended by itself.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+/// The signals of one process, and its place in the table.
+pub struct Signals {
+    table: ProcessTable,
+    pid: u32,
+    pending: mpsc::Receiver<Signal>,
+}
+
+impl Signals {
+    /// The number of the process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// From now on the signal is received instead of ending the process.
+    pub fn handle(&self, signal: Signal) {
+        self.table.set_handled(self.pid, signal, true);
+    }
+
+    /// From now on the signal does what it does by default.
+    pub fn reset(&self, signal: Signal) {
+        self.table.set_handled(self.pid, signal, false);
+    }
+
+    /// The process runs another command from now on (`exec`).
+    pub fn rename(&self, command: String) {
+        self.table.set_command(self.pid, command);
+    }
+
+    /// The next signal among those handled.
+    pub async fn next(&mut self) -> Signal {
+        match self.pending.recv().await {
+            Some(signal) => signal,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// A signal that has come already.
+    pub fn try_next(&mut self) -> Option<Signal> {
+        self.pending.try_recv().ok()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.table.inner.lock().processes.remove(&self.pid);
+    }
+}
