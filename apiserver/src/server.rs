@@ -32,9 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{Chain, Cluster};
 use crate::allocators::{Ranges, ServiceAllocators};
 use crate::authn::jwt::SigningKey;
-use crate::authn::{
-    Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens,
-};
+use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens};
 use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
 use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
@@ -79,10 +77,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            reads: 400,
-            writes: 200,
-        }
+        Limits { reads: 400, writes: 200 }
     }
 }
 
@@ -140,80 +135,59 @@ pub struct ApiServer {
 impl ApiServer {
     /// Fills the cache, writes what a new cluster holds, and is ready. Ends with `shutdown`.
     pub async fn new(config: Config, shutdown: CancellationToken) -> Result<Arc<ApiServer>, Error> {
-        let Config {
-            store,
-            clock,
-            random,
-            ..
-        } = &config;
-        let (tasks, kinds) = (TaskTracker::new(), Kinds::built_in());
-        let cache = Cache::start(
-            Arc::clone(store),
-            Arc::clone(&kinds),
-            clock.clone(),
-            &tasks,
-            shutdown.clone(),
-        )
-        .await;
-        let cache = cache.map_err(Error::Cache)?;
-        let objects: Arc<dyn Objects> = Arc::clone(&cache) as Arc<dyn Objects>;
-        let registry = Registry::new(
-            Arc::clone(store),
-            Arc::clone(&cache),
-            clock.clone(),
-            random.fork(),
-        );
-
-        let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
-        let node = NodeAuthorizer::new(Arc::clone(&objects), cache, Arc::clone(&rbac));
-        let authorizers: Vec<Arc<dyn Authorizer>> = vec![
-            Arc::new(Masters),
-            Arc::new(node),
-            Arc::clone(&rbac) as Arc<dyn Authorizer>,
-        ];
-        let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers));
-        let authenticator = Arc::new(authenticator(&config, &objects)?);
-        registry.set_chain(Arc::new(Chain::new(&Cluster {
-            objects: Arc::clone(&objects),
-            store: Arc::clone(store),
-            authorizer: Arc::clone(&authorizer),
-            rbac,
-            clock: clock.clone(),
-            random: random.fork(),
-        })));
+        let Config { store, clock, random, .. } = &config;
+        let tasks = TaskTracker::new();
+        let following = Cache::start(Arc::clone(store), Kinds::built_in(), clock.clone(), &tasks, shutdown.clone());
+        let cache = following.await.map_err(Error::Cache)?;
+        let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), clock.clone(), random.fork());
+        let (authenticator, authorizer) = gatekeepers(&config, &cache, &registry)?;
         let allocators = ServiceAllocators::new(
             Arc::clone(store),
-            Arc::clone(&objects),
-            kinds,
+            cache,
+            registry.kinds(),
             clock.clone(),
             random.fork(),
             &config.ranges,
         );
-        registry.set_hook(
-            GroupResource::new("", "services"),
-            Arc::new(allocators.clone()),
-        );
+        let services = GroupResource::new("", "services");
+        registry.set_hook(services, Arc::new(allocators.clone()));
 
-        let server = Arc::new(ApiServer {
-            reviews: Reviews::new(
-                Arc::clone(&authenticator),
-                Arc::clone(&authorizer),
-                clock.clone(),
-            ),
+        let server = Self::assemble(config, registry, authenticator, authorizer, tasks, shutdown);
+        let bootstrap =
+            Bootstrap { advertise: server.config.advertise, client_ca: server.config.client_ca_pem.clone() };
+        bootstrap::run(&server.registry, &allocators, &bootstrap)
+            .await
+            .map_err(|error| Error::Bootstrap(error.to_string()))?;
+        server.health.set_ready();
+        Ok(server)
+    }
+
+    fn assemble(
+        config: Config,
+        registry: Arc<Registry>,
+        authenticator: Arc<Authenticator>,
+        authorizer: Arc<dyn Authorizer>,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Arc<ApiServer> {
+        let objects = Arc::clone(registry.cache()) as Arc<dyn Objects>;
+        let (clock, limits) = (config.clock.clone(), config.limits);
+        Arc::new(ApiServer {
+            reviews: Reviews::new(Arc::clone(&authenticator), Arc::clone(&authorizer), clock.clone()),
             tokens: Tokens::new(
                 objects,
-                clock.clone(),
-                random.fork(),
+                clock,
+                config.random.fork(),
                 config.service_account_key.clone(),
                 ISSUER,
                 vec![ISSUER.to_owned()],
             ),
-            health: Health::new(Arc::clone(store), config.components.clone()),
+            health: Health::new(Arc::clone(&config.store), config.components.clone()),
             metrics: Metrics::default(),
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
-            reads: Semaphore::new(config.limits.reads),
-            writes: Semaphore::new(config.limits.writes),
+            reads: Semaphore::new(limits.reads),
+            writes: Semaphore::new(limits.writes),
             queue: Semaphore::new(MAX_QUEUED_REQUESTS),
             registry,
             authenticator,
@@ -221,16 +195,7 @@ impl ApiServer {
             tasks,
             shutdown,
             config,
-        });
-        let bootstrap = Bootstrap {
-            advertise: server.config.advertise,
-            client_ca: server.config.client_ca_pem.clone(),
-        };
-        bootstrap::run(&server.registry, &allocators, &bootstrap)
-            .await
-            .map_err(|error| Error::Bootstrap(error.to_string()))?;
-        server.health.set_ready();
-        Ok(server)
+        })
     }
 
     /// Waits until every task of the server has ended, after its shutdown.
@@ -332,29 +297,18 @@ impl ApiServer {
         let reply = Reply::new(&parts.headers, pretty, warnings);
         let _in_flight = self.metrics.in_flight(info.is_read_only());
 
-        let filtered =
-            AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, reply.clone()))
-                .catch_unwind();
+        let filtered = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, reply.clone())).catch_unwind();
         let response = match filtered.await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => reply.status(&status),
             Err(panic) => {
-                tracing::error!(
-                    verb = info.verb,
-                    path = info.path,
-                    panic = panic_text(&*panic),
-                    "a handler panicked"
-                );
+                tracing::error!(verb = info.verb, path = info.path, panic = panic_text(&*panic), "a handler panicked");
                 reply.status(&panicked(&info))
             }
         };
-        let served = self
-            .kinds()
-            .by_resource(&info.group, &info.version, &info.resource)
-            .is_some();
+        let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
         let took = self.clock().monotonic().saturating_sub(began);
-        self.metrics
-            .observe(&info, served, response.status().as_u16(), took);
+        self.metrics.observe(&info, served, response.status().as_u16(), took);
         response
     }
 
@@ -370,60 +324,27 @@ impl ApiServer {
         let user = impersonate(&mut parts, user, &*self.authorizer)?;
         if stays_open(&info) {
             self.authorize(&user, &info, &query)?;
-            return self
-                .route(
-                    Request {
-                        info,
-                        query,
-                        parts,
-                        user,
-                        reply,
-                    },
-                    body,
-                )
-                .await;
+            return self.route(Request { info, query, parts, user, reply }, body).await;
         }
         let timeout = request_timeout(&query)?;
         let handled = async {
             let _permit = self.turn(&info).await?;
             self.authorize(&user, &info, &query)?;
-            self.route(
-                Request {
-                    info,
-                    query,
-                    parts,
-                    user,
-                    reply,
-                },
-                body,
-            )
-            .await
+            self.route(Request { info, query, parts, user, reply }, body).await
         };
         match self.clock().timeout(timeout, handled).await {
             Ok(answer) => answer,
-            Err(_) => Err(Status::timeout(
-                "request did not complete within the allotted timeout",
-                0,
-            )),
+            Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
         }
     }
 
     /// Waits until the request may be handled. So many wait at most.
     async fn turn(&self, info: &RequestInfo) -> Result<SemaphorePermit<'_>, Status> {
-        let turns = if info.is_read_only() {
-            &self.reads
-        } else {
-            &self.writes
-        };
+        let turns = if info.is_read_only() { &self.reads } else { &self.writes };
         if let Ok(permit) = turns.try_acquire() {
             return Ok(permit);
         }
-        let full = || {
-            Status::too_many_requests(
-                "Too many requests, please try again later.",
-                RETRY_AFTER_SECONDS,
-            )
-        };
+        let full = || Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_SECONDS);
         let _queued = self.queue.try_acquire().map_err(|_| full())?;
         turns.acquire().await.map_err(|_| full())
     }
@@ -431,18 +352,10 @@ impl ApiServer {
     fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), Status> {
         let attributes = authz::Attributes::of_request(user, info, query);
         let verdict = self.authorizer.authorize(&attributes);
-        if verdict.allowed() {
-            Ok(())
-        } else {
-            Err(authz::forbidden(&attributes, &verdict.reason))
-        }
+        if verdict.allowed() { Ok(()) } else { Err(authz::forbidden(&attributes, &verdict.reason)) }
     }
 
-    async fn route(
-        self: &Arc<Self>,
-        request: Request,
-        body: Body,
-    ) -> Result<Response<Body>, Status> {
+    async fn route(self: &Arc<Self>, request: Request, body: Body) -> Result<Response<Body>, Status> {
         if request.info.is_resource {
             resource::serve(self, request, body).await
         } else {
@@ -451,13 +364,34 @@ impl ApiServer {
     }
 }
 
+/// Who decides who asks and what they may do; puts the admission chain, which asks them too, into the registry.
+fn gatekeepers(
+    config: &Config,
+    cache: &Arc<Cache>,
+    registry: &Registry,
+) -> Result<(Arc<Authenticator>, Arc<dyn Authorizer>), Error> {
+    let objects = Arc::clone(cache) as Arc<dyn Objects>;
+    let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
+    let node = NodeAuthorizer::new(Arc::clone(&objects), Arc::clone(cache) as _, Arc::clone(&rbac));
+    let authorizers: [Arc<dyn Authorizer>; 3] = [Arc::new(Masters), Arc::new(node), rbac.clone()];
+    let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers.into()));
+    registry.set_chain(Arc::new(Chain::new(&Cluster {
+        objects: Arc::clone(&objects),
+        store: Arc::clone(&config.store),
+        authorizer: Arc::clone(&authorizer),
+        rbac,
+        clock: config.clock.clone(),
+        random: config.random.fork(),
+    })));
+    Ok((Arc::new(authenticator(config, &objects)?), authorizer))
+}
+
 fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenticator, Error> {
     let certificates = match config.client_ca.as_slice() {
         [] => None,
         roots => {
             let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let certificates =
-                ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
+            let certificates = ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
             Some(certificates.map_err(|error| Error::Config(error.to_string()))?)
         }
     };
@@ -482,20 +416,12 @@ fn request_timeout(query: &Query) -> Result<Duration, Status> {
     let Some(asked) = query.get("timeout").filter(|asked| !asked.is_empty()) else {
         return Ok(REQUEST_TIMEOUT);
     };
-    let timeout = parse_duration(asked)
-        .ok()
-        .and_then(|timeout| Duration::try_from(timeout).ok());
+    let timeout = parse_duration(asked).ok().and_then(|timeout| Duration::try_from(timeout).ok());
     let invalid = || {
-        Status::bad_request(format!(
-            "invalid timeout specified in the request URL: time: invalid duration {asked:?}"
-        ))
+        Status::bad_request(format!("invalid timeout specified in the request URL: time: invalid duration {asked:?}"))
     };
     let timeout = timeout.ok_or_else(invalid)?;
-    Ok(if timeout.is_zero() {
-        REQUEST_TIMEOUT
-    } else {
-        REQUEST_TIMEOUT.min(timeout)
-    })
+    Ok(if timeout.is_zero() { REQUEST_TIMEOUT } else { REQUEST_TIMEOUT.min(timeout) })
 }
 
 /// Requests that last as long as the client wants (`--longrunning-requests`).
@@ -505,10 +431,8 @@ fn stays_open(info: &RequestInfo) -> bool {
 
 fn panicked(info: &RequestInfo) -> Status {
     let mut status = Status::internal_error("");
-    status.message = format!(
-        "This request caused apiserver to panic. Look in the logs for details. ({} {})",
-        info.verb, info.path
-    );
+    status.message =
+        format!("This request caused apiserver to panic. Look in the logs for details. ({} {})", info.verb, info.path);
     status
 }
 

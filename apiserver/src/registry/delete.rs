@@ -57,14 +57,19 @@ enum Fate {
     Wait,
 }
 
+/// What one attempt came to; the error is the object as somebody else changed it meanwhile.
+type Attempt = Result<Deleted, Option<Arc<Object>>>;
+
+/// The answer to a delete. An object that is not gone is shown as it is now.
+fn deleted(target: &Target, present: &Object, mut object: Value, gone: bool) -> Deleted {
+    minik8s_api::kinds::convert(present.kind(), &target.kind, &mut object);
+    let returned = target.kind.group.is_empty() && RETURN_DELETED.contains(&target.kind.plural.as_str());
+    Deleted { object, gone, answer_object: returned || !gone }
+}
+
 impl Registry {
     /// Deletes one object.
-    pub async fn delete(
-        &self,
-        context: &Context,
-        target: &Target,
-        options: &DeleteOptions,
-    ) -> Result<Deleted, Status> {
+    pub async fn delete(&self, context: &Context, target: &Target, options: &DeleteOptions) -> Result<Deleted, Status> {
         let mut present = self.cached(target)?;
         let mut from_cache = true;
         for _ in 0..MAX_CONFLICTS {
@@ -101,10 +106,7 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Vec<Value>, Status> {
         self.cache.wait_latest().await?;
-        let cache = self
-            .cache
-            .resource(&target.kind)
-            .ok_or_else(Status::unknown_resource)?;
+        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
         let mut deleted = Vec::new();
         for object in cache.candidates(selection, None).objects {
             if !selection.matches(&object) {
@@ -121,14 +123,14 @@ impl Registry {
         Ok(deleted)
     }
 
-    /// One attempt; the inner error is the object as somebody else changed it meanwhile.
+    /// One attempt.
     async fn delete_attempt(
         &self,
         context: &Context,
         target: &Target,
         options: &DeleteOptions,
         present: &Arc<Object>,
-    ) -> Result<Result<Deleted, Option<Arc<Object>>>, Status> {
+    ) -> Result<Attempt, Status> {
         check_preconditions(target, options, present)?;
         let old = present.value();
         self.admit_delete(context, target, options, &old).await?;
@@ -137,65 +139,40 @@ impl Registry {
         } else {
             self.fate(target, options, &old)
         };
-        let answer_object =
-            target.kind.group.is_empty() && RETURN_DELETED.contains(&target.kind.plural.as_str());
-        let served = |mut object: Value| {
-            minik8s_api::kinds::convert(present.kind(), &target.kind, &mut object);
-            object
-        };
         match fate {
-            Fate::Wait => Ok(Ok(Deleted {
-                object: served(old),
-                gone: false,
-                answer_object: true,
-            })),
-            Fate::Mark(marked) => {
-                let marked_answer = |object| {
-                    Ok(Ok(Deleted {
-                        object: served(object),
-                        gone: false,
-                        answer_object: true,
-                    }))
-                };
-                if options.dry_run {
-                    return marked_answer(marked);
-                }
-                match self
-                    .put(
-                        target,
-                        Some(present.revision()),
-                        object::encode(present.kind(), &marked),
-                    )
-                    .await?
-                {
-                    Outcome::Committed(revision) => {
-                        let mut marked = marked;
-                        marked["metadata"]["resourceVersion"] = Value::from(revision.to_string());
-                        marked_answer(marked)
-                    }
-                    Outcome::Conflict(current) => Ok(Err(self.after_conflict(target, current)?)),
-                }
-            }
-            Fate::Remove if options.dry_run => Ok(Ok(Deleted {
-                object: served(old),
-                gone: true,
-                answer_object,
-            })),
-            Fate::Remove => match self
-                .commit(Txn::delete(target.key(), present.revision()))
-                .await?
-            {
+            Fate::Wait => Ok(Ok(deleted(target, present, old, false))),
+            Fate::Mark(marked) => self.mark(target, options, present, marked).await,
+            Fate::Remove if options.dry_run => Ok(Ok(deleted(target, present, old, true))),
+            Fate::Remove => match self.commit(Txn::delete(target.key(), present.revision())).await? {
                 Outcome::Committed(_) => {
                     self.released(target, &old).await;
-                    Ok(Ok(Deleted {
-                        object: served(old),
-                        gone: true,
-                        answer_object,
-                    }))
+                    Ok(Ok(deleted(target, present, old, true)))
                 }
                 Outcome::Conflict(current) => Ok(Err(self.after_conflict(target, current)?)),
             },
         }
+    }
+
+    /// Stores an object that is marked for deletion.
+    async fn mark(
+        &self,
+        target: &Target,
+        options: &DeleteOptions,
+        present: &Arc<Object>,
+        mut marked: Value,
+    ) -> Result<Attempt, Status> {
+        if !options.dry_run {
+            let bytes = object::encode(present.kind(), &marked);
+            match self.put(target, Some(present.revision()), bytes).await? {
+                Outcome::Committed(revision) => {
+                    meta::set(&mut marked, "resourceVersion", revision.to_string());
+                }
+                Outcome::Conflict(current) => {
+                    return Ok(Err(self.after_conflict(target, current)?));
+                }
+            }
+        }
+        Ok(Ok(deleted(target, present, marked, false)))
     }
 
     async fn admit_delete(
@@ -238,19 +215,13 @@ impl Registry {
     fn fate(&self, target: &Target, options: &DeleteOptions, old: &Value) -> Fate {
         let strategy = strategy_for(&target.kind);
         let before = finalizers(old);
-        let wanted = wanted_finalizers(
-            &before,
-            options,
-            strategy.default_garbage_collection_policy(),
-        );
+        let wanted = wanted_finalizers(&before, options, strategy.default_garbage_collection_policy());
         let mut marked = old.clone();
         let metadata = meta::metadata_mut(&mut marked);
         if let Some(wanted) = &wanted {
             set_finalizers(metadata, wanted);
         }
-        let waiting = wanted
-            .as_ref()
-            .map_or(!before.is_empty(), |wanted| !wanted.is_empty());
+        let waiting = wanted.as_ref().map_or(!before.is_empty(), |wanted| !wanted.is_empty());
 
         let graceful = if metadata.contains_key("deletionTimestamp") {
             match shorten(metadata, options.grace_period_seconds) {
@@ -272,11 +243,7 @@ impl Registry {
             None if waiting => {
                 self.mark_as_deleting(metadata);
                 // Deleting again what only waits for its finalizers changes nothing.
-                if marked == *old {
-                    Fate::Wait
-                } else {
-                    Fate::Mark(marked)
-                }
+                if marked == *old { Fate::Wait } else { Fate::Mark(marked) }
             }
             None => Fate::Remove,
         }
@@ -288,24 +255,16 @@ impl Registry {
             let mut marked = old.clone();
             let metadata = meta::metadata_mut(&mut marked);
             metadata.insert("deletionTimestamp".into(), Value::from(self.now()));
-            if let Some(wanted) = wanted_finalizers(
-                &finalizers(old),
-                options,
-                GarbageCollectionPolicy::DeleteDependents,
-            ) {
+            if let Some(wanted) =
+                wanted_finalizers(&finalizers(old), options, GarbageCollectionPolicy::DeleteDependents)
+            {
                 set_finalizers(metadata, &wanted);
             }
             marked["status"]["phase"] = Value::from("Terminating");
             return Fate::Mark(marked);
         }
-        let held = old["spec"]["finalizers"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty());
-        if held {
-            Fate::Wait
-        } else {
-            self.fate(target, options, old)
-        }
+        let held = old["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        if held { Fate::Wait } else { self.fate(target, options, old) }
     }
 
     fn mark_graceful(&self, metadata: &mut Map<String, Value>, seconds: i64) {
@@ -334,58 +293,33 @@ enum Shortened {
 
 /// A grace period may only become shorter.
 fn shorten(metadata: &mut Map<String, Value>, requested: Option<i64>) -> Shortened {
-    let Some(current) = metadata
-        .get("deletionGracePeriodSeconds")
-        .and_then(Value::as_i64)
-    else {
+    let Some(current) = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64) else {
         return Shortened::NotGraceful;
     };
     let Some(requested) = requested.map(|seconds| seconds.max(0)) else {
-        return if current == 0 {
-            Shortened::NotGraceful
-        } else {
-            Shortened::Pending
-        };
+        return if current == 0 { Shortened::NotGraceful } else { Shortened::Pending };
     };
     if requested >= current {
-        return if current == 0 {
-            Shortened::NotGraceful
-        } else {
-            Shortened::Pending
-        };
+        return if current == 0 { Shortened::NotGraceful } else { Shortened::Pending };
     }
-    let until = metadata
-        .get("deletionTimestamp")
-        .and_then(Value::as_str)
-        .and_then(|text| time::parse(text).ok());
+    let until = metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(|text| time::parse(text).ok());
     if let Some(until) = until {
         let earlier = until - Duration::from_secs((current - requested).unsigned_abs());
-        metadata.insert(
-            "deletionTimestamp".into(),
-            Value::from(time::format(earlier)),
-        );
+        metadata.insert("deletionTimestamp".into(), Value::from(time::format(earlier)));
     }
     metadata.insert("deletionGracePeriodSeconds".into(), Value::from(requested));
     Shortened::To(requested)
 }
 
 fn bump_generation(metadata: &mut Map<String, Value>) {
-    if let Some(generation) = metadata
-        .get("generation")
-        .and_then(Value::as_i64)
-        .filter(|generation| *generation > 0)
-    {
+    if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|generation| *generation > 0) {
         metadata.insert("generation".into(), Value::from(generation + 1));
     }
 }
 
 fn finalizers(object: &Value) -> Vec<String> {
     let list = object["metadata"]["finalizers"].as_array();
-    list.into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn set_finalizers(metadata: &mut Map<String, Value>, finalizers: &[String]) {
@@ -413,11 +347,8 @@ fn wanted_finalizers(
         (_, None) if has(FOREGROUND) => (false, true),
         (policy, None) => (policy == GarbageCollectionPolicy::OrphanDependents, false),
     };
-    let mut wanted: Vec<String> = before
-        .iter()
-        .filter(|name| !matches!(name.as_str(), ORPHAN | FOREGROUND))
-        .cloned()
-        .collect();
+    let mut wanted: Vec<String> =
+        before.iter().filter(|name| !matches!(name.as_str(), ORPHAN | FOREGROUND)).cloned().collect();
     if orphan {
         wanted.push(ORPHAN.to_owned());
     }
@@ -430,26 +361,16 @@ fn wanted_finalizers(
     (old != new).then_some(wanted)
 }
 
-fn check_preconditions(
-    target: &Target,
-    options: &DeleteOptions,
-    present: &Object,
-) -> Result<(), Status> {
+fn check_preconditions(target: &Target, options: &DeleteOptions, present: &Object) -> Result<(), Status> {
     let failed = |what: &str, wanted: &str, is: &str| {
-        let why = format!(
-            "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}"
-        );
+        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
         Err(Status::conflict(&target.resource(), &target.name, why))
     };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != present.uid()) {
         return failed("UID", uid, present.uid());
     }
     let revision = present.revision().to_string();
-    if let Some(wanted) = options
-        .resource_version
-        .as_deref()
-        .filter(|wanted| *wanted != revision)
-    {
+    if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != revision) {
         return failed("ResourceVersion", wanted, &revision);
     }
     Ok(())

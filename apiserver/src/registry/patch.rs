@@ -56,15 +56,7 @@ impl Registry {
             check_identity(target, present, &mut object)?;
             self.redecode(context, target, object, options.field_validation)
         };
-        self.change(
-            context,
-            target,
-            options,
-            false,
-            Ownership::Record,
-            &mut change,
-        )
-        .await
+        self.change(context, target, options, false, Ownership::Record, &mut change).await
     }
 
     /// Server-side apply: creates what is absent.
@@ -78,20 +70,12 @@ impl Registry {
         let mut change = |present: Option<&Value>| {
             let mut body = body.clone();
             check_applied(target, &mut body)?;
-            let config = self.normalized(context, target, body, options.field_validation)?;
-            let applied = self.applied(target, present, &config, options)?;
+            // As it was sent: decoding it would add the zeros of its type, which the applier does not mean to own.
+            let applied = self.applied(target, present, &body, options)?;
             self.redecode(context, target, applied, FieldValidation::Ignore)
         };
         let create = target.subresource.is_empty();
-        self.change(
-            context,
-            target,
-            options,
-            create,
-            Ownership::Recorded,
-            &mut change,
-        )
-        .await
+        self.change(context, target, options, create, Ownership::Recorded, &mut change).await
     }
 
     /// Decodes a patched object as if a client had sent it, defaults included.
@@ -123,11 +107,7 @@ impl Registry {
             }
             // The patched object is the bad value, as Kubernetes shows it.
             Err(error) => {
-                let error = FieldError::invalid(
-                    &FieldPath::new("patch"),
-                    object.to_string(),
-                    error.to_string(),
-                );
+                let error = FieldError::invalid(&FieldPath::new("patch"), object.to_string(), error.to_string());
                 Err(Status::invalid(&GroupKind::default(), "", vec![error]))
             }
         }
@@ -158,10 +138,7 @@ fn check_identity(target: &Target, present: &Value, object: &mut Value) -> Resul
     }
     let name = meta::name(object);
     if name != target.name {
-        return Err(Status::bad_request(format!(
-            "the name of the object ({name}) does not match the name on the URL ({})",
-            target.name
-        )));
+        return Err(target.name_mismatch(name));
     }
     Ok(())
 }
@@ -174,36 +151,11 @@ fn check_applied(target: &Target, body: &mut Value) -> Result<(), Status> {
             go_kind(body)
         )));
     }
-    let text = |body: &Value, field: &str| body[field].as_str().unwrap_or_default().to_owned();
-    let (kind, api_version) = (text(body, "kind"), text(body, "apiVersion"));
-    if kind.is_empty() || api_version.is_empty() {
-        return Err(Status::bad_request(
-            "Object 'Kind' is missing in apply configuration".replace(
-                "'Kind'",
-                if kind.is_empty() {
-                    "'Kind'"
-                } else {
-                    "'apiVersion'"
-                },
-            ),
-        ));
-    }
-    if kind != target.kind.kind || api_version != target.kind.api_version() {
-        return Err(Status::bad_request(format!(
-            "{kind} in version {api_version:?} cannot be applied to {}, which is {} in version {:?}",
-            target.kind.plural,
-            target.kind.kind,
-            target.kind.api_version()
-        )));
-    }
     match meta::name(body) {
         "" => meta::metadata_mut(body).insert("name".into(), Value::from(target.name.as_str())),
         name if name == target.name => None,
         name => {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                target.name
-            )));
+            return Err(target.name_mismatch(name));
         }
     };
     if !target.namespace.is_empty() && meta::namespace(body).is_empty() {

@@ -22,9 +22,7 @@ impl Registry {
     }
 
     fn scale_of(&self, target: &Target, object: &Value) -> Result<Value, Status> {
-        strategy_for(&target.kind)
-            .scale(object)
-            .ok_or_else(Status::unknown_resource)
+        strategy_for(&target.kind).scale(object).ok_or_else(Status::unknown_resource)
     }
 
     /// Replaces an object's Scale; answers with the new one.
@@ -37,14 +35,9 @@ impl Registry {
     ) -> Result<Value, Status> {
         let name = meta::name(&scale);
         if name != target.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                target.name
-            )));
+            return Err(target.name_mismatch(name));
         }
-        let written = self
-            .write_scale(context, target, options, &mut |_| Ok(scale.clone()))
-            .await?;
+        let written = self.write_scale(context, target, options, &mut |_| Ok(scale.clone())).await?;
         self.scale_of(target, &written.object)
     }
 
@@ -61,15 +54,11 @@ impl Registry {
             match patch.patch_type {
                 PatchType::Json => json::apply(&mut scale, &patch.body)?,
                 // A Scale has neither lists nor more than one field that can be applied.
-                PatchType::Merge | PatchType::Strategic | PatchType::Apply => {
-                    merge::apply(&mut scale, &patch.body)?
-                }
+                PatchType::Merge | PatchType::Strategic | PatchType::Apply => merge::apply(&mut scale, &patch.body)?,
             }
             Ok(scale)
         };
-        let written = self
-            .write_scale(context, target, options, &mut change)
-            .await?;
+        let written = self.write_scale(context, target, options, &mut change).await?;
         self.scale_of(target, &written.object)
     }
 
@@ -86,17 +75,11 @@ impl Registry {
             let scale = wanted(present.clone())?;
             let errors = scale_errors(&scale);
             if !errors.is_empty() {
-                return Err(Status::invalid(
-                    &GroupKind::new("autoscaling", "Scale"),
-                    &target.name,
-                    errors,
-                ));
+                return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), &target.name, errors));
             }
             // UID and resourceVersion of the Scale are those of the object: conditions of this write.
-            for (field, read) in [
-                ("uid", meta::uid as fn(&Value) -> &str),
-                ("resourceVersion", meta::resource_version),
-            ] {
+            for (field, read) in [("uid", meta::uid as fn(&Value) -> &str), ("resourceVersion", meta::resource_version)]
+            {
                 let asked = read(&scale);
                 if !asked.is_empty() && asked != read(&present) {
                     meta::set(object, field, asked);

@@ -25,12 +25,7 @@ impl Target {
     /// An object of a kind.
     pub fn new(kind: Arc<Kind>, namespace: &str, name: &str) -> Target {
         let namespace = if kind.namespaced { namespace } else { "" };
-        Target {
-            kind,
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            subresource: String::new(),
-        }
+        Target { kind, namespace: namespace.to_owned(), name: name.to_owned(), subresource: String::new() }
     }
 
     /// The same object through one of its subresources.
@@ -41,10 +36,7 @@ impl Target {
 
     /// The same kind and namespace, another name.
     pub fn named(&self, name: &str) -> Target {
-        Target {
-            name: name.to_owned(),
-            ..self.clone()
-        }
+        Target { name: name.to_owned(), ..self.clone() }
     }
 
     /// The store's key.

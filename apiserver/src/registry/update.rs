@@ -56,24 +56,12 @@ impl Registry {
             let message = if name.is_empty() {
                 "name must be provided".to_owned()
             } else {
-                format!(
-                    "the name of the object ({name}) does not match the name on the URL ({})",
-                    target.name
-                )
+                format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)
             };
             return Err(Status::bad_request(message));
         }
-        let create =
-            strategy_for(&target.kind).allow_create_on_update() && target.subresource.is_empty();
-        self.change(
-            context,
-            target,
-            options,
-            create,
-            Ownership::Record,
-            &mut |_| Ok(object.clone()),
-        )
-        .await
+        let create = strategy_for(&target.kind).allow_create_on_update() && target.subresource.is_empty();
+        self.change(context, target, options, create, Ownership::Record, &mut |_| Ok(object.clone())).await
     }
 
     /// Reads, changes and writes an object in process, again if somebody was faster.
@@ -89,15 +77,7 @@ impl Registry {
             change(&mut object)?;
             Ok(object)
         };
-        self.change(
-            context,
-            target,
-            options,
-            false,
-            Ownership::Record,
-            &mut whole,
-        )
-        .await
+        self.change(context, target, options, false, Ownership::Record, &mut whole).await
     }
 
     /// Reads, changes and writes an object as it is stored, past admission, strategy and field owners: for subresources
@@ -117,14 +97,7 @@ impl Registry {
             if dry_run {
                 return Ok(());
             }
-            match self
-                .put(
-                    target,
-                    Some(object.revision()),
-                    object::encode(object.kind(), &new),
-                )
-                .await?
-            {
+            match self.put(target, Some(object.revision()), object::encode(object.kind(), &new)).await? {
                 Outcome::Committed(_) => return Ok(()),
                 Outcome::Conflict(current) => present = self.after_conflict(target, current)?,
             }
@@ -145,18 +118,7 @@ impl Registry {
         let mut present = self.cached(target)?;
         let mut from_cache = true;
         for _ in 0..MAX_CONFLICTS {
-            match self
-                .attempt(
-                    context,
-                    target,
-                    options,
-                    create,
-                    ownership,
-                    present.as_ref(),
-                    change,
-                )
-                .await
-            {
+            match self.attempt(context, target, options, create, ownership, present.as_ref(), change).await {
                 Ok(Attempt::Done(written)) => return Ok(written),
                 Ok(Attempt::Again(current)) => {
                     present = current;
@@ -201,34 +163,23 @@ impl Registry {
             if ownership == Ownership::Record {
                 self.record_manager(context, target, None, &mut new, options);
             }
-            let new = self
-                .admit(context, target, Operation::Create, new, None, options)
-                .await?;
-            return self
-                .insert(context, target, new, options)
-                .await
-                .map(Attempt::Done);
+            let new = self.admit(context, target, Operation::Create, new, None, options).await?;
+            return self.insert(context, target, new, options).await.map(Attempt::Done);
         };
         check_versions(target, present, &mut new)?;
         if ownership == Ownership::Record {
             self.record_manager(context, target, Some(&old), &mut new, options);
         }
-        let new = self
-            .admit(context, target, Operation::Update, new, Some(&old), options)
-            .await?;
+        let new = self.admit(context, target, Operation::Update, new, Some(&old), options).await?;
 
         let storage = self.storage_kind(target)?;
         let (mut new, old) = (new, present.value());
         convert(&target.kind, &storage, &mut new);
         let finish = match self.hook(&target.resource()) {
-            Some(hook) if target.subresource.is_empty() => {
-                hook.begin_update(&mut new, &old, options.dry_run).await?
-            }
+            Some(hook) if target.subresource.is_empty() => hook.begin_update(&mut new, &old, options.dry_run).await?,
             _ => hooks::nothing_to_finish(),
         };
-        let result = self
-            .replace(context, target, options, present, &old, new)
-            .await;
+        let result = self.replace(context, target, options, present, &old, new).await;
         finish(matches!(result, Ok(Attempt::Done(_))) && !options.dry_run).await;
         result
     }
@@ -245,24 +196,12 @@ impl Registry {
     ) -> Result<Attempt, Status> {
         let storage = Arc::clone(present.kind());
         self.prepare_update(context, target, &mut new, old)?;
-        self.admit_final(
-            context,
-            target,
-            Operation::Update,
-            &mut new,
-            Some(old),
-            options,
-        )
-        .await?;
+        self.admit_final(context, target, Operation::Update, &mut new, Some(old), options).await?;
 
         let revision = present.revision();
         let done = |mut object: Value, stored: Option<Arc<Object>>| {
             convert(&storage, &target.kind, &mut object);
-            Attempt::Done(Written {
-                object,
-                stored,
-                created: false,
-            })
+            Attempt::Done(Written { object, stored, created: false })
         };
         if delete_now(target, &new) {
             if options.dry_run {
@@ -273,9 +212,7 @@ impl Registry {
                     self.released(target, &new).await;
                     Ok(done(new, None))
                 }
-                Outcome::Conflict(current) => {
-                    Ok(Attempt::Again(self.after_conflict(target, current)?))
-                }
+                Outcome::Conflict(current) => Ok(Attempt::Again(self.after_conflict(target, current)?)),
             };
         }
         managed::ignore_timestamps(old, &mut new);
@@ -288,50 +225,29 @@ impl Registry {
             return Ok(done(new, None));
         }
         match self.put(target, Some(revision), bytes).await? {
-            Outcome::Committed(revision) => self
-                .written(target, new, revision, false)
-                .map(Attempt::Done),
+            Outcome::Committed(revision) => self.written(target, new, revision, false).map(Attempt::Done),
             Outcome::Conflict(current) => Ok(Attempt::Again(self.after_conflict(target, current)?)),
         }
     }
 
     /// `rest.BeforeUpdate`: what an update may never change is put back, then the strategy has its say.
-    fn prepare_update(
-        &self,
-        context: &Context,
-        target: &Target,
-        new: &mut Value,
-        old: &Value,
-    ) -> Result<(), Status> {
+    fn prepare_update(&self, context: &Context, target: &Target, new: &mut Value, old: &Value) -> Result<(), Status> {
         let strategy = strategy_for(&*self.storage_kind(target)?);
         let (metadata, before) = (meta::metadata_mut(new), &old["metadata"]);
         keep(metadata, before, "generation");
-        with_strategy_context(self, context, |context| {
-            strategy.prepare_for_update(context, target.door(), new, old)
-        });
+        with_strategy_context(self, context, |context| strategy.prepare_for_update(context, target.door(), new, old));
         let metadata = meta::metadata_mut(new);
-        if metadata
-            .get("uid")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .is_empty()
-        {
+        if metadata.get("uid").and_then(Value::as_str).unwrap_or_default().is_empty() {
             keep(metadata, before, "uid");
         }
         keep(metadata, before, "creationTimestamp");
         keep(metadata, before, "deletionTimestamp");
-        if metadata.get("deletionGracePeriodSeconds").is_none()
-            || before.get("deletionGracePeriodSeconds").is_none()
-        {
+        if metadata.get("deletionGracePeriodSeconds").is_none() || before.get("deletionGracePeriodSeconds").is_none() {
             keep(metadata, before, "deletionGracePeriodSeconds");
         }
         let errors = strategy.validate_update(target.door(), new, old);
         if !errors.is_empty() {
-            return Err(Status::invalid(
-                &target.kind.group_kind(),
-                &target.name,
-                errors,
-            ));
+            return Err(Status::invalid(&target.kind.group_kind(), &target.name, errors));
         }
         for warning in strategy.warnings(new, Some(old)) {
             context.warnings.add(warning);
@@ -350,15 +266,10 @@ impl Registry {
     ) -> Result<Written, Status> {
         let storage = self.storage_kind(target)?;
         object["metadata"]["resourceVersion"] = Value::from(revision.to_string());
-        let stored = self
-            .cached(target)?
-            .filter(|stored| stored.revision() == revision && target.kind.is_storage_version());
+        let stored =
+            self.cached(target)?.filter(|stored| stored.revision() == revision && target.kind.is_storage_version());
         convert(&storage, &target.kind, &mut object);
-        Ok(Written {
-            object,
-            stored,
-            created,
-        })
+        Ok(Written { object, stored, created })
     }
 
     /// An object has left the store.
@@ -374,26 +285,18 @@ fn check_versions(target: &Target, present: &Object, new: &mut Value) -> Result<
     let resource = target.resource();
     let uid = meta::uid(new);
     if !uid.is_empty() && uid != present.uid() {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            present.uid()
-        );
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", present.uid());
         return Err(Status::conflict(&resource, &target.name, why));
     }
     let revision = present.revision().to_string();
     match meta::resource_version(new) {
         "" | "0" => {
-            let unconditional = strategy_for(&target.kind).allow_unconditional_update()
-                || target.door() != Subresource::Main;
+            let unconditional =
+                strategy_for(&target.kind).allow_unconditional_update() || target.door() != Subresource::Main;
             if !unconditional {
                 let path = FieldPath::new("metadata").child("resourceVersion");
-                let error =
-                    FieldError::invalid(&path, Value::from(0), "must be specified for an update");
-                return Err(Status::invalid(
-                    &target.kind.group_kind(),
-                    &target.name,
-                    vec![error],
-                ));
+                let error = FieldError::invalid(&path, Value::from(0), "must be specified for an update");
+                return Err(Status::invalid(&target.kind.group_kind(), &target.name, vec![error]));
             }
             meta::metadata_mut(new).insert("resourceVersion".into(), Value::from(revision));
             Ok(())
@@ -401,16 +304,8 @@ fn check_versions(target: &Target, present: &Object, new: &mut Value) -> Result<
         asked if asked == revision => Ok(()),
         asked if asked.parse::<u64>().is_err() => {
             let path = FieldPath::new("metadata").child("resourceVersion");
-            let error = FieldError::invalid(
-                &path,
-                Value::from(asked),
-                "strconv.ParseUint: parsing: invalid syntax",
-            );
-            Err(Status::invalid(
-                &target.kind.group_kind(),
-                &target.name,
-                vec![error],
-            ))
+            let error = FieldError::invalid(&path, Value::from(asked), "strconv.ParseUint: parsing: invalid syntax");
+            Err(Status::invalid(&target.kind.group_kind(), &target.name, vec![error]))
         }
         _ => Err(Status::modified(&resource, &target.name)),
     }
@@ -435,9 +330,5 @@ fn delete_now(target: &Target, new: &Value) -> bool {
     if target.kind.group.is_empty() && target.kind.plural == "namespaces" {
         return !waits(&new["spec"]["finalizers"]);
     }
-    metadata
-        .get("deletionGracePeriodSeconds")
-        .and_then(Value::as_i64)
-        .unwrap_or(0)
-        == 0
+    metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
 }

@@ -8,9 +8,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -35,43 +33,20 @@ impl Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params
-            .self_signed(&key)
-            .expect("a certificate")
-            .der()
-            .clone();
-        Authority {
-            issuer: Issuer::new(params, key),
-            certificate,
-        }
+        let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+        Authority { issuer: Issuer::new(params, key), certificate }
     }
 
-    fn issue(
-        &self,
-        common_name: &str,
-        organization: Option<&str>,
-        purpose: ExtendedKeyUsagePurpose,
-    ) -> Identity {
+    fn issue(&self, common_name: &str, organization: Option<&str>, purpose: ExtendedKeyUsagePurpose) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
+        params.distinguished_name.push(DnType::CommonName, common_name);
         if let Some(organization) = organization {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, organization);
+            params.distinguished_name.push(DnType::OrganizationName, organization);
         }
         params.extended_key_usages = vec![purpose];
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .expect("a certificate")
-            .der()
-            .clone();
-        (
-            certificate,
-            PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-        )
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").der().clone();
+        (certificate, PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
     }
 }
 
@@ -88,103 +63,57 @@ impl Listening {
     async fn start() -> Listening {
         let authority = Authority::new();
         let server = TestServer::with_client_ca(authority.certificate.clone()).await;
-        let (certificate, key) =
-            authority.issue("server", None, ExtendedKeyUsagePurpose::ServerAuth);
-        let tls = server
-            .server
-            .tls(vec![certificate], key)
-            .expect("a TLS configuration");
+        let (certificate, key) = authority.issue("server", None, ExtendedKeyUsagePurpose::ServerAuth);
+        let tls = server.server.tls(vec![certificate], key).expect("a TLS configuration");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let (address, shutdown) = (
-            listener.local_addr().expect("an address"),
-            CancellationToken::new(),
-        );
+        let (address, shutdown) = (listener.local_addr().expect("an address"), CancellationToken::new());
         let (own, until) = (Arc::clone(&server.server), shutdown.clone());
         let serving = tokio::spawn(async move { own.serve(listener, tls, until).await });
-        Listening {
-            authority,
-            server,
-            address,
-            shutdown,
-            serving,
-        }
+        Listening { authority, server, address, shutdown, serving }
     }
 
     async fn connect(&self, identity: Option<Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
-        roots
-            .add(self.authority.certificate.clone())
-            .expect("a root");
+        roots.add(self.authority.certificate.clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions");
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
         let builder = builder.with_root_certificates(roots);
         let mut config = match identity {
-            Some((certificate, key)) => builder
-                .with_client_auth_cert(vec![certificate], key)
-                .expect("an identity"),
+            Some((certificate, key)) => builder.with_client_auth_cert(vec![certificate], key).expect("an identity"),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![protocol.to_vec()];
-        let stream = TcpStream::connect(self.address)
-            .await
-            .expect("a connection");
+        let stream = TcpStream::connect(self.address).await.expect("a connection");
         let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-            .expect("TLS")
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
     }
 
     fn client(&self, user: &str, group: Option<&str>) -> Option<Identity> {
-        Some(
-            self.authority
-                .issue(user, group, ExtendedKeyUsagePurpose::ClientAuth),
-        )
+        Some(self.authority.issue(user, group, ExtendedKeyUsagePurpose::ClientAuth))
     }
 
-    async fn http1(
-        &self,
-        identity: Option<Identity>,
-        request: Request<Empty<Bytes>>,
-    ) -> Response<Incoming> {
+    async fn http1(&self, identity: Option<Identity>, request: Request<Empty<Bytes>>) -> Response<Incoming> {
         let stream = TokioIo::new(self.connect(identity, b"http/1.1").await);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream)
-            .await
-            .expect("HTTP");
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.expect("HTTP");
         tokio::spawn(connection.with_upgrades());
         sender.send_request(request).await.expect("an answer")
     }
 }
 
 fn get(path: &str) -> Request<Empty<Bytes>> {
-    Request::get(path)
-        .header("host", "localhost")
-        .body(Empty::new())
-        .expect("a request")
+    Request::get(path).header("host", "localhost").body(Empty::new()).expect("a request")
 }
 
 async fn json_of(response: Response<Incoming>) -> Value {
-    serde_json::from_slice(
-        &response
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes(),
-    )
-    .expect("JSON")
+    serde_json::from_slice(&response.into_body().collect().await.expect("a body").to_bytes()).expect("JSON")
 }
 
 #[tokio::test]
 async fn a_certificate_says_who_asks() {
     let listening = Listening::start().await;
     let master = listening.client("kubernetes-admin", Some("system:masters"));
-    assert_eq!(
-        listening.http1(master, get("/api/v1/nodes")).await.status(),
-        200
-    );
+    assert_eq!(listening.http1(master, get("/api/v1/nodes")).await.status(), 200);
     let somebody = listening.client("jane", None);
     let refused = json_of(listening.http1(somebody, get("/api/v1/nodes")).await).await;
     assert_eq!(
@@ -192,49 +121,24 @@ async fn a_certificate_says_who_asks() {
         "nodes is forbidden: User \"jane\" cannot list resource \"nodes\" in API group \"\" at the cluster scope"
     );
     let anonymous = json_of(listening.http1(None, get("/api/v1/nodes")).await).await;
-    assert!(
-        anonymous["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("User \"system:anonymous\""))
-    );
+    assert!(anonymous["message"].as_str().is_some_and(|text| text.contains("User \"system:anonymous\"")));
 }
 
 #[tokio::test]
 async fn http_2_carries_watches_and_the_server_takes_leave() {
     let listening = Listening::start().await;
-    let stream = TokioIo::new(
-        listening
-            .connect(listening.client("admin", Some("system:masters")), b"h2")
-            .await,
-    );
+    let stream = TokioIo::new(listening.connect(listening.client("admin", Some("system:masters")), b"h2").await);
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
-            .await
-            .expect("HTTP/2");
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
     tokio::spawn(connection);
-    let watch = Request::get("https://localhost/api/v1/namespaces?watch=1")
-        .body(Empty::<Bytes>::new())
-        .expect("a request");
-    let mut watch = sender
-        .send_request(watch)
-        .await
-        .expect("an answer")
-        .into_body();
-    let first = watch
-        .frame()
-        .await
-        .expect("a frame")
-        .expect("a frame")
-        .into_data()
-        .expect("data");
+    let watch =
+        Request::get("https://localhost/api/v1/namespaces?watch=1").body(Empty::<Bytes>::new()).expect("a request");
+    let mut watch = sender.send_request(watch).await.expect("an answer").into_body();
+    let first = watch.frame().await.expect("a frame").expect("a frame").into_data().expect("data");
     assert!(first.starts_with(br#"{"type":"ADDED","object":{"kind":"Namespace""#));
     listening.shutdown.cancel();
     listening.server.server.shutdown_token().cancel();
-    listening
-        .serving
-        .await
-        .expect("a task")
-        .expect("a clean end");
+    listening.serving.await.expect("a task").expect("a clean end");
 }
 
 #[tokio::test]
@@ -244,29 +148,17 @@ async fn streams_pass_through_to_the_kubelet() {
     server.namespace("ns").await;
     for (name, node) in [("p", "n1"), ("q", "n2")] {
         let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name }, "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "nginx" }] } });
-        server
-            .post("/api/v1/namespaces/ns/pods", &pod)
-            .await
-            .expect(201);
+        server.post("/api/v1/namespaces/ns/pods", &pod).await.expect(201);
     }
     let pods = "/api/v1/namespaces/ns/pods";
-    assert_eq!(
-        server.get(&format!("{pods}/p/log?tailLines=1")).await.bytes,
-        "/containerLogs/ns/p/c?tailLines=1"
-    );
+    assert_eq!(server.get(&format!("{pods}/p/log?tailLines=1")).await.bytes, "/containerLogs/ns/p/c?tailLines=1");
     let refused = server.get(&format!("{pods}/p/log?previous=true")).await;
     assert_eq!(
         (refused.code, refused.message().as_str()),
-        (
-            400,
-            "previous terminated container \"c\" in pod \"p\" not found"
-        )
+        (400, "previous terminated container \"c\" in pod \"p\" not found")
     );
     let dead = server.get(&format!("{pods}/q/log")).await;
-    assert!(
-        dead.code == 500 && dead.message().contains("connect: connection refused"),
-        "{dead:?}"
-    );
+    assert!(dead.code == 500 && dead.message().contains("connect: connection refused"), "{dead:?}");
 
     let exec = Request::get(format!("{pods}/p/exec?command=sh&stdout=true"))
         .header("host", "localhost")

@@ -38,16 +38,14 @@ impl NodeConnector for Nodes {
             return Err(io::Error::new(io::ErrorKind::ConnectionRefused, refused));
         }
         let (near, far) = minik8s_streaming::pair();
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(far), service_fn(kubelet));
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service_fn(kubelet));
         tokio::spawn(connection.with_upgrades());
         Ok(near)
     }
 }
 
-async fn kubelet(
-    mut request: Request<Incoming>,
-) -> Result<http::Response<Full<Bytes>>, Infallible> {
+async fn kubelet(mut request: Request<Incoming>) -> Result<http::Response<Full<Bytes>>, Infallible> {
     let asked = request.uri().to_string();
     if request.headers().contains_key(UPGRADE) {
         let upgrade = hyper::upgrade::on(&mut request);
@@ -59,26 +57,13 @@ async fn kubelet(
             stream.write_all(&word).await.expect("an open stream");
             stream.shutdown().await.expect("an open stream");
         });
-        let switching = http::Response::builder()
-            .status(101)
-            .header(UPGRADE, "shout")
-            .header(CONNECTION, "Upgrade");
+        let switching = http::Response::builder().status(101).header(UPGRADE, "shout").header(CONNECTION, "Upgrade");
         return Ok(switching.body(Full::default()).expect("a response"));
     }
-    let code = if asked.contains("previous=true") {
-        400
-    } else {
-        200
-    };
-    let text = if code == 400 {
-        "previous terminated container \"c\" in pod \"p\" not found".to_owned()
-    } else {
-        asked
-    };
-    Ok(http::Response::builder()
-        .status(code)
-        .body(Full::from(text))
-        .expect("a response"))
+    let code = if asked.contains("previous=true") { 400 } else { 200 };
+    let text =
+        if code == 400 { "previous terminated container \"c\" in pod \"p\" not found".to_owned() } else { asked };
+    Ok(http::Response::builder().status(code).body(Full::from(text)).expect("a response"))
 }
 
 /// A server with its bootstrap objects.
@@ -112,10 +97,7 @@ impl Answer {
     }
 
     pub fn message(&self) -> String {
-        self.json()["message"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+        self.json()["message"].as_str().unwrap_or_default().to_owned()
     }
 }
 
@@ -134,13 +116,7 @@ impl TestServer {
 
     /// Another server on the same store, as after a restart.
     pub async fn restarted(&self) -> TestServer {
-        TestServer::on(
-            self.store.clone(),
-            self.server.clock().clone(),
-            self.simulation.clone(),
-            Vec::new(),
-        )
-        .await
+        TestServer::on(self.store.clone(), self.server.clock().clone(), self.simulation.clone(), Vec::new()).await
     }
 
     async fn on(
@@ -150,8 +126,7 @@ impl TestServer {
         client_ca: Vec<CertificateDer<'static>>,
     ) -> TestServer {
         let random = Random::seeded(7);
-        let key =
-            SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
+        let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
         let config = Config {
             store: store.clone(),
             clock,
@@ -166,18 +141,10 @@ impl TestServer {
             ranges: Default::default(),
             advertise: "127.0.0.1:6443".parse().expect("an address"),
             limits: Limits::default(),
-            extra_routes: axum::Router::new()
-                .route("/extra", axum::routing::get(|| async { "extra" })),
+            extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
         };
-        let server = ApiServer::new(config, CancellationToken::new())
-            .await
-            .expect("the server starts");
-        TestServer {
-            server,
-            store,
-            simulation,
-            user: UserInfo::new("admin", ["system:masters"]),
-        }
+        let server = ApiServer::new(config, CancellationToken::new()).await.expect("the server starts");
+        TestServer { server, store, simulation, user: UserInfo::new("admin", ["system:masters"]) }
     }
 
     /// Sends a request as it stands, as the cluster's administrator unless `user` says otherwise.
@@ -218,23 +185,11 @@ impl TestServer {
     async fn answer(&self, response: http::Response<Body>) -> Answer {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
-        Answer {
-            code: parts.status.as_u16(),
-            headers: parts.headers,
-            bytes,
-        }
+        Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
     }
 
-    pub async fn request(
-        &self,
-        method: &str,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: impl Into<Bytes>,
-    ) -> Answer {
-        let response = self
-            .send(method, path, headers, body, Some(self.user.clone()))
-            .await;
+    pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
+        let response = self.send(method, path, headers, body, Some(self.user.clone())).await;
         self.answer(response).await
     }
 
@@ -254,33 +209,15 @@ impl TestServer {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.request(
-            "POST",
-            path,
-            &[("content-type", "application/json")],
-            body.to_string(),
-        )
-        .await
+        self.request("POST", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.request(
-            "PUT",
-            path,
-            &[("content-type", "application/json")],
-            body.to_string(),
-        )
-        .await
+        self.request("PUT", path, &[("content-type", "application/json")], body.to_string()).await
     }
 
     pub async fn merge(&self, path: &str, body: &Value) -> Answer {
-        self.request(
-            "PATCH",
-            path,
-            &[("content-type", "application/merge-patch+json")],
-            body.to_string(),
-        )
-        .await
+        self.request("PATCH", path, &[("content-type", "application/merge-patch+json")], body.to_string()).await
     }
 
     pub async fn delete(&self, path: &str) -> Answer {
@@ -289,14 +226,9 @@ impl TestServer {
 
     /// Opens a watch; its events are read one by one.
     pub async fn watch(&self, path: &str) -> WatchStream {
-        let response = self
-            .send("GET", path, &[], "", Some(self.user.clone()))
-            .await;
+        let response = self.send("GET", path, &[], "", Some(self.user.clone())).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
-        WatchStream {
-            body: response.into_body(),
-            buffered: String::new(),
-        }
+        WatchStream { body: response.into_body(), buffered: String::new() }
     }
 
     /// A namespace with a default service account, so that pods are admitted.
@@ -308,12 +240,7 @@ impl TestServer {
         .await
         .expect(201);
         let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
-        self.post(
-            &format!("/api/v1/namespaces/{name}/serviceaccounts"),
-            &account,
-        )
-        .await
-        .expect(201);
+        self.post(&format!("/api/v1/namespaces/{name}/serviceaccounts"), &account).await.expect(201);
     }
 }
 
@@ -334,18 +261,14 @@ impl WatchStream {
             }
             let frame = self.body.frame().await?.expect("a frame");
             let data = frame.into_data().expect("data");
-            self.buffered
-                .push_str(std::str::from_utf8(&data).expect("text"));
+            self.buffered.push_str(std::str::from_utf8(&data).expect("text"));
         }
     }
 
     /// Type and name of the next event.
     pub async fn brief(&mut self) -> String {
         let event = self.next().await.expect("an event");
-        let name = event["object"]["metadata"]["name"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned();
+        let name = event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         format!("{} {name}", event["type"].as_str().unwrap_or_default())
     }
 }
