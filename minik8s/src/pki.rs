@@ -1,0 +1,229 @@
+//! The cluster's public key infrastructure: one certificate authority, the API server's certificate, the
+//! administrator's, and the key that signs ServiceAccount tokens. What `kubeadm init phase certs` makes, in one folder:
+//!
+//! | file | what | made |
+//! |---|---|---|
+//! | `ca.crt`, `ca.key` | the certificate authority | once |
+//! | `sa.key` | signs ServiceAccount tokens (ES256) | once |
+//! | `apiserver.crt`, `apiserver.key` | the API server's | at every start |
+//! | `admin.crt`, `admin.key` | the kubeconfig's: `kubernetes-admin` in `system:masters` | once, and anew before it expires |
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use minik8s_clock::{Clock, Random};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SerialNumber,
+};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
+use time::OffsetDateTime;
+
+/// How long the authority is valid, in days.
+const CA_DAYS: i64 = 3650;
+/// How long the certificates that it signs are valid, in days.
+const LEAF_DAYS: i64 = 365;
+/// The administrator's certificate is replaced when it has fewer days left than this.
+const RENEW_BEFORE_DAYS: i64 = 30;
+/// Certificates are valid from a little before they are made, for clients whose clocks are behind.
+const BACKDATE_MINUTES: i64 = 5;
+
+/// The certificates and keys of one cluster, loaded.
+pub struct Pki {
+    /// The authority's certificate.
+    pub ca_pem: String,
+    /// The administrator's certificate and key.
+    pub admin: CertifiedKey,
+    /// The API server's certificate and key.
+    pub server: CertifiedKey,
+    /// The PKCS#8 key (PEM) that signs ServiceAccount tokens.
+    pub service_account_key_pem: String,
+}
+
+/// A certificate with its key, both PEM.
+#[derive(Clone)]
+pub struct CertifiedKey {
+    /// The certificate.
+    pub cert_pem: String,
+    /// Its private key.
+    pub key_pem: String,
+}
+
+struct Authority<'a> {
+    issuer: Issuer<'static, KeyPair>,
+    now: OffsetDateTime,
+    random: &'a Random,
+}
+
+impl Pki {
+    /// Loads what is in `dir` and makes what is missing. `names` are the DNS names and addresses of the API server.
+    pub fn open(dir: &Path, names: &[String], clock: &Clock, random: &Random) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
+        let ca = load(dir, "ca")?.map_or_else(|| make_authority(dir, now, random), Ok)?;
+        let key = KeyPair::from_pem(&ca.key_pem).with_context(|| damaged(dir, "ca.key"))?;
+        let issuer =
+            Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, "ca.crt"))?;
+        let authority = Authority { issuer, now, random };
+
+        let server = authority.server(names)?;
+        store(dir, "apiserver", &server)?;
+        let admin = match load(dir, "admin")? {
+            Some(admin) if days_left(&admin.cert_pem, now) > RENEW_BEFORE_DAYS => admin,
+            _ => {
+                let admin = authority.client("kubernetes-admin", "system:masters")?;
+                store(dir, "admin", &admin)?;
+                admin
+            }
+        };
+        let path = dir.join("sa.key");
+        let service_account_key_pem = match fs::read_to_string(&path) {
+            Ok(pem) => pem,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let pem = KeyPair::generate()?.serialize_pem();
+                write_private(&path, &pem)?;
+                pem
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+        };
+        Ok(Self { ca_pem: ca.cert_pem, admin, server, service_account_key_pem })
+    }
+
+    /// The TLS settings of the API server: its certificate, and what `verifier` makes of those that clients bring.
+    pub fn server_config(&self, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig> {
+        let mut config = ServerConfig::builder()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![der(&self.server.cert_pem)?], private_key(&self.server.key_pem)?)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
+
+    /// The authority's certificate, as rustls takes it.
+    pub fn ca_der(&self) -> Result<CertificateDer<'static>> {
+        der(&self.ca_pem)
+    }
+}
+
+/// The first certificate in a PEM text.
+pub fn der(pem: &str) -> Result<CertificateDer<'static>> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| anyhow!("not a PEM certificate: {error}"))
+}
+
+/// The private key in a PEM text.
+pub fn private_key(pem: &str) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| anyhow!("not a PEM private key: {error}"))
+}
+
+impl Authority<'_> {
+    fn params(&self, names: &[String], common_name: &str, days: i64) -> Result<CertificateParams> {
+        leaf_params(names, common_name, self.now, days, self.random)
+    }
+
+    fn server(&self, names: &[String]) -> Result<CertifiedKey> {
+        let mut params = self.params(names, "kube-apiserver", LEAF_DAYS)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(params)
+    }
+
+    fn client(&self, user: &str, group: &str) -> Result<CertifiedKey> {
+        let mut params = self.params(&[], user, LEAF_DAYS)?;
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Result<CertifiedKey> {
+        let key = KeyPair::generate()?;
+        let cert = params.signed_by(&key, &self.issuer)?;
+        Ok(CertifiedKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+    }
+}
+
+fn leaf_params(
+    names: &[String],
+    common_name: &str,
+    now: OffsetDateTime,
+    days: i64,
+    random: &Random,
+) -> Result<CertificateParams> {
+    let mut params = CertificateParams::new(names)?;
+    params.not_before = now - time::Duration::minutes(BACKDATE_MINUTES);
+    params.not_after = now + time::Duration::days(days);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.use_authority_key_identifier_extension = true;
+    let mut serial = [0; 16];
+    random.bytes(&mut serial);
+    serial[0] &= 0x7f; // a serial number is positive
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    Ok(params)
+}
+
+fn make_authority(dir: &Path, now: OffsetDateTime, random: &Random) -> Result<CertifiedKey> {
+    let mut params = leaf_params(&[], "minik8s", now, CA_DAYS, random)?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages =
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = false;
+    let key = KeyPair::generate()?;
+    let cert = params.self_signed(&key)?;
+    let made = CertifiedKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() };
+    store(dir, "ca", &made)?;
+    Ok(made)
+}
+
+fn days_left(cert_pem: &str, now: OffsetDateTime) -> i64 {
+    let expiry = der(cert_pem).ok().and_then(|der| {
+        let (_, cert) = x509_parser::parse_x509_certificate(&der).ok()?;
+        Some(cert.validity().not_after.timestamp())
+    });
+    expiry.map_or(0, |at| (at - now.unix_timestamp()) / 86_400)
+}
+
+fn load(dir: &Path, name: &str) -> Result<Option<CertifiedKey>> {
+    let read = |extension: &str| -> Result<Option<String>> {
+        let path = file(dir, name, extension);
+        match fs::read_to_string(&path) {
+            Ok(pem) => Ok(Some(pem)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    };
+    match (read("crt")?, read("key")?) {
+        (Some(cert_pem), Some(key_pem)) => Ok(Some(CertifiedKey { cert_pem, key_pem })),
+        (None, None) => Ok(None),
+        // Making a new authority would lock out every client of the old one.
+        _ => Err(anyhow!("{} holds only one of {name}.crt and {name}.key", dir.display())),
+    }
+}
+
+fn store(dir: &Path, name: &str, pair: &CertifiedKey) -> Result<()> {
+    write_private(&file(dir, name, "key"), &pair.key_pem)?;
+    let path = file(dir, name, "crt");
+    fs::write(&path, &pair.cert_pem).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn file(dir: &Path, name: &str, extension: &str) -> PathBuf {
+    dir.join(format!("{name}.{extension}"))
+}
+
+fn damaged(dir: &Path, name: &str) -> String {
+    format!("{} is damaged", dir.join(name).display())
+}
+
+/// Writes a file that only its owner may read, where the platform knows such files.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+}
