@@ -54,6 +54,14 @@ impl Target {
         Status::not_found(&self.resource(), &self.name)
     }
 
+    /// The 400 of a body that names another object.
+    pub fn name_mismatch(&self, name: &str) -> Status {
+        Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            self.name
+        ))
+    }
+
     /// The door through which the strategy is asked; those that do not write through it pass as the object itself.
     pub fn door(&self) -> Subresource {
         Subresource::from_path(&self.subresource).unwrap_or(Subresource::Main)

@@ -53,12 +53,10 @@ impl Registry {
     ) -> Result<Written, Status> {
         let name = meta::name(&object);
         if name != target.name {
-            let message = if name.is_empty() {
-                "name must be provided".to_owned()
-            } else {
-                format!("the name of the object ({name}) does not match the name on the URL ({})", target.name)
-            };
-            return Err(Status::bad_request(message));
+            return Err(match name {
+                "" => Status::bad_request("name must be provided"),
+                name => target.name_mismatch(name),
+            });
         }
         let create = strategy_for(&target.kind).allow_create_on_update() && target.subresource.is_empty();
         self.change(context, target, options, create, Ownership::Record, &mut |_| Ok(object.clone())).await
