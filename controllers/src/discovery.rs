@@ -21,9 +21,7 @@ pub struct Resource {
 impl Resource {
     /// The group, empty for the core one.
     pub fn group(&self) -> &str {
-        self.api_version
-            .split_once('/')
-            .map_or("", |(group, _)| group)
+        self.api_version.split_once('/').map_or("", |(group, _)| group)
     }
 
     /// `deployments.apps`, as messages show it.
@@ -36,16 +34,9 @@ impl Resource {
 
     /// The path of all its objects, or of those of one namespace.
     pub fn path(&self, namespace: Option<&str>) -> String {
-        let root = if self.api_version.contains('/') {
-            "/apis"
-        } else {
-            "/api"
-        };
+        let root = if self.api_version.contains('/') { "/apis" } else { "/api" };
         match namespace.filter(|_| self.namespaced) {
-            Some(namespace) => format!(
-                "{root}/{}/namespaces/{namespace}/{}",
-                self.api_version, self.plural
-            ),
+            Some(namespace) => format!("{root}/{}/namespaces/{namespace}/{}", self.api_version, self.plural),
             None => format!("{root}/{}/{}", self.api_version, self.plural),
         }
     }
@@ -98,10 +89,7 @@ pub async fn deletable(client: &Client) -> Result<Vec<Resource>, kube::Error> {
     let mut found = Vec::new();
     for root in ["/api", "/apis"] {
         let request = http::Request::get(root)
-            .header(
-                "accept",
-                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-            )
+            .header("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
             .body(Vec::new())
             .map_err(kube::Error::HttpError)?;
         let groups: Groups = client.request(request).await?;

@@ -13,9 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams};
 use minik8s_client::{Client, Event, Lister, WorkQueue, is_not_found};
 
-use crate::endpoints::{
-    Backend, TRIGGER_TIME, backends, port_in, seconds, selector, services_of, target,
-};
+use crate::endpoints::{Backend, TRIGGER_TIME, backends, port_in, seconds, selector, services_of, target};
 use crate::manager::{Context, Reconciler};
 use crate::owners::controller_reference;
 use crate::pod_control::is_namespace_terminating;
@@ -46,11 +44,7 @@ pub struct EndpointSliceController {
 fn service_key(slice: &EndpointSlice) -> Option<String> {
     let labels = slice.metadata.labels.as_ref()?;
     (labels.get(MANAGED_BY)? == MANAGER).then_some(())?;
-    Some(format!(
-        "{}/{}",
-        slice.metadata.namespace.as_deref()?,
-        labels.get(SERVICE_NAME)?
-    ))
+    Some(format!("{}/{}", slice.metadata.namespace.as_deref()?, labels.get(SERVICE_NAME)?))
 }
 
 impl EndpointSliceController {
@@ -66,25 +60,15 @@ impl EndpointSliceController {
         services.on_event(move |event| {
             let meta = &event.object().metadata;
             let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
-            add.add(format!(
-                "{}/{}",
-                namespace.unwrap_or_default(),
-                name.unwrap_or_default()
-            ));
+            add.add(format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default()));
         });
         let (add, lister) = (queue.clone(), services.lister());
-        pods.on_event(move |event| {
-            services_of(&lister, event)
-                .into_iter()
-                .for_each(|key| add.add(key))
-        });
+        pods.on_event(move |event| services_of(&lister, event).into_iter().for_each(|key| add.add(key)));
         let add = queue.clone();
         slices.on_event(move |event| {
             // What somebody else did to a slice is undone; what this controller did changes nothing.
             if !matches!(event, Event::Added(_)) {
-                service_key(event.object())
-                    .into_iter()
-                    .for_each(|key| add.add(key));
+                service_key(event.object()).into_iter().for_each(|key| add.add(key));
             }
         });
         Self {
@@ -100,13 +84,11 @@ impl EndpointSliceController {
     fn endpoint(&self, service: &Service, backend: &Backend) -> Endpoint {
         let spec = backend.pod.spec.as_ref();
         let node_name = spec.and_then(|spec| spec.node_name.clone());
-        let node = node_name
-            .as_deref()
-            .and_then(|name| self.nodes.get("", name));
+        let node = node_name.as_deref().and_then(|name| self.nodes.get("", name));
         let zone = node.and_then(|node| node.metadata.labels.as_ref()?.get(ZONE).cloned());
-        let hostname = spec.and_then(|spec| spec.hostname.clone()).filter(|_| {
-            spec.and_then(|spec| spec.subdomain.as_deref()) == service.metadata.name.as_deref()
-        });
+        let hostname = spec
+            .and_then(|spec| spec.hostname.clone())
+            .filter(|_| spec.and_then(|spec| spec.subdomain.as_deref()) == service.metadata.name.as_deref());
         Endpoint {
             addresses: vec![backend.address.clone()],
             conditions: Some(EndpointConditions {
@@ -124,11 +106,7 @@ impl EndpointSliceController {
 
     /// The endpoints of a Service by the ports that they have.
     fn groups(&self, service: &Service) -> BTreeMap<Ports, Vec<Endpoint>> {
-        let ports = service
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.ports.as_deref())
-            .unwrap_or_default();
+        let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
         let mut groups: BTreeMap<Ports, Vec<Endpoint>> = BTreeMap::new();
         for backend in backends(service, &self.pods) {
             let found: Ports = ports
@@ -136,12 +114,7 @@ impl EndpointSliceController {
                 .filter_map(|port| {
                     let number = port_in(&backend.pod, port)?;
                     let name = port.name.clone().unwrap_or_default();
-                    Some((
-                        name,
-                        number,
-                        port.protocol.clone(),
-                        port.app_protocol.clone(),
-                    ))
+                    Some((name, number, port.protocol.clone(), port.app_protocol.clone()))
                 })
                 .collect();
             let endpoint = self.endpoint(service, &backend);
@@ -158,24 +131,17 @@ impl EndpointSliceController {
         let name = service.metadata.name.clone().unwrap_or_default();
         let mut labels = service.metadata.labels.clone().unwrap_or_default();
         labels.remove(HEADLESS);
-        if service
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.cluster_ip.as_deref())
-            == Some("None")
-        {
+        if service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None") {
             labels.insert(HEADLESS.to_owned(), String::new());
         }
         labels.insert(SERVICE_NAME.to_owned(), name.clone());
         labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
-        let ports = ports
-            .iter()
-            .map(|(name, port, protocol, app_protocol)| EndpointPort {
-                name: Some(name.clone()),
-                port: Some(*port),
-                protocol: protocol.clone(),
-                app_protocol: app_protocol.clone(),
-            });
+        let ports = ports.iter().map(|(name, port, protocol, app_protocol)| EndpointPort {
+            name: Some(name.clone()),
+            port: Some(*port),
+            protocol: protocol.clone(),
+            app_protocol: app_protocol.clone(),
+        });
         let ports: Vec<EndpointPort> = ports.collect();
         EndpointSlice {
             metadata: ObjectMeta {
@@ -191,37 +157,20 @@ impl EndpointSliceController {
         }
     }
 
-    async fn write(
-        &self,
-        known: Option<&EndpointSlice>,
-        mut wanted: EndpointSlice,
-    ) -> Result<(), kube::Error> {
+    async fn write(&self, known: Option<&EndpointSlice>, mut wanted: EndpointSlice) -> Result<(), kube::Error> {
         let namespace = wanted.metadata.namespace.clone().unwrap_or_default();
         let api = self.client.namespaced::<EndpointSlice>(&namespace);
         let stamp = (TRIGGER_TIME.to_owned(), seconds(self.client.clock().now()));
         match known {
             Some(known) if same(known, &wanted) => Ok(()),
             Some(known) => {
-                wanted.metadata = ObjectMeta {
-                    labels: wanted.metadata.labels,
-                    ..known.metadata.clone()
-                };
-                wanted
-                    .metadata
-                    .annotations
-                    .get_or_insert_default()
-                    .extend([stamp]);
+                wanted.metadata = ObjectMeta { labels: wanted.metadata.labels, ..known.metadata.clone() };
+                wanted.metadata.annotations.get_or_insert_default().extend([stamp]);
                 let name = known.metadata.name.as_deref().unwrap_or_default();
-                api.replace(name, &PostParams::default(), &wanted)
-                    .await
-                    .map(drop)
+                api.replace(name, &PostParams::default(), &wanted).await.map(drop)
             }
             None => {
-                wanted
-                    .metadata
-                    .annotations
-                    .get_or_insert_default()
-                    .extend([stamp]);
+                wanted.metadata.annotations.get_or_insert_default().extend([stamp]);
                 match api.create(&PostParams::default(), &wanted).await {
                     Err(error) if is_namespace_terminating(&error) => Ok(()),
                     other => other.map(drop),
@@ -231,16 +180,8 @@ impl EndpointSliceController {
     }
 
     async fn remove(&self, slice: &EndpointSlice) -> Result<(), kube::Error> {
-        let api = self
-            .client
-            .namespaced::<EndpointSlice>(slice.metadata.namespace.as_deref().unwrap_or_default());
-        match api
-            .delete(
-                slice.metadata.name.as_deref().unwrap_or_default(),
-                &DeleteParams::default(),
-            )
-            .await
-        {
+        let api = self.client.namespaced::<EndpointSlice>(slice.metadata.namespace.as_deref().unwrap_or_default());
+        match api.delete(slice.metadata.name.as_deref().unwrap_or_default(), &DeleteParams::default()).await {
             Err(error) if is_not_found(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -249,8 +190,7 @@ impl EndpointSliceController {
 
 fn same(known: &EndpointSlice, wanted: &EndpointSlice) -> bool {
     known.metadata.labels == wanted.metadata.labels
-        && known.endpoints.clone().unwrap_or_default()
-            == wanted.endpoints.clone().unwrap_or_default()
+        && known.endpoints.clone().unwrap_or_default() == wanted.endpoints.clone().unwrap_or_default()
         && known.ports.clone().unwrap_or_default() == wanted.ports.clone().unwrap_or_default()
 }
 
@@ -259,37 +199,21 @@ fn ports_of(slice: &EndpointSlice) -> Ports {
     ports
         .map(|port| {
             let name = port.name.clone().unwrap_or_default();
-            (
-                name,
-                port.port.unwrap_or(0),
-                port.protocol.clone(),
-                port.app_protocol.clone(),
-            )
+            (name, port.port.unwrap_or(0), port.protocol.clone(), port.app_protocol.clone())
         })
         .collect()
 }
 
 /// Lays endpoints into slices so that few change: each stays in the slice where it was, new ones fill what room there is.
-fn lay(
-    endpoints: Vec<Endpoint>,
-    known: &[Arc<EndpointSlice>],
-) -> Vec<(Option<Arc<EndpointSlice>>, Vec<Endpoint>)> {
-    let uid = |endpoint: &Endpoint| {
-        endpoint
-            .target_ref
-            .as_ref()
-            .and_then(|target| target.uid.clone())
-    };
+fn lay(endpoints: Vec<Endpoint>, known: &[Arc<EndpointSlice>]) -> Vec<(Option<Arc<EndpointSlice>>, Vec<Endpoint>)> {
+    let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
     let mut home: HashMap<String, usize> = HashMap::new();
     for (at, slice) in known.iter().enumerate() {
         for endpoint in slice.endpoints.iter().flatten() {
             home.extend(uid(endpoint).map(|uid| (uid, at)));
         }
     }
-    let mut laid: Vec<_> = known
-        .iter()
-        .map(|slice| (Some(slice.clone()), Vec::new()))
-        .collect();
+    let mut laid: Vec<_> = known.iter().map(|slice| (Some(slice.clone()), Vec::new())).collect();
     let mut new = Vec::new();
     for endpoint in endpoints {
         match uid(&endpoint).and_then(|uid| home.get(&uid)) {
@@ -298,10 +222,7 @@ fn lay(
         }
     }
     for endpoint in new {
-        match laid
-            .iter_mut()
-            .find(|(_, endpoints)| endpoints.len() < MAX_ENDPOINTS)
-        {
+        match laid.iter_mut().find(|(_, endpoints)| endpoints.len() < MAX_ENDPOINTS) {
             Some((_, endpoints)) => endpoints.push(endpoint),
             None => laid.push((None, vec![endpoint])),
         }
@@ -323,26 +244,23 @@ impl Reconciler for EndpointSliceController {
     async fn sync(&self, key: String) -> Result<(), kube::Error> {
         let (namespace, name) = key.split_once('/').unwrap_or_default();
         let known = self.slices.by_index(BY_SERVICE, &key);
-        let service = self.services.get(namespace, name).filter(|service| {
-            service.metadata.deletion_timestamp.is_none() && selector(service).is_some()
-        });
+        let service = self
+            .services
+            .get(namespace, name)
+            .filter(|service| service.metadata.deletion_timestamp.is_none() && selector(service).is_some());
         let Some(service) = service else {
             // Slices of a Service that is gone go with their owner; those of one that lost its selector stay.
             return Ok(());
         };
         let mut left: Vec<Arc<EndpointSlice>> = known;
         for (ports, endpoints) in self.groups(&service) {
-            let (fitting, others): (Vec<_>, Vec<_>) =
-                left.into_iter().partition(|slice| ports_of(slice) == ports);
+            let (fitting, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|slice| ports_of(slice) == ports);
             left = others;
             let many = fitting.len() > 1;
             for (slice, endpoints) in lay(endpoints, &fitting) {
                 match &slice {
                     Some(slice) if endpoints.is_empty() && many => self.remove(slice).await?,
-                    _ => {
-                        self.write(slice.as_deref(), self.slice(&service, &ports, endpoints))
-                            .await?
-                    }
+                    _ => self.write(slice.as_deref(), self.slice(&service, &ports, endpoints)).await?,
                 }
             }
         }
@@ -360,14 +278,13 @@ mod tests {
     #[test]
     fn endpoints_stay_in_their_slices_and_new_ones_fill_the_room() {
         let endpoint = |n: usize| -> Endpoint {
-            serde_json::from_value(serde_json::json!({"addresses": [format!("10.0.0.{n}")], "targetRef": {"uid": format!("u{n}")}}))
-                .unwrap()
+            serde_json::from_value(
+                serde_json::json!({"addresses": [format!("10.0.0.{n}")], "targetRef": {"uid": format!("u{n}")}}),
+            )
+            .unwrap()
         };
         let slice = |of: std::ops::Range<usize>| {
-            Arc::new(EndpointSlice {
-                endpoints: Some(of.map(endpoint).collect()),
-                ..EndpointSlice::default()
-            })
+            Arc::new(EndpointSlice { endpoints: Some(of.map(endpoint).collect()), ..EndpointSlice::default() })
         };
         let known = [slice(0..100), slice(100..150)];
         let laid = lay((50..300).map(endpoint).collect(), &known);
@@ -375,10 +292,6 @@ mod tests {
         assert_eq!(sizes, [100, 100, 50]);
         assert_eq!(laid[0].1[0], endpoint(50), "what was there is still there");
         assert!(laid[2].0.is_none());
-        assert_eq!(
-            lay(Vec::new(), &[]).len(),
-            1,
-            "an empty Service has an empty slice"
-        );
+        assert_eq!(lay(Vec::new(), &[]).len(), 1, "an empty Service has an empty slice");
     }
 }

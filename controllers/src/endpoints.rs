@@ -8,16 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    ContainerPort, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod,
-    Service, ServicePort,
+    ContainerPort, EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service, ServicePort,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::{DeleteParams, PostParams};
 use minik8s_api::selector::LabelSelector;
-use minik8s_client::{
-    Client, Event, Lister, WorkQueue, is_already_exists, is_conflict, is_not_found,
-};
+use minik8s_client::{Client, Event, Lister, WorkQueue, is_already_exists, is_conflict, is_not_found};
 
 use crate::manager::{Context, Reconciler};
 use crate::pod_control::is_namespace_terminating;
@@ -32,12 +29,7 @@ pub(crate) const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigg
 
 /// The keys of the Services of `namespace` that select `pod`, or did before.
 pub(crate) fn services_of(services: &Lister<Service>, event: &Event<Pod>) -> Vec<String> {
-    let namespace = event
-        .object()
-        .metadata
-        .namespace
-        .clone()
-        .unwrap_or_default();
+    let namespace = event.object().metadata.namespace.clone().unwrap_or_default();
     if let Event::Updated { old, new } = event
         && !matters(old, new)
     {
@@ -49,17 +41,9 @@ pub(crate) fn services_of(services: &Lister<Service>, event: &Event<Pod>) -> Vec
     };
     let all = services.list_namespace(&namespace);
     let selecting = all.iter().filter(|service| {
-        selector(service)
-            .is_some_and(|selector| labels.iter().any(|set| selector.matches_set(set.as_ref())))
+        selector(service).is_some_and(|selector| labels.iter().any(|set| selector.matches_set(set.as_ref())))
     });
-    selecting
-        .map(|service| {
-            format!(
-                "{namespace}/{}",
-                service.metadata.name.as_deref().unwrap_or_default()
-            )
-        })
-        .collect()
+    selecting.map(|service| format!("{namespace}/{}", service.metadata.name.as_deref().unwrap_or_default())).collect()
 }
 
 /// Whether what endpoints tell of the pod has changed.
@@ -86,11 +70,7 @@ pub(crate) fn selector(service: &Service) -> Option<LabelSelector> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;
     }
-    Some(LabelSelector::from_set(
-        labels
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str())),
-    ))
+    Some(LabelSelector::from_set(labels.iter().map(|(key, value)| (key.as_str(), value.as_str()))))
 }
 
 /// A pod behind a Service.
@@ -110,30 +90,15 @@ pub(crate) fn backends(service: &Service, pods_lister: &Lister<Pod>) -> Vec<Back
     let Some(selector) = selector(service) else {
         return Vec::new();
     };
-    let always = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.publish_not_ready_addresses)
-        .unwrap_or(false);
+    let always = service.spec.as_ref().and_then(|spec| spec.publish_not_ready_addresses).unwrap_or(false);
     let all = pods_lister.list_namespace(namespace).into_iter();
     all.filter(|pod| selector.matches_set(pod.metadata.labels.as_ref()))
         .filter(|pod| !matches!(pods::phase(pod), "Succeeded" | "Failed"))
         .filter_map(|pod| {
-            let address = pod
-                .status
-                .as_ref()?
-                .pod_ip
-                .clone()
-                .filter(|ip| !ip.is_empty())?;
+            let address = pod.status.as_ref()?.pod_ip.clone().filter(|ip| !ip.is_empty())?;
             let terminating = pod.metadata.deletion_timestamp.is_some();
             let serving = pods::is_ready(&pod);
-            Some(Backend {
-                address,
-                ready: always || serving && !terminating,
-                serving,
-                terminating,
-                pod,
-            })
+            Some(Backend { address, ready: always || serving && !terminating, serving, terminating, pod })
         })
         .collect()
 }
@@ -147,13 +112,8 @@ pub(crate) fn port_in(pod: &Pod, port: &ServicePort) -> Option<i32> {
     };
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.iter().flatten();
-    let sidecars =
-        sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let mut ports = spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten());
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let mut ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     let protocol = |port: &ContainerPort| port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
     let wanted = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
     ports
@@ -190,20 +150,12 @@ impl EndpointsController {
         let endpoints = context.informers.informer::<Endpoints>();
         let queue: WorkQueue<String> = WorkQueue::new(context.client.clock().clone());
         let key = |meta: &ObjectMeta| {
-            format!(
-                "{}/{}",
-                meta.namespace.as_deref().unwrap_or_default(),
-                meta.name.as_deref().unwrap_or_default()
-            )
+            format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
         };
         let add = queue.clone();
         services.on_event(move |event| add.add(key(&event.object().metadata)));
         let (add, lister) = (queue.clone(), services.lister());
-        pods.on_event(move |event| {
-            services_of(&lister, event)
-                .into_iter()
-                .for_each(|key| add.add(key))
-        });
+        pods.on_event(move |event| services_of(&lister, event).into_iter().for_each(|key| add.add(key)));
         let add = queue.clone();
         endpoints.on_event(move |event| {
             if matches!(event, Event::Deleted(_)) {
@@ -220,22 +172,14 @@ impl EndpointsController {
     }
 
     async fn remove(&self, namespace: &str, name: &str) -> Result<(), kube::Error> {
-        let ours = self.endpoints.get(namespace, name).is_some_and(|there| {
-            there
-                .metadata
-                .labels
-                .as_ref()
-                .is_some_and(|labels| labels.contains_key(MANAGED_BY))
-        });
+        let ours = self
+            .endpoints
+            .get(namespace, name)
+            .is_some_and(|there| there.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(MANAGED_BY)));
         if !ours {
             return Ok(());
         }
-        match self
-            .client
-            .namespaced::<Endpoints>(namespace)
-            .delete(name, &DeleteParams::default())
-            .await
-        {
+        match self.client.namespaced::<Endpoints>(namespace).delete(name, &DeleteParams::default()).await {
             Err(error) if is_not_found(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -304,11 +248,7 @@ pub(crate) fn seconds(at: k8s_openapi::jiff::Timestamp) -> String {
 fn labels(service: &Service) -> BTreeMap<String, String> {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.insert(MANAGED_BY.to_owned(), "endpoint-controller".to_owned());
-    let headless = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.cluster_ip.as_deref())
-        == Some("None");
+    let headless = service.spec.as_ref().and_then(|spec| spec.cluster_ip.as_deref()) == Some("None");
     if headless {
         labels.insert(HEADLESS.to_owned(), String::new());
     } else {
@@ -320,19 +260,15 @@ fn labels(service: &Service) -> BTreeMap<String, String> {
 /// The subsets, and whether some addresses had to be left out. Addresses with the same ports stand together.
 fn subsets(service: &Service, backends: &[Backend]) -> (Vec<EndpointSubset>, bool) {
     type Ports = Vec<(Option<String>, i32, Option<String>, Option<String>)>;
-    let ports = service
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.ports.as_deref())
-        .unwrap_or_default();
+    let ports = service.spec.as_ref().and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
     let mut groups: BTreeMap<Ports, (Vec<EndpointAddress>, Vec<EndpointAddress>)> = BTreeMap::new();
     let truncated = backends.len() > MAX_CAPACITY;
     for backend in backends.iter().take(MAX_CAPACITY) {
         let spec = backend.pod.spec.as_ref();
         // A headless Service tells the pods' own names.
-        let hostname = spec.and_then(|spec| spec.hostname.clone()).filter(|_| {
-            spec.and_then(|spec| spec.subdomain.as_deref()) == service.metadata.name.as_deref()
-        });
+        let hostname = spec
+            .and_then(|spec| spec.hostname.clone())
+            .filter(|_| spec.and_then(|spec| spec.subdomain.as_deref()) == service.metadata.name.as_deref());
         let address = EndpointAddress {
             ip: backend.address.clone(),
             hostname,
@@ -343,44 +279,28 @@ fn subsets(service: &Service, backends: &[Backend]) -> (Vec<EndpointSubset>, boo
             .iter()
             .filter_map(|port| {
                 let number = port_in(&backend.pod, port)?;
-                Some((
-                    port.name.clone(),
-                    number,
-                    port.protocol.clone(),
-                    port.app_protocol.clone(),
-                ))
+                Some((port.name.clone(), number, port.protocol.clone(), port.app_protocol.clone()))
             })
             .collect();
         if found.is_empty() && !ports.is_empty() {
             continue;
         }
         let group = groups.entry(found).or_default();
-        if backend.ready {
-            group.0.push(address)
-        } else {
-            group.1.push(address)
-        }
+        if backend.ready { group.0.push(address) } else { group.1.push(address) }
     }
-    let subsets = groups
-        .into_iter()
-        .map(|(ports, (mut ready, mut not_ready))| {
-            ready.sort_by(|a, b| a.ip.cmp(&b.ip));
-            not_ready.sort_by(|a, b| a.ip.cmp(&b.ip));
-            let some = |all: Vec<EndpointAddress>| Some(all).filter(|all| !all.is_empty());
-            let ports: Vec<EndpointPort> = ports
-                .into_iter()
-                .map(|(name, port, protocol, app_protocol)| EndpointPort {
-                    name,
-                    port,
-                    protocol,
-                    app_protocol,
-                })
-                .collect();
-            EndpointSubset {
-                addresses: some(ready),
-                not_ready_addresses: some(not_ready),
-                ports: Some(ports).filter(|ports| !ports.is_empty()),
-            }
-        });
+    let subsets = groups.into_iter().map(|(ports, (mut ready, mut not_ready))| {
+        ready.sort_by(|a, b| a.ip.cmp(&b.ip));
+        not_ready.sort_by(|a, b| a.ip.cmp(&b.ip));
+        let some = |all: Vec<EndpointAddress>| Some(all).filter(|all| !all.is_empty());
+        let ports: Vec<EndpointPort> = ports
+            .into_iter()
+            .map(|(name, port, protocol, app_protocol)| EndpointPort { name, port, protocol, app_protocol })
+            .collect();
+        EndpointSubset {
+            addresses: some(ready),
+            not_ready_addresses: some(not_ready),
+            ports: Some(ports).filter(|ports| !ports.is_empty()),
+        }
+    });
     (subsets.collect(), truncated)
 }

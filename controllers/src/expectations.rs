@@ -25,29 +25,18 @@ pub struct Expectations {
 impl Expectations {
     /// None.
     pub fn new(clock: Clock) -> Self {
-        Self {
-            by_key: Mutex::default(),
-            clock,
-        }
+        Self { by_key: Mutex::default(), clock }
     }
 
     /// Expects that many new pods.
     pub fn expect_creations(&self, key: &str, count: usize) {
-        let expected = Expected {
-            creations: count as i64,
-            deletions: HashSet::new(),
-            since: self.clock.monotonic(),
-        };
+        let expected = Expected { creations: count as i64, deletions: HashSet::new(), since: self.clock.monotonic() };
         self.by_key.lock().insert(key.to_owned(), expected);
     }
 
     /// Expects these pods (UIDs) to go.
     pub fn expect_deletions(&self, key: &str, uids: impl IntoIterator<Item = String>) {
-        let expected = Expected {
-            creations: 0,
-            deletions: uids.into_iter().collect(),
-            since: self.clock.monotonic(),
-        };
+        let expected = Expected { creations: 0, deletions: uids.into_iter().collect(), since: self.clock.monotonic() };
         self.by_key.lock().insert(key.to_owned(), expected);
     }
 

@@ -26,6 +26,7 @@
 //! # Left out, compared with kube-controller-manager
 //! `docs/ARCHITECTURE.md` lists the controllers that are not here; objects that only they would act on stay as they are.
 
+pub mod cluster_role_aggregation;
 pub mod deployment;
 pub mod discovery;
 pub mod endpoint_slices;
@@ -42,6 +43,7 @@ pub mod pod_gc;
 pub mod pods;
 pub mod replica_set;
 pub mod replication;
+pub mod resource_quota;
 pub mod root_ca_publisher;
 pub mod service_account;
 pub mod table;

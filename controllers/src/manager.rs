@@ -30,10 +30,7 @@ pub struct NodeLifecycleConfig {
 
 impl Default for NodeLifecycleConfig {
     fn default() -> Self {
-        Self {
-            monitor_period: std::time::Duration::from_secs(5),
-            grace_period: std::time::Duration::from_secs(40),
-        }
+        Self { monitor_period: std::time::Duration::from_secs(5), grace_period: std::time::Duration::from_secs(40) }
     }
 }
 
@@ -78,16 +75,10 @@ pub trait Reconciler: Clone + Send + Sync + 'static {
 impl<R: Reconciler> Controller for R {
     fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
         let queue = self.queue().clone();
-        Box::pin(run_controller(
-            R::NAME,
-            queue,
-            R::WORKERS,
-            cancel,
-            move |key| {
-                let controller = R::clone(&self);
-                async move { controller.sync(key).await }
-            },
-        ))
+        Box::pin(run_controller(R::NAME, queue, R::WORKERS, cancel, move |key| {
+            let controller = R::clone(&self);
+            async move { controller.sync(key).await }
+        }))
     }
 }
 
@@ -100,29 +91,16 @@ pub struct ControllerManager {
 impl ControllerManager {
     /// Builds the controllers. `client_for` makes a client for the ServiceAccount of that name in `kube-system`, as
     /// kube-controller-manager does with `--use-service-account-credentials`.
-    pub fn new(
-        informers: InformerFactory,
-        client_for: impl Fn(&str) -> Client,
-        config: Config,
-    ) -> Self {
+    pub fn new(informers: InformerFactory, client_for: impl Fn(&str) -> Client, config: Config) -> Self {
         let config = Arc::new(config);
-        let enabled = CONTROLLERS
-            .iter()
-            .filter(|row| !config.disabled.iter().any(|name| name == row.name));
+        let enabled = CONTROLLERS.iter().filter(|row| !config.disabled.iter().any(|name| name == row.name));
         let controllers = enabled.map(|row| {
             let client = client_for(row.service_account);
-            let context = Context {
-                client,
-                informers: informers.clone(),
-                config: config.clone(),
-            };
+            let context = Context { client, informers: informers.clone(), config: config.clone() };
             (row.name, (row.build)(&context))
         });
         let controllers = controllers.collect();
-        Self {
-            informers,
-            controllers,
-        }
+        Self { informers, controllers }
     }
 
     /// Runs them all until `cancel`.

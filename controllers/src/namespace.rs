@@ -60,12 +60,7 @@ impl NamespaceController {
                 add.add(event.object().metadata.name.clone().unwrap_or_default());
             }
         });
-        Self {
-            client: context.client.clone(),
-            namespaces: namespaces.lister(),
-            looks: Arc::default(),
-            queue,
-        }
+        Self { client: context.client.clone(), namespaces: namespaces.lister(), looks: Arc::default(), queue }
     }
 
     /// Deletes all there is; says what is left.
@@ -88,19 +83,13 @@ impl NamespaceController {
                 continue;
             }
             if let Err(error) = self.empty_of(namespace, resource, &mut left).await {
-                left.failures
-                    .push(format!("{}: {}", resource.group_resource(), words(&error)));
+                left.failures.push(format!("{}: {}", resource.group_resource(), words(&error)));
             }
         }
         left
     }
 
-    async fn empty_of(
-        &self,
-        namespace: &str,
-        resource: &Resource,
-        left: &mut Left,
-    ) -> Result<(), kube::Error> {
+    async fn empty_of(&self, namespace: &str, resource: &Resource, left: &mut Left) -> Result<(), kube::Error> {
         if self.list(namespace, resource).await?.is_empty() {
             return Ok(());
         }
@@ -109,39 +98,27 @@ impl NamespaceController {
         } else {
             for object in self.list(namespace, resource).await? {
                 let name = object.metadata.name.unwrap_or_default();
-                self.delete(&format!("{}/{name}", resource.path(Some(namespace))))
-                    .await?;
+                self.delete(&format!("{}/{name}", resource.path(Some(namespace)))).await?;
             }
         }
         let remaining = self.list(namespace, resource).await?;
         if !remaining.is_empty() {
-            left.resources
-                .insert(resource.group_resource(), remaining.len());
+            left.resources.insert(resource.group_resource(), remaining.len());
         }
-        for finalizer in remaining
-            .into_iter()
-            .flat_map(|object| object.metadata.finalizers.unwrap_or_default())
-        {
+        for finalizer in remaining.into_iter().flat_map(|object| object.metadata.finalizers.unwrap_or_default()) {
             *left.finalizers.entry(finalizer).or_default() += 1;
         }
         Ok(())
     }
 
-    async fn list(
-        &self,
-        namespace: &str,
-        resource: &Resource,
-    ) -> Result<Vec<ObjectMetadata>, kube::Error> {
+    async fn list(&self, namespace: &str, resource: &Resource) -> Result<Vec<ObjectMetadata>, kube::Error> {
         #[derive(Deserialize)]
         struct List {
             #[serde(default)]
             items: Vec<ObjectMetadata>,
         }
         let request = http::Request::get(resource.path(Some(namespace)))
-            .header(
-                "accept",
-                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-            )
+            .header("accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
             .body(Vec::new())
             .map_err(kube::Error::HttpError)?;
         Ok(self.client.kube().request::<List>(request).await?.items)
@@ -153,12 +130,7 @@ impl NamespaceController {
             .header("content-type", "application/json")
             .body(options)
             .map_err(kube::Error::HttpError)?;
-        match self
-            .client
-            .kube()
-            .request::<serde_json::Value>(request)
-            .await
-        {
+        match self.client.kube().request::<serde_json::Value>(request).await {
             Err(error) if is_not_found(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -166,11 +138,7 @@ impl NamespaceController {
 
     async fn finalize(&self, namespace: &Namespace) -> Result<(), kube::Error> {
         let mut fresh = namespace.clone();
-        if let Some(finalizers) = fresh
-            .spec
-            .as_mut()
-            .and_then(|spec| spec.finalizers.as_mut())
-        {
+        if let Some(finalizers) = fresh.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
         let name = namespace.metadata.name.as_deref().unwrap_or_default();
@@ -179,24 +147,14 @@ impl NamespaceController {
             .header("content-type", "application/json")
             .body(body)
             .map_err(kube::Error::HttpError)?;
-        match self
-            .client
-            .kube()
-            .request::<serde_json::Value>(request)
-            .await
-        {
+        match self.client.kube().request::<serde_json::Value>(request).await {
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
             other => other.map(drop),
         }
     }
 
     async fn tell(&self, namespace: &Namespace, left: &Left) -> Result<(), kube::Error> {
-        let old = namespace
-            .status
-            .clone()
-            .unwrap_or_default()
-            .conditions
-            .unwrap_or_default();
+        let old = namespace.status.clone().unwrap_or_default().conditions.unwrap_or_default();
         let new = conditions(&old, left, self.client.clock().now());
         if new == old {
             return Ok(());
@@ -204,12 +162,7 @@ impl NamespaceController {
         let mut fresh = namespace.clone();
         fresh.status.get_or_insert_default().conditions = Some(new);
         let name = namespace.metadata.name.as_deref().unwrap_or_default();
-        match self
-            .client
-            .all::<Namespace>()
-            .replace_status(name, &PostParams::default(), &fresh)
-            .await
-        {
+        match self.client.all::<Namespace>().replace_status(name, &PostParams::default(), &fresh).await {
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -229,14 +182,8 @@ impl Reconciler for NamespaceController {
             self.looks.lock().remove(&name);
             return Ok(());
         };
-        let finalizers = namespace
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.finalizers.as_deref())
-            .unwrap_or_default();
-        if namespace.metadata.deletion_timestamp.is_none()
-            || !finalizers.iter().any(|own| own == FINALIZER)
-        {
+        let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_deref()).unwrap_or_default();
+        if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|own| own == FINALIZER) {
             return Ok(());
         }
         let left = self.empty(&name).await;
@@ -252,8 +199,7 @@ impl Reconciler for NamespaceController {
             *look += 1;
             *look
         };
-        self.queue
-            .add_after(name, PAUSE * 2u32.pow((look - 1).min(PAUSE_DOUBLINGS)));
+        self.queue.add_after(name, PAUSE * 2u32.pow((look - 1).min(PAUSE_DOUBLINGS)));
         Ok(())
     }
 }
@@ -261,10 +207,8 @@ impl Reconciler for NamespaceController {
 /// The conditions that tell what is left, with the time of what has not changed kept.
 fn conditions(old: &[NamespaceCondition], left: &Left, now: Timestamp) -> Vec<NamespaceCondition> {
     let count = |counts: &BTreeMap<String, usize>, of: &str| {
-        let all: Vec<String> = counts
-            .iter()
-            .map(|(name, count)| format!("{name} {of} {count} resource instances"))
-            .collect();
+        let all: Vec<String> =
+            counts.iter().map(|(name, count)| format!("{name} {of} {count} resource instances")).collect();
         all.join(", ")
     };
     let resources = count(&left.resources, "has");
@@ -292,10 +236,7 @@ fn conditions(old: &[NamespaceCondition], left: &Left, now: Timestamp) -> Vec<Na
             "NamespaceDeletionContentFailure",
             !left.failures.is_empty(),
             "ContentDeletionFailed",
-            format!(
-                "Failed to delete all resource types, {} remaining: {failures}",
-                left.failures.len()
-            ),
+            format!("Failed to delete all resource types, {} remaining: {failures}", left.failures.len()),
             "ContentDeleted",
             "All content successfully deleted, may be waiting on finalization",
         ),
@@ -316,25 +257,17 @@ fn conditions(old: &[NamespaceCondition], left: &Left, now: Timestamp) -> Vec<Na
             "All content-preserving finalizers finished",
         ),
     ];
-    let fresh = rows.into_iter().map(
-        |(kind, bad, bad_reason, bad_message, good_reason, good_message)| {
-            let status = if bad { "True" } else { "False" };
-            let known = old.iter().find(|condition| condition.type_ == kind);
-            let since = known.filter(|known| known.status == status);
-            NamespaceCondition {
-                type_: kind.to_owned(),
-                status: status.to_owned(),
-                reason: Some(if bad { bad_reason } else { good_reason }.to_owned()),
-                message: Some(if bad {
-                    bad_message
-                } else {
-                    good_message.to_owned()
-                }),
-                last_transition_time: since
-                    .and_then(|known| known.last_transition_time.clone())
-                    .or(Some(Time(now))),
-            }
-        },
-    );
+    let fresh = rows.into_iter().map(|(kind, bad, bad_reason, bad_message, good_reason, good_message)| {
+        let status = if bad { "True" } else { "False" };
+        let known = old.iter().find(|condition| condition.type_ == kind);
+        let since = known.filter(|known| known.status == status);
+        NamespaceCondition {
+            type_: kind.to_owned(),
+            status: status.to_owned(),
+            reason: Some(if bad { bad_reason } else { good_reason }.to_owned()),
+            message: Some(if bad { bad_message } else { good_message.to_owned() }),
+            last_transition_time: since.and_then(|known| known.last_transition_time.clone()).or(Some(Time(now))),
+        }
+    });
     fresh.collect()
 }

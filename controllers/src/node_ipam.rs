@@ -9,9 +9,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams};
-use minik8s_client::{
-    Client, Event, EventRecorder, EventType, Lister, WorkQueue, is_not_found, object_reference,
-};
+use minik8s_client::{Client, Event, EventRecorder, EventType, Lister, WorkQueue, is_not_found, object_reference};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -48,11 +46,7 @@ impl NodeIpam {
         nodes.on_event(move |event| {
             let node = event.object();
             let name = node.metadata.name.clone().unwrap_or_default();
-            let range = node
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.pod_cidr.as_deref())
-                .and_then(number);
+            let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(number);
             match (event, range) {
                 (Event::Deleted(_), _) => on_node.taken.lock().retain(|_, owner| *owner != name),
                 (_, Some(range)) => drop(on_node.taken.lock().insert(range, name)),
@@ -86,19 +80,12 @@ impl Reconciler for NodeIpam {
         let Some(node) = self.nodes.get("", &name) else {
             return Ok(());
         };
-        if node
-            .spec
-            .as_ref()
-            .is_some_and(|spec| spec.pod_cidr.is_some())
-        {
+        if node.spec.as_ref().is_some_and(|spec| spec.pod_cidr.is_some()) {
             return Ok(());
         }
         let free = {
             let mut taken = self.taken.lock();
-            let own = taken
-                .iter()
-                .find(|(_, owner)| **owner == name)
-                .map(|(range, _)| *range);
+            let own = taken.iter().find(|(_, owner)| **owner == name).map(|(range, _)| *range);
             let free = own.or_else(|| (0..RANGES).find(|range| !taken.contains_key(range)));
             if let Some(free) = free {
                 taken.insert(free, name.clone());
@@ -107,22 +94,12 @@ impl Reconciler for NodeIpam {
         };
         let Some(free) = free else {
             let message = format!("Node {name} status is now: CIDRNotAvailable");
-            self.recorder.event(
-                &object_reference(&*node),
-                EventType::Normal,
-                "CIDRNotAvailable",
-                message,
-            );
+            self.recorder.event(&object_reference(&*node), EventType::Normal, "CIDRNotAvailable", message);
             return Ok(());
         };
         let cidr = range(free);
         let patch = Patch::Strategic(json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}));
-        match self
-            .client
-            .all::<Node>()
-            .patch(&name, &PatchParams::default(), &patch)
-            .await
-        {
+        match self.client.all::<Node>().patch(&name, &PatchParams::default(), &patch).await {
             Err(error) if is_not_found(&error) => {
                 self.taken.lock().remove(&free);
                 Ok(())

@@ -17,9 +17,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, ObjectReference, Pod, Tain
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
-use minik8s_client::{
-    Client, EventRecorder, EventType, Informer, Lister, WorkQueue, is_not_found, object_reference,
-};
+use minik8s_client::{Client, EventRecorder, EventType, Informer, Lister, WorkQueue, is_not_found, object_reference};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -37,10 +35,7 @@ const PRESSURES: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
-    (
-        "NetworkUnavailable",
-        "node.kubernetes.io/network-unavailable",
-    ),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
 
 /// When a node was last heard of.
@@ -66,12 +61,7 @@ pub struct NodeLifecycle {
 }
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
-    node.status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|condition| condition.type_ == kind)
+    node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }
 
 fn ready(node: &Node) -> &str {
@@ -84,12 +74,7 @@ impl NodeLifecycle {
         let nodes: Informer<Node> = context.informers.informer();
         let leases: Informer<Lease> = context.informers.informer();
         let pods: Informer<Pod> = context.informers.informer();
-        pods.add_index(BY_NODE, |pod| {
-            pod.spec
-                .iter()
-                .filter_map(|spec| spec.node_name.clone())
-                .collect()
-        });
+        pods.add_index(BY_NODE, |pod| pod.spec.iter().filter_map(|spec| spec.node_name.clone()).collect());
         let controller = Self {
             recorder: context.recorder("node-controller"),
             config: context.config.node_lifecycle.clone(),
@@ -101,9 +86,7 @@ impl NodeLifecycle {
             client: context.client.clone(),
         };
         let queue = controller.queue.clone();
-        nodes.on_event(move |event| {
-            queue.add(event.object().metadata.name.clone().unwrap_or_default())
-        });
+        nodes.on_event(move |event| queue.add(event.object().metadata.name.clone().unwrap_or_default()));
         controller
     }
 
@@ -118,8 +101,7 @@ impl NodeLifecycle {
                     ..ObjectReference::default()
                 };
                 let message = format!("Node {name} event: Removing Node {name} from Controller");
-                self.recorder
-                    .event(&reference, EventType::Normal, "RemovingNode", message);
+                self.recorder.event(&reference, EventType::Normal, "RemovingNode", message);
             }
             return Ok(());
         };
@@ -131,22 +113,13 @@ impl NodeLifecycle {
     fn listen(&self, node: &Node) -> Duration {
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let now = self.client.clock().monotonic();
-        let lease = self
-            .leases
-            .get(LEASES, name)
-            .and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
-        let status =
-            condition(node, "Ready").and_then(|condition| condition.last_heartbeat_time.as_ref());
+        let lease = self.leases.get(LEASES, name).and_then(|lease| lease.spec.as_ref()?.renew_time.clone());
+        let status = condition(node, "Ready").and_then(|condition| condition.last_heartbeat_time.as_ref());
         let status = status.map(|time| time.0);
         let mut heard = self.heard.lock();
         if !heard.contains_key(name) {
             let message = format!("Node {name} event: Registered Node {name} in Controller");
-            self.recorder.event(
-                &node_reference(node),
-                EventType::Normal,
-                "RegisteredNode",
-                message,
-            );
+            self.recorder.event(&node_reference(node), EventType::Normal, "RegisteredNode", message);
         }
         let known = heard.entry(name.to_owned()).or_insert_with(|| Heard {
             lease: lease.clone(),
@@ -168,11 +141,7 @@ impl NodeLifecycle {
         // Where no node is ready, it is rather this process that sees nothing: evicting everything would be worst.
         let evict = self.nodes.list().iter().any(|node| ready(node) == "True");
         let now = self.client.clock().now();
-        let old = node
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.taints.clone())
-            .unwrap_or_default();
+        let old = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
         let new = taints(node, &old, evict, now);
         if new == old {
             return Ok(());
@@ -182,12 +151,7 @@ impl NodeLifecycle {
             "metadata": {"resourceVersion": node.metadata.resource_version},
             "spec": {"taints": if new.is_empty() { None } else { Some(new) }},
         });
-        match self
-            .client
-            .all::<Node>()
-            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-        {
+        match self.client.all::<Node>().patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
             Err(error) if is_not_found(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -224,12 +188,7 @@ impl NodeLifecycle {
         if was == "True" && is != "True" {
             let message = format!("Node {name} status is now: NodeNotReady");
             tracing::warn!(node = name, ready = is, "node is not ready");
-            self.recorder.event(
-                &node_reference(node),
-                EventType::Normal,
-                "NodeNotReady",
-                message,
-            );
+            self.recorder.event(&node_reference(node), EventType::Normal, "NodeNotReady", message);
             self.mark_pods(name).await?;
         }
         Ok(())
@@ -244,10 +203,7 @@ impl NodeLifecycle {
                 let known = condition(node, kind);
                 let (reason, message) = match known {
                     Some(_) => ("NodeStatusUnknown", "Kubelet stopped posting node status."),
-                    None => (
-                        "NodeStatusNeverUpdated",
-                        "Kubelet never posted node status.",
-                    ),
+                    None => ("NodeStatusNeverUpdated", "Kubelet never posted node status."),
                 };
                 json!({
                     "type": kind,
@@ -261,11 +217,7 @@ impl NodeLifecycle {
             .collect();
         let name = node.metadata.name.as_deref().unwrap_or_default();
         let patch = Patch::Strategic(json!({"status": {"conditions": conditions}}));
-        self.client
-            .all::<Node>()
-            .patch_status(name, &PatchParams::default(), &patch)
-            .await
-            .map(drop)
+        self.client.all::<Node>().patch_status(name, &PatchParams::default(), &patch).await.map(drop)
     }
 
     /// The pods of a node that is not ready serve nobody.
@@ -282,23 +234,13 @@ impl NodeLifecycle {
                     "lastTransitionTime": Time(self.client.clock().now()),
                 }]},
             }));
-            let api = self
-                .client
-                .namespaced::<Pod>(pod.metadata.namespace.as_deref().unwrap_or_default());
+            let api = self.client.namespaced::<Pod>(pod.metadata.namespace.as_deref().unwrap_or_default());
             let name = pod.metadata.name.as_deref().unwrap_or_default();
-            match api
-                .patch_status(name, &PatchParams::default(), &patch)
-                .await
-            {
+            match api.patch_status(name, &PatchParams::default(), &patch).await {
                 Err(error) if !is_not_found(&error) => return Err(error),
                 _ => {}
             }
-            self.recorder.event(
-                &object_reference(&*pod),
-                EventType::Warning,
-                "NodeNotReady",
-                "Node is not ready",
-            );
+            self.recorder.event(&object_reference(&*pod), EventType::Warning, "NodeNotReady", "Node is not ready");
         }
         Ok(())
     }
@@ -306,11 +248,7 @@ impl NodeLifecycle {
 
 /// Events name nodes by their name in place of the UID, as the kubelet's do, so that `describe` finds both.
 fn node_reference(node: &Node) -> ObjectReference {
-    ObjectReference {
-        uid: node.metadata.name.clone(),
-        api_version: None,
-        ..object_reference(node)
-    }
+    ObjectReference { uid: node.metadata.name.clone(), api_version: None, ..object_reference(node) }
 }
 
 /// The taints that a node should have: those of others as they are, ours as its conditions say.
@@ -323,11 +261,7 @@ fn taints(node: &Node, old: &[Taint], evict: bool, now: Timestamp) -> Vec<Taint>
     };
     if let Some(key) = silent {
         wanted.push((key, "NoSchedule"));
-        if evict
-            || old
-                .iter()
-                .any(|taint| taint.key == key && taint.effect == "NoExecute")
-        {
+        if evict || old.iter().any(|taint| taint.key == key && taint.effect == "NoExecute") {
             wanted.push((key, "NoExecute"));
         }
     }
@@ -336,31 +270,20 @@ fn taints(node: &Node, old: &[Taint], evict: bool, now: Timestamp) -> Vec<Taint>
             wanted.push((key, "NoSchedule"));
         }
     }
-    if node
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.unschedulable)
-        .unwrap_or(false)
-    {
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
     let ours = |taint: &Taint| {
         let key = taint.key.as_str();
-        [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&key)
-            || PRESSURES.iter().any(|(_, own)| *own == key)
+        [NOT_READY, UNREACHABLE, UNSCHEDULABLE].contains(&key) || PRESSURES.iter().any(|(_, own)| *own == key)
     };
     let mut new: Vec<Taint> = old
         .iter()
-        .filter(|taint| {
-            !ours(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str()))
-        })
+        .filter(|taint| !ours(taint) || wanted.contains(&(taint.key.as_str(), taint.effect.as_str())))
         .cloned()
         .collect();
     for (key, effect) in wanted {
-        if !new
-            .iter()
-            .any(|taint| taint.key == key && taint.effect == effect)
-        {
+        if !new.iter().any(|taint| taint.key == key && taint.effect == effect) {
             new.push(Taint {
                 key: key.to_owned(),
                 effect: effect.to_owned(),
@@ -381,15 +304,12 @@ impl Controller for NodeLifecycle {
         };
         Box::pin(async move {
             let stop = cancel.clone();
-            tokio::join!(
-                minik8s_client::run_controller("node-lifecycle", queue, 1, cancel, sync),
-                async {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = self.monitor() => {}
-                    }
+            tokio::join!(minik8s_client::run_controller("node-lifecycle", queue, 1, cancel, sync), async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = self.monitor() => {}
                 }
-            );
+            });
         })
     }
 }
@@ -403,17 +323,13 @@ mod tests {
     }
 
     fn show(taints: &[Taint]) -> Vec<String> {
-        taints
-            .iter()
-            .map(|taint| format!("{}:{}", taint.key, taint.effect))
-            .collect()
+        taints.iter().map(|taint| format!("{}:{}", taint.key, taint.effect)).collect()
     }
 
     #[test]
     fn taints_follow_conditions_and_leave_others_alone() {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        let own: Vec<Taint> =
-            serde_json::from_str(r#"[{"key":"dedicated","effect":"NoSchedule"}]"#).unwrap();
+        let own: Vec<Taint> = serde_json::from_str(r#"[{"key":"dedicated","effect":"NoSchedule"}]"#).unwrap();
         let dead = node(
             json!({"spec": {"unschedulable": true}, "status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}),
         );
@@ -427,20 +343,9 @@ mod tests {
                 "node.kubernetes.io/unschedulable:NoSchedule",
             ]
         );
-        assert_eq!(
-            taints(&dead, &tainted, true, now),
-            tainted,
-            "nothing changes the second time"
-        );
-        assert_eq!(
-            show(&taints(&dead, &[], false, now)).len(),
-            2,
-            "nothing is evicted when nobody is ready"
-        );
+        assert_eq!(taints(&dead, &tainted, true, now), tainted, "nothing changes the second time");
+        assert_eq!(show(&taints(&dead, &[], false, now)).len(), 2, "nothing is evicted when nobody is ready");
         let alive = node(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}}));
-        assert_eq!(
-            show(&taints(&alive, &tainted, true, now)),
-            ["dedicated:NoSchedule"]
-        );
+        assert_eq!(show(&taints(&alive, &tainted, true, now)), ["dedicated:NoSchedule"]);
     }
 }

@@ -25,10 +25,7 @@ where
 
 /// The reference to an object's controller, where it has one.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true))
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 /// The UID of an object's controller, for indexes.
@@ -47,16 +44,8 @@ pub struct Claims<T> {
 }
 
 /// Sorts `objects` (all of one namespace) by what `owner` should do about them.
-pub fn claim<T: Watched>(
-    owner: &ObjectMeta,
-    selector: &LabelSelector,
-    objects: Vec<Arc<T>>,
-) -> Claims<T> {
-    let mut claims = Claims {
-        owned: Vec::new(),
-        adopt: Vec::new(),
-        release: Vec::new(),
-    };
+pub fn claim<T: Watched>(owner: &ObjectMeta, selector: &LabelSelector, objects: Vec<Arc<T>>) -> Claims<T> {
+    let mut claims = Claims { owned: Vec::new(), adopt: Vec::new(), release: Vec::new() };
     let ends = owner.deletion_timestamp.is_some();
     for object in objects {
         let meta = object.object_meta();
@@ -65,9 +54,7 @@ pub fn claim<T: Watched>(
             Some(uid) if Some(uid) != owner.uid.as_deref() => {}
             Some(_) if matches => claims.owned.push(object),
             Some(_) if !ends => claims.release.push(object),
-            None if matches && !ends && meta.deletion_timestamp.is_none() => {
-                claims.adopt.push(object)
-            }
+            None if matches && !ends && meta.deletion_timestamp.is_none() => claims.adopt.push(object),
             _ => {}
         }
     }

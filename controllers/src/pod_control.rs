@@ -30,34 +30,18 @@ impl PodControl {
     }
 
     /// Creates `pod`, an object of `owner`.
-    pub async fn create(
-        &self,
-        namespace: &str,
-        owner: &ObjectReference,
-        pod: &Pod,
-    ) -> Result<Pod, kube::Error> {
-        match self
-            .client
-            .namespaced::<Pod>(namespace)
-            .create(&PostParams::default(), pod)
-            .await
-        {
+    pub async fn create(&self, namespace: &str, owner: &ObjectReference, pod: &Pod) -> Result<Pod, kube::Error> {
+        match self.client.namespaced::<Pod>(namespace).create(&PostParams::default(), pod).await {
             Ok(pod) => {
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
-                self.recorder.event(
-                    owner,
-                    EventType::Normal,
-                    "SuccessfulCreate",
-                    format!("Created pod: {name}"),
-                );
+                self.recorder.event(owner, EventType::Normal, "SuccessfulCreate", format!("Created pod: {name}"));
                 Ok(pod)
             }
             Err(error) => {
                 // A namespace that ends takes no pods, and needs no event about it.
                 if !is_namespace_terminating(&error) {
                     let message = format!("Error creating: {}", words(&error));
-                    self.recorder
-                        .event(owner, EventType::Warning, "FailedCreate", message);
+                    self.recorder.event(owner, EventType::Warning, "FailedCreate", message);
                 }
                 Err(error)
             }
@@ -65,32 +49,16 @@ impl PodControl {
     }
 
     /// Deletes a pod of `owner`. That it is gone already is as good.
-    pub async fn delete(
-        &self,
-        namespace: &str,
-        name: &str,
-        owner: &ObjectReference,
-    ) -> Result<(), kube::Error> {
-        match self
-            .client
-            .namespaced::<Pod>(namespace)
-            .delete(name, &DeleteParams::default())
-            .await
-        {
+    pub async fn delete(&self, namespace: &str, name: &str, owner: &ObjectReference) -> Result<(), kube::Error> {
+        match self.client.namespaced::<Pod>(namespace).delete(name, &DeleteParams::default()).await {
             Ok(_) => {
-                self.recorder.event(
-                    owner,
-                    EventType::Normal,
-                    "SuccessfulDelete",
-                    format!("Deleted pod: {name}"),
-                );
+                self.recorder.event(owner, EventType::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
                 Ok(())
             }
             Err(error) if is_not_found(&error) => Ok(()),
             Err(error) => {
                 let message = format!("Error deleting: {}", words(&error));
-                self.recorder
-                    .event(owner, EventType::Warning, "FailedDelete", message);
+                self.recorder.event(owner, EventType::Warning, "FailedDelete", message);
                 Err(error)
             }
         }
@@ -115,9 +83,7 @@ impl PodControl {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         let api = self.client.namespaced::<Pod>(namespace);
-        api.patch(name, &PatchParams::default(), &Patch::Strategic(patch))
-            .await
-            .map(drop)
+        api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
     }
 }
 
@@ -153,7 +119,5 @@ pub fn is_namespace_terminating(error: &kube::Error) -> bool {
         return false;
     };
     let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes
-        .into_iter()
-        .any(|cause| cause.reason == "NamespaceTerminating")
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }

@@ -35,11 +35,7 @@ pub struct PodGarbageCollector {
 }
 
 fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec
-        .as_ref()?
-        .node_name
-        .as_deref()
-        .filter(|name| !name.is_empty())
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
 impl PodGarbageCollector {
@@ -47,16 +43,9 @@ impl PodGarbageCollector {
     pub fn new(context: &Context) -> Self {
         let pods = context.informers.informer::<Pod>();
         let nodes = context.informers.informer::<Node>();
-        pods.add_index(BY_NODE, |pod| {
-            node_of(pod).map(str::to_owned).into_iter().collect()
-        });
+        pods.add_index(BY_NODE, |pod| node_of(pod).map(str::to_owned).into_iter().collect());
         let queue: WorkQueue<String> = WorkQueue::new(context.client.clock().clone());
-        let controller = Self {
-            client: context.client.clone(),
-            pods: pods.lister(),
-            nodes: nodes.lister(),
-            queue,
-        };
+        let controller = Self { client: context.client.clone(), pods: pods.lister(), nodes: nodes.lister(), queue };
         let add = controller.queue.clone();
         nodes.on_event(move |event| {
             if matches!(event, Event::Deleted(_)) {
@@ -72,9 +61,7 @@ impl PodGarbageCollector {
                 on_pod.queue.add(LOOK.to_owned());
             } else if node_of(pod).is_some_and(|node| on_pod.nodes.get("", node).is_none()) {
                 on_pod.queue.add_after(LOOK.to_owned(), QUARANTINE);
-            } else if matches!(pods::phase(pod), "Succeeded" | "Failed")
-                && on_pod.pods.len() > TERMINATED_THRESHOLD
-            {
+            } else if matches!(pods::phase(pod), "Succeeded" | "Failed") && on_pod.pods.len() > TERMINATED_THRESHOLD {
                 on_pod.queue.add_after(LOOK.to_owned(), QUARANTINE);
             }
         });
@@ -97,25 +84,14 @@ impl PodGarbageCollector {
             if !matches!(pods::phase(pod), "Succeeded" | "Failed") {
                 status["phase"] = "Failed".into();
             }
-            let patch =
-                Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": status}));
-            match api
-                .patch_status(name, &PatchParams::default(), &patch)
-                .await
-            {
+            let patch = Patch::Strategic(json!({"metadata": {"uid": pod.metadata.uid}, "status": status}));
+            match api.patch_status(name, &PatchParams::default(), &patch).await {
                 Err(error) if is_not_found(&error) || is_conflict(&error) => return Ok(()),
                 other => other.map(drop)?,
             }
         }
-        let preconditions = Some(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        });
-        let parameters = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions,
-            ..DeleteParams::default()
-        };
+        let preconditions = Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
+        let parameters = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
         tracing::info!(pod = format!("{namespace}/{name}"), why, "collecting pod");
         match api.delete(name, &parameters).await {
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
@@ -143,27 +119,17 @@ impl Reconciler for PodGarbageCollector {
     async fn sync(&self, _: String) -> Result<(), kube::Error> {
         let all = self.pods.list();
         let homes: HashSet<&str> = all.iter().filter_map(|pod| node_of(pod)).collect();
-        for node in homes
-            .into_iter()
-            .filter(|node| self.nodes.get("", node).is_none())
-        {
+        for node in homes.into_iter().filter(|node| self.nodes.get("", node).is_none()) {
             if self.is_gone(node).await? {
                 for pod in self.pods.by_index(BY_NODE, node) {
-                    self.remove(&pod, Some("PodGC: node no longer exists"))
-                        .await?;
+                    self.remove(&pod, Some("PodGC: node no longer exists")).await?;
                 }
             }
         }
-        for pod in all
-            .iter()
-            .filter(|pod| pod.metadata.deletion_timestamp.is_some() && node_of(pod).is_none())
-        {
+        for pod in all.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some() && node_of(pod).is_none()) {
             self.remove(pod, None).await?;
         }
-        let mut ended: Vec<_> = all
-            .iter()
-            .filter(|pod| matches!(pods::phase(pod), "Succeeded" | "Failed"))
-            .collect();
+        let mut ended: Vec<_> = all.iter().filter(|pod| matches!(pods::phase(pod), "Succeeded" | "Failed")).collect();
         if ended.len() > TERMINATED_THRESHOLD {
             ended.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
             let surplus = ended.len() - TERMINATED_THRESHOLD;

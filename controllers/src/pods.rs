@@ -12,20 +12,12 @@ const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// A pod's condition of this type.
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status
-        .as_ref()?
-        .conditions
-        .as_ref()?
-        .iter()
-        .find(|condition| condition.type_ == kind)
+    pod.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }
 
 /// The pod's phase.
 pub fn phase(pod: &Pod) -> &str {
-    pod.status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .unwrap_or("Pending")
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
 }
 
 /// Whether the pod serves.
@@ -60,19 +52,12 @@ pub fn is_available(pod: &Pod, min_ready: Duration, now: Timestamp) -> bool {
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod
-        .status
-        .iter()
-        .flat_map(|status| status.container_statuses.iter().flatten());
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     statuses.map(|status| status.restart_count).sum()
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {
-    let text = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(DELETION_COST));
+    let text = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DELETION_COST));
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
@@ -80,40 +65,24 @@ fn deletion_cost(pod: &Pod) -> i32 {
 /// same owner are on the pod's node. (`ActivePodsWithRanks`.)
 pub fn deletion_order(left: (&Pod, usize), right: (&Pod, usize), now: Timestamp) -> Ordering {
     let ((a, a_neighbours), (b, b_neighbours)) = (left, right);
-    let assigned = |pod: &Pod| {
-        pod.spec
-            .as_ref()
-            .is_some_and(|spec| spec.node_name.is_some())
-    };
+    let assigned = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let rank = |pod: &Pod| match phase(pod) {
         "Pending" => 0,
         "Running" => 2,
         _ => 1,
     };
     let ready_for = |pod: &Pod| {
-        let since =
-            condition(pod, "Ready").and_then(|condition| condition.last_transition_time.as_ref());
+        let since = condition(pod, "Ready").and_then(|condition| condition.last_transition_time.as_ref());
         since.map(|time| logarithm(now, time.0))
     };
-    let age = |pod: &Pod| {
-        pod.metadata
-            .creation_timestamp
-            .as_ref()
-            .map(|time| logarithm(now, time.0))
-    };
+    let age = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| logarithm(now, time.0));
     assigned(a)
         .cmp(&assigned(b))
         .then_with(|| rank(a).cmp(&rank(b)))
         .then_with(|| is_ready(a).cmp(&is_ready(b)))
         .then_with(|| deletion_cost(a).cmp(&deletion_cost(b)))
         .then_with(|| b_neighbours.cmp(&a_neighbours))
-        .then_with(|| {
-            if is_ready(a) && is_ready(b) {
-                ready_for(a).cmp(&ready_for(b))
-            } else {
-                Ordering::Equal
-            }
-        })
+        .then_with(|| if is_ready(a) && is_ready(b) { ready_for(a).cmp(&ready_for(b)) } else { Ordering::Equal })
         .then_with(|| restarts(b).cmp(&restarts(a)))
         .then_with(|| age(a).cmp(&age(b)))
         .then_with(|| a.metadata.uid.cmp(&b.metadata.uid))
@@ -122,9 +91,5 @@ pub fn deletion_order(left: (&Pod, usize), right: (&Pod, usize), now: Timestamp)
 /// Ages are compared by their order of magnitude, so that pods of about the same age are chosen from at random (by UID).
 fn logarithm(now: Timestamp, then: Timestamp) -> i64 {
     let seconds = now.duration_since(then).as_secs().max(0);
-    if seconds == 0 {
-        0
-    } else {
-        (seconds as f64).log10() as i64 + 1
-    }
+    if seconds == 0 { 0 } else { (seconds as f64).log10() as i64 + 1 }
 }

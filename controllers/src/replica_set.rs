@@ -16,9 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference,
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use minik8s_api::selector::LabelSelector;
-use minik8s_client::{
-    Client, Event, Informer, Lister, Watched, WorkQueue, is_not_found, object_reference,
-};
+use minik8s_client::{Client, Event, Informer, Lister, Watched, WorkQueue, is_not_found, object_reference};
 
 use crate::expectations::Expectations;
 use crate::manager::{Context, Reconciler};
@@ -39,10 +37,7 @@ fn orphans_of(namespace: &str) -> String {
 
 fn by_controller(pod: &Pod) -> Vec<String> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    vec![
-        controller_of(&pod.metadata)
-            .map_or_else(|| orphans_of(namespace), |owner| owner.uid.clone()),
-    ]
+    vec![controller_of(&pod.metadata).map_or_else(|| orphans_of(namespace), |owner| owner.uid.clone())]
 }
 
 /// The kinds that the engine serves: they look at themselves as a ReplicaSet.
@@ -60,10 +55,7 @@ pub fn replica_sets() -> Flavor<ReplicaSet> {
     Flavor {
         component: "replicaset-controller",
         view: ReplicaSet::clone,
-        with_status: |set, status| ReplicaSet {
-            status: Some(status),
-            ..set.clone()
-        },
+        with_status: |set, status| ReplicaSet { status: Some(status), ..set.clone() },
     }
 }
 
@@ -126,11 +118,7 @@ where
 }
 
 fn key_of(meta: &ObjectMeta) -> String {
-    format!(
-        "{}/{}",
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default()
-    )
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 fn selector_of(set: &ReplicaSet) -> LabelSelector {
@@ -156,8 +144,7 @@ where
         }
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let found = self.owners.get(namespace, &owner.name)?;
-        (found.object_meta().uid.as_deref() == Some(owner.uid.as_str()))
-            .then(|| key_of(found.object_meta()))
+        (found.object_meta().uid.as_deref() == Some(owner.uid.as_str())).then(|| key_of(found.object_meta()))
     }
 
     fn on_pod(&self, event: &Event<Pod>) {
@@ -167,9 +154,7 @@ where
         if let Some(key) = &key {
             match event {
                 Event::Deleted(_) => self.expectations.deletion_observed(key, uid),
-                _ if pod.metadata.deletion_timestamp.is_some() => {
-                    self.expectations.deletion_observed(key, uid)
-                }
+                _ if pod.metadata.deletion_timestamp.is_some() => self.expectations.deletion_observed(key, uid),
                 Event::Added(_) => self.expectations.creation_observed(key),
                 Event::Updated { .. } => {}
             }
@@ -181,8 +166,7 @@ where
                 before.into_iter().for_each(|before| self.queue.add(before));
             }
             let labels = old.metadata.labels != new.metadata.labels;
-            let orphaned = controller_of(&new.metadata).is_none()
-                && (labels || controller_of(&old.metadata).is_some());
+            let orphaned = controller_of(&new.metadata).is_none() && (labels || controller_of(&old.metadata).is_some());
             if orphaned {
                 self.add_candidates(new);
             }
@@ -214,13 +198,7 @@ where
             failure = self.manage(&key, &looked).await.err();
         }
         let now = self.client.clock().now();
-        let status = calculate_status(
-            &looked.set,
-            &looked.active,
-            looked.terminating,
-            failure.as_ref(),
-            now,
-        );
+        let status = calculate_status(&looked.set, &looked.active, looked.terminating, failure.as_ref(), now);
         self.write_status(&owner, &looked.set, status).await?;
         if let Some(soonest) = next_available(&looked, now) {
             self.queue.add_after(key, soonest);
@@ -253,21 +231,13 @@ where
         }
         let terminating = owned.iter().filter(|pod| pods::is_terminating(pod)).count();
         owned.retain(|pod| pods::is_active(pod));
-        Ok(Looked {
-            set,
-            reference: object_reference(owner),
-            owner: reference,
-            active: owned,
-            terminating,
-        })
+        Ok(Looked { set, reference: object_reference(owner), owner: reference, active: owned, terminating })
     }
 
     /// Adopting on behalf of an owner that is gone would orphan the pod for good: ask the API itself.
     async fn still_there(&self, owner: &K) -> Result<bool, kube::Error> {
         let meta = owner.object_meta();
-        let api = self
-            .client
-            .namespaced::<K>(meta.namespace.as_deref().unwrap_or_default());
+        let api = self.client.namespaced::<K>(meta.namespace.as_deref().unwrap_or_default());
         match api.get(meta.name.as_deref().unwrap_or_default()).await {
             Ok(fresh) => {
                 let fresh = Watched::object_meta(&fresh);
@@ -284,24 +254,12 @@ where
         match looked.active.len().cmp(&wanted) {
             Ordering::Less => {
                 let missing = (wanted - looked.active.len()).min(BURST_REPLICAS);
-                tracing::info!(
-                    controller = self.flavor.component,
-                    key,
-                    missing,
-                    wanted,
-                    "too few replicas"
-                );
+                tracing::info!(controller = self.flavor.component, key, missing, wanted, "too few replicas");
                 self.create(key, looked, missing).await
             }
             Ordering::Greater => {
                 let surplus = (looked.active.len() - wanted).min(BURST_REPLICAS);
-                tracing::info!(
-                    controller = self.flavor.component,
-                    key,
-                    surplus,
-                    wanted,
-                    "too many replicas"
-                );
+                tracing::info!(controller = self.flavor.component, key, surplus, wanted, "too many replicas");
                 self.delete(key, looked, surplus).await
             }
             Ordering::Equal => Ok(()),
@@ -317,8 +275,7 @@ where
         let mut failure = None;
         while left > 0 && failure.is_none() {
             let now = batch.min(left);
-            let creations =
-                (0..now).map(|_| self.control.create(namespace, &looked.reference, &pod));
+            let creations = (0..now).map(|_| self.control.create(namespace, &looked.reference, &pod));
             for created in join_all(creations).await {
                 if let Err(error) = created {
                     self.expectations.creation_observed(key);
@@ -331,39 +288,26 @@ where
         for _ in 0..left {
             self.expectations.creation_observed(key);
         }
-        failure
-            .filter(|error| !is_namespace_terminating(error))
-            .map_or(Ok(()), Err)
+        failure.filter(|error| !is_namespace_terminating(error)).map_or(Ok(()), Err)
     }
 
     async fn delete(&self, key: &str, looked: &Looked, surplus: usize) -> Result<(), kube::Error> {
         let namespace = looked.set.metadata.namespace.as_deref().unwrap_or_default();
         let victims = victims(&looked.active, surplus, self.client.clock().now());
-        let uids = victims
-            .iter()
-            .map(|pod| pod.metadata.uid.clone().unwrap_or_default());
+        let uids = victims.iter().map(|pod| pod.metadata.uid.clone().unwrap_or_default());
         self.expectations.expect_deletions(key, uids);
         let deletions = victims.iter().map(|pod| async {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let deleted = self
-                .control
-                .delete(namespace, name, &looked.reference)
-                .await;
+            let deleted = self.control.delete(namespace, name, &looked.reference).await;
             if deleted.is_err() {
-                self.expectations
-                    .deletion_observed(key, pod.metadata.uid.as_deref().unwrap_or_default());
+                self.expectations.deletion_observed(key, pod.metadata.uid.as_deref().unwrap_or_default());
             }
             deleted
         });
         join_all(deletions).await.into_iter().collect()
     }
 
-    async fn write_status(
-        &self,
-        owner: &K,
-        set: &ReplicaSet,
-        status: ReplicaSetStatus,
-    ) -> Result<(), kube::Error> {
+    async fn write_status(&self, owner: &K, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), kube::Error> {
         let fresh = (self.flavor.with_status)(owner, status);
         // Compared as the kind itself tells it: not every kind tells all that the engine counts.
         if (self.flavor.view)(&fresh).status == set.status {
@@ -372,10 +316,7 @@ where
         let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let api = self.client.namespaced::<K>(namespace);
-        match api
-            .replace_status(name, &PostParams::default(), &fresh)
-            .await
-        {
+        match api.replace_status(name, &PostParams::default(), &fresh).await {
             Err(error) if is_not_found(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -384,9 +325,7 @@ where
 
 impl<K> Clone for ReplicaController<K> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
@@ -409,37 +348,23 @@ where
 
 /// The pods that go first when there are `surplus` too many.
 fn victims(active: &[Arc<Pod>], surplus: usize, now: Timestamp) -> Vec<Arc<Pod>> {
-    let node = |pod: &Pod| {
-        pod.spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.clone())
-            .unwrap_or_default()
-    };
+    let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
     let mut on_node: HashMap<String, usize> = HashMap::new();
     for pod in active {
         *on_node.entry(node(pod)).or_default() += 1;
     }
-    let mut ranked: Vec<(Arc<Pod>, usize)> = active
-        .iter()
-        .map(|pod| (pod.clone(), on_node.get(&node(pod)).copied().unwrap_or(0)))
-        .collect();
+    let mut ranked: Vec<(Arc<Pod>, usize)> =
+        active.iter().map(|pod| (pod.clone(), on_node.get(&node(pod)).copied().unwrap_or(0))).collect();
     ranked.sort_by(|(a, a_neighbours), (b, b_neighbours)| {
         pods::deletion_order((a, *a_neighbours), (b, *b_neighbours), now)
     });
-    ranked
-        .into_iter()
-        .take(surplus)
-        .map(|(pod, _)| pod)
-        .collect()
+    ranked.into_iter().take(surplus).map(|(pod, _)| pod).collect()
 }
 
 /// When the next ready pod will have been ready for long enough, where one has not.
 fn next_available(looked: &Looked, now: Timestamp) -> Option<Duration> {
     let wait = min_ready(&looked.set);
-    let waits = looked
-        .active
-        .iter()
-        .filter_map(|pod| pods::available_in(pod, wait, now));
+    let waits = looked.active.iter().filter_map(|pod| pods::available_in(pod, wait, now));
     waits.filter(|wait| !wait.is_zero()).min()
 }
 
@@ -452,16 +377,10 @@ fn calculate_status(
     now: Timestamp,
 ) -> ReplicaSetStatus {
     let template = set.spec.template.as_ref();
-    let labels = template
-        .and_then(|template| template.metadata.as_ref())
-        .and_then(|meta| meta.labels.as_ref());
+    let labels = template.and_then(|template| template.metadata.as_ref()).and_then(|meta| meta.labels.as_ref());
     let labelled = |pod: &Pod| {
         let own = pod.metadata.labels.as_ref();
-        labels.is_none_or(|labels| {
-            labels
-                .iter()
-                .all(|(key, value)| own.is_some_and(|own| own.get(key) == Some(value)))
-        })
+        labels.is_none_or(|labels| labels.iter().all(|(key, value)| own.is_some_and(|own| own.get(key) == Some(value))))
     };
     let count = |test: &dyn Fn(&Pod) -> bool| active.iter().filter(|pod| test(pod)).count() as i32;
     let wait = min_ready(set);
@@ -483,22 +402,13 @@ fn conditions(
     failure: Option<&kube::Error>,
     now: Timestamp,
 ) -> Option<Vec<ReplicaSetCondition>> {
-    let old = set
-        .status
-        .iter()
-        .flat_map(|status| status.conditions.iter().flatten());
+    let old = set.status.iter().flat_map(|status| status.conditions.iter().flatten());
     let mut conditions: Vec<ReplicaSetCondition> = old.cloned().collect();
-    let known = conditions
-        .iter()
-        .position(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
+    let known = conditions.iter().position(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
     match (failure, known) {
         (Some(error), None) => {
             let wanted = set.spec.replicas.unwrap_or(1);
-            let reason = if (active as i32) < wanted {
-                "FailedCreate"
-            } else {
-                "FailedDelete"
-            };
+            let reason = if (active as i32) < wanted { "FailedCreate" } else { "FailedDelete" };
             conditions.push(ReplicaSetCondition {
                 type_: Some("ReplicaFailure".to_owned()),
                 status: Some("True".to_owned()),

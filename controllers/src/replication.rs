@@ -1,23 +1,15 @@
 //! ReplicationControllers, the elder brothers of ReplicaSets: the same engine, looking at them as ReplicaSets.
 //! (Kubernetes: `pkg/controller/replication/conversion.go`.)
 
-use k8s_openapi::api::apps::v1::{
-    ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus,
-};
-use k8s_openapi::api::core::v1::{
-    ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus,
-};
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{ReplicationController, ReplicationControllerCondition, ReplicationControllerStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::replica_set::Flavor;
 
 /// The flavor of ReplicationControllers.
 pub fn replication_controllers() -> Flavor<ReplicationController> {
-    Flavor {
-        component: "replication-controller",
-        view,
-        with_status,
-    }
+    Flavor { component: "replication-controller", view, with_status }
 }
 
 fn view(controller: &ReplicationController) -> ReplicaSet {
@@ -47,20 +39,14 @@ fn view(controller: &ReplicationController) -> ReplicaSet {
         spec: ReplicaSetSpec {
             replicas: spec.replicas,
             min_ready_seconds: spec.min_ready_seconds,
-            selector: LabelSelector {
-                match_labels: spec.selector,
-                match_expressions: None,
-            },
+            selector: LabelSelector { match_labels: spec.selector, match_expressions: None },
             template: spec.template,
         },
         status,
     }
 }
 
-fn with_status(
-    controller: &ReplicationController,
-    status: ReplicaSetStatus,
-) -> ReplicationController {
+fn with_status(controller: &ReplicationController, status: ReplicaSetStatus) -> ReplicationController {
     let conditions = status.conditions.map(|all| {
         all.into_iter()
             .map(|condition| ReplicationControllerCondition {

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
-use minik8s_client::{
-    Client, Event, ListOptions, Lister, WorkQueue, is_already_exists, is_conflict, is_not_found,
-};
+use minik8s_client::{Client, Event, ListOptions, Lister, WorkQueue, is_already_exists, is_conflict, is_not_found};
 
 use crate::manager::{Config, Context, Reconciler};
 use crate::pod_control::is_namespace_terminating;
@@ -37,10 +35,7 @@ impl RootCaPublisher {
     /// Asks for its informers.
     pub fn new(context: &Context) -> Self {
         let namespaces = context.informers.informer::<Namespace>();
-        let only_ours = ListOptions {
-            field_selector: Some(format!("metadata.name={NAME}")),
-            ..ListOptions::default()
-        };
+        let only_ours = ListOptions { field_selector: Some(format!("metadata.name={NAME}")), ..ListOptions::default() };
         let published = context.informers.informer_with::<ConfigMap>(only_ours);
         let queue = WorkQueue::new(context.client.clock().clone());
         let add = queue.clone();
@@ -52,14 +47,7 @@ impl RootCaPublisher {
         let add = queue.clone();
         published.on_event(move |event| {
             if !matches!(event, Event::Added(_)) {
-                add.add(
-                    event
-                        .object()
-                        .metadata
-                        .namespace
-                        .clone()
-                        .unwrap_or_default(),
-                );
+                add.add(event.object().metadata.namespace.clone().unwrap_or_default());
             }
         });
         Self {
@@ -75,16 +63,10 @@ impl RootCaPublisher {
         ConfigMap {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
-                annotations: Some(BTreeMap::from([(
-                    DESCRIPTION.to_owned(),
-                    DESCRIBED.to_owned(),
-                )])),
+                annotations: Some(BTreeMap::from([(DESCRIPTION.to_owned(), DESCRIBED.to_owned())])),
                 ..ObjectMeta::default()
             },
-            data: Some(BTreeMap::from([(
-                "ca.crt".to_owned(),
-                self.config.root_ca_pem.clone(),
-            )])),
+            data: Some(BTreeMap::from([("ca.crt".to_owned(), self.config.root_ca_pem.clone())])),
             ..ConfigMap::default()
         }
     }
@@ -99,10 +81,7 @@ impl Reconciler for RootCaPublisher {
     }
 
     async fn sync(&self, namespace: String) -> Result<(), kube::Error> {
-        let active = self
-            .namespaces
-            .get("", &namespace)
-            .filter(|ns| ns.metadata.deletion_timestamp.is_none());
+        let active = self.namespaces.get("", &namespace).filter(|ns| ns.metadata.deletion_timestamp.is_none());
         if active.is_none() {
             return Ok(());
         }
@@ -112,20 +91,13 @@ impl Reconciler for RootCaPublisher {
             None => api.create(&PostParams::default(), &wanted).await,
             Some(there) if there.data == wanted.data => return Ok(()),
             Some(there) => {
-                let fresh = ConfigMap {
-                    data: wanted.data,
-                    ..ConfigMap::clone(&there)
-                };
+                let fresh = ConfigMap { data: wanted.data, ..ConfigMap::clone(&there) };
                 api.replace(NAME, &PostParams::default(), &fresh).await
             }
         };
         match written {
             Ok(_) => Ok(()),
-            Err(error)
-                if is_already_exists(&error)
-                    || is_not_found(&error)
-                    || is_namespace_terminating(&error) =>
-            {
+            Err(error) if is_already_exists(&error) || is_not_found(&error) || is_namespace_terminating(&error) => {
                 Ok(())
             }
             // The watch brings the form that won.

@@ -42,12 +42,7 @@ impl ServiceAccountController {
                 add.add(account.metadata.namespace.clone().unwrap_or_default());
             }
         });
-        Self {
-            client: context.client.clone(),
-            namespaces: namespaces.lister(),
-            accounts: accounts.lister(),
-            queue,
-        }
+        Self { client: context.client.clone(), namespaces: namespaces.lister(), accounts: accounts.lister(), queue }
     }
 }
 
@@ -67,25 +62,10 @@ impl Reconciler for ServiceAccountController {
         if ends || self.accounts.get(&namespace, DEFAULT).is_some() {
             return Ok(());
         }
-        let metadata = ObjectMeta {
-            name: Some(DEFAULT.to_owned()),
-            ..ObjectMeta::default()
-        };
-        let account = ServiceAccount {
-            metadata,
-            ..ServiceAccount::default()
-        };
-        match self
-            .client
-            .namespaced::<ServiceAccount>(&namespace)
-            .create(&PostParams::default(), &account)
-            .await
-        {
-            Err(error)
-                if is_already_exists(&error)
-                    || is_not_found(&error)
-                    || is_namespace_terminating(&error) =>
-            {
+        let metadata = ObjectMeta { name: Some(DEFAULT.to_owned()), ..ObjectMeta::default() };
+        let account = ServiceAccount { metadata, ..ServiceAccount::default() };
+        match self.client.namespaced::<ServiceAccount>(&namespace).create(&PostParams::default(), &account).await {
+            Err(error) if is_already_exists(&error) || is_not_found(&error) || is_namespace_terminating(&error) => {
                 Ok(())
             }
             other => other.map(drop),

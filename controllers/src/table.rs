@@ -2,8 +2,8 @@
 
 use crate::manager::{Context, Controller};
 use crate::{
-    deployment, endpoint_slices, endpoints, garbage_collector, namespace, node_ipam,
-    node_lifecycle, pod_gc, replica_set, replication, root_ca_publisher, service_account,
+    cluster_role_aggregation, deployment, endpoint_slices, endpoints, garbage_collector, namespace, node_ipam,
+    node_lifecycle, pod_gc, replica_set, replication, resource_quota, root_ca_publisher, service_account,
     taint_eviction,
 };
 
@@ -19,6 +19,11 @@ pub struct Row {
 
 /// All controllers, by name.
 pub const CONTROLLERS: &[Row] = &[
+    Row {
+        name: "clusterrole-aggregation-controller",
+        service_account: "clusterrole-aggregation-controller",
+        build: |context| Box::new(cluster_role_aggregation::ClusterRoleAggregation::new(context)),
+    },
     Row {
         name: "deployment-controller",
         service_account: "deployment-controller",
@@ -62,22 +67,17 @@ pub const CONTROLLERS: &[Row] = &[
     Row {
         name: "replicaset-controller",
         service_account: "replicaset-controller",
-        build: |context| {
-            Box::new(replica_set::ReplicaController::new(
-                replica_set::replica_sets(),
-                context,
-            ))
-        },
+        build: |context| Box::new(replica_set::ReplicaController::new(replica_set::replica_sets(), context)),
     },
     Row {
         name: "replicationcontroller-controller",
         service_account: "replication-controller",
-        build: |context| {
-            Box::new(replica_set::ReplicaController::new(
-                replication::replication_controllers(),
-                context,
-            ))
-        },
+        build: |context| Box::new(replica_set::ReplicaController::new(replication::replication_controllers(), context)),
+    },
+    Row {
+        name: "resourcequota-controller",
+        service_account: "resourcequota-controller",
+        build: |context| Box::new(resource_quota::ResourceQuotaController::new(context)),
     },
     Row {
         name: "root-ca-certificate-publisher-controller",

@@ -12,8 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use minik8s_client::{
-    Client, Event, EventRecorder, EventType, Lister, WorkQueue, is_conflict, is_not_found,
-    object_reference,
+    Client, Event, EventRecorder, EventType, Lister, WorkQueue, is_conflict, is_not_found, object_reference,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -40,22 +39,12 @@ fn node_of(pod: &Pod) -> Option<&str> {
 
 fn key_of(pod: &Pod) -> String {
     let meta = &pod.metadata;
-    format!(
-        "{}/{}",
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default()
-    )
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 fn executing(node: &Node) -> Vec<Taint> {
-    let taints = node
-        .spec
-        .iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
-    taints
-        .filter(|taint| taint.effect == "NoExecute")
-        .cloned()
-        .collect()
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.filter(|taint| taint.effect == "NoExecute").cloned().collect()
 }
 
 impl TaintEviction {
@@ -63,9 +52,7 @@ impl TaintEviction {
     pub fn new(context: &Context) -> Self {
         let nodes = context.informers.informer::<Node>();
         let pods = context.informers.informer::<Pod>();
-        pods.add_index(BY_NODE, |pod| {
-            node_of(pod).map(str::to_owned).into_iter().collect()
-        });
+        pods.add_index(BY_NODE, |pod| node_of(pod).map(str::to_owned).into_iter().collect());
         let controller = Self {
             recorder: context.recorder("taint-eviction-controller"),
             nodes: nodes.lister(),
@@ -83,11 +70,7 @@ impl TaintEviction {
             };
             if changed {
                 let name = event.object().metadata.name.as_deref().unwrap_or_default();
-                on_node
-                    .pods
-                    .by_index(BY_NODE, name)
-                    .iter()
-                    .for_each(|pod| on_node.queue.add(key_of(pod)));
+                on_node.pods.by_index(BY_NODE, name).iter().for_each(|pod| on_node.queue.add(key_of(pod)));
             }
         });
         let on_pod = controller.clone();
@@ -96,10 +79,8 @@ impl TaintEviction {
             let bound = match event {
                 Event::Added(_) => node_of(pod).is_some(),
                 Event::Updated { old, new } => {
-                    let tolerations =
-                        |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.tolerations.clone());
-                    node_of(new).is_some()
-                        && (node_of(old) != node_of(new) || tolerations(old) != tolerations(new))
+                    let tolerations = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.tolerations.clone());
+                    node_of(new).is_some() && (node_of(old) != node_of(new) || tolerations(old) != tolerations(new))
                 }
                 Event::Deleted(_) => {
                     on_pod.waiting.lock().remove(&key_of(pod));
@@ -119,18 +100,10 @@ impl TaintEviction {
     }
 
     async fn evict(&self, pod: &Pod) -> Result<(), kube::Error> {
-        let (namespace, name) = (
-            pod.metadata.namespace.as_deref(),
-            pod.metadata.name.as_deref().unwrap_or_default(),
-        );
+        let (namespace, name) = (pod.metadata.namespace.as_deref(), pod.metadata.name.as_deref().unwrap_or_default());
         let namespace = namespace.unwrap_or_default();
         let message = format!("Marking for deletion Pod {namespace}/{name}");
-        self.recorder.event(
-            &object_reference(pod),
-            EventType::Normal,
-            "TaintManagerEviction",
-            message,
-        );
+        self.recorder.event(&object_reference(pod), EventType::Normal, "TaintManagerEviction", message);
         tracing::info!(pod = key_of(pod), "evicting pod from tainted node");
         let api = self.client.namespaced::<Pod>(namespace);
         let patch = Patch::Strategic(json!({
@@ -143,27 +116,12 @@ impl TaintEviction {
                 "lastTransitionTime": Time(self.client.clock().now()),
             }]},
         }));
-        match api
-            .patch_status(name, &PatchParams::default(), &patch)
-            .await
-        {
+        match api.patch_status(name, &PatchParams::default(), &patch).await {
             Err(error) if is_not_found(&error) || is_conflict(&error) => return Ok(()),
             other => other.map(drop)?,
         }
-        let preconditions = Some(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        });
-        match api
-            .delete(
-                name,
-                &DeleteParams {
-                    preconditions,
-                    ..DeleteParams::default()
-                },
-            )
-            .await
-        {
+        let preconditions = Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
+        match api.delete(name, &DeleteParams { preconditions, ..DeleteParams::default() }).await {
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
             other => other.map(drop),
         }
@@ -172,12 +130,7 @@ impl TaintEviction {
     fn cancel(&self, pod: &Pod) {
         if self.waiting.lock().remove(&key_of(pod)) {
             let message = format!("Cancelling deletion of Pod {}", key_of(pod));
-            self.recorder.event(
-                &object_reference(pod),
-                EventType::Normal,
-                "TaintManagerEviction",
-                message,
-            );
+            self.recorder.event(&object_reference(pod), EventType::Normal, "TaintManagerEviction", message);
         }
     }
 }
@@ -201,11 +154,7 @@ impl Reconciler for TaintEviction {
             self.waiting.lock().remove(&key);
             return Ok(());
         }
-        let tolerations = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.tolerations.as_deref())
-            .unwrap_or_default();
+        let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
         match leave_in(&taints, tolerations, self.client.clock().now()) {
             None => self.cancel(&pod),
             Some(wait) if wait.is_zero() => {
@@ -222,32 +171,22 @@ impl Reconciler for TaintEviction {
 }
 
 fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let is = |wanted: &Option<String>, value: &str| {
-        wanted.as_deref().is_none_or(|w| w.is_empty() || w == value)
-    };
+    let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|w| w.is_empty() || w == value);
     is(&toleration.effect, &taint.effect)
         && is(&toleration.key, &taint.key)
         && (toleration.operator.as_deref() == Some("Exists")
-            || toleration.value.as_deref().unwrap_or_default()
-                == taint.value.as_deref().unwrap_or_default())
+            || toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default())
 }
 
 /// After which time a pod with these tolerations must leave; `None` for never.
 fn leave_in(taints: &[Taint], tolerations: &[Toleration], now: Timestamp) -> Option<Duration> {
     let mut soonest: Option<Duration> = None;
     for taint in taints {
-        let used: Vec<&Toleration> = tolerations
-            .iter()
-            .filter(|toleration| tolerates(toleration, taint))
-            .collect();
+        let used: Vec<&Toleration> = tolerations.iter().filter(|toleration| tolerates(toleration, taint)).collect();
         if used.is_empty() {
             return Some(Duration::ZERO);
         }
-        let Some(seconds) = used
-            .iter()
-            .filter_map(|toleration| toleration.toleration_seconds)
-            .min()
-        else {
+        let Some(seconds) = used.iter().filter_map(|toleration| toleration.toleration_seconds).min() else {
             continue;
         };
         let allowed = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
@@ -271,23 +210,10 @@ mod tests {
         )
         .unwrap();
         let toleration = |json: &str| -> Vec<Toleration> { serde_json::from_str(json).unwrap() };
-        assert_eq!(
-            leave_in(std::slice::from_ref(&taint), &[], now),
-            Some(Duration::ZERO)
-        );
-        assert_eq!(
-            leave_in(
-                std::slice::from_ref(&taint),
-                &toleration(r#"[{"operator":"Exists"}]"#),
-                now
-            ),
-            None
-        );
+        assert_eq!(leave_in(std::slice::from_ref(&taint), &[], now), Some(Duration::ZERO));
+        assert_eq!(leave_in(std::slice::from_ref(&taint), &toleration(r#"[{"operator":"Exists"}]"#), now), None);
         let limited = r#"[{"key":"node.kubernetes.io/unreachable","operator":"Exists","effect":"NoExecute","tolerationSeconds":300}]"#;
-        assert_eq!(
-            leave_in(&[taint], &toleration(limited), now),
-            Some(Duration::from_secs(240))
-        );
+        assert_eq!(leave_in(&[taint], &toleration(limited), now), Some(Duration::from_secs(240)));
         assert_eq!(leave_in(&[], &[], now), None);
     }
 }

@@ -28,14 +28,10 @@ use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams, PostParams};
 use minik8s_api::selector::LabelSelector;
-use minik8s_client::{
-    Client, Event, EventRecorder, EventType, Lister, WorkQueue, is_not_found, object_reference,
-};
+use minik8s_client::{Client, Event, EventRecorder, EventType, Lister, WorkQueue, is_not_found, object_reference};
 
 use crate::manager::{Context, Reconciler};
-use crate::owners::{
-    adopt_patch, claim, controller_of, controller_reference, controller_uid, release_patch,
-};
+use crate::owners::{adopt_patch, claim, controller_of, controller_reference, controller_uid, release_patch};
 
 /// Indexes by the UID of the controller.
 const BY_CONTROLLER: &str = "deployment/controller";
@@ -80,11 +76,7 @@ impl Work {
 }
 
 fn key_of(meta: &ObjectMeta) -> String {
-    format!(
-        "{}/{}",
-        meta.namespace.as_deref().unwrap_or_default(),
-        meta.name.as_deref().unwrap_or_default()
-    )
+    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
 }
 
 fn selector_of(deployment: &Deployment) -> LabelSelector {
@@ -99,10 +91,7 @@ fn wanted(set: &ReplicaSet) -> i32 {
 
 /// How many of its replicas are available.
 fn available(set: &ReplicaSet) -> i32 {
-    set.status
-        .as_ref()
-        .and_then(|status| status.available_replicas)
-        .unwrap_or(0)
+    set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
 }
 
 fn total(sets: &[ReplicaSet], count: impl Fn(&ReplicaSet) -> i32) -> i32 {
@@ -115,18 +104,8 @@ impl DeploymentController {
         let deployments = context.informers.informer::<Deployment>();
         let sets = context.informers.informer::<ReplicaSet>();
         let pods = context.informers.informer::<Pod>();
-        sets.add_index(BY_CONTROLLER, |set| {
-            controller_uid(&set.metadata)
-                .map(str::to_owned)
-                .into_iter()
-                .collect()
-        });
-        pods.add_index(BY_CONTROLLER, |pod| {
-            controller_uid(&pod.metadata)
-                .map(str::to_owned)
-                .into_iter()
-                .collect()
-        });
+        sets.add_index(BY_CONTROLLER, |set| controller_uid(&set.metadata).map(str::to_owned).into_iter().collect());
+        pods.add_index(BY_CONTROLLER, |pod| controller_uid(&pod.metadata).map(str::to_owned).into_iter().collect());
         let controller = Self {
             recorder: context.recorder("deployment-controller"),
             deployments: deployments.lister(),
@@ -146,9 +125,7 @@ impl DeploymentController {
 
     fn owner_key(&self, meta: &ObjectMeta) -> Option<String> {
         let owner = controller_of(meta).filter(|owner| owner.kind == "Deployment")?;
-        let found = self
-            .deployments
-            .get(meta.namespace.as_deref().unwrap_or_default(), &owner.name)?;
+        let found = self.deployments.get(meta.namespace.as_deref().unwrap_or_default(), &owner.name)?;
         (found.metadata.uid.as_deref() == Some(&owner.uid)).then(|| key_of(&found.metadata))
     }
 
@@ -166,9 +143,7 @@ impl DeploymentController {
             None if controller_of(&set.metadata).is_none() => {
                 let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
                 let all = self.deployments.list_namespace(namespace);
-                let matching = all
-                    .iter()
-                    .filter(|d| selector_of(d).matches_set(set.metadata.labels.as_ref()));
+                let matching = all.iter().filter(|d| selector_of(d).matches_set(set.metadata.labels.as_ref()));
                 matching.for_each(|deployment| self.queue.add(key_of(&deployment.metadata)));
             }
             None => {}
@@ -179,33 +154,19 @@ impl DeploymentController {
     fn on_pod(&self, event: &Event<Pod>) {
         let Event::Deleted(pod) = event else { return };
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let set =
-            controller_of(&pod.metadata).and_then(|owner| self.sets.get(namespace, &owner.name));
+        let set = controller_of(&pod.metadata).and_then(|owner| self.sets.get(namespace, &owner.name));
         let key = set.and_then(|set| self.owner_key(&set.metadata));
-        let recreate = key.filter(|_| {
-            self.deployments
-                .list_namespace(namespace)
-                .iter()
-                .any(|d| is_recreate(d))
-        });
+        let recreate = key.filter(|_| self.deployments.list_namespace(namespace).iter().any(|d| is_recreate(d)));
         recreate.into_iter().for_each(|key| self.queue.add(key));
     }
 
     /// The Deployment's ReplicaSets, those adopted now among them.
     async fn claim_sets(&self, work: &Work) -> Result<Vec<ReplicaSet>> {
         let all = self.sets.list_namespace(&work.namespace);
-        let claims = claim(
-            &work.deployment.metadata,
-            &selector_of(&work.deployment),
-            all,
-        );
+        let claims = claim(&work.deployment.metadata, &selector_of(&work.deployment), all);
         let owner = controller_reference(&work.deployment);
         let api = self.client.namespaced::<ReplicaSet>(&work.namespace);
-        let mut owned: Vec<ReplicaSet> = claims
-            .owned
-            .iter()
-            .map(|set| ReplicaSet::clone(set))
-            .collect();
+        let mut owned: Vec<ReplicaSet> = claims.owned.iter().map(|set| ReplicaSet::clone(set)).collect();
         if !claims.adopt.is_empty() && self.still_there(work).await? {
             for set in claims.adopt {
                 let uid = set.metadata.uid.as_deref().unwrap_or_default();
@@ -231,14 +192,10 @@ impl DeploymentController {
     }
 
     async fn still_there(&self, work: &Work) -> Result<bool> {
-        match self
-            .client
-            .namespaced::<Deployment>(&work.namespace)
-            .get(&work.name)
-            .await
-        {
-            Ok(fresh) => Ok(fresh.metadata.uid == work.deployment.metadata.uid
-                && fresh.metadata.deletion_timestamp.is_none()),
+        match self.client.namespaced::<Deployment>(&work.namespace).get(&work.name).await {
+            Ok(fresh) => {
+                Ok(fresh.metadata.uid == work.deployment.metadata.uid && fresh.metadata.deletion_timestamp.is_none())
+            }
             Err(error) if is_not_found(&error) => Ok(false),
             Err(error) => Err(error),
         }
@@ -247,16 +204,13 @@ impl DeploymentController {
     /// The pods of these ReplicaSets.
     fn pods_of(&self, sets: &[ReplicaSet]) -> Vec<Arc<Pod>> {
         let uids = sets.iter().filter_map(|set| set.metadata.uid.as_deref());
-        uids.flat_map(|uid| self.pods.by_index(BY_CONTROLLER, uid))
-            .collect()
+        uids.flat_map(|uid| self.pods.by_index(BY_CONTROLLER, uid)).collect()
     }
 
     /// Writes the status, and what else of the metadata the status subresource lets through.
     async fn update_status(&self, work: &mut Work) -> Result<()> {
         let api = self.client.namespaced::<Deployment>(&work.namespace);
-        let fresh = api
-            .replace_status(&work.name, &PostParams::default(), &work.deployment)
-            .await?;
+        let fresh = api.replace_status(&work.name, &PostParams::default(), &work.deployment).await?;
         work.deployment = fresh;
         Ok(())
     }
@@ -287,10 +241,8 @@ impl Reconciler for DeploymentController {
             deployment: Deployment::clone(&found),
         };
         if selector_of(&work.deployment).is_everything() {
-            let message =
-                "This deployment is selecting all pods. A non-empty selector is required.";
-            self.recorder
-                .event(&work.reference, EventType::Warning, "SelectingAll", message);
+            let message = "This deployment is selecting all pods. A non-empty selector is required.";
+            self.recorder.event(&work.reference, EventType::Warning, "SelectingAll", message);
             return Ok(());
         }
         let sets = self.claim_sets(&work).await?;
@@ -329,9 +281,7 @@ mod tests {
 
     /// A ReplicaSet of this size.
     pub(super) fn set(name: &str, replicas: i32) -> ReplicaSet {
-        let json = format!(
-            r#"{{"metadata":{{"name":"{name}"}},"spec":{{"replicas":{replicas},"selector":{{}}}}}}"#
-        );
+        let json = format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"replicas":{replicas},"selector":{{}}}}}}"#);
         serde_json::from_str(&json).unwrap()
     }
 }

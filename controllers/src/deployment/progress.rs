@@ -12,14 +12,9 @@ use super::rolling::max_unavailable;
 use super::scale::all_wanted;
 use super::{DeploymentController, Result, Work, available, total};
 
-pub(super) fn condition<'a>(
-    deployment: &'a Deployment,
-    kind: &str,
-) -> Option<&'a DeploymentCondition> {
+pub(super) fn condition<'a>(deployment: &'a Deployment, kind: &str) -> Option<&'a DeploymentCondition> {
     let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
-    conditions
-        .iter()
-        .find(|condition| condition.type_.as_deref() == Some(kind))
+    conditions.iter().find(|condition| condition.type_.as_deref() == Some(kind))
 }
 
 pub(super) fn has_condition(deployment: &Deployment, kind: &str) -> bool {
@@ -35,17 +30,12 @@ pub(super) fn set_condition(
     message: &str,
     now: Timestamp,
 ) {
-    let old = conditions
-        .iter()
-        .find(|condition| condition.type_.as_deref() == Some(kind));
-    if old.is_some_and(|old| {
-        old.status.as_deref() == Some(status) && old.reason.as_deref() == Some(reason)
-    }) {
+    let old = conditions.iter().find(|condition| condition.type_.as_deref() == Some(kind));
+    if old.is_some_and(|old| old.status.as_deref() == Some(status) && old.reason.as_deref() == Some(reason)) {
         return;
     }
-    let since = old
-        .filter(|old| old.status.as_deref() == Some(status))
-        .and_then(|old| old.last_transition_time.clone());
+    let since =
+        old.filter(|old| old.status.as_deref() == Some(status)).and_then(|old| old.last_transition_time.clone());
     let fresh = DeploymentCondition {
         type_: Some(kind.to_owned()),
         status: Some(status.to_owned()),
@@ -68,23 +58,18 @@ fn complete(work: &Work, status: &DeploymentStatus) -> bool {
     count(status, |s| s.updated_replicas) == size
         && count(status, |s| s.replicas) == size
         && count(status, |s| s.available_replicas) == size
-        && status.observed_generation.unwrap_or(0)
-            >= work.deployment.metadata.generation.unwrap_or(0)
+        && status.observed_generation.unwrap_or(0) >= work.deployment.metadata.generation.unwrap_or(0)
 }
 
 /// Whether the Deployment's own status tells of a finished rollout.
 pub(super) fn is_complete(work: &Work) -> bool {
-    work.deployment
-        .status
-        .as_ref()
-        .is_some_and(|status| complete(work, status))
+    work.deployment.status.as_ref().is_some_and(|status| complete(work, status))
 }
 
 /// Whether the rollout has moved since the old status.
 fn progressing(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
-    let old_replicas = |status: &DeploymentStatus| {
-        count(status, |s| s.replicas) - count(status, |s| s.updated_replicas)
-    };
+    let old_replicas =
+        |status: &DeploymentStatus| count(status, |s| s.replicas) - count(status, |s| s.updated_replicas);
     count(new, |s| s.updated_replicas) > count(old, |s| s.updated_replicas)
         || old_replicas(new) < old_replicas(old)
         || count(new, |s| s.ready_replicas) > count(old, |s| s.ready_replicas)
@@ -92,50 +77,21 @@ fn progressing(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
 }
 
 /// The status with these ReplicaSets, its conditions still the old ones but for `Available`.
-fn calculate_status(
-    work: &Work,
-    new: Option<&ReplicaSet>,
-    old: &[ReplicaSet],
-    now: Timestamp,
-) -> DeploymentStatus {
+fn calculate_status(work: &Work, new: Option<&ReplicaSet>, old: &[ReplicaSet], now: Timestamp) -> DeploymentStatus {
     let of = |count: &dyn Fn(&ReplicaSet) -> i32| total(old, count) + new.map_or(0, count);
     let replicas = |set: &ReplicaSet| set.status.as_ref().map_or(0, |status| status.replicas);
-    let ready = |set: &ReplicaSet| {
-        set.status
-            .as_ref()
-            .and_then(|status| status.ready_replicas)
-            .unwrap_or(0)
-    };
-    let ending = |set: &ReplicaSet| {
-        set.status
-            .as_ref()
-            .and_then(|status| status.terminating_replicas)
-            .unwrap_or(0)
-    };
+    let ready = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+    let ending = |set: &ReplicaSet| set.status.as_ref().and_then(|status| status.terminating_replicas).unwrap_or(0);
     let positive = |count: i32| Some(count).filter(|count| *count > 0);
     let have = of(&available);
     let before = work.deployment.status.clone().unwrap_or_default();
     let mut conditions = before.conditions.unwrap_or_default();
     if have >= work.replicas() - max_unavailable(work) {
         let message = "Deployment has minimum availability.";
-        set_condition(
-            &mut conditions,
-            "Available",
-            "True",
-            "MinimumReplicasAvailable",
-            message,
-            now,
-        );
+        set_condition(&mut conditions, "Available", "True", "MinimumReplicasAvailable", message, now);
     } else {
         let message = "Deployment does not have minimum availability.";
-        set_condition(
-            &mut conditions,
-            "Available",
-            "False",
-            "MinimumReplicasUnavailable",
-            message,
-            now,
-        );
+        set_condition(&mut conditions, "Available", "False", "MinimumReplicasUnavailable", message, now);
     }
     DeploymentStatus {
         observed_generation: work.deployment.metadata.generation,
@@ -161,15 +117,10 @@ impl DeploymentController {
         let now = self.client.clock().now();
         let before = work.deployment.status.clone().unwrap_or_default();
         let mut status = calculate_status(work, new, old, now);
-        let deadline = work
-            .spec()
-            .progress_deadline_seconds
-            .filter(|deadline| *deadline != i32::MAX);
+        let deadline = work.spec().progress_deadline_seconds.filter(|deadline| *deadline != i32::MAX);
         let mut conditions = status.conditions.take().unwrap_or_default();
         match deadline {
-            None => {
-                conditions.retain(|condition| condition.type_.as_deref() != Some("Progressing"))
-            }
+            None => conditions.retain(|condition| condition.type_.as_deref() != Some("Progressing")),
             Some(deadline) => {
                 status.conditions = Some(conditions);
                 self.note_progress(work, new, &before, &mut status, deadline, now);
@@ -194,9 +145,7 @@ impl DeploymentController {
         now: Timestamp,
     ) {
         let conditions = status.conditions.clone().unwrap_or_default();
-        let current = conditions
-            .iter()
-            .find(|condition| condition.type_.as_deref() == Some("Progressing"));
+        let current = conditions.iter().find(|condition| condition.type_.as_deref() == Some("Progressing"));
         let reason = current.and_then(|condition| condition.reason.as_deref());
         // Done, and not anew: nothing to tell until something changes.
         let same = count(status, |s| s.replicas) == count(status, |s| s.updated_replicas);
@@ -210,60 +159,29 @@ impl DeploymentController {
         let mut conditions = conditions.clone();
         if complete(work, status) {
             let message = format!("{subject} has successfully progressed.");
-            set_condition(
-                &mut conditions,
-                "Progressing",
-                "True",
-                "NewReplicaSetAvailable",
-                &message,
-                now,
-            );
+            set_condition(&mut conditions, "Progressing", "True", "NewReplicaSetAvailable", &message, now);
         } else if progressing(before, status) {
             let message = format!("{subject} is progressing.");
-            let since = current
-                .filter(|c| c.status.as_deref() == Some("True"))
-                .and_then(|c| c.last_transition_time.clone());
+            let since =
+                current.filter(|c| c.status.as_deref() == Some("True")).and_then(|c| c.last_transition_time.clone());
             // Each step renews the time from which the deadline counts.
             conditions.retain(|condition| condition.type_.as_deref() != Some("Progressing"));
-            set_condition(
-                &mut conditions,
-                "Progressing",
-                "True",
-                "ReplicaSetUpdated",
-                &message,
-                now,
-            );
+            set_condition(&mut conditions, "Progressing", "True", "ReplicaSetUpdated", &message, now);
             if let (Some(since), Some(fresh)) = (since, conditions.last_mut()) {
                 fresh.last_transition_time = Some(since);
             }
         } else if timed_out(current, deadline, now) {
             let message = format!("{subject} has timed out progressing.");
-            set_condition(
-                &mut conditions,
-                "Progressing",
-                "False",
-                "ProgressDeadlineExceeded",
-                &message,
-                now,
-            );
+            set_condition(&mut conditions, "Progressing", "False", "ProgressDeadlineExceeded", &message, now);
         }
         status.conditions = Some(conditions);
     }
 
     /// The deadline is an event that no watch brings.
-    fn look_again_at_deadline(
-        &self,
-        work: &Work,
-        status: &DeploymentStatus,
-        deadline: i32,
-        now: Timestamp,
-    ) {
+    fn look_again_at_deadline(&self, work: &Work, status: &DeploymentStatus, deadline: i32, now: Timestamp) {
         let conditions = status.conditions.as_deref().unwrap_or_default();
-        let current = conditions
-            .iter()
-            .find(|condition| condition.type_.as_deref() == Some("Progressing"));
-        let Some(current) = current.filter(|condition| condition.status.as_deref() == Some("True"))
-        else {
+        let current = conditions.iter().find(|condition| condition.type_.as_deref() == Some("Progressing"));
+        let Some(current) = current.filter(|condition| condition.status.as_deref() == Some("True")) else {
             return;
         };
         if complete(work, status) || timed_out(Some(current), deadline, now) {
@@ -273,10 +191,7 @@ impl DeploymentController {
         let been = Duration::try_from(now.duration_since(since)).unwrap_or_default();
         let allowed = Duration::from_secs(u64::try_from(deadline).unwrap_or(0));
         // A second more, for the deadline is compared in whole seconds.
-        self.queue.add_after(
-            work.key(),
-            allowed.saturating_sub(been) + Duration::from_secs(1),
-        );
+        self.queue.add_after(work.key(), allowed.saturating_sub(been) + Duration::from_secs(1));
     }
 
     pub(super) async fn sync_status(
@@ -290,11 +205,7 @@ impl DeploymentController {
     }
 
     /// A Deployment that is being deleted only tells.
-    pub(super) async fn sync_status_only(
-        &self,
-        work: &mut Work,
-        sets: Vec<ReplicaSet>,
-    ) -> Result<()> {
+    pub(super) async fn sync_status_only(&self, work: &mut Work, sets: Vec<ReplicaSet>) -> Result<()> {
         let (new, old) = split(work, sets);
         self.sync_status(work, new.as_ref(), &old).await
     }
@@ -309,35 +220,18 @@ impl DeploymentController {
 
     /// A pause stops the deadline; what follows it begins anew.
     pub(super) async fn check_paused_conditions(&self, work: &mut Work) -> Result<()> {
-        if work
-            .spec()
-            .progress_deadline_seconds
-            .is_none_or(|deadline| deadline == i32::MAX)
-        {
+        if work.spec().progress_deadline_seconds.is_none_or(|deadline| deadline == i32::MAX) {
             return Ok(());
         }
-        let reason = condition(&work.deployment, "Progressing")
-            .and_then(|condition| condition.reason.clone());
+        let reason = condition(&work.deployment, "Progressing").and_then(|condition| condition.reason.clone());
         if reason.as_deref() == Some("ProgressDeadlineExceeded") {
             return Ok(());
         }
         let noted = reason.as_deref() == Some("DeploymentPaused");
         if work.paused() && !noted {
-            self.condition(
-                work,
-                "Progressing",
-                "Unknown",
-                "DeploymentPaused",
-                "Deployment is paused",
-            );
+            self.condition(work, "Progressing", "Unknown", "DeploymentPaused", "Deployment is paused");
         } else if !work.paused() && noted {
-            self.condition(
-                work,
-                "Progressing",
-                "Unknown",
-                "DeploymentResumed",
-                "Deployment is resumed",
-            );
+            self.condition(work, "Progressing", "Unknown", "DeploymentResumed", "Deployment is resumed");
         } else {
             return Ok(());
         }
@@ -362,11 +256,7 @@ fn take_failures<'a>(
     sets: impl Iterator<Item = &'a ReplicaSet>,
     now: Timestamp,
 ) {
-    let mut all = sets.flat_map(|set| {
-        set.status
-            .iter()
-            .flat_map(|status| status.conditions.iter().flatten())
-    });
+    let mut all = sets.flat_map(|set| set.status.iter().flat_map(|status| status.conditions.iter().flatten()));
     match all.find(|condition| condition.type_.as_deref() == Some("ReplicaFailure")) {
         Some(failure) => {
             let (reason, message) = (failure.reason.as_deref(), failure.message.as_deref());

@@ -6,11 +6,7 @@ use super::{DeploymentController, Result, Work, wanted};
 use crate::pods;
 
 impl DeploymentController {
-    pub(super) async fn rollout_recreate(
-        &self,
-        work: &mut Work,
-        sets: Vec<ReplicaSet>,
-    ) -> Result<()> {
+    pub(super) async fn rollout_recreate(&self, work: &mut Work, sets: Vec<ReplicaSet>) -> Result<()> {
         let (new, mut old) = self.sync_revision(work, sets, false).await?;
         let mut scaled_down = false;
         for set in old.iter_mut().filter(|set| wanted(set) > 0) {
@@ -18,9 +14,7 @@ impl DeploymentController {
         }
         // Pods that have ended hold nothing; all others must be gone before new ones come.
         let running = self.pods_of(&old);
-        let running = running
-            .iter()
-            .any(|pod| !matches!(pods::phase(pod), "Failed" | "Succeeded"));
+        let running = running.iter().any(|pod| !matches!(pods::phase(pod), "Failed" | "Succeeded"));
         if scaled_down || running {
             return self.sync_rollout_status(work, new.as_ref(), &old).await;
         }

@@ -37,31 +37,21 @@ const MAX_HISTORY_CHARS: usize = 2000;
 type Annotations = BTreeMap<String, String>;
 
 fn revision(meta: &ObjectMeta) -> i64 {
-    let text = meta
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(REVISION));
+    let text = meta.annotations.as_ref().and_then(|annotations| annotations.get(REVISION));
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// The template without the hash that this controller put on it.
 fn plain(template: &PodTemplateSpec) -> PodTemplateSpec {
     let mut template = template.clone();
-    if let Some(labels) = template
-        .metadata
-        .as_mut()
-        .and_then(|meta| meta.labels.as_mut())
-    {
+    if let Some(labels) = template.metadata.as_mut().and_then(|meta| meta.labels.as_mut()) {
         labels.remove(HASH_LABEL);
     }
     template
 }
 
 fn has_template(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
-    set.spec
-        .template
-        .as_ref()
-        .is_some_and(|own| plain(own) == plain(template))
+    set.spec.template.as_ref().is_some_and(|own| plain(own) == plain(template))
 }
 
 /// Splits the sets into the one of the current template (the oldest, where there are several) and all others.
@@ -70,9 +60,7 @@ pub(super) fn split(work: &Work, sets: Vec<ReplicaSet>) -> (Option<ReplicaSet>, 
     let mut sets = sets;
     sets.sort_by(|a, b| {
         let born = |set: &ReplicaSet| set.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        born(a)
-            .cmp(&born(b))
-            .then_with(|| a.metadata.name.cmp(&b.metadata.name))
+        born(a).cmp(&born(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
     });
     let at = sets.iter().position(|set| has_template(set, &template));
     let new = at.map(|at| sets.remove(at));
@@ -88,13 +76,8 @@ pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>)
     let hash = bytes
         .iter()
         .chain(salt)
-        .fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
-        });
-    hash.to_string()
-        .bytes()
-        .map(|digit| ALPHABET[usize::from(digit) % ALPHABET.len()] as char)
-        .collect()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    hash.to_string().bytes().map(|digit| ALPHABET[usize::from(digit) % ALPHABET.len()] as char).collect()
 }
 
 /// Brings a ReplicaSet's annotations up to date; says whether anything changed.
@@ -122,10 +105,7 @@ fn annotate(work: &Work, set: &mut ReplicaSet, new_revision: i64, exists: bool) 
 
 /// A ReplicaSet that becomes current again keeps a list of the revisions that it was.
 fn remember_revision(annotations: &mut Annotations, old: &str) {
-    let history = annotations
-        .get(REVISION_HISTORY)
-        .cloned()
-        .unwrap_or_default();
+    let history = annotations.get(REVISION_HISTORY).cloned().unwrap_or_default();
     let mut all: Vec<&str> = history.split(',').filter(|text| !text.is_empty()).collect();
     all.push(old);
     while all.join(",").len() > MAX_HISTORY_CHARS {
@@ -157,11 +137,7 @@ impl DeploymentController {
         create: bool,
     ) -> Result<(Option<ReplicaSet>, Vec<ReplicaSet>)> {
         let (new, old) = split(work, sets);
-        let newest_old = old
-            .iter()
-            .map(|set| revision(&set.metadata))
-            .max()
-            .unwrap_or(0);
+        let newest_old = old.iter().map(|set| revision(&set.metadata)).max().unwrap_or(0);
         let new = match new {
             Some(set) => Some(self.keep_current(work, set, newest_old + 1).await?),
             None if create => Some(self.create_current(work, &old, newest_old + 1).await?),
@@ -170,12 +146,7 @@ impl DeploymentController {
         Ok((new, old))
     }
 
-    async fn keep_current(
-        &self,
-        work: &mut Work,
-        mut set: ReplicaSet,
-        number: i64,
-    ) -> Result<ReplicaSet> {
+    async fn keep_current(&self, work: &mut Work, mut set: ReplicaSet, number: i64) -> Result<ReplicaSet> {
         let changed = annotate(work, &mut set, number, true);
         let wait = work.spec().min_ready_seconds;
         let waits = set.spec.min_ready_seconds.unwrap_or(0) != wait.unwrap_or(0);
@@ -187,10 +158,7 @@ impl DeploymentController {
         }
         let name = set.metadata.name.as_deref().unwrap_or_default();
         let mut update = self.take_revision(work, revision(&set.metadata));
-        if work
-            .spec()
-            .progress_deadline_seconds
-            .is_some_and(|deadline| deadline != i32::MAX)
+        if work.spec().progress_deadline_seconds.is_some_and(|deadline| deadline != i32::MAX)
             && !super::progress::has_condition(&work.deployment, "Progressing")
         {
             let message = format!("Found new replica set \"{name}\"");
@@ -209,33 +177,17 @@ impl DeploymentController {
         annotations.insert(REVISION.to_owned(), number.to_string()) != Some(number.to_string())
     }
 
-    async fn create_current(
-        &self,
-        work: &mut Work,
-        old: &[ReplicaSet],
-        number: i64,
-    ) -> Result<ReplicaSet> {
+    async fn create_current(&self, work: &mut Work, old: &[ReplicaSet], number: i64) -> Result<ReplicaSet> {
         let spec = work.spec();
-        let collisions = work
-            .deployment
-            .status
-            .as_ref()
-            .and_then(|status| status.collision_count);
+        let collisions = work.deployment.status.as_ref().and_then(|status| status.collision_count);
         let hash = template_hash(&spec.template, collisions);
         let name = format!("{}-{hash}", work.name);
         let mut template = spec.template.clone();
-        let labels = template
-            .metadata
-            .get_or_insert_default()
-            .labels
-            .get_or_insert_default();
+        let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
         labels.insert(HASH_LABEL.to_owned(), hash.clone());
         let labels = labels.clone();
         let mut selector = spec.selector.clone();
-        selector
-            .match_labels
-            .get_or_insert_default()
-            .insert(HASH_LABEL.to_owned(), hash);
+        selector.match_labels.get_or_insert_default().insert(HASH_LABEL.to_owned(), hash);
         let mut set = ReplicaSet {
             metadata: ObjectMeta {
                 name: Some(name.clone()),
@@ -260,19 +212,9 @@ impl DeploymentController {
             Ok(created) => {
                 if replicas > 0 {
                     let message = format!("Scaled up replica set {name} from 0 to {replicas}");
-                    self.recorder.event(
-                        &work.reference,
-                        EventType::Normal,
-                        "ScalingReplicaSet",
-                        message,
-                    );
+                    self.recorder.event(&work.reference, EventType::Normal, "ScalingReplicaSet", message);
                 }
-                tracing::info!(
-                    deployment = work.key(),
-                    replica_set = name,
-                    replicas,
-                    "created replica set"
-                );
+                tracing::info!(deployment = work.key(), replica_set = name, replicas, "created replica set");
                 self.take_revision(work, number);
                 self.condition_unless_unlimited(
                     work,
@@ -282,33 +224,13 @@ impl DeploymentController {
                 self.update_status(work).await?;
                 Ok(created)
             }
-            Err(error) if is_already_exists(&error) => {
-                self.take_or_rehash(work, &name, error).await
-            }
+            Err(error) if is_already_exists(&error) => self.take_or_rehash(work, &name, error).await,
             Err(error) if is_namespace_terminating(&error) => Err(error),
             Err(error) => {
-                let message = format!(
-                    "Failed to create new replica set \"{name}\": {}",
-                    words(&error)
-                );
-                self.recorder.event(
-                    &work.reference,
-                    EventType::Warning,
-                    "ReplicaSetCreateError",
-                    message.clone(),
-                );
-                if work
-                    .spec()
-                    .progress_deadline_seconds
-                    .is_some_and(|deadline| deadline != i32::MAX)
-                {
-                    self.condition(
-                        work,
-                        "Progressing",
-                        "False",
-                        "ReplicaSetCreateError",
-                        &message,
-                    );
+                let message = format!("Failed to create new replica set \"{name}\": {}", words(&error));
+                self.recorder.event(&work.reference, EventType::Warning, "ReplicaSetCreateError", message.clone());
+                if work.spec().progress_deadline_seconds.is_some_and(|deadline| deadline != i32::MAX) {
+                    self.condition(work, "Progressing", "False", "ReplicaSetCreateError", &message);
                     self.update_status(work).await?;
                 }
                 Err(error)
@@ -318,58 +240,29 @@ impl DeploymentController {
 
     /// The name is taken: by this Deployment's own set that the lister does not have yet, or by another whose template
     /// has the same hash. In the second case the next attempt salts the hash.
-    async fn take_or_rehash(
-        &self,
-        work: &mut Work,
-        name: &str,
-        error: kube::Error,
-    ) -> Result<ReplicaSet> {
-        let there = self
-            .client
-            .namespaced::<ReplicaSet>(&work.namespace)
-            .get(name)
-            .await?;
+    async fn take_or_rehash(&self, work: &mut Work, name: &str, error: kube::Error) -> Result<ReplicaSet> {
+        let there = self.client.namespaced::<ReplicaSet>(&work.namespace).get(name).await?;
         let ours = controller_uid(&there.metadata) == work.deployment.metadata.uid.as_deref();
         if ours && has_template(&there, &work.spec().template) {
             return Ok(there);
         }
         let status = work.deployment.status.get_or_insert_default();
         status.collision_count = Some(status.collision_count.unwrap_or(0) + 1);
-        tracing::warn!(
-            deployment = work.key(),
-            replica_set = name,
-            "the hash of the template collides"
-        );
+        tracing::warn!(deployment = work.key(), replica_set = name, "the hash of the template collides");
         self.update_status(work).await?;
         Err(error)
     }
 
     fn condition_unless_unlimited(&self, work: &mut Work, reason: &str, message: &str) {
-        if work
-            .spec()
-            .progress_deadline_seconds
-            .is_some_and(|deadline| deadline != i32::MAX)
-        {
+        if work.spec().progress_deadline_seconds.is_some_and(|deadline| deadline != i32::MAX) {
             self.condition(work, "Progressing", "True", reason, message);
         }
     }
 
     /// Sets a condition on the Deployment at hand, to be written with its status.
-    pub(super) fn condition(
-        &self,
-        work: &mut Work,
-        kind: &str,
-        status: &str,
-        reason: &str,
-        message: &str,
-    ) {
+    pub(super) fn condition(&self, work: &mut Work, kind: &str, status: &str, reason: &str, message: &str) {
         let now = self.client.clock().now();
-        let conditions = work
-            .deployment
-            .status
-            .get_or_insert_default()
-            .conditions
-            .get_or_insert_default();
+        let conditions = work.deployment.status.get_or_insert_default().conditions.get_or_insert_default();
         set_condition(conditions, kind, status, reason, message, now);
     }
 }
@@ -380,25 +273,16 @@ mod tests {
 
     #[test]
     fn the_hash_is_of_the_template_and_the_collisions_alone() {
-        let template: PodTemplateSpec = serde_json::from_str(
-            r#"{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"c"}]}}"#,
-        )
-        .unwrap();
+        let template: PodTemplateSpec =
+            serde_json::from_str(r#"{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"c"}]}}"#)
+                .unwrap();
         let hash = template_hash(&template, None);
         let mut labelled = template.clone();
-        let labels = labelled
-            .metadata
-            .get_or_insert_default()
-            .labels
-            .get_or_insert_default();
+        let labels = labelled.metadata.get_or_insert_default().labels.get_or_insert_default();
         labels.insert(HASH_LABEL.to_owned(), hash.clone());
         assert_eq!(template_hash(&labelled, None), hash);
         assert_ne!(template_hash(&template, Some(0)), hash);
-        assert!(
-            hash.bytes()
-                .all(|letter| b"bcdfghjklmnpqrstvwxz2456789".contains(&letter)),
-            "{hash}"
-        );
+        assert!(hash.bytes().all(|letter| b"bcdfghjklmnpqrstvwxz2456789".contains(&letter)), "{hash}");
     }
 
     #[test]
@@ -408,9 +292,6 @@ mod tests {
             remember_revision(&mut annotations, &number.to_string());
         }
         let history = &annotations[REVISION_HISTORY];
-        assert!(
-            history.len() <= MAX_HISTORY_CHARS && history.ends_with(",998,999"),
-            "{history}"
-        );
+        assert!(history.len() <= MAX_HISTORY_CHARS && history.ends_with(",998,999"), "{history}");
     }
 }

@@ -13,11 +13,7 @@ fn fence(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
         Some(IntOrString::String(percent)) => {
             let percent: i64 = percent.trim_end_matches('%').parse().unwrap_or(0);
             let product = percent * i64::from(total);
-            let scaled = if round_up {
-                (product + 99) / 100
-            } else {
-                product / 100
-            };
+            let scaled = if round_up { (product + 99) / 100 } else { product / 100 };
             i32::try_from(scaled).unwrap_or(i32::MAX)
         }
     }
@@ -31,20 +27,12 @@ fn fences(work: &Work) -> (i32, i32) {
     };
     let surge = fence(rolling.max_surge.as_ref(), work.replicas(), true);
     let unavailable = fence(rolling.max_unavailable.as_ref(), work.replicas(), false);
-    if surge == 0 && unavailable == 0 {
-        (0, 1)
-    } else {
-        (surge, unavailable)
-    }
+    if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable) }
 }
 
 /// How many pods there may be above the wanted size.
 pub(super) fn max_surge(work: &Work) -> i32 {
-    if super::is_recreate(&work.deployment) {
-        0
-    } else {
-        fences(work).0
-    }
+    if super::is_recreate(&work.deployment) { 0 } else { fences(work).0 }
 }
 
 /// How many pods of the wanted size may be missing.
@@ -69,27 +57,18 @@ pub(super) fn new_replicas(work: &Work, old: &[ReplicaSet], new: &ReplicaSet) ->
 }
 
 impl DeploymentController {
-    pub(super) async fn rollout_rolling(
-        &self,
-        work: &mut Work,
-        sets: Vec<ReplicaSet>,
-    ) -> Result<()> {
+    pub(super) async fn rollout_rolling(&self, work: &mut Work, sets: Vec<ReplicaSet>) -> Result<()> {
         let (new, mut old) = self.sync_revision(work, sets, true).await?;
         let Some(mut new) = new else { return Ok(()) };
         let grown = self.grow(work, &mut new, &old).await?;
-        if !grown && !self.shrink(work, &mut old, &new).await? && super::progress::is_complete(work)
-        {
+        if !grown && !self.shrink(work, &mut old, &new).await? && super::progress::is_complete(work) {
             self.clean_up(work, &old).await?;
         }
         self.sync_rollout_status(work, Some(&new), &old).await
     }
 
     async fn grow(&self, work: &Work, new: &mut ReplicaSet, old: &[ReplicaSet]) -> Result<bool> {
-        let size = if wanted(new) > work.replicas() {
-            work.replicas()
-        } else {
-            new_replicas(work, old, new)
-        };
+        let size = if wanted(new) > work.replicas() { work.replicas() } else { new_replicas(work, old, new) };
         self.resize(work, new, size).await
     }
 
@@ -111,12 +90,7 @@ impl DeploymentController {
         Ok(cleaned + scaled > 0)
     }
 
-    async fn remove_unhealthy(
-        &self,
-        work: &Work,
-        old: &mut [ReplicaSet],
-        room: i32,
-    ) -> Result<i32> {
+    async fn remove_unhealthy(&self, work: &Work, old: &mut [ReplicaSet], room: i32) -> Result<i32> {
         let mut removed = 0;
         for set in old.iter_mut() {
             if removed >= room {
@@ -134,13 +108,7 @@ impl DeploymentController {
         Ok(removed)
     }
 
-    async fn remove_available(
-        &self,
-        work: &Work,
-        old: &mut [ReplicaSet],
-        new: &ReplicaSet,
-        least: i32,
-    ) -> Result<i32> {
+    async fn remove_available(&self, work: &Work, old: &mut [ReplicaSet], new: &ReplicaSet, least: i32) -> Result<i32> {
         let spare = total(old, available) + available(new) - least;
         let mut removed = 0;
         for set in old.iter_mut() {

@@ -15,12 +15,7 @@ fn note(set: &ReplicaSet, key: &str) -> Option<i32> {
 
 impl DeploymentController {
     /// Gives a ReplicaSet this size and notes the sizes that it was scaled for; says whether the size changed.
-    pub(super) async fn resize(
-        &self,
-        work: &Work,
-        set: &mut ReplicaSet,
-        size: i32,
-    ) -> Result<bool> {
+    pub(super) async fn resize(&self, work: &Work, set: &mut ReplicaSet, size: i32) -> Result<bool> {
         let before = wanted(set);
         let mut fresh = set.clone();
         let noted = note_sizes(work, fresh.metadata.annotations.get_or_insert_default());
@@ -35,29 +30,16 @@ impl DeploymentController {
             return Ok(false);
         }
         let direction = if before < size { "up" } else { "down" };
-        tracing::info!(
-            deployment = work.key(),
-            replica_set = name,
-            from = before,
-            to = size,
-            "scaled {direction}"
-        );
+        tracing::info!(deployment = work.key(), replica_set = name, from = before, to = size, "scaled {direction}");
         let message = format!("Scaled {direction} replica set {name} from {before} to {size}");
-        self.recorder.event(
-            &work.reference,
-            EventType::Normal,
-            "ScalingReplicaSet",
-            message,
-        );
+        self.recorder.event(&work.reference, EventType::Normal, "ScalingReplicaSet", message);
         Ok(true)
     }
 
     /// Whether somebody changed the Deployment's size, which goes before its template.
     pub(super) fn is_scaling_event(&self, work: &Work, sets: &[ReplicaSet]) -> bool {
         let active = sets.iter().filter(|set| wanted(set) > 0);
-        active.into_iter().any(|set| {
-            note(set, DESIRED_REPLICAS).is_some_and(|desired| desired != work.replicas())
-        })
+        active.into_iter().any(|set| note(set, DESIRED_REPLICAS).is_some_and(|desired| desired != work.replicas()))
     }
 
     /// A paused or resized Deployment: sizes change, templates do not.
@@ -70,17 +52,8 @@ impl DeploymentController {
         self.sync_status(work, new.as_ref(), &old).await
     }
 
-    async fn scale(
-        &self,
-        work: &Work,
-        new: &mut Option<ReplicaSet>,
-        old: &mut [ReplicaSet],
-    ) -> Result<()> {
-        let active = old
-            .iter()
-            .chain(new.as_ref())
-            .filter(|set| wanted(set) > 0)
-            .count();
+    async fn scale(&self, work: &Work, new: &mut Option<ReplicaSet>, old: &mut [ReplicaSet]) -> Result<()> {
+        let active = old.iter().chain(new.as_ref()).filter(|set| wanted(set) > 0).count();
         // One active set, or none but the latest: it takes the whole size.
         if active <= 1 {
             let only = match old.iter_mut().find(|set| wanted(set) > 0) {
@@ -95,10 +68,7 @@ impl DeploymentController {
         // The new set has all that is wanted: whatever the old ones have is left over.
         if let Some(set) = new.as_ref().filter(|set| is_saturated(work, set)) {
             let name = set.metadata.name.clone();
-            for set in old
-                .iter_mut()
-                .filter(|set| set.metadata.name != name && wanted(set) > 0)
-            {
+            for set in old.iter_mut().filter(|set| set.metadata.name != name && wanted(set) > 0) {
                 self.resize(work, set, 0).await?;
             }
             return Ok(());
@@ -106,11 +76,7 @@ impl DeploymentController {
         if super::is_recreate(&work.deployment) {
             return Ok(());
         }
-        let mut all: Vec<&mut ReplicaSet> = old
-            .iter_mut()
-            .chain(new.as_mut())
-            .filter(|set| wanted(set) > 0)
-            .collect();
+        let mut all: Vec<&mut ReplicaSet> = old.iter_mut().chain(new.as_mut()).filter(|set| wanted(set) > 0).collect();
         let sizes = {
             let views: Vec<&ReplicaSet> = all.iter().map(|set| &**set).collect();
             proportional(work, &views)
@@ -123,11 +89,7 @@ impl DeploymentController {
 
     /// Removes what `revisionHistoryLimit` no longer keeps.
     pub(super) async fn clean_up(&self, work: &Work, old: &[ReplicaSet]) -> Result<()> {
-        let Some(limit) = work
-            .spec()
-            .revision_history_limit
-            .filter(|limit| *limit != i32::MAX)
-        else {
+        let Some(limit) = work.spec().revision_history_limit.filter(|limit| *limit != i32::MAX) else {
             return Ok(());
         };
         let mut idle: Vec<&ReplicaSet> = old
@@ -137,41 +99,20 @@ impl DeploymentController {
                 wanted(set) == 0 && replicas == 0 && set.metadata.deletion_timestamp.is_none()
             })
             .filter(|set| {
-                let seen = set
-                    .status
-                    .as_ref()
-                    .and_then(|status| status.observed_generation)
-                    .unwrap_or(0);
+                let seen = set.status.as_ref().and_then(|status| status.observed_generation).unwrap_or(0);
                 set.metadata.generation.unwrap_or(0) <= seen
             })
             .collect();
-        let surplus = idle
-            .len()
-            .saturating_sub(usize::try_from(limit).unwrap_or(0));
+        let surplus = idle.len().saturating_sub(usize::try_from(limit).unwrap_or(0));
         idle.sort_by_key(|set| {
             let revision = note(set, super::revision::REVISION).unwrap_or(0);
-            (
-                revision,
-                set.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            )
+            (revision, set.metadata.creation_timestamp.as_ref().map(|time| time.0))
         });
         let api = self.client.namespaced::<ReplicaSet>(&work.namespace);
         for set in idle.into_iter().take(surplus) {
-            let precondition = Preconditions {
-                uid: set.metadata.uid.clone(),
-                resource_version: None,
-            };
-            let parameters = DeleteParams {
-                preconditions: Some(precondition),
-                ..DeleteParams::default()
-            };
-            match api
-                .delete(
-                    set.metadata.name.as_deref().unwrap_or_default(),
-                    &parameters,
-                )
-                .await
-            {
+            let precondition = Preconditions { uid: set.metadata.uid.clone(), resource_version: None };
+            let parameters = DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() };
+            match api.delete(set.metadata.name.as_deref().unwrap_or_default(), &parameters).await {
                 Err(error) if !is_not_found(&error) => return Err(error),
                 _ => {}
             }
@@ -190,22 +131,14 @@ fn is_saturated(work: &Work, set: &ReplicaSet) -> bool {
 /// the largest first, what rounding leaves over goes to the first.
 fn proportional(work: &Work, sets: &[&ReplicaSet]) -> Vec<i32> {
     let all: i32 = sets.iter().map(|set| wanted(set)).sum();
-    let most = if work.replicas() > 0 {
-        work.replicas() + max_surge(work)
-    } else {
-        0
-    };
+    let most = if work.replicas() > 0 { work.replicas() + max_surge(work) } else { 0 };
     let change = most - all;
     let mut order: Vec<usize> = (0..sets.len()).collect();
     let born = |set: &ReplicaSet| set.metadata.creation_timestamp.as_ref().map(|time| time.0);
     order.sort_by(|a, b| {
         let by_age = born(sets[*a]).cmp(&born(sets[*b]));
         // Growing favours the newer of two equals, shrinking the older.
-        wanted(sets[*b]).cmp(&wanted(sets[*a])).then(if change > 0 {
-            by_age.reverse()
-        } else {
-            by_age
-        })
+        wanted(sets[*b]).cmp(&wanted(sets[*a])).then(if change > 0 { by_age.reverse() } else { by_age })
     });
     let mut sizes: Vec<i32> = sets.iter().map(|set| wanted(set)).collect();
     let mut added = 0;
@@ -236,11 +169,7 @@ fn share(work: &Work, set: &ReplicaSet, most: i32, left: i32) -> i32 {
         // A set that nobody scaled before has no note: its share is what it has.
         _ => 0,
     };
-    if left > 0 {
-        fraction.min(left)
-    } else {
-        fraction.max(left)
-    }
+    if left > 0 { fraction.min(left) } else { fraction.max(left) }
 }
 
 /// All pods that all sets want.
@@ -255,10 +184,7 @@ mod tests {
 
     fn noted(name: &str, size: i32, max: i32) -> ReplicaSet {
         let mut set = set(name, size);
-        set.metadata
-            .annotations
-            .get_or_insert_default()
-            .insert(MAX_REPLICAS.to_owned(), max.to_string());
+        set.metadata.annotations.get_or_insert_default().insert(MAX_REPLICAS.to_owned(), max.to_string());
         set
     }
 

@@ -53,10 +53,7 @@ impl Node {
 
     /// Whether the object is the one that `owner` names, seen from an object of `namespace`.
     pub(super) fn is(&self, owner: &OwnerReference, namespace: &str) -> bool {
-        let group = owner
-            .api_version
-            .split_once('/')
-            .map_or("", |(group, _)| group);
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         self.resource.group() == group
             && self.resource.kind == owner.kind
             && self.name == owner.name
@@ -91,8 +88,7 @@ impl Graph {
     /// The dependents of an object that were seen.
     pub(super) fn dependents(&self, uid: &str) -> Vec<(Uid, Node)> {
         let uids = self.dependents.get(uid).into_iter().flatten();
-        uids.filter_map(|uid| Some((uid.clone(), self.nodes.get(uid)?.clone())))
-            .collect()
+        uids.filter_map(|uid| Some((uid.clone(), self.nodes.get(uid)?.clone()))).collect()
     }
 
     /// The dependents that keep an object from going before them.
@@ -112,22 +108,15 @@ impl Graph {
                 self.unlink(&owner.uid, &uid);
             }
             // An owner that waits for this object waits no longer.
-            if kept.and_then(|own| own.block_owner_deletion) != owner.block_owner_deletion
-                && self.waits(&owner.uid)
-            {
+            if kept.and_then(|own| own.block_owner_deletion) != owner.block_owner_deletion && self.waits(&owner.uid) {
                 look.insert(owner.uid.clone());
             }
         }
         for owner in &node.owners {
-            self.dependents
-                .entry(owner.uid.clone())
-                .or_default()
-                .insert(uid.clone());
+            self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
             // An owner that was not seen, or is not what the reference says, must be asked for.
             let known = self.nodes.get(&owner.uid);
-            let solid = known.is_some_and(|known| {
-                known.is(owner, &node.namespace) && !known.waits_for_dependents
-            });
+            let solid = known.is_some_and(|known| known.is(owner, &node.namespace) && !known.waits_for_dependents);
             let changed = old.as_ref().is_none_or(|old| old.owners != node.owners);
             if !solid && changed {
                 look.insert(uid.clone());
@@ -162,18 +151,13 @@ impl Graph {
 
     /// Takes out all objects of a resource that is served no longer; answers what is to be looked at.
     pub(super) fn forget(&mut self, resource: &Resource) -> Vec<Uid> {
-        let gone = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| *node.resource == *resource);
+        let gone = self.nodes.iter().filter(|(_, node)| *node.resource == *resource);
         let gone: Vec<Uid> = gone.map(|(uid, _)| uid.clone()).collect();
         gone.iter().flat_map(|uid| self.remove(uid)).collect()
     }
 
     fn waits(&self, uid: &str) -> bool {
-        self.nodes
-            .get(uid)
-            .is_some_and(|node| node.waits_for_dependents)
+        self.nodes.get(uid).is_some_and(|node| node.waits_for_dependents)
     }
 
     fn unlink(&mut self, owner: &str, dependent: &str) {
@@ -208,37 +192,17 @@ mod tests {
             .map(|owner| json!({"apiVersion": "v1", "kind": "Owner", "name": owner, "uid": owner, "blockOwnerDeletion": true}))
             .collect();
         let mut meta = json!({"name": name, "namespace": "default", "ownerReferences": owners});
-        meta.as_object_mut()
-            .unwrap()
-            .extend(more.as_object().unwrap().clone());
+        meta.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         Node::new(resource(kind), &serde_json::from_value(meta).unwrap())
     }
 
     #[test]
     fn a_dependent_is_looked_at_when_its_owner_is_unknown_and_when_it_goes() {
         let mut graph = Graph::default();
-        assert_eq!(
-            graph.put("early".into(), node("Pod", "early", &["o"], json!({}))),
-            ["early"]
-        );
-        assert!(
-            graph
-                .put("o".into(), node("Owner", "o", &[], json!({})))
-                .is_empty()
-        );
-        assert!(
-            graph
-                .put("late".into(), node("Pod", "late", &["o"], json!({})))
-                .is_empty()
-        );
-        assert!(
-            graph
-                .put(
-                    "late".into(),
-                    node("Pod", "late", &["o"], json!({"labels": {"a": "b"}}))
-                )
-                .is_empty()
-        );
+        assert_eq!(graph.put("early".into(), node("Pod", "early", &["o"], json!({}))), ["early"]);
+        assert!(graph.put("o".into(), node("Owner", "o", &[], json!({}))).is_empty());
+        assert!(graph.put("late".into(), node("Pod", "late", &["o"], json!({}))).is_empty());
+        assert!(graph.put("late".into(), node("Pod", "late", &["o"], json!({"labels": {"a": "b"}}))).is_empty());
         assert_eq!(graph.remove("o"), ["early", "late"]);
     }
 
@@ -248,10 +212,7 @@ mod tests {
         graph.put("o".into(), node("Owner", "o", &[], json!({})));
         graph.put("a".into(), node("Pod", "a", &["o"], json!({})));
         let ends = json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": [FOREGROUND]});
-        assert_eq!(
-            graph.put("o".into(), node("Owner", "o", &[], ends)),
-            ["a", "o"]
-        );
+        assert_eq!(graph.put("o".into(), node("Owner", "o", &[], ends)), ["a", "o"]);
         assert_eq!(graph.blocking("o").len(), 1);
         assert_eq!(graph.remove("a"), ["o"]);
         assert!(graph.blocking("o").is_empty());
@@ -260,13 +221,7 @@ mod tests {
     #[test]
     fn an_owner_of_another_namespace_is_no_owner() {
         let mut graph = Graph::default();
-        graph.put(
-            "o".into(),
-            node("Owner", "o", &[], json!({"namespace": "elsewhere"})),
-        );
-        assert_eq!(
-            graph.put("a".into(), node("Pod", "a", &["o"], json!({}))),
-            ["a"]
-        );
+        graph.put("o".into(), node("Owner", "o", &[], json!({"namespace": "elsewhere"})));
+        assert_eq!(graph.put("a".into(), node("Pod", "a", &["o"], json!({}))), ["a"]);
     }
 }

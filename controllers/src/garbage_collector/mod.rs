@@ -24,9 +24,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all, try_join_all};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use minik8s_client::{
-    Client, Event, EventRecorder, EventType, Informer, ObjectMetadata, WorkQueue, run_controller,
-};
+use minik8s_client::{Client, Event, EventRecorder, EventType, Informer, ObjectMetadata, WorkQueue, run_controller};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -46,10 +44,7 @@ const REDISCOVERY_PAUSE: Duration = Duration::from_millis(100);
 /// The pause after a discovery that failed.
 const REDISCOVERY_RETRY: Duration = Duration::from_secs(5);
 /// The resources whose changes change what is served.
-const SERVED_BY: [&str; 2] = [
-    "customresourcedefinitions.apiextensions.k8s.io",
-    "apiservices.apiregistration.k8s.io",
-];
+const SERVED_BY: [&str; 2] = ["customresourcedefinitions.apiextensions.k8s.io", "apiservices.apiregistration.k8s.io"];
 
 struct Monitor {
     informer: Informer<ObjectMetadata>,
@@ -109,19 +104,13 @@ impl GarbageCollector {
                 let node = Node::new(resource.clone(), meta);
                 let (misplaced, look) = {
                     let mut graph = self.graph.lock();
-                    (
-                        misplaced(&graph, &uid, &node),
-                        graph.put(uid.clone(), node.clone()),
-                    )
+                    (misplaced(&graph, &uid, &node), graph.put(uid.clone(), node.clone()))
                 };
-                misplaced
-                    .iter()
-                    .for_each(|owner| self.report_namespace(&uid, &node, owner));
+                misplaced.iter().for_each(|owner| self.report_namespace(&uid, &node, owner));
                 look
             }
             Event::Deleted(_) => {
-                self.absent
-                    .add(&uid, meta.namespace.as_deref().unwrap_or_default());
+                self.absent.add(&uid, meta.namespace.as_deref().unwrap_or_default());
                 self.graph.lock().remove(&uid)
             }
         };
@@ -135,11 +124,7 @@ impl GarbageCollector {
     async fn rediscover(&self) -> Result<(), kube::Error> {
         let found = deletable(self.client.kube()).await?;
         let mut monitors = self.monitors.lock();
-        let gone: Vec<Resource> = monitors
-            .keys()
-            .filter(|resource| !found.contains(resource))
-            .cloned()
-            .collect();
+        let gone: Vec<Resource> = monitors.keys().filter(|resource| !found.contains(resource)).cloned().collect();
         for resource in gone {
             if let Some(monitor) = monitors.remove(&resource) {
                 monitor.cancel.cancel();
@@ -183,20 +168,9 @@ impl GarbageCollector {
     }
 
     async fn first_lists(&self) {
-        let informers: Vec<_> = self
-            .monitors
-            .lock()
-            .values()
-            .map(|monitor| monitor.informer.clone())
-            .collect();
+        let informers: Vec<_> = self.monitors.lock().values().map(|monitor| monitor.informer.clone()).collect();
         let synced = join_all(informers.iter().map(Informer::wait_synced));
-        if self
-            .client
-            .clock()
-            .timeout(SYNC_TIMEOUT, synced)
-            .await
-            .is_err()
-        {
+        if self.client.clock().timeout(SYNC_TIMEOUT, synced).await.is_err() {
             tracing::warn!(controller = NAME, "starting without all resources listed");
         }
     }
@@ -225,81 +199,52 @@ impl GarbageCollector {
         let fates = try_join_all(owners.iter().map(|owner| self.fate(&node, owner))).await?;
         let any = |fate: Fate| fates.contains(&fate);
         if any(Fate::Impossible) {
-            for (owner, _) in owners
-                .iter()
-                .zip(&fates)
-                .filter(|(_, fate)| **fate == Fate::Impossible)
-            {
+            for (owner, _) in owners.iter().zip(&fates).filter(|(_, fate)| **fate == Fate::Impossible) {
                 self.report_namespace(&uid, &node, owner);
             }
             return Ok(());
         }
         let stays = |fate: &Fate| matches!(fate, Fate::Solid | Fate::Unseen);
-        let solid: Vec<&OwnerReference> = owners
-            .iter()
-            .zip(&fates)
-            .filter(|(_, fate)| stays(fate))
-            .map(|(owner, _)| owner)
-            .collect();
+        let solid: Vec<&OwnerReference> =
+            owners.iter().zip(&fates).filter(|(_, fate)| stays(fate)).map(|(owner, _)| owner).collect();
         if !solid.is_empty() {
             if solid.len() < owners.len() {
-                self.write(&node, &live, json!({"ownerReferences": solid}))
-                    .await?;
+                self.write(&node, &live, json!({"ownerReferences": solid})).await?;
             }
             // The coming of an owner, and later its going, must not be missed: look until the graph has seen it.
             let unseen = "an owner has not been seen yet";
-            return if any(Fate::Unseen) {
-                Err(kube::Error::Service(unseen.into()))
-            } else {
-                Ok(())
-            };
+            return if any(Fate::Unseen) { Err(kube::Error::Service(unseen.into())) } else { Ok(()) };
         }
         if any(Fate::Waiting) && self.unblock_circle(&uid, &node, &live).await? {
             return Ok(());
         }
         let dependents = self.graph.lock().dependents(&uid);
-        let policy =
-            if any(Fate::Waiting) && !dependents.is_empty() || has_finalizer(&live, FOREGROUND) {
-                "Foreground"
-            } else if has_finalizer(&live, ORPHAN) {
-                "Orphan"
-            } else {
-                "Background"
-            };
+        let policy = if any(Fate::Waiting) && !dependents.is_empty() || has_finalizer(&live, FOREGROUND) {
+            "Foreground"
+        } else if has_finalizer(&live, ORPHAN) {
+            "Orphan"
+        } else {
+            "Background"
+        };
         self.delete(&node, &live, policy).await
     }
 
     /// The object as the API has it now, where it still is the one that the graph knows.
     async fn live(&self, uid: &str, node: &Node) -> Result<Option<ObjectMeta>, kube::Error> {
         let found = objects::get(self.client.kube(), &node.path()).await?;
-        Ok(found
-            .map(|object| object.metadata)
-            .filter(|meta| meta.uid.as_deref() == Some(uid)))
+        Ok(found.map(|object| object.metadata).filter(|meta| meta.uid.as_deref() == Some(uid)))
     }
 
     async fn fate(&self, node: &Node, owner: &OwnerReference) -> Result<Fate, kube::Error> {
-        let known = self
-            .graph
-            .lock()
-            .get(&owner.uid)
-            .filter(|known| known.is(owner, &node.namespace))
-            .cloned();
+        let known = self.graph.lock().get(&owner.uid).filter(|known| known.is(owner, &node.namespace)).cloned();
         if let Some(known) = known {
-            return Ok(if known.waits_for_dependents {
-                Fate::Waiting
-            } else {
-                Fate::Solid
-            });
+            return Ok(if known.waits_for_dependents { Fate::Waiting } else { Fate::Solid });
         }
         let resource = self.resource_of(owner)?;
         if resource.namespaced && node.namespace.is_empty() {
             return Ok(Fate::Impossible);
         }
-        let namespace = if resource.namespaced {
-            node.namespace.as_str()
-        } else {
-            ""
-        };
+        let namespace = if resource.namespaced { node.namespace.as_str() } else { "" };
         if self.absent.has(&owner.uid, namespace) {
             return Ok(Fate::Absent);
         }
@@ -314,54 +259,26 @@ impl GarbageCollector {
 
     /// The resource of an owner's kind. One that is not known may be served soon: the object is looked at again.
     fn resource_of(&self, owner: &OwnerReference) -> Result<Resource, kube::Error> {
-        let group = owner
-            .api_version
-            .split_once('/')
-            .map_or("", |(group, _)| group);
+        let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         let monitors = self.monitors.lock();
-        let found = monitors
-            .keys()
-            .find(|resource| resource.group() == group && resource.kind == owner.kind);
+        let found = monitors.keys().find(|resource| resource.group() == group && resource.kind == owner.kind);
         found.cloned().ok_or_else(|| {
-            let message = format!(
-                "no matches for kind \"{}\" in version \"{}\"",
-                owner.kind, owner.api_version
-            );
+            let message = format!("no matches for kind \"{}\" in version \"{}\"", owner.kind, owner.api_version);
             kube::Error::Service(message.into())
         })
     }
 
     /// Owners that wait for one another would wait for ever: an object in such a circle no longer holds its owners up.
-    async fn unblock_circle(
-        &self,
-        uid: &str,
-        node: &Node,
-        live: &ObjectMeta,
-    ) -> Result<bool, kube::Error> {
-        let circle = self
-            .graph
-            .lock()
-            .dependents(uid)
-            .iter()
-            .any(|(_, dependent)| dependent.waits_for_dependents);
+    async fn unblock_circle(&self, uid: &str, node: &Node, live: &ObjectMeta) -> Result<bool, kube::Error> {
+        let circle = self.graph.lock().dependents(uid).iter().any(|(_, dependent)| dependent.waits_for_dependents);
         let owners = live.owner_references.clone().unwrap_or_default();
-        if !circle
-            || owners
-                .iter()
-                .all(|owner| owner.block_owner_deletion != Some(true))
-        {
+        if !circle || owners.iter().all(|owner| owner.block_owner_deletion != Some(true)) {
             return Ok(false);
         }
-        let owners: Vec<OwnerReference> = owners
-            .into_iter()
-            .map(|owner| OwnerReference {
-                block_owner_deletion: Some(false),
-                ..owner
-            })
-            .collect();
+        let owners: Vec<OwnerReference> =
+            owners.into_iter().map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner }).collect();
         // Its references change by this, so it is looked at again, and deleted then.
-        self.write(node, live, json!({"ownerReferences": owners}))
-            .await?;
+        self.write(node, live, json!({"ownerReferences": owners})).await?;
         Ok(true)
     }
 
@@ -370,45 +287,29 @@ impl GarbageCollector {
         if blocking.is_empty() {
             return self.remove_finalizer(uid, node, FOREGROUND).await;
         }
-        self.look_at(
-            blocking
-                .into_iter()
-                .filter(|(_, node)| !node.deleting)
-                .map(|(uid, _)| uid)
-                .collect(),
-        );
+        self.look_at(blocking.into_iter().filter(|(_, node)| !node.deleting).map(|(uid, _)| uid).collect());
         Ok(())
     }
 
     async fn orphan_dependents(&self, uid: &str, node: &Node) -> Result<(), kube::Error> {
         let dependents = self.graph.lock().dependents(uid);
-        try_join_all(
-            dependents
-                .iter()
-                .map(|(dependent_uid, dependent)| async move {
-                    let Some(live) = self.live(dependent_uid, dependent).await? else {
-                        return Ok(());
-                    };
-                    let mut owners = live.owner_references.clone().unwrap_or_default();
-                    let before = owners.len();
-                    owners.retain(|owner| owner.uid != uid);
-                    if owners.len() == before {
-                        return Ok(());
-                    }
-                    self.write(dependent, &live, json!({"ownerReferences": owners}))
-                        .await
-                }),
-        )
+        try_join_all(dependents.iter().map(|(dependent_uid, dependent)| async move {
+            let Some(live) = self.live(dependent_uid, dependent).await? else {
+                return Ok(());
+            };
+            let mut owners = live.owner_references.clone().unwrap_or_default();
+            let before = owners.len();
+            owners.retain(|owner| owner.uid != uid);
+            if owners.len() == before {
+                return Ok(());
+            }
+            self.write(dependent, &live, json!({"ownerReferences": owners})).await
+        }))
         .await?;
         self.remove_finalizer(uid, node, ORPHAN).await
     }
 
-    async fn remove_finalizer(
-        &self,
-        uid: &str,
-        node: &Node,
-        finalizer: &str,
-    ) -> Result<(), kube::Error> {
+    async fn remove_finalizer(&self, uid: &str, node: &Node, finalizer: &str) -> Result<(), kube::Error> {
         let Some(live) = self.live(uid, node).await? else {
             return Ok(());
         };
@@ -417,39 +318,18 @@ impl GarbageCollector {
             return Ok(());
         }
         finalizers.retain(|own| own != finalizer);
-        self.write(node, &live, json!({"finalizers": finalizers}))
-            .await
+        self.write(node, &live, json!({"finalizers": finalizers})).await
     }
 
     /// Writes metadata, given that nobody else has written since `live` was read.
-    async fn write(
-        &self,
-        node: &Node,
-        live: &ObjectMeta,
-        mut metadata: serde_json::Value,
-    ) -> Result<(), kube::Error> {
+    async fn write(&self, node: &Node, live: &ObjectMeta, mut metadata: serde_json::Value) -> Result<(), kube::Error> {
         metadata["uid"] = json!(live.uid);
         metadata["resourceVersion"] = json!(live.resource_version);
-        objects::patch(
-            self.client.kube(),
-            &node.path(),
-            &json!({"metadata": metadata}),
-        )
-        .await
+        objects::patch(self.client.kube(), &node.path(), &json!({"metadata": metadata})).await
     }
 
-    async fn delete(
-        &self,
-        node: &Node,
-        live: &ObjectMeta,
-        policy: &str,
-    ) -> Result<(), kube::Error> {
-        tracing::info!(
-            controller = NAME,
-            object = node.path(),
-            policy,
-            "deleting object without owners"
-        );
+    async fn delete(&self, node: &Node, live: &ObjectMeta, policy: &str) -> Result<(), kube::Error> {
+        tracing::info!(controller = NAME, object = node.path(), policy, "deleting object without owners");
         let options = json!({
             "kind": "DeleteOptions",
             "apiVersion": "v1",
@@ -472,16 +352,8 @@ impl GarbageCollector {
             "[{}/{}, namespace: {}, name: {}, uid: {}]",
             owner.api_version, owner.kind, node.namespace, owner.name, owner.uid
         );
-        let message = format!(
-            "ownerRef {named} does not exist in namespace {:?}",
-            node.namespace
-        );
-        self.recorder.event(
-            &about,
-            EventType::Warning,
-            "OwnerRefInvalidNamespace",
-            message,
-        );
+        let message = format!("ownerRef {named} does not exist in namespace {:?}", node.namespace);
+        self.recorder.event(&about, EventType::Warning, "OwnerRefInvalidNamespace", message);
     }
 }
 
@@ -491,9 +363,7 @@ fn misplaced(graph: &Graph, uid: &str, node: &Node) -> Vec<OwnerReference> {
         return Vec::new();
     }
     let elsewhere = |owner: &&OwnerReference| {
-        graph
-            .get(&owner.uid)
-            .is_some_and(|known| !known.namespace.is_empty() && known.namespace != node.namespace)
+        graph.get(&owner.uid).is_some_and(|known| !known.namespace.is_empty() && known.namespace != node.namespace)
     };
     node.owners.iter().filter(elsewhere).cloned().collect()
 }

@@ -12,15 +12,9 @@ use serde_json::Value;
 const ABSENT_OWNERS: usize = 500;
 
 /// The metadata of the object at `path`, where there is one.
-pub(super) async fn get(
-    client: &Client,
-    path: &str,
-) -> Result<Option<ObjectMetadata>, kube::Error> {
+pub(super) async fn get(client: &Client, path: &str) -> Result<Option<ObjectMetadata>, kube::Error> {
     let request = http::Request::get(path)
-        .header(
-            "accept",
-            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-        )
+        .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
         .body(Vec::new())
         .map_err(kube::Error::HttpError)?;
     match client.request(request).await {
@@ -34,10 +28,7 @@ pub(super) async fn patch(client: &Client, path: &str, patch: &Value) -> Result<
     let body = serde_json::to_vec(patch).map_err(kube::Error::SerdeError)?;
     let request = http::Request::patch(path)
         .header("content-type", "application/merge-patch+json")
-        .header(
-            "accept",
-            "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
-        )
+        .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
         .body(body)
         .map_err(kube::Error::HttpError)?;
     match client.request::<Value>(request).await {
@@ -47,11 +38,7 @@ pub(super) async fn patch(client: &Client, path: &str, patch: &Value) -> Result<
 }
 
 /// Deletes the object at `path`. That it is gone is as good.
-pub(super) async fn delete(
-    client: &Client,
-    path: &str,
-    options: &Value,
-) -> Result<(), kube::Error> {
+pub(super) async fn delete(client: &Client, path: &str, options: &Value) -> Result<(), kube::Error> {
     let body = serde_json::to_vec(options).map_err(kube::Error::SerdeError)?;
     let request = http::Request::delete(path)
         .header("content-type", "application/json")
@@ -84,9 +71,6 @@ impl AbsentOwners {
     }
 
     pub(super) fn has(&self, uid: &str, namespace: &str) -> bool {
-        self.known
-            .lock()
-            .0
-            .contains(&(uid.to_owned(), namespace.to_owned()))
+        self.known.lock().0.contains(&(uid.to_owned(), namespace.to_owned()))
     }
 }
