@@ -46,7 +46,7 @@ impl Ipam {
         let pool = state.as_mut().ok_or("cni plugin not initialized")?;
         let hosts = pool.size - 3;
         let next = (1..=hosts)
-            .map(|step| 2 + (pool.last - 2 + step + hosts) % hosts)
+            .map(|step| 2 + (pool.last + hosts - 2 + step) % hosts)
             .find(|host| !pool.used.contains(host))
             .ok_or("plugin type=\"host-local\" failed (add): no IP addresses available in range set")?;
         pool.last = next;

@@ -102,9 +102,10 @@ impl ContainerLog {
                     }
                     None => pending.extend_from_slice(piece),
                 }
-                if pending.len() >= LINE_LIMIT_BYTES {
-                    lines.extend(self.split_long(stream, pending, 'P'));
-                    pending.clear();
+                let whole = pending.len() - pending.len() % LINE_LIMIT_BYTES;
+                if whole > 0 {
+                    lines.extend(self.split_long(stream, &pending[..whole], 'P'));
+                    pending.drain(..whole);
                 }
             }
         }
@@ -187,6 +188,7 @@ mod tests {
                 "2026-01-01T00:00:00.000000000Z stderr F oops",
                 "2026-01-01T00:00:00.000000000Z stdout F two",
                 "2026-01-01T00:00:00.000000000Z stdout P xxxx",
+                "2026-01-01T00:00:00.000000000Z stdout F x",
             ]
         );
     }

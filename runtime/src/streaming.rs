@@ -149,7 +149,10 @@ async fn answer(runtime: Arc<SimRuntime>, mut request: Request<Incoming>) -> Res
     };
     runtime.clone().tasks.spawn(async move {
         match upgrade.open().await {
-            Ok(session) => serve(&runtime, &container, pending, session).await,
+            Ok(session) => tokio::select! {
+                () = runtime.powered_off.cancelled() => {}
+                () = serve(&runtime, &container, pending, session) => {}
+            },
             Err(error) => tracing::debug!(%error, "upgrade was not completed"),
         }
     });

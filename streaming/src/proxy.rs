@@ -6,6 +6,7 @@ use http::header::{CONNECTION, HeaderMap, HeaderName, UPGRADE};
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 /// Headers that belong to one hop (RFC 9110, section 7.6.1), so a proxy does not pass them on. `Connection` and `Upgrade`
 /// are kept where the hop asks for an upgrade.
@@ -34,11 +35,7 @@ where
         let upstream = hyper::upgrade::on(&mut response);
         tokio::spawn(async move {
             match tokio::try_join!(client, upstream) {
-                Ok((client, upstream)) => {
-                    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-                    let ended = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
-                    tracing::debug!(?ended, "upgraded stream ended");
-                }
+                Ok((client, upstream)) => splice(TokioIo::new(client), TokioIo::new(upstream)).await,
                 Err(error) => tracing::debug!(%error, "upgrade was not completed"),
             }
         });
@@ -46,6 +43,27 @@ where
         strip_hop_by_hop(response.headers_mut(), false);
     }
     Ok(response)
+}
+
+/// Copies both directions until both have ended. They end apart: what the upstream still has to say (the exit of a command)
+/// reaches a client whose own bytes nobody takes any more.
+async fn splice<A, B>(client: A, upstream: B)
+where
+    A: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
+    let forth = async {
+        let copied = tokio::io::copy(&mut from_client, &mut to_upstream).await;
+        (copied, to_upstream.shutdown().await)
+    };
+    let back = async {
+        let copied = tokio::io::copy(&mut from_upstream, &mut to_client).await;
+        (copied, to_client.shutdown().await)
+    };
+    let ended = tokio::join!(forth, back);
+    tracing::debug!(?ended, "upgraded stream ended");
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
@@ -64,7 +82,7 @@ mod tests {
     use http_body_util::{BodyExt, Empty, Full};
     use hyper::service::service_fn;
     use std::convert::Infallible;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncReadExt;
 
     /// Serves one connection on the far end of a pair and returns the near end.
     fn serve<F, Fut, B>(answer: F) -> BoxedStream

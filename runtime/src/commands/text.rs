@@ -206,12 +206,15 @@ fn pad(out: &mut String, text: &str, spec: &str, conversion: char) {
 }
 
 pub(super) async fn seq(mut process: Process) -> io::Result<i32> {
-    let separator_given = process.arguments().iter().position(|argument| argument == "-s");
     let mut numbers: Vec<String> = process.arguments().to_vec();
-    let separator = match separator_given.filter(|at| at + 1 < numbers.len()) {
-        Some(at) => numbers.drain(at..at + 2).next_back().unwrap_or_default(),
-        None => "\n".to_string(),
-    };
+    let mut separator = "\n".to_string();
+    if numbers.first().is_some_and(|first| first.starts_with("-s")) {
+        let attached = numbers.remove(0)[2..].to_string();
+        separator = match attached.is_empty() && !numbers.is_empty() {
+            true => numbers.remove(0),
+            false => attached,
+        };
+    }
     let parsed: Option<Vec<i64>> = numbers.iter().map(|number| number.parse().ok()).collect();
     let (first, step, last) = match parsed.as_deref() {
         Some([last]) => (1, 1, *last),

@@ -153,7 +153,8 @@ mod tests {
         let screen = Capture::default();
         let (mut keys, raw) = tokio::io::duplex(1024);
         let (interrupts, mut interrupted) = tokio::sync::mpsc::unbounded_channel();
-        let (input, output) = open(raw, Output::new(screen.clone()), move |signal| drop(interrupts.send(signal)));
+        let (input, output) =
+            open(raw, Output::new(screen.clone()), move |signal| interrupts.send(signal).expect("the test listens"));
         keys.write_all(b"ls -x\x7fl\x1b[A\rjunk\x03\x04").await.expect("typed");
         assert_eq!(input.line().await.expect("read"), Some(b"ls -l\n".to_vec()));
         assert_eq!(interrupted.recv().await, Some(Signal::Int));

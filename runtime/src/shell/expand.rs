@@ -223,11 +223,12 @@ impl Running<'_> {
         let output = Capture::default();
         shell.descriptors.insert(1, Descriptor::Out(Output::new(output.clone())));
         let mut status = 0;
+        shell.status = self.shell.status;
         for list in &program.complete_commands {
             status = interpreter::list_in_subshell(&mut shell, list).await;
             shell.status = status;
         }
-        self.shell.status = status;
+        self.shell.substituted = Some(status);
         let output = output.take();
         // Bytes that a variable cannot hold are left out, as shells do.
         let text: String = String::from_utf8_lossy(&output).chars().filter(|character| *character != '\0').collect();

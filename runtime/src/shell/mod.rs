@@ -92,7 +92,10 @@ struct Shell {
     /// Commands by signal name; `EXIT` among them.
     traps: BTreeMap<String, String>,
     options: SetOptions,
+    /// `$?`.
     status: i32,
+    /// The status of the last command substitution of the command that is being expanded.
+    substituted: Option<i32>,
     last_background: Option<u32>,
     interactive: bool,
     bash: bool,
@@ -146,6 +149,7 @@ impl Shell {
             traps: BTreeMap::new(),
             options: SetOptions::default(),
             status: 0,
+            substituted: None,
             last_background: None,
             interactive: false,
             bash: process.name() == "bash",

@@ -75,12 +75,8 @@ impl Running<'_> {
             Ok(parts) => parts,
             Err(message) => return self.expansion_failed(message).await,
         };
-        let status_before = self.shell.status;
-        self.shell.status = 0;
-        let words = self.fields_or_complain(parts.words.iter().copied()).await;
-        // Without a command, its substitutions decide about the status.
-        let status_of_words = std::mem::replace(&mut self.shell.status, status_before);
-        let words = words?;
+        self.shell.substituted = None;
+        let words = self.fields_or_complain(parts.words.iter().copied()).await?;
         let before = self.shell.descriptors.clone();
         if let Err(message) = self.redirect(parts.redirects.iter().copied()).await {
             self.shell.descriptors = before.clone();
@@ -92,10 +88,10 @@ impl Running<'_> {
             let _shown = self.shell.stderr().line(format!("+ {}", words.join(" "))).await;
         }
         let Some(name) = words.first().cloned() else {
-            self.shell.status = status_of_words;
-            let outcome = self.assign_all(&parts.assignments, false).await.map(|_| self.shell.status);
+            // Without a command, the last substitution decides about the status.
+            let assigned = self.assign_all(&parts.assignments, false).await;
             self.shell.descriptors = before;
-            return outcome;
+            return assigned.map(|_| self.shell.substituted.unwrap_or(0));
         };
         // `exec` without a command keeps its redirections.
         if name == "exec" && words.len() == 1 {

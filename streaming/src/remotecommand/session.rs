@@ -74,8 +74,8 @@ impl Pending {
         let (stdin, stdin_input) = streams.stdin.then(|| tokio::io::duplex(STDIN_BUFFER_BYTES)).unzip();
         let (sizes, resize) = mpsc::channel(RESIZE_QUEUE);
         let reader = Reader { protocol, stdin: stdin_input, sizes, outgoing: outgoing.clone() };
-        let reading = tokio::spawn(reader.run(from_client));
-        let writing = tokio::spawn(write_frames(to_client, queue, protocol));
+        let reading = Task(tokio::spawn(reader.run(from_client)));
+        let writing = Task(tokio::spawn(write_frames(to_client, queue, protocol)));
 
         // An empty message tells the client that the streams are there, before the process says anything.
         let first = if streams.stdout {
@@ -106,20 +106,30 @@ pub struct Session {
     pub resize: mpsc::Receiver<TerminalSize>,
     protocol: Subprotocol,
     outgoing: mpsc::Sender<Outgoing>,
-    reading: JoinHandle<()>,
-    writing: JoinHandle<()>,
+    reading: Task,
+    writing: Task,
+}
+
+/// A task that ends with its session.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Session {
     /// Completes when the client has gone away; what runs for it may then be stopped.
     pub async fn closed(&mut self) {
         // A reader that failed is as gone as one that ended.
-        let _ended = (&mut self.reading).await;
+        let _ended = (&mut self.reading.0).await;
     }
 
-    /// Tells the client how the command ended, after all output written so far, and closes the connection.
+    /// Tells the client how the command ended, after all output written so far, and closes the connection: it is left to
+    /// the client to do so first, whose last bytes would else be answered with a reset that can overtake the exit.
     pub async fn finish(self, exit: ExitStatus) {
-        let Session { stdin, stdout, stderr, resize, protocol, outgoing, reading, writing } = self;
+        let Session { stdin, stdout, stderr, resize, protocol, outgoing, mut reading, mut writing } = self;
         drop((stdin, stdout, stderr, resize));
         let message = if protocol.status { Some(exit.status().to_string()) } else { exit.text() };
         if let Some(message) = message {
@@ -127,8 +137,8 @@ impl Session {
             let _told = outgoing.send(Outgoing::Data(ERROR, message.into())).await;
         }
         let _told = outgoing.send(Outgoing::Finish).await;
-        let _written = writing.await;
-        reading.abort();
+        let _written = (&mut writing.0).await;
+        let _closed = (&mut reading.0).await;
     }
 }
 
