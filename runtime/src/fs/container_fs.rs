@@ -69,7 +69,7 @@ impl ContainerFs {
         for mount in &mut mounts {
             mount.container_path = normalize(&mount.container_path);
         }
-        mounts.sort_by(|a, b| b.container_path.len().cmp(&a.container_path.len()));
+        mounts.sort_by_key(|mount| std::cmp::Reverse(mount.container_path.len()));
         let (upper, removed) = (OnceLock::new(), RwLock::default());
         ContainerFs { clock, node, mounts, layers, upper, removed, read_only, processes, memory }
     }

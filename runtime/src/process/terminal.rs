@@ -106,16 +106,8 @@ impl LineDiscipline {
             }
             (Escape::None, CTRL_D) if self.line.is_empty() => self.lines = None,
             (Escape::None, CTRL_D) => self.submit().await?,
-            (Escape::None, BACKSPACE | DELETE) => {
-                if self.rub_out() {
-                    self.echo.write("\u{8} \u{8}").await?;
-                }
-            }
-            (Escape::None, CTRL_U) => {
-                while self.rub_out() {
-                    self.echo.write("\u{8} \u{8}").await?;
-                }
-            }
+            (Escape::None, BACKSPACE | DELETE) => self.rub_out(1).await?,
+            (Escape::None, CTRL_U) => self.rub_out(usize::MAX).await?,
             (Escape::None, b'\t' | 32..) if self.line.len() < LINE_LIMIT_BYTES => {
                 self.line.push(byte);
                 self.echo.write([byte]).await?;
@@ -125,13 +117,16 @@ impl LineDiscipline {
         Ok(())
     }
 
-    /// Removes the last character of the line, which may be several bytes.
-    fn rub_out(&mut self) -> bool {
-        let removed = self.line.pop();
-        if removed.is_some_and(|byte| byte & 0xc0 == 0x80) {
-            while self.line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+    /// Removes the last characters of the line, which may be several bytes each.
+    async fn rub_out(&mut self, most: usize) -> io::Result<()> {
+        for _ in 0..most {
+            let Some(last) = self.line.pop() else { break };
+            if last & 0xc0 == 0x80 {
+                while self.line.pop().is_some_and(|byte| byte & 0xc0 == 0x80) {}
+            }
+            self.echo.write("\u{8} \u{8}").await?;
         }
-        removed.is_some()
+        Ok(())
     }
 
     async fn submit(&mut self) -> io::Result<()> {
