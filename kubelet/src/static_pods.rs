@@ -166,10 +166,16 @@ impl Kubelet {
     async fn create_mirror(&self, pod: &Arc<Pod>) -> Result<Option<Pod>> {
         let api = self.config.client.namespaced::<Pod>(pod.namespace());
         let hash = annotation(pod, HASH_ANNOTATION).unwrap_or_default();
-        if let Some(found) = api.get_opt(pod.name()).await? {
+        // Looked up among the pods that are watched: a node may not ask for a pod that has nothing to do with it, and one
+        // that is not there has to do with nobody.
+        let watched = self.config.pods.list(&self.config.node_name);
+        let found = watched.into_iter().find(|other| {
+            is_mirror(other) && other.namespace() == pod.namespace() && other.name() == pod.name()
+        });
+        if let Some(found) = found {
             let is_current = annotation(&found, MIRROR_ANNOTATION) == Some(hash);
             if is_current && found.metadata.deletion_timestamp.is_none() {
-                return Ok(Some(found));
+                return Ok(Some(Pod::clone(&found)));
             }
             delete(&self.config.client, &found).await?;
         }

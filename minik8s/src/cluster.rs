@@ -305,6 +305,8 @@ struct Power {
     kubelet: Arc<Kubelet>,
     runtime: Arc<SimRuntime>,
     cancel: CancellationToken,
+    /// Changes every time the node is switched on: a status that does not tell it is of an earlier life.
+    boot_id: String,
 }
 
 impl Nodes {
@@ -395,6 +397,7 @@ impl Nodes {
             preloaded_images: images.filter_map(|container| container.image.clone()).collect(),
         })?;
         let cancel = self.stop.child_token();
+        let boot_id = self.random.uuid();
         let client = self.client_as(UserInfo::node(&node.name), "kubelet");
         let kubelet = Kubelet::new(KubeletConfig {
             node_name: node.name.clone(),
@@ -410,7 +413,7 @@ impl Nodes {
             capacity: Capacity { cpu: node.cpu.clone(), memory: node.memory.clone(), ..Capacity::default() },
             machine: Machine {
                 machine_id: self.random.uuid().replace('-', ""),
-                boot_id: self.random.uuid(),
+                boot_id: boot_id.clone(),
                 ..Machine::default()
             },
             labels: node.labels.clone(),
@@ -428,7 +431,7 @@ impl Nodes {
         })?;
         tokio::spawn(kubelet.clone().run(cancel.clone()));
         if let Some(machine) = self.machines.lock().get_mut(&node.name) {
-            machine.power = Some(Power { kubelet, runtime, cancel });
+            machine.power = Some(Power { kubelet, runtime, cancel, boot_id });
         }
         Ok(())
     }
@@ -451,11 +454,18 @@ impl Nodes {
 
     fn are_ready(&self, names: &[String]) -> bool {
         let nodes = &self.attached().nodes;
-        names.iter().all(|name| nodes.get("", name).is_some_and(|node| is_ready_since_start(&node, self.is_on(name))))
+        names.iter().all(|name| {
+            let node = nodes.get("", name);
+            node.is_some_and(|node| ready_status(&node) == Some("True") && boot_id(&node) == self.boot_id(name).as_deref())
+        })
     }
 
     fn is_on(&self, name: &str) -> bool {
-        self.machines.lock().get(name).is_some_and(|machine| machine.power.is_some())
+        self.boot_id(name).is_some()
+    }
+
+    fn boot_id(&self, name: &str) -> Option<String> {
+        Some(self.machines.lock().get(name)?.power.as_ref()?.boot_id.clone())
     }
 
     /// What runs.
@@ -583,9 +593,8 @@ fn ready_status(node: &Node) -> Option<&str> {
     conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.status.as_str())
 }
 
-/// Whether the node is ready, and by its kubelet's word of this run: a resumed cluster still has the words of the last.
-fn is_ready_since_start(node: &Node, on: bool) -> bool {
-    on && ready_status(node) == Some("True")
+fn boot_id(node: &Node) -> Option<&str> {
+    Some(node.status.as_ref()?.node_info.as_ref()?.boot_id.as_str())
 }
 
 fn check_node_name(name: &str) -> Result<()> {

@@ -30,8 +30,10 @@ const REPORT_PERIOD: Duration = Duration::from_secs(300);
 const REGISTER_RETRY: Duration = Duration::from_millis(100);
 /// The longest pause between attempts to register.
 const REGISTER_RETRY_MAX: Duration = Duration::from_secs(7);
-/// How often a node without a pod range asks for it, until it has one.
-const POD_CIDR_POLL: Duration = Duration::from_secs(1);
+/// How soon the node looks first whether it was given a range for its pods; the pause doubles from look to look.
+const POD_CIDR_POLL: Duration = Duration::from_millis(2);
+/// The longest pause between two such looks.
+const POD_CIDR_POLL_MAX: Duration = Duration::from_secs(1);
 
 /// What pods may use, by resource.
 ///
@@ -96,18 +98,20 @@ impl Kubelet {
             pause = (pause * 2).min(REGISTER_RETRY_MAX);
         }
         let mut reported = clock.monotonic();
+        let mut poll = POD_CIDR_POLL;
+        // Whether the runtime was told: that the Node has a range does not mean that this kubelet has acted on it.
+        let mut waits_for_range = self.config.pod_cidr.is_none();
         loop {
-            let waits_for_range =
-                self.config.pod_cidr.is_none() && self.node.lock().spec_pod_cidr().is_none();
             clock
                 .sleep(if waits_for_range {
-                    POD_CIDR_POLL
+                    poll
                 } else {
                     CHECK_PERIOD
                 })
                 .await;
             if waits_for_range {
-                self.take_pod_cidr().await;
+                poll = (poll * 2).min(POD_CIDR_POLL_MAX);
+                waits_for_range = !self.take_pod_cidr().await;
             }
             let due = clock.monotonic() - reported >= REPORT_PERIOD;
             match self.update_node_status(due).await {
@@ -246,23 +250,21 @@ impl Kubelet {
     }
 
     /// Looks whether a controller has given the node its pod range, and passes it on.
-    async fn take_pod_cidr(&self) {
+    async fn take_pod_cidr(&self) -> bool {
         let taken = async {
-            let node = self
-                .config
-                .client
-                .all::<Node>()
-                .get(&self.config.node_name)
-                .await?;
-            if let Some(cidr) = node.spec_pod_cidr() {
-                self.config.cri.update_pod_cidr(&cidr).await?;
+            let name = &self.config.node_name;
+            let node = self.config.client.all::<Node>().get(name).await?;
+            let cidr = node.spec_pod_cidr();
+            if let Some(cidr) = &cidr {
+                self.config.cri.update_pod_cidr(cidr).await?;
             }
             *self.node.lock() = node;
-            Ok::<_, Error>(())
+            Ok::<_, Error>(cidr.is_some())
         };
-        if let Err(error) = taken.await {
+        taken.await.unwrap_or_else(|error| {
             tracing::debug!(node = self.config.node_name, %error, "no pod range yet");
-        }
+            false
+        })
     }
 }
 

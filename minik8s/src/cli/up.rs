@@ -250,6 +250,9 @@ impl Up {
         kubeconfig::check(&plan.file.kubeconfig)?;
         let existed = plan.dir.path.exists();
         let lock = plan.dir.lock()?;
+        // First of all, so that a start that is killed half-way leaves a cluster that can be resumed or deleted.
+        plan.dir.write(&plan.file)?;
+        plan.home.remember(&plan.file.name, &plan.dir)?;
         let served = self.serve_locked(&plan, clock);
         if plan.fresh && served.as_ref().is_err_and(|failure| !failure.started) {
             clean_up(&plan, existed);
@@ -304,12 +307,7 @@ impl Up {
                 server: &plan.file.server(),
                 pki: cluster.pki(),
             };
-            let kept = plan
-                .dir
-                .write(&plan.file)
-                .and_then(|()| plan.home.remember(&plan.file.name, &plan.dir))
-                .and_then(|()| kubeconfig::merge(&plan.file.kubeconfig, &entry));
-            if let Err(error) = kept {
+            if let Err(error) = kubeconfig::merge(&plan.file.kubeconfig, &entry) {
                 cluster.shut_down().await;
                 return Err(Failure::early(error));
             }
