@@ -4,11 +4,14 @@ use std::fs;
 
 use minik8s_tests::Cluster;
 
+const AUTHORITY: &str =
+    r#"config view --raw -o jsonpath='{.clusters[?(@.name=="minik8s")].cluster.certificate-authority-data}'"#;
+
 #[test]
 fn a_cluster_comes_up_goes_down_and_resumes_with_its_objects_and_authority() {
     let cluster = Cluster::prepare();
-    fs::write(cluster.kubeconfig(), "apiVersion: v1\nkind: Config\nclusters:\n- name: other\n  cluster: {server: https://other}\ncontexts: []\nusers: []\n")
-        .unwrap();
+    let own = "apiVersion: v1\nkind: Config\nclusters:\n- name: other\n  cluster: {server: https://other}\n";
+    fs::write(cluster.kubeconfig(), own).unwrap();
     let up = cluster.minik8s(&["up", "--port", "0", "--nodes", "3"]).ok();
     assert!(up.contains("Ready after") && up.contains("3 nodes ready"), "{up}");
     assert_eq!(cluster.kubectl("config current-context").ok().trim(), "minik8s");
@@ -19,7 +22,7 @@ fn a_cluster_comes_up_goes_down_and_resumes_with_its_objects_and_authority() {
     assert_eq!((nodes[1][0].as_str(), nodes[1][2].as_str()), ("node-1", "control-plane"));
 
     cluster.kubectl("create configmap kept --from-literal=a=1").ok();
-    let authority = cluster.kubectl("config view --raw -o jsonpath={.clusters[?(@.name==\"minik8s\")].cluster.certificate-authority-data}").ok();
+    let authority = cluster.kubectl(AUTHORITY).ok();
     let uid = cluster.kubectl("get configmap kept -o jsonpath={.metadata.uid}").ok();
 
     cluster.minik8s(&["down"]).ok();
@@ -31,7 +34,7 @@ fn a_cluster_comes_up_goes_down_and_resumes_with_its_objects_and_authority() {
     cluster.minik8s(&["up"]).ok();
     assert_eq!(cluster.kubectl("get configmap kept -o jsonpath={.metadata.uid}").ok(), uid);
     assert_eq!(cluster.kubectl("get nodes").table().len(), 4);
-    let again = cluster.kubectl("config view --raw -o jsonpath={.clusters[?(@.name==\"minik8s\")].cluster.certificate-authority-data}").ok();
+    let again = cluster.kubectl(AUTHORITY).ok();
     assert_eq!(again, authority);
     let status = cluster.minik8s(&["status", "--output", "json"]).json();
     assert_eq!(status["state"], "Running");
