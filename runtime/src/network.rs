@@ -79,6 +79,12 @@ impl PodNetwork {
         }
     }
 
+    /// Another view of the same network namespace: what listens here listens there. Pods on the node's network share one.
+    pub fn shared_with(mut self, other: &PodNetwork) -> PodNetwork {
+        self.listeners = other.listeners.clone();
+        self
+    }
+
     /// Listens on a port, until the listener is dropped.
     pub fn listen(&self, port: u16) -> io::Result<Listener> {
         let mut listeners = self.listeners.lock();

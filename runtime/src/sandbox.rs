@@ -52,6 +52,9 @@ impl Sandbox {
             (hostname, _) => hostname.to_string(),
         };
         let mut network = PodNetwork::new(leased, hostname.clone(), runtime.network.clone());
+        if host_network {
+            network = network.shared_with(&runtime.host_network);
+        }
         let port = |mapping: &minik8s_cri::proto::PortMapping| u16::try_from(mapping.container_port).ok();
         network.declared_ports = config.port_mappings.iter().filter_map(port).collect();
         if let Some(dns) = &config.dns_config {

@@ -4,7 +4,7 @@ use crate::container::Container;
 use crate::events::Events;
 use crate::image::{ImageStore, Profiles};
 use crate::ipam::Ipam;
-use crate::network::Network;
+use crate::network::{Network, PodNetwork};
 use crate::process::Program;
 use crate::programs::Programs;
 use crate::sandbox::Sandbox;
@@ -53,6 +53,8 @@ pub struct SimRuntime {
     pub(crate) random: Random,
     pub(crate) fs: Arc<dyn NodeFs>,
     pub(crate) network: Arc<dyn Network>,
+    /// The node's own network namespace.
+    pub(crate) host_network: PodNetwork,
     pub(crate) programs: Arc<Programs>,
     pub(crate) images: ImageStore,
     pub(crate) ipam: Ipam,
@@ -78,6 +80,7 @@ impl SimRuntime {
         }
         Ok(Arc::new_cyclic(|this| SimRuntime {
             this: this.clone(),
+            host_network: PodNetwork::new(None, config.node_name.clone(), config.network.clone()),
             node_name: config.node_name,
             clock: config.clock,
             random: config.random,
@@ -109,6 +112,11 @@ impl SimRuntime {
         let sandbox =
             self.sandboxes().into_iter().find(|sandbox| sandbox.network.ip == Some(pod_ip) && sandbox.is_ready());
         sandbox.ok_or(io::ErrorKind::HostUnreachable)?.network.accept(port)
+    }
+
+    /// Connects to a port of the node itself, where pods on the node's network listen.
+    pub fn dial_host(&self, port: u16) -> io::Result<BoxedStream> {
+        self.host_network.accept(port)
     }
 
     /// Ends everything at once, as a power cut does: processes are gone without a word, and calls fail from now on.

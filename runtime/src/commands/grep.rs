@@ -62,60 +62,79 @@ pub(super) async fn grep(mut process: Process) -> io::Result<i32> {
             return Ok(2);
         }
     };
-    let (files, mut failed) = files(&process, &options).await?;
+    let (files, failed) = files(&process, &options).await?;
     let named = (files.len() > 1 || options.has(&["H", "r", "R"])) && !options.has(&["h"]);
-    let mut found = false;
+    let mut search = Search { options, expressions, found: false, failed };
     for file in files {
-        let input = match file.as_str() {
-            "-" => process.stdin.clone(),
-            path => match process.open_input(path) {
-                Ok(input) => input,
-                Err(error) => {
-                    failed = true;
-                    process.complain(format!("{path}: {}", errno_text(&error))).await;
-                    continue;
-                }
-            },
+        search.file(&mut process, &file, named).await?;
+        if search.found && search.options.has(&["q"]) {
+            return Ok(0);
+        }
+    }
+    Ok(if search.failed { 2 } else { i32::from(!search.found) })
+}
+
+/// What is searched for, and what came of it.
+struct Search {
+    options: Options,
+    expressions: Vec<Regex>,
+    found: bool,
+    failed: bool,
+}
+
+impl Search {
+    async fn file(&mut self, process: &mut Process, file: &str, named: bool) -> io::Result<()> {
+        let opened = if file == "-" { Ok(process.stdin.clone()) } else { process.open_input(file) };
+        let input = match opened {
+            Ok(input) => input,
+            Err(error) => {
+                self.failed = true;
+                process.complain(format!("{file}: {}", errno_text(&error))).await;
+                return Ok(());
+            }
         };
         let name = if named { format!("{file}:") } else { String::new() };
+        let most: Option<u64> = self.options.value(&["m"]).and_then(|most| most.parse().ok());
         let (mut number, mut count) = (0, 0);
         while let Some(line) = input.line().await? {
             number += 1;
             process.charge(1).await;
             let text = String::from_utf8_lossy(&line);
             let text = text.trim_end_matches('\n');
-            let hit = expressions.iter().any(|expression| expression.is_match(text)) != options.has(&["v"]);
-            if !hit {
+            let hit = self.expressions.iter().any(|expression| expression.is_match(text));
+            if hit == self.options.has(&["v"]) {
                 continue;
             }
-            (found, count) = (true, count + 1);
-            if options.has(&["q"]) {
-                return Ok(0);
+            (self.found, count) = (true, count + 1);
+            if self.options.has(&["q"]) {
+                return Ok(());
             }
-            if options.has(&["l"]) {
-                process.stdout.line(&file).await?;
-                break;
+            if self.options.has(&["l"]) {
+                return process.stdout.line(file).await;
             }
-            if options.has(&["c"]) {
-                continue;
+            if !self.options.has(&["c"]) {
+                let number = if self.options.has(&["n"]) { format!("{number}:") } else { String::new() };
+                self.print(process, &format!("{name}{number}"), text).await?;
             }
-            let number = if options.has(&["n"]) { format!("{number}:") } else { String::new() };
-            if options.has(&["o"]) {
-                for part in expressions.iter().flat_map(|expression| expression.find_iter(text)) {
-                    process.stdout.line(format!("{name}{number}{}", part.as_str())).await?;
-                }
-            } else {
-                process.stdout.line(format!("{name}{number}{text}")).await?;
-            }
-            if options.value(&["m"]).and_then(|most| most.parse().ok()) == Some(count) {
+            if most == Some(count) {
                 break;
             }
         }
-        if options.has(&["c"]) {
-            process.stdout.line(format!("{name}{count}")).await?;
+        match self.options.has(&["c"]) {
+            true => process.stdout.line(format!("{name}{count}")).await,
+            false => Ok(()),
         }
     }
-    Ok(if failed { 2 } else { i32::from(!found) })
+
+    async fn print(&self, process: &Process, prefix: &str, text: &str) -> io::Result<()> {
+        if !self.options.has(&["o"]) {
+            return process.stdout.line(format!("{prefix}{text}")).await;
+        }
+        for part in self.expressions.iter().flat_map(|expression| expression.find_iter(text)) {
+            process.stdout.line(format!("{prefix}{}", part.as_str())).await?;
+        }
+        Ok(())
+    }
 }
 
 /// The files to search; with `-r` all below the directories given.

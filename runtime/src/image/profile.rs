@@ -398,6 +398,9 @@ impl ProfileSource {
             for path in &program.paths {
                 own.add(path, super::layers::executable(name));
             }
+            if program.every.iter().any(|line| line.after.is_none_or(|after| after.is_zero())) {
+                return Err(format!("{name}: a line of `every` says after what time it comes again"));
+            }
             if let Some(signal) = program.stop.keys().find(|signal| Signal::parse(signal).is_none()) {
                 return Err(format!("{signal:?} is no signal"));
             }
