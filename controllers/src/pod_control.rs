@@ -1,6 +1,7 @@
 //! Making and removing the pods of an owner, with the events that tell of it.
 //! (Kubernetes: `pkg/controller/controller_utils.go`, `RealPodControl`.)
 
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -22,6 +23,11 @@ impl PodControl {
     /// Writes with `client` and tells through `recorder`.
     pub fn new(client: Client, recorder: EventRecorder) -> Self {
         Self { client, recorder }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The recorder.
@@ -64,10 +70,26 @@ impl PodControl {
         }
     }
 
-    /// Makes `owner` the controller of a pod that has none.
-    pub async fn adopt(&self, pod: &Pod, owner: &OwnerReference) -> Result<(), kube::Error> {
+    /// Makes `owner` the controller of a pod that has none, and gives the pod the finalizer of such pods.
+    pub async fn adopt(&self, pod: &Pod, owner: &OwnerReference, finalizer: Option<&str>) -> Result<(), kube::Error> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        self.patch(pod, adopt_patch(owner, uid)).await
+        let mut patch = adopt_patch(owner, uid);
+        if let Some(finalizer) = finalizer {
+            patch["metadata"]["finalizers"] = serde_json::json!([finalizer]);
+        }
+        self.patch(pod, patch).await
+    }
+
+    /// Takes a finalizer off a pod.
+    pub async fn remove_finalizer(&self, pod: &Pod, finalizer: &str) -> Result<(), kube::Error> {
+        let patch = serde_json::json!({"metadata": {
+            "uid": pod.metadata.uid,
+            "$deleteFromPrimitiveList/finalizers": [finalizer],
+        }});
+        match self.patch(pod, patch).await {
+            Err(error) if is_not_found(&error) => Ok(()),
+            other => other,
+        }
     }
 
     /// Takes `owner` off a pod that its selector no longer finds.
@@ -85,6 +107,31 @@ impl PodControl {
         let api = self.client.namespaced::<Pod>(namespace);
         api.patch(name, &PatchParams::default(), &Patch::Strategic(patch)).await.map(drop)
     }
+}
+
+/// Creations go out in batches that double from this, so that a quota stops one pod and not five hundred.
+const SLOW_START_INITIAL: usize = 1;
+
+/// Runs `create` for each item, in batches that grow as long as all goes well. Answers how many were created, and what
+/// went wrong. (`slowStartBatch`.)
+pub async fn slow_start<T, F, Fut>(items: Vec<T>, create: F) -> (usize, Option<kube::Error>)
+where
+    F: Fn(T) -> Fut,
+    Fut: Future<Output = Result<Pod, kube::Error>>,
+{
+    let (mut items, mut batch, mut created) = (items.into_iter(), SLOW_START_INITIAL, 0);
+    let mut failure = None;
+    while failure.is_none() && items.len() > 0 {
+        let batch_now: Vec<Fut> = items.by_ref().take(batch).map(&create).collect();
+        for result in join_all(batch_now).await {
+            match result {
+                Ok(_) => created += 1,
+                Err(error) => failure = Some(error),
+            }
+        }
+        batch *= 2;
+    }
+    (created, failure)
 }
 
 /// A pod made after `template` for `owner`, its name left to the API server.

@@ -51,7 +51,8 @@ pub fn is_available(pod: &Pod, min_ready: Duration, now: Timestamp) -> bool {
     available_in(pod, min_ready, now) == Some(Duration::ZERO)
 }
 
-fn restarts(pod: &Pod) -> i32 {
+/// How often the containers of the pod were restarted.
+pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     statuses.map(|status| status.restart_count).sum()
 }

@@ -12,34 +12,19 @@ use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
-use minik8s_api::selector::LabelSelector;
-use minik8s_client::{Client, Event, Informer, Lister, Watched, WorkQueue, is_not_found, object_reference};
+use minik8s_client::{Client, Watched, WorkQueue, is_not_found, object_reference};
 
-use crate::expectations::Expectations;
 use crate::manager::{Context, Reconciler};
-use crate::owners::{claim, controller_of, controller_reference};
-use crate::pod_control::{PodControl, is_namespace_terminating, pod_from_template, words};
+use crate::owners::controller_reference;
+use crate::pod_control::{PodControl, is_namespace_terminating, pod_from_template, slow_start, words};
+use crate::pod_owners::{PodOwners, selector};
 use crate::pods;
 
 /// How many pods one look at a set creates or deletes at most.
 const BURST_REPLICAS: usize = 500;
-/// Creations go out in batches that double from this, so that a quota stops one pod and not five hundred.
-const SLOW_START_INITIAL: usize = 1;
-/// The index of pods by the UID of their controller; those without one are filed under [`orphans_of`] their namespace.
-const BY_CONTROLLER: &str = "controller";
-
-fn orphans_of(namespace: &str) -> String {
-    format!("orphans/{namespace}")
-}
-
-fn by_controller(pod: &Pod) -> Vec<String> {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    vec![controller_of(&pod.metadata).map_or_else(|| orphans_of(namespace), |owner| owner.uid.clone())]
-}
-
 /// The kinds that the engine serves: they look at themselves as a ReplicaSet.
 pub struct Flavor<K> {
     /// The controller's name, in events and in the log.
@@ -68,9 +53,7 @@ struct Shared<K: 'static> {
     flavor: Flavor<K>,
     client: Client,
     control: PodControl,
-    owners: Lister<K>,
-    pods: Lister<Pod>,
-    expectations: Expectations,
+    owners: Arc<PodOwners<K>>,
     queue: WorkQueue<String>,
 }
 
@@ -90,40 +73,20 @@ where
 {
     /// Asks for its informers.
     pub fn new(flavor: Flavor<K>, context: &Context) -> Self {
-        let owners: Informer<K> = context.informers.informer();
-        let pods = context.informers.informer::<Pod>();
-        pods.add_index(BY_CONTROLLER, by_controller);
         let control = PodControl::new(context.client.clone(), context.recorder(flavor.component));
-        let shared = Arc::new(Shared {
-            flavor,
-            control,
-            owners: owners.lister(),
-            pods: pods.lister(),
-            expectations: Expectations::new(context.client.clock().clone()),
-            queue: WorkQueue::new(context.client.clock().clone()),
-            client: context.client.clone(),
-        });
-        let on_owner = shared.clone();
-        owners.on_event(move |event| {
-            let key = key_of(event.object().object_meta());
-            if matches!(event, Event::Deleted(_)) {
-                on_owner.expectations.forget(&key);
-            }
-            on_owner.queue.add(key);
-        });
-        let on_pod = shared.clone();
-        pods.on_event(move |event| on_pod.on_pod(event));
-        Self { shared }
+        let queue = WorkQueue::new(context.client.clock().clone());
+        let view = flavor.view;
+        let owners = PodOwners::new(
+            control.clone(),
+            &context.informers.informer::<K>(),
+            &context.informers.informer::<Pod>(),
+            move |owner: &K| selector(&view(owner).spec.selector),
+            None,
+            queue.clone(),
+        );
+        let shared = Shared { flavor, client: context.client.clone(), control, owners, queue };
+        Self { shared: Arc::new(shared) }
     }
-}
-
-fn key_of(meta: &ObjectMeta) -> String {
-    format!("{}/{}", meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
-}
-
-fn selector_of(set: &ReplicaSet) -> LabelSelector {
-    let value = serde_json::to_value(&set.spec.selector).ok();
-    LabelSelector::from_value(value.as_ref()).unwrap_or_else(|_| LabelSelector::nothing())
 }
 
 fn min_ready(set: &ReplicaSet) -> Duration {
@@ -136,62 +99,11 @@ where
     K: Watched + kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     K: k8s_openapi::Resource + Clone + serde::Serialize + std::fmt::Debug,
 {
-    /// The key of the pod's controller, where that is one of ours and still the same object.
-    fn owner_key(&self, pod: &Pod) -> Option<String> {
-        let owner = controller_of(&pod.metadata)?;
-        if owner.kind != <K as k8s_openapi::Resource>::KIND {
-            return None;
-        }
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let found = self.owners.get(namespace, &owner.name)?;
-        (found.object_meta().uid.as_deref() == Some(owner.uid.as_str())).then(|| key_of(found.object_meta()))
-    }
-
-    fn on_pod(&self, event: &Event<Pod>) {
-        let pod = event.object();
-        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-        let key = self.owner_key(pod);
-        if let Some(key) = &key {
-            match event {
-                Event::Deleted(_) => self.expectations.deletion_observed(key, uid),
-                _ if pod.metadata.deletion_timestamp.is_some() => self.expectations.deletion_observed(key, uid),
-                Event::Added(_) => self.expectations.creation_observed(key),
-                Event::Updated { .. } => {}
-            }
-            self.queue.add(key.clone());
-        }
-        if let Event::Updated { old, new } = event {
-            let before = self.owner_key(old);
-            if before != key {
-                before.into_iter().for_each(|before| self.queue.add(before));
-            }
-            let labels = old.metadata.labels != new.metadata.labels;
-            let orphaned = controller_of(&new.metadata).is_none() && (labels || controller_of(&old.metadata).is_some());
-            if orphaned {
-                self.add_candidates(new);
-            }
-        } else if matches!(event, Event::Added(_)) && controller_of(&pod.metadata).is_none() {
-            self.add_candidates(pod);
-        }
-    }
-
-    /// Asks every owner that might adopt the pod to look.
-    fn add_candidates(&self, pod: &Pod) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        for owner in self.owners.list_namespace(namespace) {
-            if selector_of(&(self.flavor.view)(&owner)).matches_set(pod.metadata.labels.as_ref()) {
-                self.queue.add(key_of(owner.object_meta()));
-            }
-        }
-    }
-
     async fn sync(&self, key: String) -> Result<(), kube::Error> {
-        let (namespace, name) = key.split_once('/').unwrap_or_default();
-        let Some(owner) = self.owners.get(namespace, name) else {
-            self.expectations.forget(&key);
+        let Some(owner) = self.owners.get(&key) else {
             return Ok(());
         };
-        let seen = self.expectations.satisfied(&key);
+        let seen = self.owners.expectations().satisfied(&key);
         let looked = self.look(&owner).await?;
         let mut failure = None;
         if seen && looked.set.metadata.deletion_timestamp.is_none() {
@@ -209,43 +121,18 @@ where
     /// Finds the set's pods, adopting and releasing on the way.
     async fn look(&self, owner: &K) -> Result<Looked, kube::Error> {
         let set = (self.flavor.view)(owner);
-        let namespace = set.metadata.namespace.clone().unwrap_or_default();
-        let reference = controller_reference(owner);
-        let mut candidates = self.pods.by_index(BY_CONTROLLER, &reference.uid);
-        candidates.extend(self.pods.by_index(BY_CONTROLLER, &orphans_of(&namespace)));
         // What has ended is not counted, and not adopted either.
-        candidates.retain(|pod| !matches!(pods::phase(pod), "Succeeded" | "Failed"));
-        let claims = claim(&set.metadata, &selector_of(&set), candidates);
-        let mut owned = claims.owned;
-        if !claims.adopt.is_empty() && self.still_there(owner).await? {
-            for pod in claims.adopt {
-                match self.control.adopt(&pod, &reference).await {
-                    Ok(()) => owned.push(pod),
-                    Err(error) if is_not_found(&error) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        for pod in claims.release {
-            self.control.release(&pod, &reference).await?;
-        }
+        let counts = |pod: &Pod| !matches!(pods::phase(pod), "Succeeded" | "Failed");
+        let mut owned = self.owners.claim(owner, counts).await?;
         let terminating = owned.iter().filter(|pod| pods::is_terminating(pod)).count();
         owned.retain(|pod| pods::is_active(pod));
-        Ok(Looked { set, reference: object_reference(owner), owner: reference, active: owned, terminating })
-    }
-
-    /// Adopting on behalf of an owner that is gone would orphan the pod for good: ask the API itself.
-    async fn still_there(&self, owner: &K) -> Result<bool, kube::Error> {
-        let meta = owner.object_meta();
-        let api = self.client.namespaced::<K>(meta.namespace.as_deref().unwrap_or_default());
-        match api.get(meta.name.as_deref().unwrap_or_default()).await {
-            Ok(fresh) => {
-                let fresh = Watched::object_meta(&fresh);
-                Ok(fresh.uid == meta.uid && fresh.deletion_timestamp.is_none())
-            }
-            Err(error) if is_not_found(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(Looked {
+            set,
+            reference: object_reference(owner),
+            owner: controller_reference(owner),
+            active: owned,
+            terminating,
+        })
     }
 
     async fn manage(&self, key: &str, looked: &Looked) -> Result<(), kube::Error> {
@@ -270,23 +157,12 @@ where
         let template = looked.set.spec.template.clone().unwrap_or_default();
         let pod = pod_from_template(&template, &looked.owner);
         let namespace = looked.set.metadata.namespace.as_deref().unwrap_or_default();
-        self.expectations.expect_creations(key, missing);
-        let (mut left, mut batch) = (missing, SLOW_START_INITIAL);
-        let mut failure = None;
-        while left > 0 && failure.is_none() {
-            let now = batch.min(left);
-            let creations = (0..now).map(|_| self.control.create(namespace, &looked.reference, &pod));
-            for created in join_all(creations).await {
-                if let Err(error) = created {
-                    self.expectations.creation_observed(key);
-                    failure = Some(error);
-                }
-            }
-            left -= now;
-            batch *= 2;
-        }
-        for _ in 0..left {
-            self.expectations.creation_observed(key);
+        let expectations = self.owners.expectations();
+        expectations.expect_creations(key, missing);
+        let create = |()| self.control.create(namespace, &looked.reference, &pod);
+        let (created, failure) = slow_start(vec![(); missing], create).await;
+        for _ in created..missing {
+            expectations.creation_observed(key);
         }
         failure.filter(|error| !is_namespace_terminating(error)).map_or(Ok(()), Err)
     }
@@ -295,12 +171,12 @@ where
         let namespace = looked.set.metadata.namespace.as_deref().unwrap_or_default();
         let victims = victims(&looked.active, surplus, self.client.clock().now());
         let uids = victims.iter().map(|pod| pod.metadata.uid.clone().unwrap_or_default());
-        self.expectations.expect_deletions(key, uids);
+        self.owners.expectations().expect_deletions(key, uids);
         let deletions = victims.iter().map(|pod| async {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let deleted = self.control.delete(namespace, name, &looked.reference).await;
             if deleted.is_err() {
-                self.expectations.deletion_observed(key, pod.metadata.uid.as_deref().unwrap_or_default());
+                self.owners.expectations().deletion_observed(key, pod.metadata.uid.as_deref().unwrap_or_default());
             }
             deleted
         });

@@ -2,7 +2,7 @@
 
 use crate::manager::{Context, Controller};
 use crate::{
-    cluster_role_aggregation, deployment, endpoint_slices, endpoints, garbage_collector, namespace, node_ipam,
+    cluster_role_aggregation, deployment, endpoint_slices, endpoints, garbage_collector, job, namespace, node_ipam,
     node_lifecycle, pod_gc, replica_set, replication, resource_quota, root_ca_publisher, service_account,
     taint_eviction,
 };
@@ -43,6 +43,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "garbage-collector-controller",
         service_account: "generic-garbage-collector",
         build: |context| Box::new(garbage_collector::GarbageCollector::new(context)),
+    },
+    Row {
+        name: "job-controller",
+        service_account: "job-controller",
+        build: |context| Box::new(job::JobController::new(context)),
     },
     Row {
         name: "namespace-controller",
