@@ -21,6 +21,7 @@
 //! 4. [`status`]: errors. [`quantity`], [`intstr`], [`time`]: the scalars with a grammar. [`meta`]: metadata.
 //! 5. [`selector`], [`patch`], [`managed`]: choosing, changing, and owning fields.
 //! 6. [`strategy`] and [`table`]: where kinds differ, one file each.
+//! 7. [`template_hash`]: the hashes in the names of ReplicaSets and ControllerRevisions.
 //!
 //! # Invariants
 //! - Decoding the encoding of a decoded value gives that value again; decoding is bounded in depth ([`decode::MAX_DEPTH`]).
@@ -54,3 +55,5 @@ pub mod selector;
 
 pub mod strategy;
 pub mod table;
+
+pub mod template_hash;
