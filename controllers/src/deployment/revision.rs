@@ -67,17 +67,10 @@ pub(super) fn split(work: &Work, sets: Vec<ReplicaSet>) -> (Option<ReplicaSet>, 
     (new, sets)
 }
 
-/// The hash of a template: FNV-1a over its JSON, in the letters that names are made of.
-pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let bytes = serde_json::to_vec(&plain(template)).unwrap_or_default();
-    let salt = collisions.map(i32::to_le_bytes).unwrap_or_default();
-    let salt = if collisions.is_some() { &salt[..] } else { &[] };
-    let hash = bytes
-        .iter()
-        .chain(salt)
-        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
-    hash.to_string().bytes().map(|digit| ALPHABET[usize::from(digit) % ALPHABET.len()] as char).collect()
+/// The value of [`HASH_LABEL`] for a template.
+fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+    let template = serde_json::to_value(template).expect("a typed template has a JSON form");
+    minik8s_api::template_hash::template_hash(&template, collisions)
 }
 
 /// Brings a ReplicaSet's annotations up to date; says whether anything changed.
@@ -272,17 +265,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_of_the_template_and_the_collisions_alone() {
-        let template: PodTemplateSpec =
-            serde_json::from_str(r#"{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"name":"c"}]}}"#)
-                .unwrap();
-        let hash = template_hash(&template, None);
-        let mut labelled = template.clone();
-        let labels = labelled.metadata.get_or_insert_default().labels.get_or_insert_default();
-        labels.insert(HASH_LABEL.to_owned(), hash.clone());
-        assert_eq!(template_hash(&labelled, None), hash);
-        assert_ne!(template_hash(&template, Some(0)), hash);
-        assert!(hash.bytes().all(|letter| b"bcdfghjklmnpqrstvwxz2456789".contains(&letter)), "{hash}");
+    fn the_hash_is_that_of_kubernetes() {
+        let template: PodTemplateSpec = serde_json::from_value(serde_json::json!({
+            "metadata": {"labels": {"app": "x"}},
+            "spec": {
+                "containers": [{
+                    "name": "c", "image": "nginx:1.27", "resources": {}, "imagePullPolicy": "IfNotPresent",
+                    "terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File",
+                }],
+                "restartPolicy": "Always", "terminationGracePeriodSeconds": 30, "dnsPolicy": "ClusterFirst",
+                "securityContext": {}, "schedulerName": "default-scheduler",
+            },
+        }))
+        .unwrap();
+        assert_eq!(template_hash(&template, None), "5b8b574799");
+        assert_ne!(template_hash(&template, Some(0)), "5b8b574799");
     }
 
     #[test]
