@@ -27,6 +27,7 @@
 //! `docs/ARCHITECTURE.md` lists the controllers that are not here; objects that only they would act on stay as they are.
 
 pub mod cluster_role_aggregation;
+pub mod cron_job;
 pub mod deployment;
 pub mod discovery;
 pub mod endpoint_slices;
@@ -50,5 +51,6 @@ pub mod root_ca_publisher;
 pub mod service_account;
 pub mod table;
 pub mod taint_eviction;
+pub mod ttl_after_finished;
 
 pub use manager::{Config, Context, Controller, ControllerManager};

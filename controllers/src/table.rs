@@ -1,11 +1,7 @@
 //! Which controllers there are. A new one is a file and a row here.
 
 use crate::manager::{Context, Controller};
-use crate::{
-    cluster_role_aggregation, deployment, endpoint_slices, endpoints, garbage_collector, job, namespace, node_ipam,
-    node_lifecycle, pod_gc, replica_set, replication, resource_quota, root_ca_publisher, service_account,
-    taint_eviction,
-};
+use crate::{cluster_role_aggregation, cron_job, deployment, endpoint_slices, endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replica_set, replication, resource_quota, root_ca_publisher, service_account, taint_eviction, ttl_after_finished};
 
 /// One controller.
 pub struct Row {
@@ -23,6 +19,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "clusterrole-aggregation-controller",
         service_account: "clusterrole-aggregation-controller",
         build: |context| Box::new(cluster_role_aggregation::ClusterRoleAggregation::new(context)),
+    },
+    Row {
+        name: "cronjob-controller",
+        service_account: "cronjob-controller",
+        build: |context| Box::new(cron_job::CronJobController::new(context)),
     },
     Row {
         name: "deployment-controller",
@@ -98,5 +99,10 @@ pub const CONTROLLERS: &[Row] = &[
         name: "taint-eviction-controller",
         service_account: "node-controller",
         build: |context| Box::new(taint_eviction::TaintEviction::new(context)),
+    },
+    Row {
+        name: "ttl-after-finished-controller",
+        service_account: "ttl-after-finished-controller",
+        build: |context| Box::new(ttl_after_finished::TtlAfterFinished::new(context)),
     },
 ];
