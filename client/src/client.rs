@@ -43,11 +43,7 @@ pub struct Client {
 impl Client {
     /// Wraps a `kube` client, whatever its transport.
     pub fn new(kube: kube::Client, clock: Clock, random: Random) -> Self {
-        Self {
-            kube,
-            clock,
-            random,
-        }
+        Self { kube, clock, random }
     }
 
     /// A client over a service that answers in this process. `user_agent` names the component in audit records and,
@@ -60,12 +56,9 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let agent = http::HeaderValue::from_str(user_agent)
-            .unwrap_or(http::HeaderValue::from_static("minik8s"));
+        let agent = http::HeaderValue::from_str(user_agent).unwrap_or(http::HeaderValue::from_static("minik8s"));
         let service = tower::util::MapRequest::new(service, move |mut request: Request<Body>| {
-            request
-                .headers_mut()
-                .insert(http::header::USER_AGENT, agent.clone());
+            request.headers_mut().insert(http::header::USER_AGENT, agent.clone());
             request
         });
         Self::new(kube::Client::new(service, "default"), clock, random)

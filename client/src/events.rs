@@ -109,22 +109,13 @@ impl EventRecorder {
     pub fn new(client: Client, component: &str, host: Option<&str>) -> Self {
         let (sender, receiver) = mpsc::channel(QUEUE_EVENTS);
         let clock = client.clock().clone();
-        let source = EventSource {
-            component: Some(component.to_owned()),
-            host: host.map(str::to_owned),
-        };
+        let source = EventSource { component: Some(component.to_owned()), host: host.map(str::to_owned) };
         tokio::spawn(Correlator::new(client, source).run(receiver));
         Self { sender, clock }
     }
 
     /// Records an event about `object`.
-    pub fn event(
-        &self,
-        object: &ObjectReference,
-        kind: EventType,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    pub fn event(&self, object: &ObjectReference, kind: EventType, reason: &str, message: impl Into<String>) {
         let occurrence = Occurrence {
             object: object.clone(),
             kind,
@@ -146,10 +137,7 @@ struct Remembered<K, V> {
 
 impl<K: Clone + Eq + Hash, V> Remembered<K, V> {
     fn new() -> Self {
-        Self {
-            entries: HashMap::new(),
-            order: VecDeque::new(),
-        }
+        Self { entries: HashMap::new(), order: VecDeque::new() }
     }
 
     fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
@@ -191,13 +179,7 @@ struct Correlator {
 
 impl Correlator {
     fn new(client: Client, source: EventSource) -> Self {
-        Self {
-            client,
-            source,
-            groups: Remembered::new(),
-            written: Remembered::new(),
-            tokens: Remembered::new(),
-        }
+        Self { client, source, groups: Remembered::new(), written: Remembered::new(), tokens: Remembered::new() }
     }
 
     async fn run(mut self, mut receiver: mpsc::Receiver<Occurrence>) {
@@ -217,33 +199,19 @@ impl Correlator {
             uid: occurrence.object.uid.clone().unwrap_or_default(),
             field_path: occurrence.object.field_path.clone().unwrap_or_default(),
         };
-        let group = Group {
-            about,
-            kind: occurrence.kind.as_str(),
-            reason: occurrence.reason.clone(),
-        };
+        let group = Group { about, kind: occurrence.kind.as_str(), reason: occurrence.reason.clone() };
         let (key, message) = self.aggregate(&group, &occurrence);
         if !self.admit(&group.about, occurrence.at) {
             return Ok(());
         }
-        let namespace = occurrence
-            .object
-            .namespace
-            .clone()
-            .unwrap_or_else(|| "default".to_owned());
+        let namespace = occurrence.object.namespace.clone().unwrap_or_else(|| "default".to_owned());
         let api = self.client.namespaced::<ApiEvent>(&namespace);
         let known = self.written.entries.get_mut(&(group.clone(), key.clone()));
         if let Some(known) = known {
             known.count += 1;
-            let patch = json!({"count": known.count, "lastTimestamp": Time(seconds(occurrence.at)), "message": message});
-            match api
-                .patch(
-                    &known.name,
-                    &PatchParams::default(),
-                    &Patch::Strategic(patch),
-                )
-                .await
-            {
+            let patch =
+                json!({"count": known.count, "lastTimestamp": Time(seconds(occurrence.at)), "message": message});
+            match api.patch(&known.name, &PatchParams::default(), &Patch::Strategic(patch)).await {
                 Ok(_) => return Ok(()),
                 // It outlived its time to live: begin anew.
                 Err(error) if is_not_found(&error) => known.count = 1,
@@ -251,15 +219,10 @@ impl Correlator {
             }
         }
         // The time of the event, as in Kubernetes; a little off, for in virtual time much happens at one moment.
-        let stamp = occurrence.at.as_nanosecond()
-            + i128::from(self.client.random().below(NAME_SPREAD_NANOSECONDS));
+        let stamp = occurrence.at.as_nanosecond() + i128::from(self.client.random().below(NAME_SPREAD_NANOSECONDS));
         let name = format!("{}.{stamp:x}", group.about.name);
         let at = occurrence.at;
-        let written = self.written.entry((group, key), || Written {
-            name: String::new(),
-            count: 1,
-            first: at,
-        });
+        let written = self.written.entry((group, key), || Written { name: String::new(), count: 1, first: at });
         if written.count == 1 {
             written.first = at;
         }
@@ -269,19 +232,9 @@ impl Correlator {
         Ok(())
     }
 
-    fn event(
-        &self,
-        occurrence: Occurrence,
-        namespace: String,
-        name: String,
-        message: String,
-    ) -> ApiEvent {
+    fn event(&self, occurrence: Occurrence, namespace: String, name: String, message: String) -> ApiEvent {
         ApiEvent {
-            metadata: ObjectMeta {
-                name: Some(name),
-                namespace: Some(namespace),
-                ..ObjectMeta::default()
-            },
+            metadata: ObjectMeta { name: Some(name), namespace: Some(namespace), ..ObjectMeta::default() },
             involved_object: occurrence.object,
             reason: Some(occurrence.reason),
             message: Some(message),
@@ -298,10 +251,7 @@ impl Correlator {
 
     /// The key under which repetitions of the event are counted, and the message to write.
     fn aggregate(&mut self, group: &Group, occurrence: &Occurrence) -> (String, String) {
-        let similar = self.groups.entry(group.clone(), || Similar {
-            messages: HashSet::new(),
-            last: occurrence.at,
-        });
+        let similar = self.groups.entry(group.clone(), || Similar { messages: HashSet::new(), last: occurrence.at });
         if since(similar.last, occurrence.at) > SIMILAR_WINDOW {
             similar.messages.clear();
         }
@@ -311,17 +261,12 @@ impl Correlator {
             return (occurrence.message.clone(), occurrence.message.clone());
         }
         similar.messages.remove(&occurrence.message);
-        (
-            String::new(),
-            format!("(combined from similar events): {}", occurrence.message),
-        )
+        (String::new(), format!("(combined from similar events): {}", occurrence.message))
     }
 
     /// Takes a token of the object's bucket, where there is one.
     fn admit(&mut self, about: &About, at: Timestamp) -> bool {
-        let bucket = self
-            .tokens
-            .entry(about.clone(), || Tokens { left: BURST, at });
+        let bucket = self.tokens.entry(about.clone(), || Tokens { left: BURST, at });
         let earned = since(bucket.at, at).as_secs_f64() / REFILL.as_secs_f64();
         bucket.left = (bucket.left + earned).min(BURST);
         bucket.at = at;

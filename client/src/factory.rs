@@ -1,7 +1,6 @@
 //! Who shares an informer: within one component, all who ask for the same kind with the same selectors get the same one.
 
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -28,17 +27,14 @@ struct Entry {
 pub struct InformerFactory {
     client: Client,
     cancel: CancellationToken,
-    entries: Arc<Mutex<HashMap<Key, Entry>>>,
+    /// In the order in which they were asked for: they are started in that order, every time.
+    entries: Arc<Mutex<Vec<(Key, Entry)>>>,
 }
 
 impl InformerFactory {
     /// A factory whose informers end with `cancel`.
     pub fn new(client: Client, cancel: CancellationToken) -> Self {
-        Self {
-            client,
-            cancel,
-            entries: Arc::default(),
-        }
+        Self { client, cancel, entries: Arc::default() }
     }
 
     /// The client that the informers use.
@@ -60,16 +56,12 @@ impl InformerFactory {
         K: Watched + kube::Resource<DynamicType = ()>,
     {
         let path = K::url_path(&(), None);
-        self.shared(path.clone(), options.clone(), |client| {
-            Informer::new(client, path, options)
-        })
+        self.shared(path.clone(), options.clone(), |client| Informer::new(client, path, options))
     }
 
     /// The informer on the metadata of all objects at `path` (`/apis/apps/v1/deployments`).
     pub fn metadata(&self, path: &str) -> Informer<ObjectMetadata> {
-        self.shared(path.to_owned(), ListOptions::default(), |client| {
-            Informer::metadata(client, path)
-        })
+        self.shared(path.to_owned(), ListOptions::default(), |client| Informer::metadata(client, path))
     }
 
     fn shared<K: Watched>(
@@ -78,21 +70,23 @@ impl InformerFactory {
         options: ListOptions,
         make: impl FnOnce(Client) -> Informer<K>,
     ) -> Informer<K> {
+        let key = (TypeId::of::<K>(), path, options);
         let mut entries = self.entries.lock();
-        let entry = entries
-            .entry((TypeId::of::<K>(), path, options))
-            .or_insert_with(|| {
-                let informer = make(self.client.clone());
-                let (starting, waiting) = (informer.clone(), informer.clone());
-                Entry {
-                    informer: Box::new(informer),
-                    start: Box::new(move |cancel| starting.start(cancel)),
-                    synced: Box::new(move || {
-                        let informer = waiting.clone();
-                        Box::pin(async move { informer.wait_synced().await })
-                    }),
-                }
-            });
+        let at = entries.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+            let informer = make(self.client.clone());
+            let (starting, waiting) = (informer.clone(), informer.clone());
+            let entry = Entry {
+                informer: Box::new(informer),
+                start: Box::new(move |cancel| starting.start(cancel)),
+                synced: Box::new(move || {
+                    let informer = waiting.clone();
+                    Box::pin(async move { informer.wait_synced().await })
+                }),
+            };
+            entries.push((key, entry));
+            entries.len() - 1
+        });
+        let entry = &entries[at].1;
         match entry.informer.downcast_ref::<Informer<K>>() {
             Some(informer) => informer.clone(),
             None => unreachable!("the type is part of the key"),
@@ -101,19 +95,14 @@ impl InformerFactory {
 
     /// Starts every informer asked for so far; those that run already go on.
     pub fn start(&self) {
-        for entry in self.entries.lock().values() {
+        for (_, entry) in self.entries.lock().iter() {
             (entry.start)(self.cancel.clone());
         }
     }
 
     /// Waits until every informer asked for so far holds its first list.
     pub async fn wait_synced(&self) {
-        let waits: Vec<Synced> = self
-            .entries
-            .lock()
-            .values()
-            .map(|entry| (entry.synced)())
-            .collect();
+        let waits: Vec<Synced> = self.entries.lock().iter().map(|(_, entry)| (entry.synced)()).collect();
         join_all(waits).await;
     }
 }

@@ -93,9 +93,7 @@ impl<K> Event<K> {
     /// The object as it is now, or was at last.
     pub fn object(&self) -> &Arc<K> {
         match self {
-            Event::Added(object) | Event::Deleted(object) | Event::Updated { new: object, .. } => {
-                object
-            }
+            Event::Added(object) | Event::Deleted(object) | Event::Updated { new: object, .. } => object,
         }
     }
 }
@@ -164,9 +162,7 @@ pub struct Informer<K> {
 
 impl<K> Clone for Informer<K> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
@@ -177,11 +173,7 @@ impl<K: Watched> Informer<K> {
     }
 
     fn build(client: Client, path: String, options: ListOptions, metadata_only: bool) -> Self {
-        let cache = Cache {
-            objects: BTreeMap::new(),
-            indexers: HashMap::new(),
-            indexes: HashMap::new(),
-        };
+        let cache = Cache { objects: BTreeMap::new(), indexers: HashMap::new(), indexes: HashMap::new() };
         let shared = Shared {
             client,
             path,
@@ -192,9 +184,7 @@ impl<K: Watched> Informer<K> {
             synced: watch::Sender::new(false),
             started: AtomicBool::new(false),
         };
-        Self {
-            shared: Arc::new(shared),
-        }
+        Self { shared: Arc::new(shared) }
     }
 
     /// Adds an index: `value_of` names the values under which an object is found by [`Lister::by_index`].
@@ -225,9 +215,7 @@ impl<K: Watched> Informer<K> {
 
     /// The reading side.
     pub fn lister(&self) -> Lister<K> {
-        Lister {
-            shared: self.shared.clone(),
-        }
+        Lister { shared: self.shared.clone() }
     }
 
     /// Whether the first list has been taken in.
@@ -266,27 +254,19 @@ impl<K: Watched> Informer<K> {
                         match self.watch(&mut version).await {
                             Ok(()) => {}
                             Err(Error::Expired(why)) => {
-                                tracing::debug!(
-                                    path = self.shared.path,
-                                    why,
-                                    "watch expired, listing again"
-                                );
+                                tracing::debug!(path = self.shared.path, why, "watch expired, listing again");
                                 break;
                             }
                             Err(error) => {
                                 tracing::debug!(path = self.shared.path, %error, "watch broke, resuming");
-                                clock
-                                    .sleep(self.shared.client.random().jitter(RELIST_BACKOFF, 1.0))
-                                    .await;
+                                clock.sleep(self.shared.client.random().jitter(RELIST_BACKOFF, 1.0)).await;
                             }
                         }
                     }
                 }
                 Err(error) => {
                     tracing::warn!(path = self.shared.path, %error, "cannot list");
-                    clock
-                        .sleep(self.shared.client.random().jitter(pause, 0.5))
-                        .await;
+                    clock.sleep(self.shared.client.random().jitter(pause, 0.5)).await;
                     pause = (pause * 2).min(RELIST_BACKOFF_MAX);
                 }
             }
@@ -296,10 +276,7 @@ impl<K: Watched> Informer<K> {
     fn query(&self, extra: &str) -> String {
         let mut query = format!("{}?{extra}", self.shared.path);
         let options = &self.shared.options;
-        for (name, value) in [
-            ("labelSelector", &options.label_selector),
-            ("fieldSelector", &options.field_selector),
-        ] {
+        for (name, value) in [("labelSelector", &options.label_selector), ("fieldSelector", &options.field_selector)] {
             if let Some(value) = value {
                 query.push_str(&format!("&{name}={}", percent_encode(value)));
             }
@@ -327,11 +304,7 @@ impl<K: Watched> Informer<K> {
             Ok(status) => status.message,
             Err(_) => String::from_utf8_lossy(&body).into_owned(),
         };
-        Err(if code == 410 {
-            Error::Expired(message)
-        } else {
-            Error::Retry(format!("{code}: {message}"))
-        })
+        Err(if code == 410 { Error::Expired(message) } else { Error::Retry(format!("{code}: {message}")) })
     }
 
     async fn list(&self) -> Result<String> {
@@ -346,40 +319,23 @@ impl<K: Watched> Informer<K> {
         struct ListMeta {
             resource_version: String,
         }
-        let body = self
-            .request(self.query("resourceVersion=0"), true)
-            .await?
-            .into_body()
-            .collect_bytes()
-            .await?;
-        let list: List<K> =
-            serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
+        let body = self.request(self.query("resourceVersion=0"), true).await?.into_body().collect_bytes().await?;
+        let list: List<K> = serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
         self.replace(list.items);
         self.shared.synced.send_replace(true);
         Ok(list.metadata.resource_version)
     }
 
     fn decode_error(&self, source: serde_json::Error) -> Error {
-        Error::Decode {
-            what: self.shared.path.clone(),
-            source,
-        }
+        Error::Decode { what: self.shared.path.clone(), source }
     }
 
     /// Takes in a whole list; what is not in it has gone while nobody looked.
     fn replace(&self, items: Vec<K>) {
-        let fresh: BTreeMap<Key, K> = items
-            .into_iter()
-            .map(|object| (key_of(object.object_meta()), object))
-            .collect();
+        let fresh: BTreeMap<Key, K> = items.into_iter().map(|object| (key_of(object.object_meta()), object)).collect();
         let gone: Vec<Key> = {
             let cache = self.shared.cache.read();
-            cache
-                .objects
-                .keys()
-                .filter(|key| !fresh.contains_key(*key))
-                .cloned()
-                .collect()
+            cache.objects.keys().filter(|key| !fresh.contains_key(*key)).cloned().collect()
         };
         for key in gone {
             self.delete(&key, None);
@@ -394,8 +350,7 @@ impl<K: Watched> Informer<K> {
         let old = self.shared.cache.write().put(key, new.clone());
         match old {
             // A list taken after a broken watch holds mostly what is known already.
-            Some(old)
-                if old.object_meta().resource_version == new.object_meta().resource_version => {}
+            Some(old) if old.object_meta().resource_version == new.object_meta().resource_version => {}
             Some(old) if old.object_meta().uid != new.object_meta().uid => {
                 self.notify(&Event::Deleted(old));
                 self.notify(&Event::Added(new));
@@ -420,20 +375,9 @@ impl<K: Watched> Informer<K> {
 
     /// Follows the collection from `version` until the server ends the watch; keeps `version` at the last one seen.
     async fn watch(&self, version: &mut String) -> Result<()> {
-        let seconds = self
-            .shared
-            .client
-            .random()
-            .jitter(WATCH_TIMEOUT, 0.3)
-            .as_secs();
-        let query = format!(
-            "watch=true&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={seconds}"
-        );
-        let mut frames = self
-            .request(self.query(&query), false)
-            .await?
-            .into_body()
-            .into_data_stream();
+        let seconds = self.shared.client.random().jitter(WATCH_TIMEOUT, 0.3).as_secs();
+        let query = format!("watch=true&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={seconds}");
+        let mut frames = self.request(self.query(&query), false).await?.into_body().into_data_stream();
         let mut pending: Vec<u8> = Vec::new();
         while let Some(frame) = frames.next().await {
             let frame = frame?;
@@ -451,10 +395,7 @@ impl<K: Watched> Informer<K> {
             }
             pending.extend_from_slice(rest);
             if pending.len() > MAX_WATCH_LINE_BYTES {
-                return Err(Error::Retry(format!(
-                    "a watch event of {} is too long",
-                    self.shared.path
-                )));
+                return Err(Error::Retry(format!("a watch event of {} is too long", self.shared.path)));
             }
         }
         Ok(())
@@ -470,13 +411,11 @@ impl<K: Watched> Informer<K> {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        let line: Line<'_> =
-            serde_json::from_slice(line).map_err(|source| self.decode_error(source))?;
+        let line: Line<'_> = serde_json::from_slice(line).map_err(|source| self.decode_error(source))?;
         let raw = line.object.get();
         match line.r#type {
             "ADDED" | "MODIFIED" | "DELETED" => {
-                let object: K =
-                    serde_json::from_str(raw).map_err(|source| self.decode_error(source))?;
+                let object: K = serde_json::from_str(raw).map_err(|source| self.decode_error(source))?;
                 let meta = object.object_meta();
                 if let Some(seen) = &meta.resource_version {
                     version.clone_from(seen);
@@ -488,8 +427,7 @@ impl<K: Watched> Informer<K> {
                 }
             }
             "BOOKMARK" => {
-                let mark: ObjectMetadata =
-                    serde_json::from_str(raw).map_err(|source| self.decode_error(source))?;
+                let mark: ObjectMetadata = serde_json::from_str(raw).map_err(|source| self.decode_error(source))?;
                 if let Some(seen) = mark.metadata.resource_version {
                     *version = seen;
                 }
@@ -522,21 +460,14 @@ pub struct Lister<K> {
 
 impl<K> Clone for Lister<K> {
     fn clone(&self) -> Self {
-        Self {
-            shared: self.shared.clone(),
-        }
+        Self { shared: self.shared.clone() }
     }
 }
 
 impl<K> Lister<K> {
     /// One object; `namespace` is empty for cluster-scoped kinds.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
-        self.shared
-            .cache
-            .read()
-            .objects
-            .get(&(namespace.to_owned(), name.to_owned()))
-            .cloned()
+        self.shared.cache.read().objects.get(&(namespace.to_owned(), name.to_owned())).cloned()
     }
 
     /// All objects.
@@ -559,16 +490,10 @@ impl<K> Lister<K> {
     /// The objects that the index `name` files under `value`.
     pub fn by_index(&self, name: &str, value: &str) -> Vec<Arc<K>> {
         let cache = self.shared.cache.read();
-        let Some(keys) = cache
-            .indexes
-            .get(name)
-            .and_then(|by_value| by_value.get(value))
-        else {
+        let Some(keys) = cache.indexes.get(name).and_then(|by_value| by_value.get(value)) else {
             return Vec::new();
         };
-        keys.iter()
-            .filter_map(|key| cache.objects.get(key).cloned())
-            .collect()
+        keys.iter().filter_map(|key| cache.objects.get(key).cloned()).collect()
     }
 
     /// How many objects there are.
@@ -583,23 +508,16 @@ impl<K> Lister<K> {
 }
 
 fn key_of(meta: &ObjectMeta) -> Key {
-    (
-        meta.namespace.clone().unwrap_or_default(),
-        meta.name.clone().unwrap_or_default(),
-    )
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
 }
 
 /// Escapes a query value: everything but RFC 3986's unreserved characters.
 fn percent_encode(value: &str) -> String {
-    value
-        .bytes()
-        .fold(String::with_capacity(value.len()), |mut out, byte| {
-            match byte {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                    out.push(byte as char)
-                }
-                _ => out.push_str(&format!("%{byte:02X}")),
-            }
-            out
-        })
+    value.bytes().fold(String::with_capacity(value.len()), |mut out, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+        out
+    })
 }

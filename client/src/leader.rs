@@ -100,14 +100,8 @@ impl LeaderElector {
         let mut lease = match api.get(&self.name).await {
             Ok(lease) => lease,
             Err(error) if is_not_found(&error) => {
-                let metadata = ObjectMeta {
-                    name: Some(self.name.clone()),
-                    ..ObjectMeta::default()
-                };
-                let fresh = Lease {
-                    metadata,
-                    spec: Some(self.record(now, now, 0)),
-                };
+                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                let fresh = Lease { metadata, spec: Some(self.record(now, now, 0)) };
                 return match api.create(&PostParams::default(), &fresh).await {
                     Ok(_) => Ok(true),
                     Err(error) if is_already_exists(&error) => Ok(false),
@@ -117,24 +111,15 @@ impl LeaderElector {
             Err(error) => return Err(error),
         };
         let spec = lease.spec.clone().unwrap_or_default();
-        let holder = spec
-            .holder_identity
-            .clone()
-            .filter(|holder| !holder.is_empty());
+        let holder = spec.holder_identity.clone().filter(|holder| !holder.is_empty());
         let ours = holder.as_deref() == Some(self.identity.as_str());
         if !ours && holder.is_some() && !self.has_expired(&spec) {
             return Ok(false);
         }
         let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!ours);
-        let since = spec
-            .acquire_time
-            .filter(|_| ours)
-            .map_or(now, |time| time.0);
+        let since = spec.acquire_time.filter(|_| ours).map_or(now, |time| time.0);
         lease.spec = Some(self.record(since, now, transitions));
-        match api
-            .replace(&self.name, &PostParams::default(), &lease)
-            .await
-        {
+        match api.replace(&self.name, &PostParams::default(), &lease).await {
             Ok(_) => Ok(true),
             Err(error) if is_conflict(&error) => Ok(false),
             Err(error) => Err(error),
@@ -147,9 +132,7 @@ impl LeaderElector {
         let seen = (spec.renew_time.clone(), spec.holder_identity.clone());
         match &self.observed {
             Some((renewed, holder, at)) if (renewed, holder) == (&seen.0, &seen.1) => {
-                let holds = spec
-                    .lease_duration_seconds
-                    .and_then(|s| u64::try_from(s).ok());
+                let holds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
                 now > *at + holds.map_or(LEASE, Duration::from_secs)
             }
             _ => {
@@ -180,8 +163,7 @@ impl LeaderElector {
             {
                 spec.holder_identity = Some(String::new());
                 spec.lease_duration_seconds = Some(1);
-                api.replace(&self.name, &PostParams::default(), &lease)
-                    .await?;
+                api.replace(&self.name, &PostParams::default(), &lease).await?;
             }
             Ok::<(), kube::Error>(())
         };

@@ -40,11 +40,7 @@ pub struct WorkQueue<T> {
 
 impl<T> Clone for WorkQueue<T> {
     fn clone(&self) -> Self {
-        Self {
-            state: self.state.clone(),
-            changed: self.changed.clone(),
-            clock: self.clock.clone(),
-        }
+        Self { state: self.state.clone(), changed: self.changed.clone(), clock: self.clock.clone() }
     }
 }
 
@@ -61,11 +57,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             arrivals: 0,
             closed: false,
         };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-            changed: Arc::new(Notify::new()),
-            clock,
-        }
+        Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()), clock }
     }
 
     /// Asks for `key` to be reconciled soon.
@@ -103,9 +95,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             let mut state = self.state.lock();
             let failures = state.failures.entry(key.clone()).or_insert(0);
             *failures += 1;
-            RETRY_BASE
-                .saturating_mul(1 << (*failures - 1).min(20))
-                .min(RETRY_MAX)
+            RETRY_BASE.saturating_mul(1 << (*failures - 1).min(20)).min(RETRY_MAX)
         };
         self.add_after(key, delay);
     }

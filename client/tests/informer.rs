@@ -8,9 +8,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
-use minik8s_client::{
-    Client, Event, EventRecorder, EventType, Informer, ListOptions, object_reference,
-};
+use minik8s_client::{Client, Event, EventRecorder, EventType, Informer, ListOptions, object_reference};
 use minik8s_clock::{Clock, Random};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -39,26 +37,17 @@ impl Server {
             async move {
                 let line = format!("{} {}", request.method(), request.uri());
                 let body = request.into_body().collect_bytes().await.unwrap();
-                server.asked.lock().push(
-                    format!("{line} {}", String::from_utf8_lossy(&body))
-                        .trim()
-                        .to_owned(),
-                );
+                server.asked.lock().push(format!("{line} {}", String::from_utf8_lossy(&body)).trim().to_owned());
                 let next = server.script.lock().pop_front();
                 let Some((code, body)) = next else {
                     return futures::future::pending().await;
                 };
                 let body: Reply = Full::new(Bytes::from(body)).boxed_unsync();
-                Ok::<_, std::convert::Infallible>(
-                    Response::builder().status(code).body(body).unwrap(),
-                )
+                Ok::<_, std::convert::Infallible>(Response::builder().status(code).body(body).unwrap())
             }
         });
         let _guard = runtime.enter();
-        (
-            Client::over(service, "test/v1", clock, Random::seeded(1)),
-            runtime,
-        )
+        (Client::over(service, "test/v1", clock, Random::seeded(1)), runtime)
     }
 }
 
@@ -69,19 +58,11 @@ fn pod(name: &str, version: u32) -> String {
 }
 
 fn list(version: u32, items: &[String]) -> (u16, String) {
-    (
-        200,
-        format!(
-            r#"{{"kind":"PodList","metadata":{{"resourceVersion":"{version}"}},"items":[{}]}}"#,
-            items.join(",")
-        ),
-    )
+    (200, format!(r#"{{"kind":"PodList","metadata":{{"resourceVersion":"{version}"}},"items":[{}]}}"#, items.join(",")))
 }
 
 fn events(lines: &[(&str, String)]) -> (u16, String) {
-    let lines = lines
-        .iter()
-        .map(|(kind, object)| format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n"));
+    let lines = lines.iter().map(|(kind, object)| format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n"));
     (200, lines.collect())
 }
 
@@ -97,11 +78,8 @@ fn an_expired_watch_loses_nothing() {
     let (client, runtime) = server.client();
     let seen = Arc::new(Mutex::new(Vec::new()));
     runtime.block_on(async {
-        let informer: Informer<Pod> =
-            Informer::new(client.clone(), "/api/v1/pods", ListOptions::default());
-        informer.add_index("by-uid", |pod| {
-            pod.metadata.uid.clone().into_iter().collect()
-        });
+        let informer: Informer<Pod> = Informer::new(client.clone(), "/api/v1/pods", ListOptions::default());
+        informer.add_index("by-uid", |pod| pod.metadata.uid.clone().into_iter().collect());
         let log = seen.clone();
         informer.on_event(move |event| {
             let name = event.object().metadata.name.clone().unwrap();
@@ -113,89 +91,40 @@ fn an_expired_watch_loses_nothing() {
         });
         let cancel = CancellationToken::new();
         informer.start(cancel.clone());
-        client
-            .clock()
-            .sleep(std::time::Duration::from_secs(60))
-            .await;
+        client.clock().sleep(std::time::Duration::from_secs(60)).await;
         cancel.cancel();
-        let names: Vec<_> = informer
-            .lister()
-            .list()
-            .iter()
-            .map(|pod| pod.metadata.name.clone().unwrap())
-            .collect();
+        let names: Vec<_> = informer.lister().list().iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
         assert_eq!(names, ["c", "d"]);
         assert_eq!(informer.lister().by_index("by-uid", "u-d").len(), 1);
-        assert!(
-            informer.lister().by_index("by-uid", "u-a").is_empty(),
-            "the index forgot"
-        );
+        assert!(informer.lister().by_index("by-uid", "u-a").is_empty(), "the index forgot");
     });
-    assert_eq!(
-        *seen.lock(),
-        ["+a", "+b", "~a", "+c", "-a", "-b", "~c", "+d"]
-    );
+    assert_eq!(*seen.lock(), ["+a", "+b", "~a", "+c", "-a", "-b", "~c", "+d"]);
     let asked = server.asked.lock();
-    assert!(
-        asked[1].contains("resourceVersion=5&"),
-        "the watch starts where the list ended: {}",
-        asked[1]
-    );
-    assert!(
-        asked[2].contains("resourceVersion=7&"),
-        "and goes on where it stood: {}",
-        asked[2]
-    );
+    assert!(asked[1].contains("resourceVersion=5&"), "the watch starts where the list ended: {}", asked[1]);
+    assert!(asked[2].contains("resourceVersion=7&"), "and goes on where it stood: {}", asked[2]);
 }
 
 #[test]
 fn a_repeated_event_counts_and_similar_ones_are_combined() {
     let server = Server::default();
-    server
-        .script
-        .lock()
-        .extend((0..40).map(|_| (201, r#"{"metadata":{},"involvedObject":{}}"#.to_owned())));
+    server.script.lock().extend((0..40).map(|_| (201, r#"{"metadata":{},"involvedObject":{}}"#.to_owned())));
     let (client, runtime) = server.client();
     runtime.block_on(async {
         let recorder = EventRecorder::new(client.clone(), "kubelet", Some("node-1"));
         let pod: Pod = serde_json::from_str(&pod("a", 3)).unwrap();
         let about = object_reference(&pod);
         for _ in 0..3 {
-            recorder.event(
-                &about,
-                EventType::Warning,
-                "BackOff",
-                "Back-off restarting failed container",
-            );
+            recorder.event(&about, EventType::Warning, "BackOff", "Back-off restarting failed container");
         }
         for n in 0..15 {
-            recorder.event(
-                &about,
-                EventType::Normal,
-                "Pulling",
-                format!("Pulling image {n}"),
-            );
+            recorder.event(&about, EventType::Normal, "Pulling", format!("Pulling image {n}"));
         }
-        client
-            .clock()
-            .sleep(std::time::Duration::from_secs(1))
-            .await;
+        client.clock().sleep(std::time::Duration::from_secs(1)).await;
     });
     let asked = server.asked.lock();
-    assert!(
-        asked[0].starts_with("POST") && asked[0].contains(r#""count":1"#),
-        "{}",
-        asked[0]
-    );
-    assert!(
-        asked[2].starts_with("PATCH") && asked[2].contains(r#""count":3"#),
-        "{}",
-        asked[2]
-    );
-    let combined = asked
-        .iter()
-        .filter(|line| line.contains("(combined from similar events): "))
-        .count();
+    assert!(asked[0].starts_with("POST") && asked[0].contains(r#""count":1"#), "{}", asked[0]);
+    assert!(asked[2].starts_with("PATCH") && asked[2].contains(r#""count":3"#), "{}", asked[2]);
+    let combined = asked.iter().filter(|line| line.contains("(combined from similar events): ")).count();
     assert_eq!(combined, 6, "from the tenth on");
     let created = asked.iter().filter(|line| line.starts_with("POST")).count();
     assert_eq!(created, 1 + 9 + 1);

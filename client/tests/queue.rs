@@ -26,11 +26,7 @@ fn a_key_added_while_it_is_worked_on_waits_until_it_is_done() {
     queue.add("a");
     assert_eq!(queue.get().now_or_never(), Some(Some("a")));
     queue.add("a");
-    assert_eq!(
-        queue.get().now_or_never(),
-        None,
-        "two workers would have the same key"
-    );
+    assert_eq!(queue.get().now_or_never(), None, "two workers would have the same key");
     queue.done(&"a");
     assert_eq!(queue.get().now_or_never(), Some(Some("a")));
 }

@@ -65,8 +65,10 @@ const CLUSTER_DNS: &str = "10.96.0.10";
 pub struct ClusterConfig {
     /// Name, port, nodes.
     pub file: ClusterFile,
-    /// Where its data is.
-    pub dir: DataDir,
+    /// Where its data is; `None` keeps everything in memory.
+    pub dir: Option<DataDir>,
+    /// Whether clients outside of this process can reach it, on the port of `file`.
+    pub listen: bool,
     /// Its certificates.
     pub pki: Pki,
     /// Its time.
@@ -94,15 +96,18 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything; `step` is told what is done. When it returns, the API answers and every node is ready.
     pub async fn start(config: ClusterConfig, step: &mut impl FnMut(&str)) -> Result<Self> {
-        let ClusterConfig { file, dir, pki, clock, random, logs, stop } = config;
+        let ClusterConfig { file, dir, listen, pki, clock, random, logs, stop } = config;
         let (running, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, file.port));
-        let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+        let listener = match listen {
+            true => Some(TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?),
+            false => None,
+        };
 
-        let store = open_store(&file, &dir, &clock, &random).await?;
+        let store = open_store(&file, dir.as_ref(), &clock, &random).await?;
         step("store");
 
-        let nodes = Arc::new(Nodes::new(&file, &dir, clock.clone(), random.clone(), stop));
+        let nodes = Arc::new(Nodes::new(&file, dir, clock.clone(), random.clone(), stop));
         let manager = Manager { clock: clock.clone(), random: random.clone(), nodes: nodes.clone() };
         let scheduler = Component::new("kube-scheduler", logs.component("kube-scheduler"), running.clone(), {
             let manager = manager.clone();
@@ -115,15 +120,9 @@ impl Cluster {
 
         let api = api_server(&file, &pki, &clock, &random, &nodes, &store, [&scheduler, &controllers], &running).await?;
         nodes.attach(&api, &store);
-        let certificates = api.authenticator().certificates.as_ref();
-        let verifier = certificates.ok_or_else(|| anyhow!("the API server has no client CA"))?.handshake_verifier();
-        let tls = Arc::new(pki.server_config(verifier)?);
-        let (serving, ended) = (api.clone(), running.clone());
-        tasks.spawn(async move {
-            if let Err(error) = serving.serve(listener, tls, ended).await {
-                tracing::error!(%error, "the API server's listener failed");
-            }
-        });
+        if let Some(listener) = listener {
+            serve(&api, listener, &pki, &running, &tasks)?;
+        }
         step("API server");
 
         scheduler.start();
@@ -160,6 +159,21 @@ impl Cluster {
         Ok(())
     }
 
+    /// A client for those who embed a cluster, with the administrator's identity.
+    pub fn admin(&self) -> Client {
+        self.nodes.client_as(UserInfo::new("kubernetes-admin", ["system:masters"]), "minik8s")
+    }
+
+    /// The nodes, to be stopped, started, added and deleted.
+    pub fn nodes(&self) -> &Arc<Nodes> {
+        &self.nodes
+    }
+
+    /// The cluster's time.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The certificates.
     pub fn pki(&self) -> &Pki {
         &self.pki
@@ -185,10 +199,33 @@ impl Cluster {
     }
 }
 
-async fn open_store(file: &ClusterFile, dir: &DataDir, clock: &Clock, random: &Random) -> Result<Arc<dyn Store>> {
-    if file.ephemeral {
-        return Ok(MemoryStore::new(clock.clone()));
-    }
+/// Lets clients outside of this process in.
+fn serve(
+    api: &Arc<ApiServer>,
+    listener: TcpListener,
+    pki: &Pki,
+    running: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Result<()> {
+    let certificates = api.authenticator().certificates.as_ref();
+    let verifier = certificates.ok_or_else(|| anyhow!("the API server has no client CA"))?.handshake_verifier();
+    let tls = Arc::new(pki.server_config(verifier)?);
+    let (serving, ended) = (api.clone(), running.clone());
+    tasks.spawn(async move {
+        if let Err(error) = serving.serve(listener, tls, ended).await {
+            tracing::error!(%error, "the API server's listener failed");
+        }
+    });
+    Ok(())
+}
+
+async fn open_store(
+    file: &ClusterFile,
+    dir: Option<&DataDir>,
+    clock: &Clock,
+    random: &Random,
+) -> Result<Arc<dyn Store>> {
+    let Some(dir) = dir.filter(|_| !file.ephemeral) else { return Ok(MemoryStore::new(clock.clone())) };
     let path = dir.store();
     let store = RaftStore::open(&path, clock.clone(), random.fork(), RaftOptions::default()).await;
     Ok(store.with_context(|| format!("cannot open the store in {}", path.display()))?)
@@ -274,7 +311,7 @@ const NO_GROUPS: [&str; 0] = [];
 pub struct Nodes {
     clock: Clock,
     random: Random,
-    dir: DataDir,
+    dir: Option<DataDir>,
     file: Mutex<ClusterFile>,
     stop: CancellationToken,
     started: Duration,
@@ -310,12 +347,12 @@ struct Power {
 }
 
 impl Nodes {
-    fn new(file: &ClusterFile, dir: &DataDir, clock: Clock, random: Random, stop: CancellationToken) -> Self {
+    fn new(file: &ClusterFile, dir: Option<DataDir>, clock: Clock, random: Random, stop: CancellationToken) -> Self {
         Self {
             started: clock.monotonic(),
             clock,
             random,
-            dir: dir.clone(),
+            dir,
             file: Mutex::new(file.clone()),
             stop,
             api: OnceLock::new(),
@@ -584,7 +621,7 @@ impl Nodes {
     }
 
     fn save(&self) -> Result<()> {
-        self.dir.write(&self.file.lock())
+        self.dir.as_ref().map_or(Ok(()), |dir| dir.write(&self.file.lock()))
     }
 }
 

@@ -66,7 +66,14 @@ impl Pki {
     pub fn open(dir: &Path, names: &[String], clock: &Clock, random: &Random) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
-        let ca = load(dir, "ca")?.map_or_else(|| make_authority(dir, now, random), Ok)?;
+        let ca = match load(dir, "ca")? {
+            Some(ca) => ca,
+            None => {
+                let ca = make_authority(now, random)?;
+                store(dir, "ca", &ca)?;
+                ca
+            }
+        };
         let key = KeyPair::from_pem(&ca.key_pem).with_context(|| damaged(dir, "ca.key"))?;
         let issuer =
             Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, "ca.crt"))?;
@@ -93,6 +100,20 @@ impl Pki {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         Ok(Self { ca_pem: ca.cert_pem, admin, server, service_account_key_pem })
+    }
+
+    /// Makes everything anew and keeps nothing.
+    pub fn in_memory(names: &[String], clock: &Clock, random: &Random) -> Result<Self> {
+        let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
+        let ca = make_authority(now, random)?;
+        let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, KeyPair::from_pem(&ca.key_pem)?)?;
+        let authority = Authority { issuer, now, random };
+        Ok(Self {
+            admin: authority.client("kubernetes-admin", "system:masters")?,
+            server: authority.server(names)?,
+            service_account_key_pem: KeyPair::generate()?.serialize_pem(),
+            ca_pem: ca.cert_pem,
+        })
     }
 
     /// The TLS settings of the API server: its certificate, and what `verifier` makes of those that clients bring.
@@ -166,7 +187,7 @@ fn leaf_params(
     Ok(params)
 }
 
-fn make_authority(dir: &Path, now: OffsetDateTime, random: &Random) -> Result<CertifiedKey> {
+fn make_authority(now: OffsetDateTime, random: &Random) -> Result<CertifiedKey> {
     let mut params = leaf_params(&[], "minik8s", now, CA_DAYS, random)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages =
@@ -174,9 +195,7 @@ fn make_authority(dir: &Path, now: OffsetDateTime, random: &Random) -> Result<Ce
     params.use_authority_key_identifier_extension = false;
     let key = KeyPair::generate()?;
     let cert = params.self_signed(&key)?;
-    let made = CertifiedKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() };
-    store(dir, "ca", &made)?;
-    Ok(made)
+    Ok(CertifiedKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
 }
 
 fn days_left(cert_pem: &str, now: OffsetDateTime) -> i64 {

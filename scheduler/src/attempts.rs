@@ -52,10 +52,6 @@ impl Attempts {
 
     /// The attempts at a pod (`namespace/name`), oldest first.
     pub fn of(&self, pod: &str) -> Vec<Attempt> {
-        self.ring
-            .iter()
-            .filter(|attempt| attempt.pod == pod)
-            .cloned()
-            .collect()
+        self.ring.iter().filter(|attempt| attempt.pod == pod).cloned().collect()
     }
 }

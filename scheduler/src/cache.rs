@@ -30,14 +30,8 @@ impl Snapshot {
 
     /// A snapshot of these nodes.
     pub fn of(nodes: impl IntoIterator<Item = NodeInfo>) -> Self {
-        let nodes = nodes
-            .into_iter()
-            .map(|node| (node.name().to_owned(), Arc::new(node)))
-            .collect();
-        Self {
-            nodes,
-            ..Self::default()
-        }
+        let nodes = nodes.into_iter().map(|node| (node.name().to_owned(), Arc::new(node))).collect();
+        Self { nodes, ..Self::default() }
     }
 }
 
@@ -70,10 +64,7 @@ impl Cache {
         let name = node.metadata.name.clone().unwrap_or_default();
         let generation = self.next_generation();
         let waiting = self.homeless.remove(&name).unwrap_or_default();
-        let info = self
-            .nodes
-            .entry(name)
-            .and_modify(|info| info.set_node(node.clone()));
+        let info = self.nodes.entry(name).and_modify(|info| info.set_node(node.clone()));
         let info = info.or_insert_with(|| NodeInfo::new(node));
         for pod in waiting {
             info.add_pod(pod);
@@ -123,13 +114,7 @@ impl Cache {
             }
             None => self.homeless.entry(node.to_owned()).or_default().push(pod),
         }
-        self.pods.insert(
-            uid,
-            Placed {
-                node: node.to_owned(),
-                assumed,
-            },
-        );
+        self.pods.insert(uid, Placed { node: node.to_owned(), assumed });
     }
 
     /// Forgets a pod; says whether it was known.

@@ -27,20 +27,12 @@ pub type Verdict = Result<(), Rejection>;
 impl Rejection {
     /// A refusal that evicting other pods might lift.
     pub fn unschedulable(plugin: &'static str, reason: impl Into<String>) -> Self {
-        Self {
-            reasons: vec![reason.into()],
-            unresolvable: false,
-            plugin,
-        }
+        Self { reasons: vec![reason.into()], unresolvable: false, plugin }
     }
 
     /// A refusal that lies in the node itself.
     pub fn unresolvable(plugin: &'static str, reason: impl Into<String>) -> Self {
-        Self {
-            reasons: vec![reason.into()],
-            unresolvable: true,
-            plugin,
-        }
+        Self { reasons: vec![reason.into()], unresolvable: true, plugin }
     }
 }
 
@@ -134,14 +126,7 @@ pub trait PreFilter: Send + Sync {
     ) -> Result<Option<BTreeSet<String>>, Rejection>;
 
     /// Takes the effect of a pod that would leave the node out of what was prepared (preemption tries this).
-    fn remove_pod(
-        &self,
-        _state: &mut CycleState,
-        _pod: &PodInfo,
-        _victim: &PodInfo,
-        _node: &NodeInfo,
-    ) {
-    }
+    fn remove_pod(&self, _state: &mut CycleState, _pod: &PodInfo, _victim: &PodInfo, _node: &NodeInfo) {}
 }
 
 /// May the pod run there?
@@ -175,13 +160,7 @@ pub struct Nomination {
 /// Once a cycle, before the nodes that fit are compared.
 pub trait PreScore: Send + Sync {
     /// Prepares what the score needs.
-    fn pre_score(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-        nodes: &[Arc<NodeInfo>],
-    );
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, nodes: &[Arc<NodeInfo>]);
 }
 
 /// How well does the node suit?

@@ -3,9 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Affinity, Node, Pod, PodAffinityTerm, Toleration, WeightedPodAffinityTerm,
-};
+use k8s_openapi::api::core::v1::{Affinity, Node, Pod, PodAffinityTerm, Toleration, WeightedPodAffinityTerm};
 use minik8s_api::selector::LabelSelector;
 
 use crate::resource::{Resource, non_zero_requests, pod_requests};
@@ -64,19 +62,11 @@ pub struct AffinityTerm {
 impl AffinityTerm {
     fn new(term: &PodAffinityTerm, pod: &Pod) -> Self {
         let mut namespaces: HashSet<String> = term.namespaces.iter().flatten().cloned().collect();
-        let namespace_selector = term
-            .namespace_selector
-            .as_ref()
-            .map(|s| parse_selector(Some(s)));
+        let namespace_selector = term.namespace_selector.as_ref().map(|s| parse_selector(Some(s)));
         if namespaces.is_empty() && namespace_selector.is_none() {
             namespaces.extend(pod.metadata.namespace.clone());
         }
-        Self {
-            selector: with_keys(term, pod),
-            namespaces,
-            namespace_selector,
-            topology_key: term.topology_key.clone(),
-        }
+        Self { selector: with_keys(term, pod), namespaces, namespace_selector, topology_key: term.topology_key.clone() }
     }
 
     /// Whether `pod` is one that the term speaks of; `namespace_labels` are those of its namespace.
@@ -111,17 +101,10 @@ fn with_keys(term: &PodAffinityTerm, pod: &Pod) -> LabelSelector {
     if base.is_nothing() {
         return base;
     }
-    let keys = [
-        (&term.match_label_keys, Operator::In),
-        (&term.mismatch_label_keys, Operator::NotIn),
-    ];
+    let keys = [(&term.match_label_keys, Operator::In), (&term.mismatch_label_keys, Operator::NotIn)];
     for (keys, operator) in keys {
         for key in keys.iter().flatten() {
-            let value = pod
-                .metadata
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(key));
+            let value = pod.metadata.labels.as_ref().and_then(|labels| labels.get(key));
             if let Some(value) = value
                 && let Ok(requirement) = Requirement::new(key, operator, vec![value.clone()])
             {
@@ -135,56 +118,26 @@ fn with_keys(term: &PodAffinityTerm, pod: &Pod) -> LabelSelector {
 impl PodInfo {
     /// Reads a pod.
     pub fn new(pod: Arc<Pod>) -> Self {
-        let affinity = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.affinity.clone())
-            .unwrap_or_default();
+        let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.clone()).unwrap_or_default();
         let required = |terms: Option<&Vec<PodAffinityTerm>>| {
-            terms
-                .into_iter()
-                .flatten()
-                .map(|term| AffinityTerm::new(term, &pod))
-                .collect::<Vec<_>>()
+            terms.into_iter().flatten().map(|term| AffinityTerm::new(term, &pod)).collect::<Vec<_>>()
         };
-        let Affinity {
-            pod_affinity,
-            pod_anti_affinity,
-            ..
-        } = affinity;
-        let (near, far) = (
-            pod_affinity.unwrap_or_default(),
-            pod_anti_affinity.unwrap_or_default(),
-        );
+        let Affinity { pod_affinity, pod_anti_affinity, .. } = affinity;
+        let (near, far) = (pod_affinity.unwrap_or_default(), pod_anti_affinity.unwrap_or_default());
         let preferred = |terms: Option<Vec<WeightedPodAffinityTerm>>, sign: i64| {
             let terms = terms.into_iter().flatten();
             terms
-                .map(|term| {
-                    (
-                        sign * i64::from(term.weight),
-                        AffinityTerm::new(&term.pod_affinity_term, &pod),
-                    )
-                })
+                .map(|term| (sign * i64::from(term.weight), AffinityTerm::new(&term.pod_affinity_term, &pod)))
                 .collect::<Vec<_>>()
         };
-        let mut preferred_affinity =
-            preferred(near.preferred_during_scheduling_ignored_during_execution, 1);
-        preferred_affinity.extend(preferred(
-            far.preferred_during_scheduling_ignored_during_execution,
-            -1,
-        ));
+        let mut preferred_affinity = preferred(near.preferred_during_scheduling_ignored_during_execution, 1);
+        preferred_affinity.extend(preferred(far.preferred_during_scheduling_ignored_during_execution, -1));
         Self {
             requests: pod_requests(&pod),
             non_zero: non_zero_requests(&pod),
             host_ports: host_ports(&pod),
-            required_affinity: required(
-                near.required_during_scheduling_ignored_during_execution
-                    .as_ref(),
-            ),
-            required_anti_affinity: required(
-                far.required_during_scheduling_ignored_during_execution
-                    .as_ref(),
-            ),
+            required_affinity: required(near.required_during_scheduling_ignored_during_execution.as_ref()),
+            required_anti_affinity: required(far.required_during_scheduling_ignored_during_execution.as_ref()),
             preferred_affinity,
             pod,
         }
@@ -207,20 +160,12 @@ impl PodInfo {
 
     /// Its priority.
     pub fn priority(&self) -> i32 {
-        self.pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.priority)
-            .unwrap_or(0)
+        self.pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
     }
 
     /// Its tolerations.
     pub fn tolerations(&self) -> &[Toleration] {
-        self.pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.tolerations.as_deref())
-            .unwrap_or_default()
+        self.pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default()
     }
 
     /// Whether the pod tells of affinity to other pods in a way that must hold.
@@ -234,22 +179,13 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
         return Vec::new();
     };
     let sidecars = spec.init_containers.iter().flatten();
-    let sidecars =
-        sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports = spec
-        .containers
-        .iter()
-        .chain(sidecars)
-        .flat_map(|container| container.ports.iter().flatten());
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
             let number = port.host_port.filter(|port| *port > 0)?;
             Some(HostPort {
-                ip: port
-                    .host_ip
-                    .clone()
-                    .filter(|ip| !ip.is_empty())
-                    .unwrap_or_else(|| "0.0.0.0".to_owned()),
+                ip: port.host_ip.clone().filter(|ip| !ip.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned()),
                 protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
                 port: number,
             })
@@ -282,20 +218,11 @@ impl NodeInfo {
     /// A node without pods.
     pub fn new(node: Arc<Node>) -> Self {
         let status = node.status.as_ref();
-        let allocatable = status
-            .and_then(|status| status.allocatable.as_ref())
-            .map(Resource::from_list);
-        let images = status
-            .and_then(|status| status.images.as_ref())
-            .into_iter()
-            .flatten();
+        let allocatable = status.and_then(|status| status.allocatable.as_ref()).map(Resource::from_list);
+        let images = status.and_then(|status| status.images.as_ref()).into_iter().flatten();
         let images = images.flat_map(|image| {
             let size = image.size_bytes.unwrap_or(0);
-            image
-                .names
-                .iter()
-                .flatten()
-                .map(move |name| (name.clone(), size))
+            image.names.iter().flatten().map(move |name| (name.clone(), size))
         });
         Self {
             allocatable: allocatable.unwrap_or_default(),
@@ -316,12 +243,7 @@ impl NodeInfo {
 
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        self.node
-            .metadata
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(key))
-            .map(String::as_str)
+        self.node.metadata.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str)
     }
 
     /// The same node as the API now has it; its pods stay.

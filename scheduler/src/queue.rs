@@ -51,7 +51,7 @@ struct Entry {
 
 /// All pods that wait. Its owner calls it under a lock and wakes the loop.
 pub struct Queue {
-    entries: HashMap<String, Entry>,
+    entries: BTreeMap<String, Entry>,
     active: BTreeMap<(i64, Duration, u64), String>,
     backoff: BTreeMap<(Duration, u64), String>,
     in_flight: HashMap<String, Option<Arc<PodInfo>>>,
@@ -65,7 +65,7 @@ impl Queue {
     /// An empty queue; `plugins` say what is gated and which events help.
     pub fn new(plugins: Arc<Vec<Box<dyn Plugin>>>) -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             active: BTreeMap::new(),
             backoff: BTreeMap::new(),
             in_flight: HashMap::new(),
@@ -97,13 +97,7 @@ impl Queue {
                 }
             }
             None => {
-                let pod = QueuedPod {
-                    info,
-                    attempts: 0,
-                    since: now,
-                    refused_by: BTreeSet::new(),
-                    taken_at: 0,
-                };
+                let pod = QueuedPod { info, attempts: 0, since: now, refused_by: BTreeSet::new(), taken_at: 0 };
                 self.enter(pod, now);
             }
         }
@@ -154,26 +148,15 @@ impl Queue {
         }
         pod.refused_by = plugins;
         let helped = pod.refused_by.is_empty()
-            || self.helpful(&pod).any(|event| {
-                self.last_event
-                    .get(&event)
-                    .is_some_and(|at| *at > pod.taken_at)
-            });
-        if helped {
-            self.ready(pod, now)
-        } else {
-            self.settle(pod, Room::Unschedulable(now))
-        }
+            || self.helpful(&pod).any(|event| self.last_event.get(&event).is_some_and(|at| *at > pod.taken_at));
+        if helped { self.ready(pod, now) } else { self.settle(pod, Room::Unschedulable(now)) }
     }
 
     /// Something happened: pods whose refusal it may lift get another attempt.
     pub fn on_event(&mut self, event: ClusterEvent, now: Duration) {
         self.events += 1;
         self.last_event.insert(event, self.events);
-        let waiting = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| matches!(entry.room, Room::Unschedulable(_)));
+        let waiting = self.entries.iter().filter(|(_, entry)| matches!(entry.room, Room::Unschedulable(_)));
         let helped: Vec<String> = waiting
             .filter(|(_, entry)| self.helpful(&entry.pod).any(|helpful| helpful == event))
             .map(|(uid, _)| uid.clone())
@@ -186,22 +169,13 @@ impl Queue {
     }
 
     fn helpful<'a>(&'a self, pod: &'a QueuedPod) -> impl Iterator<Item = ClusterEvent> + 'a {
-        let refusing = self
-            .plugins
-            .iter()
-            .filter(|plugin| pod.refused_by.contains(plugin.name()));
+        let refusing = self.plugins.iter().filter(|plugin| pod.refused_by.contains(plugin.name()));
         refusing.flat_map(|plugin| plugin.events().iter().copied())
     }
 
     fn enter(&mut self, pod: QueuedPod, now: Duration) {
-        let gated = self
-            .plugins
-            .iter()
-            .filter_map(|plugin| plugin.pre_enqueue());
-        if gated
-            .into_iter()
-            .any(|gate| gate.pre_enqueue(&pod.info).is_err())
-        {
+        let gated = self.plugins.iter().filter_map(|plugin| plugin.pre_enqueue());
+        if gated.into_iter().any(|gate| gate.pre_enqueue(&pod.info).is_err()) {
             self.settle(pod, Room::Gated);
         } else {
             self.ready(pod, now);
@@ -248,9 +222,10 @@ impl Queue {
 
     /// Moves the pods whose pause is over.
     fn wake(&mut self, now: Duration) {
-        let long = self.entries.iter().filter(
-            |(_, entry)| matches!(entry.room, Room::Unschedulable(since) if since + MAX_UNSCHEDULABLE <= now),
-        );
+        let long = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| matches!(entry.room, Room::Unschedulable(since) if since + MAX_UNSCHEDULABLE <= now));
         let due: Vec<String> = long.map(|(uid, _)| uid.clone()).collect();
         for uid in due {
             self.activate(&uid);
@@ -277,8 +252,6 @@ impl Queue {
 fn backoff(attempts: u32) -> Duration {
     match attempts {
         0 => Duration::ZERO,
-        n => INITIAL_BACKOFF
-            .saturating_mul(1 << (n - 1).min(10))
-            .min(MAX_BACKOFF),
+        n => INITIAL_BACKOFF.saturating_mul(1 << (n - 1).min(10)).min(MAX_BACKOFF),
     }
 }

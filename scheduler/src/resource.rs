@@ -36,11 +36,7 @@ impl Resource {
             let Ok(quantity) = Quantity::parse(&quantity.0) else {
                 continue;
             };
-            *resource.slot(name) = if name == "cpu" {
-                quantity.milli_value()
-            } else {
-                quantity.value()
-            };
+            *resource.slot(name) = if name == "cpu" { quantity.milli_value() } else { quantity.value() };
         }
         resource
     }
@@ -83,10 +79,7 @@ impl Resource {
 }
 
 fn container_requests(container: &Container, defaults: bool) -> Resource {
-    let requests = container
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.requests.as_ref());
+    let requests = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let mut resource = requests.map(Resource::from_list).unwrap_or_default();
     if defaults {
         let has = |name: &str| requests.is_some_and(|requests| requests.contains_key(name));
@@ -103,18 +96,12 @@ fn container_requests(container: &Container, defaults: bool) -> Resource {
 /// What a pod requests: the sum of its containers and sidecars, or the most that its init containers need at one time
 /// if that is more, plus the overhead. (Kubernetes: `component-helpers/resource/helpers.go`, `PodRequests`.)
 pub fn pod_requests(pod: &Pod) -> Resource {
-    pod.spec
-        .as_ref()
-        .map(|spec| requests(spec, false))
-        .unwrap_or_default()
+    pod.spec.as_ref().map(|spec| requests(spec, false)).unwrap_or_default()
 }
 
 /// The same, with something assumed for containers that request nothing, so that nodes full of them look fuller.
 pub fn non_zero_requests(pod: &Pod) -> Resource {
-    pod.spec
-        .as_ref()
-        .map(|spec| requests(spec, true))
-        .unwrap_or_default()
+    pod.spec.as_ref().map(|spec| requests(spec, true)).unwrap_or_default()
 }
 
 fn requests(spec: &PodSpec, defaults: bool) -> Resource {
@@ -137,16 +124,10 @@ fn requests(spec: &PodSpec, defaults: bool) -> Resource {
         }
     }
     total.raise_to(&peak);
-    if let Some(list) = spec
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.requests.as_ref())
-    {
+    if let Some(list) = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()) {
         // What the pod as a whole asks for stands over what its containers do.
         for (name, amount) in list {
-            let whole = Resource::from_list(&BTreeMap::from([(name.clone(), amount.clone())]))
-                .slot(name)
-                .to_owned();
+            let whole = Resource::from_list(&BTreeMap::from([(name.clone(), amount.clone())])).slot(name).to_owned();
             *total.slot(name) = whole;
         }
     }

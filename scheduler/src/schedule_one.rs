@@ -47,19 +47,9 @@ impl Framework {
     }
 
     /// Finds the node for `pod`.
-    pub fn schedule(
-        &self,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-        start: usize,
-        random: &Random,
-    ) -> Outcome {
+    pub fn schedule(&self, pod: &PodInfo, snapshot: &Snapshot, start: usize, random: &Random) -> Outcome {
         let all = snapshot.nodes().len();
-        let mut outcome = Outcome {
-            result: Ok(String::new()),
-            verdicts: BTreeMap::new(),
-            next_start: start,
-        };
+        let mut outcome = Outcome { result: Ok(String::new()), verdicts: BTreeMap::new(), next_start: start };
         if all == 0 {
             outcome.result = Err(FitError {
                 message: "no nodes available to schedule pods".to_owned(),
@@ -107,10 +97,7 @@ impl Framework {
         Ok(allowed)
     }
 
-    #[allow(
-        clippy::type_complexity,
-        reason = "two lists, named where they are used"
-    )]
+    #[allow(clippy::type_complexity, reason = "two lists, named where they are used")]
     fn filter(
         &self,
         state: &CycleState,
@@ -135,10 +122,7 @@ impl Framework {
             match verdict {
                 Ok(()) => fit.push(node.clone()),
                 Err(rejection) => {
-                    outcome.verdicts.insert(
-                        node.name().to_owned(),
-                        NodeVerdict::Refused(rejection.clone()),
-                    );
+                    outcome.verdicts.insert(node.name().to_owned(), NodeVerdict::Refused(rejection.clone()));
                     refused.push((node.name().to_owned(), rejection));
                 }
             }
@@ -150,16 +134,8 @@ impl Framework {
         (fit, refused)
     }
 
-    fn filter_one(
-        &self,
-        state: &CycleState,
-        pod: &PodInfo,
-        node: &NodeInfo,
-    ) -> Result<(), Rejection> {
-        self.plugins
-            .iter()
-            .filter_map(|plugin| plugin.filter())
-            .try_for_each(|plugin| plugin.filter(state, pod, node))
+    fn filter_one(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<(), Rejection> {
+        self.plugins.iter().filter_map(|plugin| plugin.filter()).try_for_each(|plugin| plugin.filter(state, pod, node))
     }
 
     fn post_filter(
@@ -170,13 +146,8 @@ impl Framework {
         refused: &[(String, Rejection)],
         all: usize,
     ) -> FitError {
-        let plugins = refused
-            .iter()
-            .map(|(_, rejection)| rejection.plugin)
-            .collect();
-        let reasons = refused
-            .iter()
-            .flat_map(|(_, rejection)| rejection.reasons.iter().map(String::as_str));
+        let plugins = refused.iter().map(|(_, rejection)| rejection.plugin).collect();
+        let reasons = refused.iter().flat_map(|(_, rejection)| rejection.reasons.iter().map(String::as_str));
         let mut message = unavailable(all, reasons);
         let fits = |state: &CycleState, node: &NodeInfo, gone: &[Arc<PodInfo>]| {
             let mut state = state.clone();
@@ -188,18 +159,10 @@ impl Framework {
             self.filter_one(&state, pod, node).is_ok()
         };
         let mut words = Vec::new();
-        for plugin in self
-            .plugins
-            .iter()
-            .filter_map(|plugin| plugin.post_filter())
-        {
+        for plugin in self.plugins.iter().filter_map(|plugin| plugin.post_filter()) {
             match plugin.post_filter(state, pod, snapshot, refused, &fits) {
                 Ok(nomination) => {
-                    return FitError {
-                        message,
-                        plugins,
-                        nomination: Some(nomination),
-                    };
+                    return FitError { message, plugins, nomination: Some(nomination) };
                 }
                 Err(why) => words.push(why),
             }
@@ -207,11 +170,7 @@ impl Framework {
         if !words.is_empty() {
             message = format!("{message} {}", words.join(", "));
         }
-        FitError {
-            message,
-            plugins,
-            nomination: None,
-        }
+        FitError { message, plugins, nomination: None }
     }
 
     fn score(
@@ -232,10 +191,7 @@ impl Framework {
                 let Some(score) = plugin.score() else {
                     continue;
                 };
-                let mut scores: Vec<i64> = fit
-                    .iter()
-                    .map(|node| score.score(state, pod, node))
-                    .collect();
+                let mut scores: Vec<i64> = fit.iter().map(|node| score.score(state, pod, node)).collect();
                 score.normalize(state, fit, &mut scores);
                 for (at, points) in scores.into_iter().enumerate() {
                     let weighted = points * score.weight();
@@ -245,9 +201,7 @@ impl Framework {
             }
         }
         for (node, scored) in fit.iter().zip(parts) {
-            outcome
-                .verdicts
-                .insert(node.name().to_owned(), NodeVerdict::Scored(scored));
+            outcome.verdicts.insert(node.name().to_owned(), NodeVerdict::Scored(scored));
         }
         totals
     }
@@ -268,11 +222,7 @@ fn refused_everywhere(rejection: Rejection, all: usize) -> FitError {
          Preemption is not helpful for scheduling.",
         rejection.reasons.join(", ")
     );
-    FitError {
-        message,
-        plugins: BTreeSet::from([rejection.plugin]),
-        nomination: None,
-    }
+    FitError { message, plugins: BTreeSet::from([rejection.plugin]), nomination: None }
 }
 
 /// `0/3 nodes are available: 1 Too many pods, 2 Insufficient cpu.`
@@ -281,10 +231,7 @@ pub fn unavailable<'a>(all: usize, reasons: impl Iterator<Item = &'a str>) -> St
     for reason in reasons {
         *counts.entry(reason).or_default() += 1;
     }
-    let mut lines: Vec<String> = counts
-        .into_iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect();
+    let mut lines: Vec<String> = counts.into_iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     lines.sort();
     if lines.is_empty() {
         return format!("0/{all} nodes are available.");

@@ -3,14 +3,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Binding, Namespace, Node, ObjectReference, PersistentVolumeClaim, Pod,
-};
+use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use minik8s_client::{
-    Client, Event, EventRecorder, EventType, InformerFactory, Lister, is_conflict, is_not_found,
-    object_reference,
+    Client, Event, EventRecorder, EventType, InformerFactory, Lister, is_conflict, is_not_found, object_reference,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -60,10 +57,7 @@ impl Scheduler {
         let claims = factory.informer::<PersistentVolumeClaim>();
         let namespaces = factory.informer::<Namespace>();
         let plugins = Arc::new(default_plugins(Some(claims.lister())));
-        let state = State {
-            cache: Cache::default(),
-            queue: Queue::new(plugins.clone()),
-        };
+        let state = State { cache: Cache::default(), queue: Queue::new(plugins.clone()) };
         let inner = Arc::new(Inner {
             recorder: EventRecorder::new(client.clone(), SCHEDULER_NAME, None),
             state: Mutex::new(state),
@@ -75,19 +69,12 @@ impl Scheduler {
             client,
         });
         let pods = inner.clone();
-        factory
-            .informer::<Pod>()
-            .on_event(move |event| pods.on_pod(event));
+        factory.informer::<Pod>().on_event(move |event| pods.on_pod(event));
         let nodes = inner.clone();
-        factory
-            .informer::<Node>()
-            .on_event(move |event| nodes.on_node(event));
+        factory.informer::<Node>().on_event(move |event| nodes.on_node(event));
         let volumes = inner.clone();
         claims.on_event(move |_| volumes.happened(ClusterEvent::ClaimChanged));
-        Self {
-            inner,
-            factory: factory.clone(),
-        }
+        Self { inner, factory: factory.clone() }
     }
 
     /// The attempts at a pod (`namespace/name`) that are still remembered.
@@ -112,25 +99,16 @@ impl Scheduler {
 }
 
 fn is_finished(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 fn is_bound(pod: &Pod) -> bool {
-    pod.spec
-        .as_ref()
-        .and_then(|spec| spec.node_name.as_deref())
-        .is_some_and(|name| !name.is_empty())
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|name| !name.is_empty())
 }
 
 fn is_ours(pod: &Pod) -> bool {
-    let name = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.scheduler_name.as_deref());
+    let name = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
     name.is_none_or(|name| name == SCHEDULER_NAME)
 }
 
@@ -194,10 +172,7 @@ impl Inner {
                     let status = node.status.clone().unwrap_or_default();
                     (status.allocatable, status.images)
                 };
-                let (taints, labels) = (
-                    spec(old) != spec(new),
-                    old.metadata.labels != new.metadata.labels,
-                );
+                let (taints, labels) = (spec(old) != spec(new), old.metadata.labels != new.metadata.labels);
                 let (before, after) = (status(old), status(new));
                 if taints || labels || before != after {
                     state.cache.set_node(new.clone());
@@ -211,9 +186,7 @@ impl Inner {
                     state.queue.on_event(event, now);
                 }
             }
-            Event::Deleted(node) => state
-                .cache
-                .remove_node(node.metadata.name.as_deref().unwrap_or_default()),
+            Event::Deleted(node) => state.cache.remove_node(node.metadata.name.as_deref().unwrap_or_default()),
         }
         drop(state);
         self.changed.notify_one();
@@ -250,22 +223,11 @@ impl Inner {
     /// Terms may select namespaces by their labels; few pods have such terms.
     fn take_in_namespaces(&self, pod: &QueuedPod, snapshot: &mut Snapshot) {
         let selects = |pod: &PodInfo| {
-            let hard = pod
-                .required_affinity
-                .iter()
-                .chain(&pod.required_anti_affinity);
+            let hard = pod.required_affinity.iter().chain(&pod.required_anti_affinity);
             let soft = pod.preferred_affinity.iter().map(|(_, term)| term);
-            hard.chain(soft).any(|term| {
-                term.namespace_selector
-                    .as_ref()
-                    .is_some_and(|s| !s.is_everything())
-            })
+            hard.chain(soft).any(|term| term.namespace_selector.as_ref().is_some_and(|s| !s.is_everything()))
         };
-        if selects(&pod.info)
-            || snapshot
-                .nodes()
-                .any(|node| node.pods.iter().any(|pod| selects(pod)))
-        {
+        if selects(&pod.info) || snapshot.nodes().any(|node| node.pods.iter().any(|pod| selects(pod))) {
             let labels: HashMap<_, _> = self
                 .namespaces
                 .list()
@@ -276,25 +238,14 @@ impl Inner {
         }
     }
 
-    async fn schedule_one(
-        self: &Arc<Self>,
-        pod: QueuedPod,
-        snapshot: &Snapshot,
-        start: usize,
-    ) -> usize {
-        let outcome = self
-            .framework
-            .schedule(&pod.info, snapshot, start, self.client.random());
+    async fn schedule_one(self: &Arc<Self>, pod: QueuedPod, snapshot: &Snapshot, start: usize) -> usize {
+        let outcome = self.framework.schedule(&pod.info, snapshot, start, self.client.random());
         self.attempts.lock().push(Attempt {
             at: self.client.clock().now(),
             pod: format!("{}/{}", pod.info.namespace(), pod.info.name()),
             uid: pod.info.uid().to_owned(),
             chosen: outcome.result.as_ref().ok().cloned(),
-            message: outcome
-                .result
-                .as_ref()
-                .err()
-                .map(|error| error.message.clone()),
+            message: outcome.result.as_ref().err().map(|error| error.message.clone()),
             nodes: outcome.verdicts,
         });
         match outcome.result {
@@ -331,28 +282,14 @@ impl Inner {
             },
         };
         let api = self.client.namespaced::<Pod>(info.namespace());
-        let bound: Result<serde_json::Value, _> = api
-            .create_subresource("binding", info.name(), &PostParams::default(), &binding)
-            .await;
+        let bound: Result<serde_json::Value, _> =
+            api.create_subresource("binding", info.name(), &PostParams::default(), &binding).await;
         match bound {
             Ok(_) => {
                 self.state.lock().queue.done(info.uid());
-                let message = format!(
-                    "Successfully assigned {}/{} to {node}",
-                    info.namespace(),
-                    info.name()
-                );
-                tracing::info!(
-                    pod = format!("{}/{}", info.namespace(), info.name()),
-                    node,
-                    "pod bound"
-                );
-                self.recorder.event(
-                    &object_reference(&*info.pod),
-                    EventType::Normal,
-                    "Scheduled",
-                    message,
-                );
+                let message = format!("Successfully assigned {}/{} to {node}", info.namespace(), info.name());
+                tracing::info!(pod = format!("{}/{}", info.namespace(), info.name()), node, "pod bound");
+                self.recorder.event(&object_reference(&*info.pod), EventType::Normal, "Scheduled", message);
             }
             Err(error) => {
                 let now = self.now();
@@ -373,26 +310,15 @@ impl Inner {
 
     async fn no_fit(self: &Arc<Self>, pod: QueuedPod, error: FitError) {
         let info = pod.info.clone();
-        let nominated = error
-            .nomination
-            .as_ref()
-            .map(|nomination| nomination.node.clone());
+        let nominated = error.nomination.as_ref().map(|nomination| nomination.node.clone());
         tracing::info!(
             pod = format!("{}/{}", info.namespace(), info.name()),
             message = error.message,
             "unable to schedule pod; waiting"
         );
-        self.state
-            .lock()
-            .queue
-            .requeue(pod, error.plugins, self.now());
+        self.state.lock().queue.requeue(pod, error.plugins, self.now());
         let reference = object_reference(&*info.pod);
-        self.recorder.event(
-            &reference,
-            EventType::Warning,
-            "FailedScheduling",
-            error.message.clone(),
-        );
+        self.recorder.event(&reference, EventType::Warning, "FailedScheduling", error.message.clone());
         if let Some(nomination) = &error.nomination {
             self.preempt(&info, nomination).await;
         }
@@ -410,18 +336,12 @@ impl Inner {
         message: &str,
         nominated: Option<String>,
     ) -> Result<(), kube::Error> {
-        let conditions = pod
-            .pod
-            .status
-            .iter()
-            .flat_map(|status| status.conditions.iter().flatten());
-        let known = conditions
-            .filter(|condition| condition.type_ == "PodScheduled")
-            .any(|condition| {
-                condition.status == "False"
-                    && condition.reason.as_deref() == Some("Unschedulable")
-                    && condition.message.as_deref() == Some(message)
-            });
+        let conditions = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let known = conditions.filter(|condition| condition.type_ == "PodScheduled").any(|condition| {
+            condition.status == "False"
+                && condition.reason.as_deref() == Some("Unschedulable")
+                && condition.message.as_deref() == Some(message)
+        });
         if known && nominated.is_none() {
             return Ok(());
         }
@@ -438,8 +358,7 @@ impl Inner {
         }
         let patch = Patch::Strategic(json!({"metadata": {"uid": pod.uid()}, "status": status}));
         let api = self.client.namespaced::<Pod>(pod.namespace());
-        api.patch_status(pod.name(), &PatchParams::default(), &patch)
-            .await?;
+        api.patch_status(pod.name(), &PatchParams::default(), &patch).await?;
         Ok(())
     }
 
@@ -450,8 +369,7 @@ impl Inner {
                 continue;
             }
             let api = self.client.namespaced::<Pod>(victim.namespace());
-            let message =
-                format!("{SCHEDULER_NAME}: preempting to accommodate a higher priority pod");
+            let message = format!("{SCHEDULER_NAME}: preempting to accommodate a higher priority pod");
             let condition = json!({"status": {"conditions": [{
                 "type": "DisruptionTarget",
                 "status": "True",
@@ -459,32 +377,18 @@ impl Inner {
                 "message": message,
                 "lastTransitionTime": Time(self.client.clock().now()),
             }]}});
-            let marked = api
-                .patch_status(
-                    victim.name(),
-                    &PatchParams::default(),
-                    &Patch::Strategic(condition),
-                )
-                .await;
-            let precondition = Preconditions {
-                uid: victim.pod.metadata.uid.clone(),
-                resource_version: None,
-            };
-            let parameters = DeleteParams {
-                preconditions: Some(precondition),
-                ..DeleteParams::default()
-            };
+            let marked = api.patch_status(victim.name(), &PatchParams::default(), &Patch::Strategic(condition)).await;
+            let precondition = Preconditions { uid: victim.pod.metadata.uid.clone(), resource_version: None };
+            let parameters = DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() };
             let deleted = match marked {
                 Ok(_) => api.delete(victim.name(), &parameters).await.map(drop),
                 Err(error) => Err(error),
             };
             match deleted {
                 Ok(()) => {
-                    let message =
-                        format!("Preempted by pod {} on node {}", pod.uid(), nomination.node);
+                    let message = format!("Preempted by pod {} on node {}", pod.uid(), nomination.node);
                     let reference = object_reference(&*victim.pod);
-                    self.recorder
-                        .event(&reference, EventType::Normal, "Preempted", message);
+                    self.recorder.event(&reference, EventType::Normal, "Preempted", message);
                 }
                 Err(error) if is_not_found(&error) => {}
                 Err(error) => tracing::warn!(victim = victim.name(), %error, "cannot preempt"),

@@ -47,36 +47,25 @@ impl World {
                 other => return Err(format!("unknown word {other}").into()),
             }
         }
-        let container =
-            json!({"name": "c", "image": "nginx:1.27", "resources": {"requests": requests}});
+        let container = json!({"name": "c", "image": "nginx:1.27", "resources": {"requests": requests}});
         merge(&mut spec, json!({"containers": [container]}));
-        let pod = json!({"metadata": {"namespace": "default", "name": name, "uid": name, "labels": labels}, "spec": spec});
+        let pod =
+            json!({"metadata": {"namespace": "default", "name": name, "uid": name, "labels": labels}, "spec": spec});
         Ok(PodInfo::new(Arc::new(serde_json::from_value::<Pod>(pod)?)))
     }
 
-    fn schedule(
-        &mut self,
-        pod: PodInfo,
-        out: &mut String,
-        verbose: bool,
-    ) -> Result<(), Box<dyn Error>> {
+    fn schedule(&mut self, pod: PodInfo, out: &mut String, verbose: bool) -> Result<(), Box<dyn Error>> {
         let mut snapshot = Snapshot::default();
         self.cache.update(&mut snapshot);
-        let outcome = self
-            .framework
-            .schedule(&pod, &snapshot, self.start, &self.random);
+        let outcome = self.framework.schedule(&pod, &snapshot, self.start, &self.random);
         self.start = outcome.next_start;
         if verbose {
             for (node, verdict) in &outcome.verdicts {
                 match verdict {
-                    NodeVerdict::Refused(rejection) => {
-                        writeln!(out, "  {node}: {}", rejection.reasons.join(", "))?
-                    }
+                    NodeVerdict::Refused(rejection) => writeln!(out, "  {node}: {}", rejection.reasons.join(", "))?,
                     NodeVerdict::Scored(scores) => {
-                        let scores: Vec<String> = scores
-                            .iter()
-                            .map(|(plugin, score)| format!("{plugin}={score}"))
-                            .collect();
+                        let scores: Vec<String> =
+                            scores.iter().map(|(plugin, score)| format!("{plugin}={score}")).collect();
                         writeln!(out, "  {node}: {}", scores.join(" "))?;
                     }
                 }
@@ -90,17 +79,8 @@ impl World {
             Err(error) => {
                 writeln!(out, "{}: {}", pod.name(), error.message)?;
                 if let Some(nomination) = error.nomination {
-                    let victims: Vec<_> = nomination
-                        .victims
-                        .iter()
-                        .map(|victim| victim.name().to_owned())
-                        .collect();
-                    writeln!(
-                        out,
-                        "  preempts {} on {}",
-                        victims.join(", "),
-                        nomination.node
-                    )?;
+                    let victims: Vec<_> = nomination.victims.iter().map(|victim| victim.name().to_owned()).collect();
+                    writeln!(out, "  preempts {} on {}", victims.join(", "), nomination.node)?;
                 }
             }
         }
@@ -122,19 +102,13 @@ fn merge(into: &mut Value, from: Value) {
 impl goldenscript::Runner for World {
     type Command = goldenscript::Command;
 
-    fn run(
-        &mut self,
-        command: &Self::Command,
-        _: &goldenscript::Context,
-    ) -> Result<String, Box<dyn Error>> {
+    fn run(&mut self, command: &Self::Command, _: &goldenscript::Context) -> Result<String, Box<dyn Error>> {
         let mut out = String::new();
         let (mut names, mut words) = (Vec::new(), Vec::new());
         for argument in &command.args {
             match argument {
                 goldenscript::Argument::Positional(name) => names.push(name.clone()),
-                goldenscript::Argument::KeyValue(key, value) => {
-                    words.push((key.clone(), value.clone()))
-                }
+                goldenscript::Argument::KeyValue(key, value) => words.push((key.clone(), value.clone())),
                 other => return Err(format!("unknown argument {other:?}").into()),
             }
         }
@@ -148,19 +122,13 @@ impl goldenscript::Runner for World {
                     });
                     for (key, value) in &words {
                         match key.as_str() {
-                            "cpu" | "memory" | "pods" => {
-                                node["status"]["allocatable"][key] = value.clone().into()
-                            }
-                            "zone" => {
-                                node["metadata"]["labels"]["topology.kubernetes.io/zone"] =
-                                    value.clone().into()
-                            }
+                            "cpu" | "memory" | "pods" => node["status"]["allocatable"][key] = value.clone().into(),
+                            "zone" => node["metadata"]["labels"]["topology.kubernetes.io/zone"] = value.clone().into(),
                             "node" => merge(&mut node, serde_yaml::from_str(value)?),
                             other => return Err(format!("unknown word {other}").into()),
                         }
                     }
-                    self.cache
-                        .set_node(Arc::new(serde_json::from_value::<Node>(node)?));
+                    self.cache.set_node(Arc::new(serde_json::from_value::<Node>(node)?));
                 }
             }
             "pod" | "explain" => {
@@ -185,15 +153,11 @@ impl goldenscript::Runner for World {
 #[test]
 fn scripts() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
-    let mut scripts: Vec<_> = std::fs::read_dir(dir)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut scripts: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();
     assert!(!scripts.is_empty());
     for script in scripts {
-        goldenscript::run(&mut World::new(), &script)
-            .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+        goldenscript::run(&mut World::new(), &script).unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     }
 }
 
@@ -209,9 +173,7 @@ fn nodes_are_never_overcommitted_and_what_fits_is_placed() {
                 "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
                 "status": {"allocatable": {"cpu": format!("{cpu}m"), "memory": "8Gi", "pods": "20"}},
             });
-            world
-                .cache
-                .set_node(Arc::new(serde_json::from_value(node).unwrap()));
+            world.cache.set_node(Arc::new(serde_json::from_value(node).unwrap()));
             free.insert(name, (cpu, 20));
         }
         for n in 0..60 {
@@ -226,10 +188,7 @@ fn nodes_are_never_overcommitted_and_what_fits_is_placed() {
                     let (left, pods) = free.get_mut(&node).unwrap();
                     *left -= cpu;
                     *pods -= 1;
-                    assert!(
-                        *left >= 0 && *pods >= 0,
-                        "seed {seed}: {node} is overcommitted"
-                    );
+                    assert!(*left >= 0 && *pods >= 0, "seed {seed}: {node} is overcommitted");
                     world.cache.assume(Arc::new(pod), &node);
                 }
                 Err(error) => assert!(!fits, "seed {seed}: p{n} fits: {}", error.message),

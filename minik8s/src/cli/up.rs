@@ -293,7 +293,8 @@ impl Up {
         step("certificates");
         let config = ClusterConfig {
             file: plan.file.clone(),
-            dir: plan.dir.clone(),
+            dir: Some(plan.dir.clone()),
+            listen: true,
             pki,
             clock,
             random,

@@ -41,16 +41,8 @@ impl PostFilter for DefaultPreemption {
     ) -> Result<Nomination, String> {
         // Kubernetes runs the plugin for dynamic resources first, and its words stand before these.
         const PREFIX: &str = "no new claims to deallocate, preemption:";
-        if pod
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.preemption_policy.as_deref())
-            == Some("Never")
-        {
-            return Err(format!(
-                "{PREFIX} not eligible due to preemptionPolicy=Never."
-            ));
+        if pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
+            return Err(format!("{PREFIX} not eligible due to preemptionPolicy=Never."));
         }
         let mut candidates = Vec::new();
         let mut reasons = Vec::new();
@@ -62,32 +54,16 @@ impl PostFilter for DefaultPreemption {
                 reasons.push("Preemption is not helpful for scheduling");
             } else {
                 match victims(state, pod, node, fits) {
-                    Ok(victims) => candidates.push(Nomination {
-                        node: name.clone(),
-                        victims,
-                    }),
+                    Ok(victims) => candidates.push(Nomination { node: name.clone(), victims }),
                     Err(reason) => reasons.push(reason),
                 }
             }
         }
         // The least harm: the highest victim lowest, then the lowest sum, then the fewest.
         let harm = |candidate: &Nomination| {
-            let highest = candidate
-                .victims
-                .iter()
-                .map(|victim| victim.priority())
-                .max();
-            let sum: i64 = candidate
-                .victims
-                .iter()
-                .map(|victim| i64::from(victim.priority()))
-                .sum();
-            (
-                highest,
-                sum,
-                candidate.victims.len(),
-                candidate.node.clone(),
-            )
+            let highest = candidate.victims.iter().map(|victim| victim.priority()).max();
+            let sum: i64 = candidate.victims.iter().map(|victim| i64::from(victim.priority())).sum();
+            (highest, sum, candidate.victims.len(), candidate.node.clone())
         };
         match candidates.into_iter().min_by_key(harm) {
             Some(best) => Ok(best),
@@ -106,12 +82,7 @@ fn victims(
     node: &Arc<NodeInfo>,
     fits: Fits<'_>,
 ) -> Result<Vec<Arc<PodInfo>>, &'static str> {
-    let mut lower: Vec<_> = node
-        .pods
-        .iter()
-        .filter(|other| other.priority() < pod.priority())
-        .cloned()
-        .collect();
+    let mut lower: Vec<_> = node.pods.iter().filter(|other| other.priority() < pod.priority()).cloned().collect();
     if lower.is_empty() {
         return Err("No preemption victims found for incoming pod");
     }
@@ -127,21 +98,12 @@ fn victims(
     }
     // The most important ones, and of those the oldest, are spared first.
     lower.sort_by_key(|victim| {
-        let started = victim
-            .pod
-            .status
-            .as_ref()
-            .and_then(|status| status.start_time.as_ref())
-            .map(|time| time.0);
+        let started = victim.pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map(|time| time.0);
         (Reverse(victim.priority()), started)
     });
     let mut gone = lower.clone();
     for victim in lower {
-        let fewer: Vec<_> = gone
-            .iter()
-            .filter(|other| other.uid() != victim.uid())
-            .cloned()
-            .collect();
+        let fewer: Vec<_> = gone.iter().filter(|other| other.uid() != victim.uid()).cloned().collect();
         if without(&fewer) {
             gone = fewer;
         }

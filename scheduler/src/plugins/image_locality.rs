@@ -40,26 +40,14 @@ impl Plugin for ImageLocality {
 }
 
 fn images(pod: &PodInfo) -> Vec<String> {
-    let containers = pod.pod.spec.iter().flat_map(|spec| {
-        spec.init_containers
-            .iter()
-            .flatten()
-            .chain(&spec.containers)
-    });
-    containers
-        .filter_map(|container| container.image.as_deref())
-        .map(normalized)
-        .collect()
+    let containers = pod.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+    containers.filter_map(|container| container.image.as_deref()).map(normalized).collect()
 }
 
 /// With the tag that is meant where none is given.
 fn normalized(image: &str) -> String {
     let name = image.rsplit('/').next().unwrap_or(image);
-    if name.contains(':') || image.contains('@') {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
-    }
+    if name.contains(':') || image.contains('@') { image.to_owned() } else { format!("{image}:latest") }
 }
 
 /// The size of an image on a node; nodes list full names (`docker.io/library/nginx:1.27`), pods often short ones.
@@ -72,28 +60,13 @@ fn size_on(node: &NodeInfo, image: &str) -> i64 {
 }
 
 impl PreScore for ImageLocality {
-    fn pre_score(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-        _: &[Arc<NodeInfo>],
-    ) {
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _: &[Arc<NodeInfo>]) {
         let mut nodes = HashMap::new();
         for image in images(pod) {
-            let count = snapshot
-                .nodes()
-                .filter(|node| size_on(node, &image) > 0)
-                .count();
+            let count = snapshot.nodes().filter(|node| size_on(node, &image) > 0).count();
             nodes.insert(image, count);
         }
-        state.write(
-            NAME,
-            Spread {
-                nodes,
-                all: snapshot.nodes().len().max(1),
-            },
-        );
+        state.write(NAME, Spread { nodes, all: snapshot.nodes().len().max(1) });
     }
 }
 
@@ -112,8 +85,7 @@ impl Score for ImageLocality {
         let bytes: i64 = images
             .iter()
             .map(|image| {
-                let share =
-                    spread.nodes.get(image).copied().unwrap_or(0) as f64 / spread.all as f64;
+                let share = spread.nodes.get(image).copied().unwrap_or(0) as f64 / spread.all as f64;
                 (size_on(node, image) as f64 * share) as i64
             })
             .sum();

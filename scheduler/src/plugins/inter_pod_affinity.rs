@@ -7,8 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::cache::Snapshot;
 use crate::framework::{
-    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreScore, Rejection,
-    Score, Verdict,
+    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Verdict,
 };
 use crate::node_info::{AffinityTerm, Labels, NodeInfo, PodInfo};
 
@@ -72,9 +71,7 @@ impl Counts {
     fn count(&mut self, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
         fn bump(domains: &mut Domains, key: &str, node: &NodeInfo, by: i64) {
             if let Some(value) = node.label(key) {
-                *domains
-                    .entry((key.to_owned(), value.to_owned()))
-                    .or_default() += by;
+                *domains.entry((key.to_owned(), value.to_owned())).or_default() += by;
             }
         }
         if self.matches_all(&pod.required_affinity, &other.pod) {
@@ -97,11 +94,7 @@ impl Counts {
 
 fn has(domains: &Domains, key: &str, node: &NodeInfo) -> bool {
     let value = node.label(key).map(str::to_owned);
-    value.is_some_and(|value| {
-        domains
-            .get(&(key.to_owned(), value))
-            .is_some_and(|count| *count > 0)
-    })
+    value.is_some_and(|value| domains.get(&(key.to_owned(), value)).is_some_and(|count| *count > 0))
 }
 
 impl PreFilter for InterPodAffinity {
@@ -112,16 +105,9 @@ impl PreFilter for InterPodAffinity {
         snapshot: &Snapshot,
     ) -> Result<Option<BTreeSet<String>>, Rejection> {
         let own = !pod.required_affinity.is_empty() || !pod.required_anti_affinity.is_empty();
-        let mut counts = Counts {
-            namespaces: snapshot.namespaces.clone(),
-            ..Counts::default()
-        };
+        let mut counts = Counts { namespaces: snapshot.namespaces.clone(), ..Counts::default() };
         for node in snapshot.nodes() {
-            for other in node
-                .pods
-                .iter()
-                .filter(|other| own || other.has_required_anti_affinity())
-            {
+            for other in node.pods.iter().filter(|other| own || other.has_required_anti_affinity()) {
                 counts.count(pod, other, node, 1);
             }
         }
@@ -144,63 +130,32 @@ impl Filter for InterPodAffinity {
             return Ok(());
         };
         let terms = &pod.required_affinity;
-        let near = terms
-            .iter()
-            .all(|term| has(&counts.wanted, &term.topology_key, node));
+        let near = terms.iter().all(|term| has(&counts.wanted, &term.topology_key, node));
         // The first pod of a group that wants to be together has nobody to be near to but itself.
         let first = counts.wanted.values().all(|count| *count <= 0)
             && counts.matches_all(terms, &pod.pod)
-            && terms
-                .iter()
-                .all(|term| node.label(&term.topology_key).is_some());
+            && terms.iter().all(|term| node.label(&term.topology_key).is_some());
         if !near && !first {
-            return Err(Rejection::unresolvable(
-                NAME,
-                "node(s) didn't match pod affinity rules",
-            ));
+            return Err(Rejection::unresolvable(NAME, "node(s) didn't match pod affinity rules"));
         }
-        if pod
-            .required_anti_affinity
-            .iter()
-            .any(|term| has(&counts.unwanted, &term.topology_key, node))
-        {
-            return Err(Rejection::unschedulable(
-                NAME,
-                "node(s) didn't match pod anti-affinity rules",
-            ));
+        if pod.required_anti_affinity.iter().any(|term| has(&counts.unwanted, &term.topology_key, node)) {
+            return Err(Rejection::unschedulable(NAME, "node(s) didn't match pod anti-affinity rules"));
         }
         let unwelcome = counts.unwelcome.iter().filter(|(_, count)| **count > 0);
-        if unwelcome
-            .into_iter()
-            .any(|((key, value), _)| node.label(key) == Some(value))
-        {
-            return Err(Rejection::unschedulable(
-                NAME,
-                "node(s) didn't satisfy existing pods anti-affinity rules",
-            ));
+        if unwelcome.into_iter().any(|((key, value), _)| node.label(key) == Some(value)) {
+            return Err(Rejection::unschedulable(NAME, "node(s) didn't satisfy existing pods anti-affinity rules"));
         }
         Ok(())
     }
 }
 
 impl PreScore for InterPodAffinity {
-    fn pre_score(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-        _: &[Arc<NodeInfo>],
-    ) {
-        let counts = Counts {
-            namespaces: snapshot.namespaces.clone(),
-            ..Counts::default()
-        };
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _: &[Arc<NodeInfo>]) {
+        let counts = Counts { namespaces: snapshot.namespaces.clone(), ..Counts::default() };
         let mut preferred = Domains::new();
         let mut add = |term: &AffinityTerm, node: &NodeInfo, weight: i64| {
             if let Some(value) = node.label(&term.topology_key) {
-                *preferred
-                    .entry((term.topology_key.clone(), value.to_owned()))
-                    .or_default() += weight;
+                *preferred.entry((term.topology_key.clone(), value.to_owned())).or_default() += weight;
             }
         };
         for node in snapshot.nodes() {
@@ -235,9 +190,7 @@ impl Score for InterPodAffinity {
         let Some(Preferred(domains)) = state.read::<Preferred>("InterPodAffinity/preferred") else {
             return 0;
         };
-        let here = domains
-            .iter()
-            .filter(|((key, value), _)| node.label(key) == Some(value));
+        let here = domains.iter().filter(|((key, value), _)| node.label(key) == Some(value));
         here.map(|(_, weight)| weight).sum()
     }
 
@@ -245,11 +198,7 @@ impl Score for InterPodAffinity {
         let max = scores.iter().copied().max().unwrap_or(0);
         let min = scores.iter().copied().min().unwrap_or(0);
         for score in scores {
-            *score = if max > min {
-                MAX_NODE_SCORE * (*score - min) / (max - min)
-            } else {
-                0
-            };
+            *score = if max > min { MAX_NODE_SCORE * (*score - min) / (max - min) } else { 0 };
         }
     }
 }

@@ -6,8 +6,7 @@ use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 
 use crate::cache::Snapshot;
 use crate::framework::{
-    ClusterEvent, CycleState, Filter, Plugin, PreFilter, Rejection, Score, Verdict,
-    default_normalize,
+    ClusterEvent, CycleState, Filter, Plugin, PreFilter, Rejection, Score, Verdict, default_normalize,
 };
 use crate::node_info::{NodeInfo, PodInfo};
 
@@ -46,14 +45,8 @@ fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
         "NotIn" => !value.is_some_and(among),
         "Exists" => value.is_some(),
         "DoesNotExist" => value.is_none(),
-        "Gt" => value
-            .and_then(number)
-            .zip(limit)
-            .is_some_and(|(value, limit)| value > limit),
-        "Lt" => value
-            .and_then(number)
-            .zip(limit)
-            .is_some_and(|(value, limit)| value < limit),
+        "Gt" => value.and_then(number).zip(limit).is_some_and(|(value, limit)| value > limit),
+        "Lt" => value.and_then(number).zip(limit).is_some_and(|(value, limit)| value < limit),
         _ => false,
     }
 }
@@ -65,46 +58,23 @@ pub fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {
     if labels.is_empty() && fields.is_empty() {
         return false;
     }
-    labels
-        .iter()
-        .all(|requirement| holds(requirement, node.label(&requirement.key)))
-        && fields.iter().all(|requirement| {
-            holds(
-                requirement,
-                (requirement.key == "metadata.name").then(|| node.name()),
-            )
-        })
+    labels.iter().all(|requirement| holds(requirement, node.label(&requirement.key)))
+        && fields
+            .iter()
+            .all(|requirement| holds(requirement, (requirement.key == "metadata.name").then(|| node.name())))
 }
 
 fn required_terms(pod: &PodInfo) -> Option<&[NodeSelectorTerm]> {
-    let affinity = pod
-        .pod
-        .spec
-        .as_ref()?
-        .affinity
-        .as_ref()?
-        .node_affinity
-        .as_ref()?;
-    let required = affinity
-        .required_during_scheduling_ignored_during_execution
-        .as_ref()?;
+    let affinity = pod.pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
     Some(&required.node_selector_terms)
 }
 
 /// Whether the pod's selector and its required terms admit the node.
 pub fn matches(pod: &PodInfo, node: &NodeInfo) -> bool {
-    let selector = pod
-        .pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.node_selector.as_ref());
-    let selected = selector.is_none_or(|selector| {
-        selector
-            .iter()
-            .all(|(key, value)| node.label(key) == Some(value))
-    });
-    selected
-        && required_terms(pod).is_none_or(|terms| terms.iter().any(|term| term_matches(term, node)))
+    let selector = pod.pod.spec.as_ref().and_then(|spec| spec.node_selector.as_ref());
+    let selected = selector.is_none_or(|selector| selector.iter().all(|(key, value)| node.label(key) == Some(value)));
+    selected && required_terms(pod).is_none_or(|terms| terms.iter().any(|term| term_matches(term, node)))
 }
 
 impl PreFilter for NodeAffinity {
@@ -121,8 +91,7 @@ impl PreFilter for NodeAffinity {
         let mut names = BTreeSet::new();
         for term in terms {
             let by_name = term.match_fields.iter().flatten();
-            let mut by_name =
-                by_name.filter(|field| field.key == "metadata.name" && field.operator == "In");
+            let mut by_name = by_name.filter(|field| field.key == "metadata.name" && field.operator == "In");
             match by_name.next() {
                 Some(field) => names.extend(field.values.iter().flatten().cloned()),
                 None => return Ok(None),
@@ -137,10 +106,7 @@ impl Filter for NodeAffinity {
         if matches(pod, node) {
             return Ok(());
         }
-        Err(Rejection::unresolvable(
-            NAME,
-            "node(s) didn't match Pod's node affinity/selector",
-        ))
+        Err(Rejection::unresolvable(NAME, "node(s) didn't match Pod's node affinity/selector"))
     }
 }
 
@@ -151,20 +117,10 @@ impl Score for NodeAffinity {
 
     /// The weights of the preferred terms that hold.
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let affinity = pod
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
-        let terms = affinity.and_then(|a| {
-            a.preferred_during_scheduling_ignored_during_execution
-                .as_ref()
-        });
+        let affinity = pod.pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref()?.node_affinity.as_ref());
+        let terms = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         let terms = terms.into_iter().flatten();
-        terms
-            .filter(|term| term_matches(&term.preference, node))
-            .map(|term| i64::from(term.weight))
-            .sum()
+        terms.filter(|term| term_matches(&term.preference, node)).map(|term| i64::from(term.weight)).sum()
     }
 
     fn normalize(&self, _: &CycleState, _: &[std::sync::Arc<NodeInfo>], scores: &mut [i64]) {

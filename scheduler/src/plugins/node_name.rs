@@ -23,16 +23,10 @@ impl Plugin for NodeName {
 
 impl Filter for NodeName {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Verdict {
-        match pod
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.node_name.as_deref())
-        {
-            Some(name) if !name.is_empty() && name != node.name() => Err(Rejection::unresolvable(
-                NAME,
-                "node(s) didn't match the requested node name",
-            )),
+        match pod.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) {
+            Some(name) if !name.is_empty() && name != node.name() => {
+                Err(Rejection::unresolvable(NAME, "node(s) didn't match the requested node name"))
+            }
             _ => Ok(()),
         }
     }

@@ -29,20 +29,10 @@ impl Score for NodeResourcesBalancedAllocation {
     /// One minus half the difference of the two shares, which is the standard deviation of two values.
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
         let share = |used: i64, all: i64| {
-            if all > 0 {
-                (used as f64 / all as f64).min(1.0)
-            } else {
-                1.0
-            }
+            if all > 0 { (used as f64 / all as f64).min(1.0) } else { 1.0 }
         };
-        let cpu = share(
-            node.requested.milli_cpu + pod.requests.milli_cpu,
-            node.allocatable.milli_cpu,
-        );
-        let memory = share(
-            node.requested.memory + pod.requests.memory,
-            node.allocatable.memory,
-        );
+        let cpu = share(node.requested.milli_cpu + pod.requests.milli_cpu, node.allocatable.milli_cpu);
+        let memory = share(node.requested.memory + pod.requests.memory, node.allocatable.memory);
         ((1.0 - (cpu - memory).abs() / 2.0) * MAX_NODE_SCORE as f64) as i64
     }
 }

@@ -1,8 +1,6 @@
 //! What a pod requests must be free on the node; of several nodes, which one is the fullest or the emptiest counts.
 
-use crate::framework::{
-    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, Rejection, Score, Verdict,
-};
+use crate::framework::{ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, Rejection, Score, Verdict};
 use crate::node_info::{NodeInfo, PodInfo};
 
 /// The plugin's name.
@@ -32,11 +30,7 @@ impl Plugin for NodeResourcesFit {
         NAME
     }
     fn events(&self) -> &'static [ClusterEvent] {
-        &[
-            ClusterEvent::NodeAdded,
-            ClusterEvent::NodeAllocatable,
-            ClusterEvent::PodGone,
-        ]
+        &[ClusterEvent::NodeAdded, ClusterEvent::NodeAllocatable, ClusterEvent::PodGone]
     }
     fn filter(&self) -> Option<&dyn Filter> {
         Some(self)
@@ -63,27 +57,12 @@ impl Filter for NodeResourcesFit {
         };
         check("cpu", wanted.milli_cpu, used.milli_cpu, all.milli_cpu);
         check("memory", wanted.memory, used.memory, all.memory);
-        check(
-            "ephemeral-storage",
-            wanted.ephemeral_storage,
-            used.ephemeral_storage,
-            all.ephemeral_storage,
-        );
+        check("ephemeral-storage", wanted.ephemeral_storage, used.ephemeral_storage, all.ephemeral_storage);
         for (name, amount) in &wanted.scalar {
-            let of = |amounts: &std::collections::BTreeMap<String, i64>| {
-                amounts.get(name).copied().unwrap_or(0)
-            };
+            let of = |amounts: &std::collections::BTreeMap<String, i64>| amounts.get(name).copied().unwrap_or(0);
             check(name, *amount, of(&used.scalar), of(&all.scalar));
         }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(Rejection {
-                reasons,
-                unresolvable,
-                plugin: NAME,
-            })
-        }
+        if reasons.is_empty() { Ok(()) } else { Err(Rejection { reasons, unresolvable, plugin: NAME }) }
     }
 }
 
@@ -94,19 +73,10 @@ impl Score for NodeResourcesFit {
 
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
         let pairs = [
-            (
-                node.non_zero.milli_cpu + pod.non_zero.milli_cpu,
-                node.allocatable.milli_cpu,
-            ),
-            (
-                node.non_zero.memory + pod.non_zero.memory,
-                node.allocatable.memory,
-            ),
+            (node.non_zero.milli_cpu + pod.non_zero.milli_cpu, node.allocatable.milli_cpu),
+            (node.non_zero.memory + pod.non_zero.memory, node.allocatable.memory),
         ];
-        let scores = pairs
-            .into_iter()
-            .filter(|(_, all)| *all > 0)
-            .map(|(used, all)| self.strategy.score(used, all));
+        let scores = pairs.into_iter().filter(|(_, all)| *all > 0).map(|(used, all)| self.strategy.score(used, all));
         let (count, sum) = scores.fold((0, 0), |(count, sum), score| (count + 1, sum + score));
         if count == 0 { 0 } else { sum / count }
     }
@@ -118,9 +88,7 @@ impl ScoringStrategy {
             ScoringStrategy::LeastAllocated if used > all => 0,
             ScoringStrategy::LeastAllocated => (all - used) * MAX_NODE_SCORE / all,
             ScoringStrategy::MostAllocated => used.min(all) * MAX_NODE_SCORE / all,
-            ScoringStrategy::RequestedToCapacityRatio(points) => {
-                interpolate(points, used.min(all) * 100 / all)
-            }
+            ScoringStrategy::RequestedToCapacityRatio(points) => interpolate(points, used.min(all) * 100 / all),
         }
     }
 }

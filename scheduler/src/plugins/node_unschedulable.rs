@@ -26,13 +26,7 @@ impl Plugin for NodeUnschedulable {
 
 impl Filter for NodeUnschedulable {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Verdict {
-        if !node
-            .node
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.unschedulable)
-            .unwrap_or(false)
-        {
+        if !node.node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false) {
             return Ok(());
         }
         let taint = Taint {
@@ -40,11 +34,7 @@ impl Filter for NodeUnschedulable {
             effect: "NoSchedule".to_owned(),
             ..Taint::default()
         };
-        if pod
-            .tolerations()
-            .iter()
-            .any(|toleration| tolerates(toleration, &taint))
-        {
+        if pod.tolerations().iter().any(|toleration| tolerates(toleration, &taint)) {
             return Ok(());
         }
         Err(Rejection::unresolvable(NAME, "node(s) were unschedulable"))

@@ -12,8 +12,7 @@ use minik8s_api::selector::{LabelSelector, Operator, Requirement};
 
 use crate::cache::Snapshot;
 use crate::framework::{
-    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreScore, Rejection,
-    Score, Verdict,
+    ClusterEvent, CycleState, Filter, MAX_NODE_SCORE, Plugin, PreFilter, PreScore, Rejection, Score, Verdict,
 };
 use crate::node_info::{NodeInfo, PodInfo, parse_selector};
 use crate::plugins::{node_affinity, taint_toleration};
@@ -55,9 +54,7 @@ impl Plugin for PodTopologySpread {
     }
     fn events(&self) -> &'static [ClusterEvent] {
         use ClusterEvent::{NodeAdded, NodeLabels, NodeTaints, PodBound, PodGone, PodLabels};
-        &[
-            NodeAdded, NodeLabels, NodeTaints, PodBound, PodGone, PodLabels,
-        ]
+        &[NodeAdded, NodeLabels, NodeTaints, PodBound, PodGone, PodLabels]
     }
     fn pre_filter(&self) -> Option<&dyn PreFilter> {
         Some(self)
@@ -75,41 +72,23 @@ impl Plugin for PodTopologySpread {
 
 fn controller(pod: &PodInfo) -> Option<&str> {
     let owners = pod.pod.metadata.owner_references.as_ref()?;
-    owners
-        .iter()
-        .find(|owner| owner.controller == Some(true))
-        .map(|owner| owner.uid.as_str())
+    owners.iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.as_str())
 }
 
 impl Constraint {
     fn new(constraint: &TopologySpreadConstraint, pod: &PodInfo) -> Self {
-        let mut requirements = parse_selector(constraint.label_selector.as_ref())
-            .requirements()
-            .to_vec();
+        let mut requirements = parse_selector(constraint.label_selector.as_ref()).requirements().to_vec();
         let nothing = parse_selector(constraint.label_selector.as_ref()).is_nothing();
         for key in constraint.match_label_keys.iter().flatten() {
-            let value = pod
-                .pod
-                .metadata
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get(key));
-            let value = value
-                .and_then(|value| Requirement::new(key, Operator::In, vec![value.clone()]).ok());
+            let value = pod.pod.metadata.labels.as_ref().and_then(|labels| labels.get(key));
+            let value = value.and_then(|value| Requirement::new(key, Operator::In, vec![value.clone()]).ok());
             requirements.extend(value);
         }
-        let selector = if nothing {
-            LabelSelector::nothing()
-        } else {
-            LabelSelector::new(requirements)
-        };
+        let selector = if nothing { LabelSelector::nothing() } else { LabelSelector::new(requirements) };
         Self {
             key: constraint.topology_key.clone(),
             max_skew: i64::from(constraint.max_skew),
-            min_domains: constraint
-                .min_domains
-                .and_then(|n| usize::try_from(n).ok())
-                .unwrap_or(1),
+            min_domains: constraint.min_domains.and_then(|n| usize::try_from(n).ok()).unwrap_or(1),
             counts_itself: selector.matches_set(pod.pod.metadata.labels.as_ref()),
             among: Among::Selected(selector),
             honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
@@ -147,15 +126,8 @@ impl Constraint {
 }
 
 /// Counts the pods of each constraint by domain. A node counts where it has the keys of all constraints.
-fn count(
-    constraints: &mut [Constraint],
-    pod: &PodInfo,
-    nodes: impl Iterator<Item = Arc<NodeInfo>>,
-) {
-    let keys: Vec<String> = constraints
-        .iter()
-        .map(|constraint| constraint.key.clone())
-        .collect();
+fn count(constraints: &mut [Constraint], pod: &PodInfo, nodes: impl Iterator<Item = Arc<NodeInfo>>) {
+    let keys: Vec<String> = constraints.iter().map(|constraint| constraint.key.clone()).collect();
     for node in nodes {
         if !keys.iter().all(|key| node.label(key).is_some()) {
             continue;
@@ -167,25 +139,15 @@ fn count(
             let Some(value) = node.label(&constraint.key) else {
                 continue;
             };
-            let here = node
-                .pods
-                .iter()
-                .filter(|other| constraint.counts_pod(other, pod.namespace()))
-                .count();
+            let here = node.pods.iter().filter(|other| constraint.counts_pod(other, pod.namespace())).count();
             *constraint.counts.entry(value.to_owned()).or_default() += here as i64;
         }
     }
 }
 
 fn constraints(pod: &PodInfo, when: &str) -> Vec<Constraint> {
-    let all = pod
-        .pod
-        .spec
-        .iter()
-        .flat_map(|spec| spec.topology_spread_constraints.iter().flatten());
-    all.filter(|constraint| constraint.when_unsatisfiable == when)
-        .map(|c| Constraint::new(c, pod))
-        .collect()
+    let all = pod.pod.spec.iter().flat_map(|spec| spec.topology_spread_constraints.iter().flatten());
+    all.filter(|constraint| constraint.when_unsatisfiable == when).map(|c| Constraint::new(c, pod)).collect()
 }
 
 impl PreFilter for PodTopologySpread {
@@ -210,9 +172,7 @@ impl PreFilter for PodTopologySpread {
         let without = hard.iter().map(|constraint| {
             let mut counts = constraint.counts.clone();
             if constraint.counts_pod(victim, pod.namespace())
-                && let Some(count) = node
-                    .label(&constraint.key)
-                    .and_then(|value| counts.get_mut(value))
+                && let Some(count) = node.label(&constraint.key).and_then(|value| counts.get_mut(value))
             {
                 *count -= 1;
             }
@@ -238,16 +198,11 @@ impl Filter for PodTopologySpread {
         };
         for constraint in hard {
             let Some(value) = node.label(&constraint.key) else {
-                let reason =
-                    "node(s) didn't match pod topology spread constraints (missing required label)";
+                let reason = "node(s) didn't match pod topology spread constraints (missing required label)";
                 return Err(Rejection::unresolvable(NAME, reason));
             };
             let enough = constraint.counts.len() >= constraint.min_domains;
-            let least = if enough {
-                constraint.counts.values().copied().min().unwrap_or(0)
-            } else {
-                0
-            };
+            let least = if enough { constraint.counts.values().copied().min().unwrap_or(0) } else { 0 };
             let here = constraint.counts.get(value).copied().unwrap_or(0);
             if here + i64::from(constraint.counts_itself) - least > constraint.max_skew {
                 let reason = "node(s) didn't match pod topology spread constraints";
@@ -259,18 +214,10 @@ impl Filter for PodTopologySpread {
 }
 
 impl PreScore for PodTopologySpread {
-    fn pre_score(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        snapshot: &Snapshot,
-        _: &[Arc<NodeInfo>],
-    ) {
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _: &[Arc<NodeInfo>]) {
         let mut soft = constraints(pod, "ScheduleAnyway");
         let own = pod.pod.spec.as_ref().is_some_and(|spec| {
-            spec.topology_spread_constraints
-                .as_ref()
-                .is_some_and(|constraints| !constraints.is_empty())
+            spec.topology_spread_constraints.as_ref().is_some_and(|constraints| !constraints.is_empty())
         });
         if !own && let Some(owner) = controller(pod) {
             let zoned = snapshot.nodes().any(|node| node.label(ZONE).is_some());
@@ -278,11 +225,7 @@ impl PreScore for PodTopologySpread {
             soft.push(Constraint::system_default(HOSTNAME, 5, owner));
         }
         for constraint in &mut soft {
-            count(
-                std::slice::from_mut(constraint),
-                pod,
-                snapshot.nodes().cloned(),
-            );
+            count(std::slice::from_mut(constraint), pod, snapshot.nodes().cloned());
         }
         state.write("PodTopologySpread/soft", Soft(soft));
     }
@@ -314,10 +257,7 @@ impl Score for PodTopologySpread {
     }
 
     fn normalize(&self, state: &CycleState, _: &[Arc<NodeInfo>], scores: &mut [i64]) {
-        if state
-            .read::<Soft>("PodTopologySpread/soft")
-            .is_none_or(|soft| soft.0.is_empty())
-        {
+        if state.read::<Soft>("PodTopologySpread/soft").is_none_or(|soft| soft.0.is_empty()) {
             scores.fill(0);
             return;
         }

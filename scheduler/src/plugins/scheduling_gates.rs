@@ -23,18 +23,11 @@ impl Plugin for SchedulingGates {
 
 impl PreEnqueue for SchedulingGates {
     fn pre_enqueue(&self, pod: &PodInfo) -> Verdict {
-        let gates = pod
-            .pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.scheduling_gates.iter().flatten());
+        let gates = pod.pod.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten());
         let names: Vec<&str> = gates.map(|gate| gate.name.as_str()).collect();
         if names.is_empty() {
             return Ok(());
         }
-        Err(Rejection::unresolvable(
-            NAME,
-            format!("waiting for scheduling gates: {}", names.join(", ")),
-        ))
+        Err(Rejection::unresolvable(NAME, format!("waiting for scheduling gates: {}", names.join(", "))))
     }
 }

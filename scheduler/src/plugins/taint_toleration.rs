@@ -2,9 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
 
-use crate::framework::{
-    ClusterEvent, CycleState, Filter, Plugin, Rejection, Score, Verdict, default_normalize,
-};
+use crate::framework::{ClusterEvent, CycleState, Filter, Plugin, Rejection, Score, Verdict, default_normalize};
 use crate::node_info::{NodeInfo, PodInfo};
 
 /// The plugin's name.
@@ -35,10 +33,7 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
         return false;
     }
-    let (wanted, is) = (
-        toleration.value.as_deref().unwrap_or_default(),
-        taint.value.as_deref().unwrap_or_default(),
-    );
+    let (wanted, is) = (toleration.value.as_deref().unwrap_or_default(), taint.value.as_deref().unwrap_or_default());
     match toleration.operator.as_deref().unwrap_or_default() {
         "Exists" => true,
         "" | "Equal" => wanted == is,
@@ -53,32 +48,19 @@ fn compare(left: &str, right: &str) -> Option<std::cmp::Ordering> {
 }
 
 fn taints(node: &NodeInfo) -> &[Taint] {
-    node.node
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.taints.as_deref())
-        .unwrap_or_default()
+    node.node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
 }
 
 /// The first taint that keeps the pod from being scheduled on the node.
 pub fn untolerated<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Option<&'a Taint> {
-    let hard = taints(node)
-        .iter()
-        .filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
-    hard.into_iter().find(|taint| {
-        !pod.tolerations()
-            .iter()
-            .any(|toleration| tolerates(toleration, taint))
-    })
+    let hard = taints(node).iter().filter(|taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
+    hard.into_iter().find(|taint| !pod.tolerations().iter().any(|toleration| tolerates(toleration, taint)))
 }
 
 impl Filter for TaintToleration {
     fn filter(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Verdict {
         match untolerated(pod, node) {
-            Some(_) => Err(Rejection::unresolvable(
-                NAME,
-                "node(s) had untolerated taint(s)",
-            )),
+            Some(_) => Err(Rejection::unresolvable(NAME, "node(s) had untolerated taint(s)")),
             None => Ok(()),
         }
     }
@@ -91,24 +73,12 @@ impl Score for TaintToleration {
 
     /// The number of soft taints that the pod does not tolerate.
     fn score(&self, _: &CycleState, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let soft = taints(node)
-            .iter()
-            .filter(|taint| taint.effect == "PreferNoSchedule");
+        let soft = taints(node).iter().filter(|taint| taint.effect == "PreferNoSchedule");
         let tolerations = pod.tolerations().iter();
         let fitting: Vec<_> = tolerations
-            .filter(|toleration| {
-                matches!(
-                    toleration.effect.as_deref(),
-                    None | Some("" | "PreferNoSchedule")
-                )
-            })
+            .filter(|toleration| matches!(toleration.effect.as_deref(), None | Some("" | "PreferNoSchedule")))
             .collect();
-        soft.filter(|taint| {
-            !fitting
-                .iter()
-                .any(|toleration| tolerates(toleration, taint))
-        })
-        .count() as i64
+        soft.filter(|taint| !fitting.iter().any(|toleration| tolerates(toleration, taint))).count() as i64
     }
 
     fn normalize(&self, _: &CycleState, _: &[std::sync::Arc<NodeInfo>], scores: &mut [i64]) {

@@ -31,11 +31,7 @@ impl PreFilter for Unsupported {
         pod: &PodInfo,
         _: &Snapshot,
     ) -> Result<Option<BTreeSet<String>>, Rejection> {
-        let claims = pod
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.resource_claims.as_ref());
+        let claims = pod.pod.spec.as_ref().and_then(|spec| spec.resource_claims.as_ref());
         if claims.is_some_and(|claims| !claims.is_empty()) {
             let reason = "spec.resourceClaims is not supported by minik8s' scheduler";
             return Err(Rejection::unresolvable(NAME, reason));

@@ -40,28 +40,13 @@ impl PreFilter for VolumeBinding {
         pod: &PodInfo,
         _: &Snapshot,
     ) -> Result<Option<BTreeSet<String>>, Rejection> {
-        let volumes = pod
-            .pod
-            .spec
-            .iter()
-            .flat_map(|spec| spec.volumes.iter().flatten());
+        let volumes = pod.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         let names = volumes.filter_map(|volume| {
-            let by_name = volume
-                .persistent_volume_claim
-                .as_ref()
-                .map(|source| source.claim_name.clone());
-            by_name.or_else(|| {
-                volume
-                    .ephemeral
-                    .as_ref()
-                    .map(|_| format!("{}-{}", pod.name(), volume.name))
-            })
+            let by_name = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+            by_name.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name)))
         });
         for name in names {
-            let claim = self
-                .claims
-                .as_ref()
-                .and_then(|claims| claims.get(pod.namespace(), &name));
+            let claim = self.claims.as_ref().and_then(|claims| claims.get(pod.namespace(), &name));
             let Some(claim) = claim else {
                 let reason = format!("persistentvolumeclaim \"{name}\" not found");
                 return Err(Rejection::unresolvable(NAME, reason));
@@ -70,12 +55,7 @@ impl PreFilter for VolumeBinding {
                 let reason = format!("persistentvolumeclaim \"{name}\" is being deleted");
                 return Err(Rejection::unresolvable(NAME, reason));
             }
-            if claim
-                .status
-                .as_ref()
-                .and_then(|status| status.phase.as_deref())
-                != Some("Bound")
-            {
+            if claim.status.as_ref().and_then(|status| status.phase.as_deref()) != Some("Bound") {
                 let reason = "pod has unbound immediate PersistentVolumeClaims";
                 return Err(Rejection::unresolvable(NAME, reason));
             }

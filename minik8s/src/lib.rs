@@ -1,0 +1,32 @@
+//! The binary's inside: the command line, and the wiring of a cluster.
+//!
+//! ```text
+//!   main ──► cli (one verb a file) ──► cluster: store, API server, scheduler, controllers, nodes
+//!                │                        │
+//!   home, kubeconfig, pki, logs           ├── components   the control plane as programs of static pods
+//!                                         ├── control      what `minik8s node`, `status`, `down` ask of it
+//!                                         └── simulation   the same cluster in one thread and in virtual time
+//! ```
+//!
+//! Read in this order: [`cli`], [`home`] (what is on disk), [`pki`], [`kubeconfig`], then [`cluster`], which reads like the
+//! picture of the architecture, [`node`], [`components`], [`control`], [`logs`], and [`simulation`].
+//!
+//! # Invariants
+//! - All parts of a cluster meet in [`cluster`]; no other file of the workspace knows more than its neighbours.
+//! - A failed `up` leaves nothing behind: no process, no data directory that was not there, no context.
+//! - A caller in this process has an identity of its own; none of the components is `system:masters`.
+//!
+//! # Left out, compared with kubeadm and kind
+//! - Several control planes, an external etcd, joining machines: one process is one cluster.
+//! - Certificates of the components: they share a process with the API server and need none.
+
+pub mod cli;
+pub mod cluster;
+pub mod components;
+pub mod control;
+pub mod home;
+pub mod kubeconfig;
+pub mod logs;
+pub mod node;
+pub mod pki;
+pub mod simulation;
