@@ -2,14 +2,16 @@
 
 use crate::sim_runtime::SimRuntime;
 use minik8s_cri::proto::{ContainerEventResponse, ContainerEventType};
+use std::sync::Arc;
 use tokio::sync::broadcast;
 
 /// How many events wait for a kubelet that is behind; then its stream ends with an error, and it lists again.
-const EVENT_QUEUE: usize = 1024;
+const EVENT_QUEUE: usize = 256;
 
 /// The stream of container events of one node.
 pub(crate) struct Events {
-    sender: broadcast::Sender<ContainerEventResponse>,
+    /// Shared, because a channel holds room for all that may wait from the start, and there are thousands of nodes.
+    sender: broadcast::Sender<Arc<ContainerEventResponse>>,
 }
 
 impl Default for Events {
@@ -34,11 +36,11 @@ impl Events {
             containers_statuses: containers.iter().map(|container| container.status()).collect(),
         };
         // The last listener may have gone in between.
-        let _heard = self.sender.send(event);
+        let _heard = self.sender.send(Arc::new(event));
     }
 
     /// Events from now on.
-    pub fn subscribe(&self) -> broadcast::Receiver<ContainerEventResponse> {
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<ContainerEventResponse>> {
         self.sender.subscribe()
     }
 }

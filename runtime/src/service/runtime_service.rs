@@ -445,7 +445,7 @@ impl RuntimeService for SimRuntime {
                 biased;
                 () = off.cancelled() => None,
                 event = events.recv() => match event {
-                    Ok(event) => Some((Ok(event), Some((events, off)))),
+                    Ok(event) => Some((Ok(Arc::unwrap_or_clone(event)), Some((events, off)))),
                     Err(RecvError::Lagged(missed)) => {
                         Some((Err(Status::resource_exhausted(format!("{missed} container events were missed"))), None))
                     }

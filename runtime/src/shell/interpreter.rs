@@ -1,6 +1,6 @@
 //! Lists, pipelines and compound commands.
 
-use super::{Flow, NESTING_LIMIT, Outcome, Own, Running, Shell};
+use super::{End, Flow, NESTING_LIMIT, Outcome, Own, Running, Shell};
 use crate::commands::{Surroundings, evaluate_test};
 use crate::pattern;
 use crate::process::{self, Output, Process, Program, Signal};
@@ -21,12 +21,14 @@ impl Program for Background {
     async fn run(&self, process: Process) -> i32 {
         let Some((mut shell, list)) = self.0.lock().take() else { return 0 };
         shell.pid = process.pid();
-        let memory = process.world.memory.allocate(0);
-        let mut own = Own { signals: Some(process.signals), memory };
+        let mut own = Own::new(process.signals, &process.world);
         let mut running = Running { shell: &mut shell, own: Some(&mut own) };
-        match running.and_or(&list).await {
-            Ok(code) | Err(Flow::Exit(code) | Flow::Return(code)) => running.at_exit(code).await,
-            Err(_) => 0,
+        let outcome = running.and_or(&list).await;
+        let end = running.end(outcome).await;
+        drop((shell, own));
+        match end {
+            End::Exit(code) => code,
+            End::Replace(program, process) => program.run(process).await,
         }
     }
 }
@@ -458,7 +460,7 @@ fn subshell_status(outcome: Outcome) -> i32 {
     match outcome {
         Ok(status) | Err(Flow::Exit(status) | Flow::Return(status)) => status,
         Err(Flow::Interrupt) => Signal::Int.exit_code(),
-        Err(Flow::Break(_) | Flow::Continue(_)) => 0,
+        Err(Flow::Break(_) | Flow::Continue(_) | Flow::Replace) => 0,
     }
 }
 

@@ -23,7 +23,7 @@ mod redirect;
 mod script;
 mod simple;
 
-use crate::process::{Allocation, Charge, Input, Output, Process, Signal, Signals, Spawn, World};
+use crate::process::{Allocation, Charge, Input, Output, Process, Program, Signal, Signals, Spawn, World};
 use brush_parser::{Parser, ParserOptions, ast};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -47,6 +47,8 @@ enum Flow {
     Exit(i32),
     /// To the prompt: Ctrl-C.
     Interrupt,
+    /// Out of the shell, which [`Own::replacement`] takes the place of.
+    Replace,
 }
 
 /// An exit status, or why the list is left.
@@ -113,6 +115,23 @@ struct Own {
     signals: Option<Signals>,
     /// Memory of variables.
     memory: Allocation,
+    /// What `exec` runs. The shell unwinds first, so that a server whose image starts it by a script costs no more than one
+    /// that is started at once.
+    replacement: Option<(Arc<dyn Program>, Process)>,
+}
+
+impl Own {
+    fn new(signals: Signals, world: &World) -> Own {
+        Own { signals: Some(signals), memory: world.memory.allocate(0), replacement: None }
+    }
+}
+
+/// How a shell ends.
+enum End {
+    /// With an exit code.
+    Exit(i32),
+    /// In another program.
+    Replace(Arc<dyn Program>, Process),
 }
 
 /// A shell with what belongs to its process.
@@ -123,7 +142,13 @@ struct Running<'a> {
 
 /// Runs a shell as a program.
 pub(crate) fn run(process: Process) -> BoxFuture<'static, i32> {
-    Box::pin(script::run(process))
+    Box::pin(async move {
+        // Boxed, so that nothing of the shell is left while what replaces it runs.
+        match Box::pin(script::run(process)).await {
+            End::Exit(code) => code,
+            End::Replace(program, process) => program.run(process).await,
+        }
+    })
 }
 
 impl Shell {

@@ -1,6 +1,6 @@
 //! Where a shell's commands come from: `-c`, a file, standard input, a terminal.
 
-use super::{Flow, Outcome, Own, Running, Shell, parse};
+use super::{End, Flow, Outcome, Own, Running, Shell, parse};
 use crate::process::{NOT_FOUND, Process, Signal, errno_text};
 use brush_parser::ParseError;
 
@@ -11,16 +11,15 @@ enum Source {
     Stdin,
 }
 
-pub(super) async fn run(mut process: Process) -> i32 {
+pub(super) async fn run(mut process: Process) -> End {
     let mut shell = Shell::new(&process);
     let source = match read_command_line(&mut shell, &process) {
         Ok(source) => source,
         Err(message) => {
             shell.complain(message).await;
-            return 2;
+            return End::Exit(2);
         }
     };
-    let memory = process.world.memory.allocate(0);
     shell.interactive |= matches!(source, Source::Stdin) && process.stdin.is_terminal();
     if shell.interactive {
         // A shell on a terminal outlives Ctrl-C and SIGTERM.
@@ -28,7 +27,7 @@ pub(super) async fn run(mut process: Process) -> i32 {
         process.signals.handle(Signal::Term);
     }
     process.charge(1).await;
-    let mut own = Own { signals: Some(process.signals), memory };
+    let mut own = Own::new(process.signals, &process.world);
     let mut running = Running { shell: &mut shell, own: Some(&mut own) };
     let outcome = match source {
         Source::Text(text) => running.script(&text, true).await,
@@ -42,12 +41,7 @@ pub(super) async fn run(mut process: Process) -> i32 {
         },
         Source::Stdin => running.lines().await,
     };
-    let code = match outcome {
-        Ok(code) | Err(Flow::Exit(code) | Flow::Return(code)) => code,
-        Err(Flow::Break(_) | Flow::Continue(_)) => running.shell.status,
-        Err(Flow::Interrupt) => Signal::Int.exit_code(),
-    };
-    running.at_exit(code).await
+    running.end(outcome).await
 }
 
 fn read_command_line(shell: &mut Shell, process: &Process) -> Result<Source, String> {
@@ -188,7 +182,7 @@ impl Running<'_> {
                     for list in &program.complete_commands {
                         match self.list(list).await {
                             Err(Flow::Interrupt) if self.shell.interactive => {}
-                            Err(flow @ (Flow::Exit(_) | Flow::Interrupt)) => return Err(flow),
+                            Err(flow @ (Flow::Exit(_) | Flow::Interrupt | Flow::Replace)) => return Err(flow),
                             _ => {}
                         }
                     }
@@ -226,6 +220,20 @@ impl Running<'_> {
         };
         // A terminal that is gone ends the shell with the next line it does not send.
         let _shown = self.shell.stderr().write(text).await;
+    }
+
+    /// What the outcome of the last list means for the process of the shell.
+    pub(super) async fn end(&mut self, outcome: Outcome) -> End {
+        let code = match outcome {
+            Ok(code) | Err(Flow::Exit(code) | Flow::Return(code)) => code,
+            Err(Flow::Break(_) | Flow::Continue(_)) => self.shell.status,
+            Err(Flow::Interrupt) => Signal::Int.exit_code(),
+            Err(Flow::Replace) => match self.own.as_mut().and_then(|own| own.replacement.take()) {
+                Some((program, process)) => return End::Replace(program, process),
+                None => self.shell.status,
+            },
+        };
+        End::Exit(self.at_exit(code).await)
     }
 
     /// Runs the trap of EXIT; returns the exit code.

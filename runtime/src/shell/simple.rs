@@ -233,16 +233,15 @@ impl Running<'_> {
             Ok(loaded) => loaded,
             Err(error) => return Err(Flow::Exit(self.cannot_execute(&words[0], &error).await)),
         };
-        let Some(signals) = self.own.as_mut().and_then(|own| own.signals.take()) else {
+        let Some((own, signals)) = self.own.as_mut().and_then(|own| own.signals.take().map(|signals| (own, signals)))
+        else {
             // A subshell has no process of its own to give up.
             return Err(Flow::Exit(process::run(&world, program, self.shell.spawn(args)).await));
         };
         Signal::all().for_each(|signal| signals.reset(signal));
         signals.rename(args.join(" "));
-        let spawn = self.shell.spawn(args);
-        // The shell is gone, and with it its ends of pipes.
-        self.shell.descriptors.clear();
         self.shell.traps.clear();
-        Err(Flow::Exit(program.run(Process::replace(world, signals, spawn)).await))
+        own.replacement = Some((program, Process::replace(world, signals, self.shell.spawn(args))));
+        Err(Flow::Replace)
     }
 }
