@@ -14,6 +14,7 @@ mod names;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use crate::custom::CustomResource;
 use crate::schema::{Struct, Type};
 
 pub use convert::convert;
@@ -92,6 +93,8 @@ pub struct Kind {
     pub storage: Storage,
     /// Whether a CustomResourceDefinition brought it: JSON and YAML only, no strategic merge patch, its own validation.
     pub custom: bool,
+    /// What that definition says of its objects; `None` for built-in kinds.
+    pub definition: Option<Arc<CustomResource>>,
 }
 
 impl Kind {

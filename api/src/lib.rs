@@ -20,7 +20,7 @@
 //! 3. [`decode`] and [`protobuf`]: from bytes to values and back, with Go's errors.
 //! 4. [`status`]: errors. [`quantity`], [`intstr`], [`time`]: the scalars with a grammar. [`meta`]: metadata.
 //! 5. [`selector`], [`patch`], [`managed`]: choosing, changing, and owning fields.
-//! 6. [`strategy`] and [`table`]: where kinds differ, one file each.
+//! 6. [`strategy`] and [`table`]: where kinds differ, one file each. [`custom`]: kinds that come at run time.
 //! 7. [`template_hash`]: the hashes in the names of ReplicaSets and ControllerRevisions.
 //!
 //! # Invariants
@@ -54,6 +54,7 @@ pub mod patch;
 pub mod selector;
 
 pub mod strategy;
+pub mod custom;
 pub mod table;
 
 pub mod template_hash;

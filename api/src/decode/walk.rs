@@ -63,11 +63,17 @@ impl<'a> Walk<'a> {
 
     /// A value of a JSON type that `ty` does not take.
     fn wrong(self, found: &'static str, kept: Value) -> Value {
-        if self.structural {
+        if self.takes_anything() {
             return kept;
         }
         self.problems.type_mismatch(found, self.ty);
         Value::Null
+    }
+
+    /// Of a custom resource, only metadata must have its type by now.
+    fn takes_anything(&self) -> bool {
+        let typed = self.ty.as_struct().is_some_and(|of| of.conformance() == Conformance::Typed);
+        self.structural && !typed
     }
 
     fn deeper<E: de::Error>(&mut self) -> Result<usize, E> {
@@ -289,7 +295,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 .visit_seq(access);
             }
             Type::Scalar(Scalar::Any | Scalar::FieldsV1) => &ANY,
-            _ if self.structural => &ANY,
+            _ if self.takes_anything() => &ANY,
             Type::Scalar(scalar) => {
                 drain_seq(access)?;
                 return Ok(self.no_scalar(*scalar, "array")?.unwrap_or_default());

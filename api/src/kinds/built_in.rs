@@ -81,6 +81,7 @@ fn read_kind<'a>(line: &'a str, columns: &mut HashMap<[&'a str; 3], Vec<Column>>
             .collect(),
         storage: storage_of(group, version, plural, kind),
         custom: false,
+        definition: None,
     }
 }
 

@@ -2,16 +2,23 @@
 //!
 //! Two kinds are served in a form that is not the stored one: `autoscaling/v1` HorizontalPodAutoscaler, whose stored form
 //! is v2, and `events.k8s.io/v1` Event, stored as core/v1. All others are what they are (Kubernetes: `pkg/apis/*/*/conversion.go`).
+//! Versions of a custom resource differ in their name, and in the defaults of what one of them does not know.
 
 use serde_json::{Map, Value, json};
 
 use super::Kind;
 use crate::decode::{FieldValidation, normalize};
 use crate::meta;
+use crate::strategy::Strategy;
 
 /// Turns an object of kind `from` into one of kind `to`, in place. Kinds that do not share their storage are left alone.
 pub fn convert(from: &Kind, to: &Kind, object: &mut Value) {
     if from.storage != to.storage || (from.group == to.group && from.version == to.version) {
+        return;
+    }
+    if let Some(definition) = &to.definition {
+        object["apiVersion"] = to.api_version().into();
+        definition.set_defaults(object);
         return;
     }
     match (

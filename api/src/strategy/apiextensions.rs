@@ -7,6 +7,9 @@ use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::pod::volumes::required;
 use super::{Context, Subresource, edit, names};
+use crate::custom::schema::{JsonType, Schema};
+use crate::custom::structural;
+use crate::status::FieldPath;
 
 /// `apiextensions.k8s.io/v1` CustomResourceDefinition.
 pub struct CustomResourceDefinition;
@@ -162,9 +165,8 @@ fn versions(spec: &Field<'_>, errors: &mut Errors) {
         let schema = version.get("schema").get("openAPIV3Schema");
         if !schema.is_set() {
             errors.push(schema.required("schemas are required"));
-        } else {
-            root_schema(&schema, errors);
         }
+        selectable_fields(&version, errors);
         for column in version.get("additionalPrinterColumns").items() {
             printer_column(&column, errors);
         }
@@ -185,6 +187,7 @@ fn versions(spec: &Field<'_>, errors: &mut Errors) {
             }
         }
     }
+    schemas(spec, errors);
     if storage_count(&versions) != 1 {
         errors.push(versions.invalid("must have exactly one version marked as storage version"));
     }
@@ -197,12 +200,74 @@ fn storage_count(versions: &Field<'_>) -> usize {
         .count()
 }
 
-fn root_schema(schema: &Field<'_>, errors: &mut Errors) {
-    let kind = schema.get("type");
-    if kind.is_empty() {
-        errors.push(kind.required("must not be empty at the root"));
-    } else if kind.str() != "object" {
-        errors.push(kind.invalid("must be object at the root"));
+/// The schemas themselves. Where all versions share one, errors name the place it had in v1beta1, as Kubernetes' do.
+fn schemas(spec: &Field<'_>, errors: &mut Errors) {
+    let versions = spec.get("versions");
+    let found: Vec<Field<'_>> = versions
+        .items()
+        .map(|version| version.get("schema").get("openAPIV3Schema"))
+        .filter(|schema| schema.is_set())
+        .collect();
+    let one_for_all = found.len() == versions.len()
+        && found
+            .iter()
+            .all(|schema| schema.value() == found[0].value());
+    if let (true, Some(schema)) = (one_for_all, found.first()) {
+        let path = FieldPath::new("spec")
+            .child("validation")
+            .child("openAPIV3Schema");
+        structural::validate(schema.value(), &path, errors);
+        return;
+    }
+    for schema in found {
+        structural::validate(schema.value(), &FieldPath::new(schema.path()), errors);
+    }
+}
+
+/// `selectableFields`: scalar fields below `spec` and `status`, each once.
+fn selectable_fields(version: &Field<'_>, errors: &mut Errors) {
+    const MAX: usize = 8;
+    let fields = version.get("selectableFields");
+    if fields.len() > MAX {
+        errors.push(fields.too_many(MAX));
+    }
+    let schema = Schema::parse_without_rules(version.get("schema").get("openAPIV3Schema").value());
+    let mut seen: Vec<&str> = Vec::new();
+    for field in fields.items() {
+        let path = field.get("jsonPath");
+        let text = path.str();
+        if text.is_empty() {
+            errors.push(path.required(""));
+            continue;
+        }
+        if seen.contains(&text) {
+            errors.push(path.duplicate());
+        }
+        seen.push(text);
+        let names = text
+            .strip_prefix('.')
+            .map(|rest| rest.split('.').collect::<Vec<_>>());
+        let place = names
+            .iter()
+            .flatten()
+            .try_fold(&schema, |place, name| place.properties.get(*name));
+        let scalar = |place: &Schema| {
+            matches!(
+                place.ty,
+                Some(JsonType::String | JsonType::Boolean | JsonType::Integer)
+            )
+        };
+        match (names, place) {
+            (None, _) => errors.push(path.invalid("is an invalid path: does not start with a dot")),
+            (_, None) => errors.push(path.invalid("is an invalid path: does not refer to a valid field")),
+            (Some(names), _) if names.first() == Some(&"metadata") => {
+                errors.push(path.invalid("must not point to fields in metadata"));
+            }
+            (_, Some(place)) if !scalar(place) => errors.push(path.invalid(
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.",
+            )),
+            _ => {}
+        }
     }
 }
 

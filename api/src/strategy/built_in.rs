@@ -1,4 +1,5 @@
 //! Built-in kinds: a row of rules, a [`Behavior`] where they differ, and [`BuiltIn`], which joins the two.
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -89,11 +90,13 @@ pub struct BuiltIn {
 /// Plurals are nearly unique; the versions and groups that share one are few.
 type ByPlural = HashMap<String, Vec<(Arc<Kind>, BuiltIn)>>;
 
-/// The strategy of a kind. A kind without a row of its own (a custom resource) differs in nothing but its scope and
-/// whether it has a status subresource.
-pub fn strategy_for(kind: &Kind) -> &'static dyn Strategy {
+/// The strategy of a kind: its definition's where a CustomResourceDefinition brought it.
+pub fn strategy_for(kind: &Kind) -> &dyn Strategy {
     static STRATEGIES: OnceLock<ByPlural> = OnceLock::new();
-    static CUSTOM: OnceLock<[BuiltIn; 4]> = OnceLock::new();
+    static PLAIN: OnceLock<BuiltIn> = OnceLock::new();
+    if let Some(definition) = &kind.definition {
+        return &**definition;
+    }
     let strategies = STRATEGIES.get_or_init(|| {
         let mut by_plural = ByPlural::new();
         for kind in Kinds::built_in().iter() {
@@ -105,22 +108,11 @@ pub fn strategy_for(kind: &Kind) -> &'static dyn Strategy {
         by_plural
     });
     let same = |other: &Kind| other.group == kind.group && other.version == kind.version;
-    let built_in = strategies
-        .get(&kind.plural)
-        .filter(|_| !kind.custom)
-        .into_iter()
-        .flatten();
-    if let Some((_, strategy)) = built_in.into_iter().find(|(other, _)| same(other)) {
-        return strategy;
+    let built_in = strategies.get(&kind.plural).into_iter().flatten();
+    match built_in.into_iter().find(|(other, _)| same(other)) {
+        Some((_, strategy)) => strategy,
+        None => PLAIN.get_or_init(|| BuiltIn::new(row_of("", "", ""), kind.namespaced, false, None)),
     }
-    let custom = CUSTOM.get_or_init(|| {
-        [(false, false), (false, true), (true, false), (true, true)].map(
-            |(namespaced, has_status)| {
-                BuiltIn::new(row_of("", "", ""), namespaced, has_status, None)
-            },
-        )
-    });
-    &custom[usize::from(kind.namespaced) * 2 + usize::from(kind.subresource("status").is_some())]
 }
 
 impl BuiltIn {
@@ -318,11 +310,11 @@ impl Strategy for BuiltIn {
         self.behavior().graceful_delete(object, requested)
     }
 
-    fn field_labels(&self) -> &[&'static str] {
-        &self.labels
+    fn field_labels(&self) -> Vec<&str> {
+        self.labels.clone()
     }
 
-    fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+    fn selectable_fields(&self, object: &Value) -> Vec<(Cow<'static, str>, String)> {
         let text = |pointer: &str| match object.pointer(pointer) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => String::new(),
@@ -331,7 +323,7 @@ impl Strategy for BuiltIn {
         let fields = self.behavior().selectable();
         fields
             .iter()
-            .map(|(label, pointer)| (*label, zero_if_absent(label, text(pointer))))
+            .map(|(label, pointer)| (Cow::Borrowed(*label), zero_if_absent(label, text(pointer))))
             .collect()
     }
 

@@ -198,12 +198,12 @@ pub trait Strategy: Send + Sync {
 
     /// Field labels a field selector may use, besides `metadata.name` and `metadata.namespace`. Others get
     /// `field label not supported: spec.nope`.
-    fn field_labels(&self) -> &[&'static str] {
-        &[]
+    fn field_labels(&self) -> Vec<&str> {
+        Vec::new()
     }
 
     /// The values of [`Strategy::field_labels`] for one object, in the same order, empty where absent.
-    fn selectable_fields(&self, _object: &Value) -> Vec<(&'static str, String)> {
+    fn selectable_fields(&self, _object: &Value) -> Vec<(Cow<'static, str>, String)> {
         Vec::new()
     }
 

@@ -1,0 +1,119 @@
+//! The Common Expression Language, as `x-kubernetes-validations` uses it: compiled once, evaluated under a budget.
+//!
+//! ```text
+//!  text ─ parse ─► tree ─ check ─► type, or what cel-go would say is wrong        (when the definition is written)
+//!                    └── meter ──► tree whose loops pay as they go
+//!  value ─ values ─► CEL value ───────┴─► result, error, or "cost limit exceeded" (when an object is written)
+//! ```
+//!
+//! The `cel` crate parses and evaluates; it checks no types and bounds no cost, which [`check`] and [`meter`] add. The
+//! functions that Kubernetes has beyond CEL's own stand in [`library`].
+//! `k8s.io/apiserver/pkg/cel`, `apiextensions-apiserver/pkg/apiserver/schema/cel`.
+
+pub mod check;
+pub mod library;
+mod meter;
+pub mod values;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
+
+use cel::parser::Expression;
+use cel::{Context, Env, ExecutionError, Value};
+
+use self::check::Ty;
+
+/// What one expression may cost (`RuntimeCELCostBudget` per call).
+pub const EXPRESSION_BUDGET: u64 = 1_000_000;
+
+/// Longest expression, in bytes.
+const MAX_SOURCE_BYTES: usize = 64 * 1024;
+
+/// A variable of an expression.
+pub type Variable<'a> = (&'static str, Ty<'a>);
+
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    cel::extensions::strings(&mut env).expect("CEL's own libraries do not collide");
+    library::add_to(&mut env).expect("Kubernetes' functions do not collide with CEL's");
+    Arc::new(env)
+});
+
+/// A compiled expression.
+#[derive(Debug)]
+pub struct Expr {
+    tree: Expression,
+    cost: u64,
+    /// Whether it asks for the object as it was.
+    pub uses_old_self: bool,
+}
+
+/// Why an evaluation has no result.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Failure {
+    /// It cost more than it may.
+    Cost,
+    /// What CEL says.
+    Error(String),
+    /// No overload takes what it was given.
+    Overload(String),
+}
+
+impl Expr {
+    /// Compiles an expression over some variables that must be of a type. The error is cel-go's text.
+    pub fn compile(source: &str, variables: &[Variable<'_>], wanted: &Ty<'_>) -> Result<Expr, String> {
+        if source.len() > MAX_SOURCE_BYTES {
+            return Err(format!("ERROR: <input>:1:1: expression exceeds {MAX_SOURCE_BYTES} bytes"));
+        }
+        let parsed = ENV.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true).parse_with_source_info(source);
+        let (mut tree, places) = parsed.map_err(|errors| check::syntax(source, &errors))?;
+        let found = check::check(&tree, source, &places, variables)?;
+        if !found.accepts(wanted) {
+            return Err(format!("must evaluate to {}", wanted.article()));
+        }
+        let uses_old_self = tree.references().has_variable("oldSelf");
+        meter::meter(&mut tree);
+        Ok(Expr { cost: meter::nodes(&tree), tree, uses_old_self })
+    }
+
+    /// Evaluates it, taking what it costs from `budget`.
+    pub fn evaluate(&self, variables: &[(&'static str, Value)], budget: &mut u64) -> Result<Value, Failure> {
+        let allowed = EXPRESSION_BUDGET.min(*budget);
+        let spent = Arc::new(AtomicU64::new(self.cost));
+        let mut context = Context::with_env(Arc::clone(&ENV));
+        for (name, value) in variables {
+            context.add_variable_from_value(*name, value.clone());
+        }
+        let counter = Arc::clone(&spent);
+        let charge = move |cost: i64| -> Result<bool, ExecutionError> {
+            let total = counter.fetch_add(cost.unsigned_abs(), Ordering::Relaxed).saturating_add(cost.unsigned_abs());
+            if total > allowed { Err(ExecutionError::function_error(meter::SPEND, "cost")) } else { Ok(true) }
+        };
+        context.add_function(meter::SPEND, charge).map_err(|error| Failure::Error(error.to_string()))?;
+        let result = Value::resolve(&self.tree, &context);
+        let total = spent.load(Ordering::Relaxed);
+        *budget = budget.saturating_sub(total);
+        if total > allowed {
+            return Err(Failure::Cost);
+        }
+        result.map_err(failure)
+    }
+}
+
+/// CEL's words where the crate has its own.
+fn failure(error: ExecutionError) -> Failure {
+    match error {
+        ExecutionError::NoSuchKey(name) => Failure::Error(format!("no such key: {name}")),
+        ExecutionError::DivisionByZero(_) => Failure::Error("division by zero".to_owned()),
+        ExecutionError::RemainderByZero(_) => Failure::Error("modulus by zero".to_owned()),
+        ExecutionError::Overflow(..) => Failure::Error("integer overflow".to_owned()),
+        ExecutionError::IndexOutOfBounds(Value::Int(index)) => Failure::Error(format!("index out of bounds: {index}")),
+        ExecutionError::FunctionError { message, .. } => Failure::Error(message),
+        ExecutionError::NoSuchOverload(_)
+        | ExecutionError::UnexpectedType { .. }
+        | ExecutionError::ValuesNotComparable(..)
+        | ExecutionError::UnsupportedBinaryOperator(..)
+        | ExecutionError::UnsupportedTargetType { .. } => Failure::Overload("no such overload".to_owned()),
+        other => Failure::Error(other.to_string()),
+    }
+}

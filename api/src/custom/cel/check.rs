@@ -1,0 +1,396 @@
+//! Types of expressions, found before any object is: a field that no schema has, a name that nothing declares, a
+//! comparison that can never be made. Errors read as cel-go writes them (`checker/errors.go`).
+
+use std::collections::HashMap;
+
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
+use cel::parser::ParseErrors;
+
+use super::library;
+use super::values::escaped;
+use crate::custom::schema::{Additional, JsonType, Schema};
+
+/// The type of an expression, as far as a schema tells it.
+#[derive(Clone, Debug)]
+pub enum Ty<'a> {
+    /// Anything.
+    Dyn,
+    /// `null`
+    Null,
+    /// `bool`
+    Bool,
+    /// `int`
+    Int,
+    /// `uint`
+    Uint,
+    /// `double`
+    Double,
+    /// `string`
+    String,
+    /// `bytes`
+    Bytes,
+    /// A span of time.
+    Duration,
+    /// A moment.
+    Timestamp,
+    /// A type as a value.
+    Type,
+    /// A list of one type.
+    List(Box<Ty<'a>>),
+    /// A map from strings to one type.
+    Map(Box<Ty<'a>>),
+    /// What may be there.
+    Optional(Box<Ty<'a>>),
+    /// An object of a schema; with type and metadata of its own where the flag says so.
+    Object(&'a Schema, bool),
+    /// The metadata of an object.
+    Metadata,
+    /// A type of Kubernetes' own library.
+    Named(&'static str),
+}
+
+impl<'a> Ty<'a> {
+    /// Its name in errors.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Dyn => "dyn".to_owned(),
+            Self::Null => "null".to_owned(),
+            Self::Bool => "bool".to_owned(),
+            Self::Int => "int".to_owned(),
+            Self::Uint => "uint".to_owned(),
+            Self::Double => "double".to_owned(),
+            Self::String => "string".to_owned(),
+            Self::Bytes => "bytes".to_owned(),
+            Self::Duration => "google.protobuf.Duration".to_owned(),
+            Self::Timestamp => "google.protobuf.Timestamp".to_owned(),
+            Self::Type => "type".to_owned(),
+            Self::List(element) => format!("list({})", element.name()),
+            Self::Map(value) => format!("map(string, {})", value.name()),
+            Self::Optional(value) => format!("optional_type({})", value.name()),
+            Self::Object(..) => "object".to_owned(),
+            Self::Metadata => "object".to_owned(),
+            Self::Named(name) => (*name).to_owned(),
+        }
+    }
+
+    /// `a bool`, as in "must evaluate to a bool".
+    pub fn article(&self) -> String {
+        format!("a {}", self.name())
+    }
+
+    fn is_dyn(&self) -> bool {
+        matches!(self, Self::Dyn)
+    }
+
+    /// Whether a value of this type may be one of `other`.
+    pub fn accepts<'b>(&self, other: &Ty<'b>) -> bool {
+        match (self, other) {
+            (Self::Dyn, _) | (_, Ty::Dyn) => true,
+            (Self::List(a), Ty::List(b)) | (Self::Map(a), Ty::Map(b)) | (Self::Optional(a), Ty::Optional(b)) => a.accepts(b),
+            (Self::Object(a, _), Ty::Object(b, _)) => std::ptr::eq(*a, *b),
+            (Self::Object(..), Ty::Map(_)) | (Self::Map(_), Ty::Object(..)) => true,
+            (Self::Named(a), Ty::Named(b)) => a == b,
+            // An object or an optional may be compared with null.
+            (Self::Null, Ty::Object(..) | Ty::Optional(_) | Ty::Duration | Ty::Timestamp) => true,
+            (Self::Object(..) | Self::Optional(_) | Self::Duration | Self::Timestamp, Ty::Null) => true,
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
+        }
+    }
+}
+
+/// The type of a schema's values (`k8s.io/apiserver/pkg/cel/common/schemas.go` `SchemaDeclType`).
+pub fn of_schema(schema: &Schema, resource: bool) -> Ty<'_> {
+    if schema.int_or_string {
+        return Ty::Dyn;
+    }
+    match schema.ty {
+        Some(JsonType::Object) => match &schema.additional {
+            Some(Additional::Schema(values)) if schema.properties.is_empty() => Ty::Map(Box::new(of_schema(values, false))),
+            Some(Additional::Any) if schema.properties.is_empty() => Ty::Map(Box::new(Ty::Dyn)),
+            _ if schema.preserve_unknown && schema.properties.is_empty() && !resource && !schema.embedded => Ty::Map(Box::new(Ty::Dyn)),
+            _ => Ty::Object(schema, resource || schema.embedded),
+        },
+        Some(JsonType::Array) => Ty::List(Box::new(schema.items.as_ref().map_or(Ty::Dyn, |items| of_schema(items, false)))),
+        Some(JsonType::String) => match schema.checks.format.as_deref() {
+            Some("date-time" | "datetime" | "date") => Ty::Timestamp,
+            Some("duration") => Ty::Duration,
+            Some("byte") => Ty::Bytes,
+            _ => Ty::String,
+        },
+        Some(JsonType::Integer) => Ty::Int,
+        Some(JsonType::Number) => Ty::Double,
+        Some(JsonType::Boolean) => Ty::Bool,
+        None => Ty::Dyn,
+    }
+}
+
+/// The type of an expression, or cel-go's errors.
+pub fn check<'a>(tree: &IdedExpr, source: &str, places: &SourceInfo, variables: &[(&'static str, Ty<'a>)]) -> Result<Ty<'a>, String> {
+    let scope = variables.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect();
+    let mut checker = Checker { source, places, scope, errors: Vec::new() };
+    let ty = checker.ty(tree);
+    if checker.errors.is_empty() { Ok(ty) } else { Err(format!("compilation failed: {}", checker.errors.join("\n"))) }
+}
+
+/// cel-go's text for what the parser says.
+pub fn syntax(source: &str, errors: &ParseErrors) -> String {
+    let said: Vec<String> = errors
+        .errors
+        .iter()
+        .map(|error| {
+            let (line, column) = (usize::try_from(error.pos.0).unwrap_or(1), usize::try_from(error.pos.1).unwrap_or(1));
+            located(source, line.max(1), column.max(1), &format!("Syntax error: {}", error.msg))
+        })
+        .collect();
+    format!("compilation failed: {}", said.join("\n"))
+}
+
+fn located(source: &str, line: usize, column: usize, message: &str) -> String {
+    let text = source.lines().nth(line - 1).unwrap_or_default();
+    format!("ERROR: <input>:{line}:{column}: {message}\n | {text}\n | {}^", ".".repeat(column - 1))
+}
+
+struct Checker<'s, 'a> {
+    source: &'s str,
+    places: &'s SourceInfo,
+    scope: HashMap<String, Ty<'a>>,
+    errors: Vec<String>,
+}
+
+impl<'a> Checker<'_, 'a> {
+    fn error(&mut self, id: u64, message: &str) -> Ty<'a> {
+        let offset = self.places.offset_for(id).map_or(0, |(start, _)| start as usize).min(self.source.len());
+        let before = &self.source.as_bytes()[..offset];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
+        self.errors.push(located(self.source, line, column, message));
+        Ty::Dyn
+    }
+
+    fn ty(&mut self, expr: &IdedExpr) -> Ty<'a> {
+        match &expr.expr {
+            Expr::Literal(literal) => match literal {
+                LiteralValue::Boolean(_) => Ty::Bool,
+                LiteralValue::Bytes(_) => Ty::Bytes,
+                LiteralValue::Double(_) => Ty::Double,
+                LiteralValue::Int(_) => Ty::Int,
+                LiteralValue::Null => Ty::Null,
+                LiteralValue::String(_) => Ty::String,
+                LiteralValue::UInt(_) => Ty::Uint,
+            },
+            Expr::Ident(name) => self.ident(expr.id, name),
+            Expr::Select(select) => self.select(expr.id, select),
+            Expr::Call(call) => self.call(expr.id, call),
+            Expr::Comprehension(comprehension) => self.comprehension(comprehension),
+            Expr::List(list) => {
+                let elements: Vec<Ty<'a>> = list.elements.iter().map(|element| self.ty(element)).collect();
+                Ty::List(Box::new(common(elements)))
+            }
+            Expr::Map(map) => {
+                let mut values = Vec::new();
+                for entry in &map.entries {
+                    if let EntryExpr::MapEntry(entry) = &entry.expr {
+                        self.ty(&entry.key);
+                        values.push(self.ty(&entry.value));
+                    }
+                }
+                Ty::Map(Box::new(common(values)))
+            }
+            Expr::Struct(of) => self.error(expr.id, &format!("undeclared reference to '{}' (in container '')", of.type_name)),
+            Expr::Unspecified => Ty::Dyn,
+        }
+    }
+
+    fn ident(&mut self, id: u64, name: &str) -> Ty<'a> {
+        const TYPES: [&str; 12] = ["bool", "bytes", "double", "duration", "dyn", "int", "list", "map", "null_type", "string", "timestamp", "uint"];
+        match self.scope.get(name) {
+            Some(ty) => ty.clone(),
+            None if TYPES.contains(&name) => Ty::Type,
+            None => self.error(id, &format!("undeclared reference to '{name}' (in container '')")),
+        }
+    }
+
+    fn select(&mut self, id: u64, select: &SelectExpr) -> Ty<'a> {
+        let operand = self.ty(&select.operand);
+        let found = self.field(id, &operand, &select.field);
+        if select.test { Ty::Bool } else { found }
+    }
+
+    fn field(&mut self, id: u64, operand: &Ty<'a>, name: &str) -> Ty<'a> {
+        match operand {
+            Ty::Dyn => Ty::Dyn,
+            Ty::Map(value) => (**value).clone(),
+            Ty::Optional(inner) => {
+                let found = self.field(id, inner, name);
+                if matches!(found, Ty::Optional(_)) { found } else { Ty::Optional(Box::new(found)) }
+            }
+            Ty::Metadata if matches!(name, "name" | "generateName") => Ty::String,
+            Ty::Object(schema, resource) => match (resource, name) {
+                (true, "apiVersion" | "kind") => Ty::String,
+                (true, "metadata") => Ty::Metadata,
+                _ => {
+                    let known = schema.properties.iter().find(|(property, _)| escaped(property).as_deref() == Some(name));
+                    match known {
+                        Some((_, property)) => of_schema(property, false),
+                        None => self.error(id, &format!("undefined field '{name}'")),
+                    }
+                }
+            },
+            Ty::Metadata => self.error(id, &format!("undefined field '{name}'")),
+            other => {
+                let message = format!("type '{}' does not support field selection", other.name());
+                self.error(id, &message)
+            }
+        }
+    }
+
+    fn call(&mut self, id: u64, call: &CallExpr) -> Ty<'a> {
+        // `optional.of(x)`, `sets.contains(a, b)`: the target is no value but a name of functions.
+        if let Some(Expr::Ident(namespace)) = call.target.as_deref().map(|target| &target.expr)
+            && !self.scope.contains_key(namespace)
+        {
+            let arguments: Vec<Ty<'a>> = call.args.iter().map(|argument| self.ty(argument)).collect();
+            let name = format!("{namespace}.{}", call.func_name);
+            return match library::returns(&name, None, &arguments) {
+                Some(ty) => ty,
+                None => self.error(id, &format!("undeclared reference to '{name}' (in container '')")),
+            };
+        }
+        let target = call.target.as_deref().map(|target| self.ty(target));
+        let arguments: Vec<Ty<'a>> = call.args.iter().map(|argument| self.ty(argument)).collect();
+        if let Some(result) = operator(&call.func_name, &arguments) {
+            return match result {
+                Ok(Some(ty)) => ty,
+                Ok(None) if call.func_name == operators::OPT_SELECT => self.optional_field(id, call, &arguments[0]),
+                _ => self.no_overload(id, &call.func_name, None, &arguments),
+            };
+        }
+        match library::returns(&call.func_name, target.as_ref(), &arguments) {
+            Some(ty) => ty,
+            None if library::is_known(&call.func_name) => self.no_overload(id, &call.func_name, target.as_ref(), &arguments),
+            None => self.error(id, &format!("undeclared reference to '{}' (in container '')", call.func_name)),
+        }
+    }
+
+    fn optional_field(&mut self, id: u64, call: &CallExpr, operand: &Ty<'a>) -> Ty<'a> {
+        let Some(Expr::Literal(LiteralValue::String(name))) = call.args.get(1).map(|argument| &argument.expr) else { return Ty::Dyn };
+        let found = self.field(id, operand, name.inner());
+        if matches!(found, Ty::Optional(_)) { found } else { Ty::Optional(Box::new(found)) }
+    }
+
+    fn no_overload(&mut self, id: u64, name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) -> Ty<'a> {
+        let list: Vec<String> = arguments.iter().map(Ty::name).collect();
+        let receiver = target.map(|target| format!("{}.", target.name())).unwrap_or_default();
+        self.error(id, &format!("found no matching overload for '{name}' applied to '{receiver}({})'", list.join(", ")))
+    }
+
+    fn comprehension(&mut self, of: &ComprehensionExpr) -> Ty<'a> {
+        let range = self.ty(&of.iter_range);
+        let (first, second) = match range {
+            Ty::List(element) => (*element, Ty::Int),
+            Ty::Map(value) => (Ty::String, *value),
+            Ty::Dyn => (Ty::Dyn, Ty::Dyn),
+            other => {
+                let message = format!("expression of type '{}' cannot be range of a comprehension (must be list, map, or dynamic)", other.name());
+                (self.error(of.iter_range.id, &message), Ty::Dyn)
+            }
+        };
+        let accumulated = self.ty(&of.accu_init);
+        let before = self.scope.clone();
+        self.scope.insert(of.iter_var.clone(), first);
+        if let Some(name) = &of.iter_var2 {
+            self.scope.insert(name.clone(), second);
+        }
+        self.scope.insert(of.accu_var.clone(), accumulated.clone());
+        self.ty(&of.loop_cond);
+        let step = self.ty(&of.loop_step);
+        // What a list gathers is known only after the first turn.
+        self.scope.insert(of.accu_var.clone(), if matches!(&accumulated, Ty::List(element) if element.is_dyn()) { step } else { accumulated });
+        let result = self.ty(&of.result);
+        self.scope = before;
+        result
+    }
+}
+
+/// The one type of several values, or anything.
+fn common<'a>(types: Vec<Ty<'a>>) -> Ty<'a> {
+    let mut all = types.into_iter();
+    let Some(first) = all.next() else { return Ty::Dyn };
+    if all.all(|ty| ty.accepts(&first)) { first } else { Ty::Dyn }
+}
+
+/// The type of an operator's result: `None` for what is no operator, an error where it takes no such operands, no type
+/// where the caller finds it.
+#[allow(clippy::type_complexity)] // an operator or not, applicable or not, known or not
+fn operator<'a>(name: &str, of: &[Ty<'a>]) -> Option<Result<Option<Ty<'a>>, ()>> {
+    let ok = |ty: Ty<'a>| Some(Ok(Some(ty)));
+    let wrong = Some(Err(()));
+    let bools = || of.iter().all(|ty| ty.accepts(&Ty::Bool));
+    Some(match (name, of) {
+        (operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT | operators::NOT_STRICTLY_FALSE, _) => {
+            return if bools() { ok(Ty::Bool) } else { wrong };
+        }
+        (operators::EQUALS | operators::NOT_EQUALS, [a, b]) => return if a.accepts(b) { ok(Ty::Bool) } else { wrong },
+        (operators::LESS | operators::LESS_EQUALS | operators::GREATER | operators::GREATER_EQUALS, [a, b]) => {
+            return if comparable(a, b) { ok(Ty::Bool) } else { wrong };
+        }
+        (operators::CONDITIONAL, [condition, a, b]) => {
+            return if condition.accepts(&Ty::Bool) { ok(common(vec![a.clone(), b.clone()])) } else { wrong };
+        }
+        (operators::IN, [item, container]) => return if contains(container, item) { ok(Ty::Bool) } else { wrong },
+        (operators::INDEX, [container, key]) => return Some(index(container, key).map(Some).ok_or(())),
+        (operators::OPT_INDEX, [container, key]) => return Some(index(container, key).map(|ty| Some(Ty::Optional(Box::new(ty)))).ok_or(())),
+        (operators::OPT_SELECT, _) => return Some(Ok(None)),
+        (operators::NEGATE, [ty]) => match ty {
+            Ty::Int | Ty::Double | Ty::Duration | Ty::Dyn => Ok(Some(ty.clone())),
+            _ => Err(()),
+        },
+        (operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO, [a, b]) => {
+            arithmetic(name, a, b).map(Some).ok_or(())
+        }
+        _ => return None,
+    })
+}
+
+fn comparable(a: &Ty<'_>, b: &Ty<'_>) -> bool {
+    let number = |ty: &Ty<'_>| matches!(ty, Ty::Int | Ty::Uint | Ty::Double);
+    let ordered = |ty: &Ty<'_>| number(ty) || matches!(ty, Ty::Dyn | Ty::Bool | Ty::String | Ty::Bytes | Ty::Duration | Ty::Timestamp);
+    ordered(a) && ordered(b) && (a.accepts(b) || (number(a) && number(b)))
+}
+
+fn contains(container: &Ty<'_>, item: &Ty<'_>) -> bool {
+    match container {
+        Ty::Dyn => true,
+        Ty::List(element) => element.accepts(item),
+        Ty::Map(_) => item.accepts(&Ty::String),
+        _ => false,
+    }
+}
+
+fn index<'a>(container: &Ty<'a>, key: &Ty<'a>) -> Option<Ty<'a>> {
+    match container {
+        Ty::Dyn => Some(Ty::Dyn),
+        Ty::List(element) if key.accepts(&Ty::Int) => Some((**element).clone()),
+        Ty::Map(value) if key.accepts(&Ty::String) => Some((**value).clone()),
+        Ty::Optional(inner) => index(inner, key).map(|ty| Ty::Optional(Box::new(ty))),
+        _ => None,
+    }
+}
+
+fn arithmetic<'a>(name: &str, a: &Ty<'a>, b: &Ty<'a>) -> Option<Ty<'a>> {
+    Some(match (name, a, b) {
+        (_, Ty::Dyn, other) | (_, other, Ty::Dyn) => other.clone(),
+        (_, Ty::Int, Ty::Int) => Ty::Int,
+        (_, Ty::Uint, Ty::Uint) => Ty::Uint,
+        (operators::MODULO, ..) => return None,
+        (_, Ty::Double, Ty::Double) => Ty::Double,
+        (operators::ADD, Ty::String, Ty::String) => Ty::String,
+        (operators::ADD, Ty::Bytes, Ty::Bytes) => Ty::Bytes,
+        (operators::ADD, Ty::List(x), Ty::List(y)) if x.accepts(y) => Ty::List(Box::new(if x.is_dyn() { (**y).clone() } else { (**x).clone() })),
+        (operators::ADD | operators::SUBSTRACT, Ty::Duration, Ty::Duration) => Ty::Duration,
+        (operators::ADD, Ty::Timestamp, Ty::Duration) | (operators::ADD, Ty::Duration, Ty::Timestamp) => Ty::Timestamp,
+        (operators::SUBSTRACT, Ty::Timestamp, Ty::Timestamp) => Ty::Duration,
+        (operators::SUBSTRACT, Ty::Timestamp, Ty::Duration) => Ty::Timestamp,
+        _ => return None,
+    })
+}

@@ -1,0 +1,470 @@
+//! The functions that Kubernetes has beyond CEL's own, and what every function returns.
+//!
+//! `k8s.io/apiserver/pkg/cel/library/{lists,regex,urls,ip,cidr,quantity}.go`, cel-go `ext/sets.go`.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cel::common::types::{DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE, Type};
+use cel::common::value::CowVal;
+use cel::objects::{Opaque, Value};
+use cel::{Env, ExecutionError};
+use regex::Regex;
+
+use super::check::Ty;
+use crate::custom::formats;
+use crate::quantity::Quantity;
+
+const QUANTITY: &str = "kubernetes.Quantity";
+const URL: &str = "kubernetes.URL";
+const IP: &str = "net.IP";
+const CIDR: &str = "net.CIDR";
+
+type Answer = Result<Value, ExecutionError>;
+/// A function of Kubernetes' own over plain values.
+type Function = fn(&[Value]) -> Answer;
+
+/// A value of Kubernetes' own types.
+#[derive(Clone, PartialEq, Eq)]
+enum Own {
+    Quantity(Quantity),
+    Url(String),
+    Ip(IpAddr),
+    Cidr(IpAddr, u8),
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quantity(quantity) => write!(f, "{quantity}"),
+            Self::Url(url) => f.write_str(url),
+            Self::Ip(ip) => write!(f, "{ip}"),
+            Self::Cidr(ip, length) => write!(f, "{ip}/{length}"),
+        }
+    }
+}
+
+impl Opaque for Own {
+    fn runtime_type_name(&self) -> &str {
+        match self {
+            Self::Quantity(_) => QUANTITY,
+            Self::Url(_) => URL,
+            Self::Ip(_) => IP,
+            Self::Cidr(..) => CIDR,
+        }
+    }
+}
+
+impl From<Own> for Value {
+    fn from(own: Own) -> Value {
+        Value::Opaque(Arc::new(own))
+    }
+}
+
+fn text(value: &Value) -> Result<&str, ExecutionError> {
+    match value {
+        Value::String(text) => Ok(text),
+        _ => Err(overload()),
+    }
+}
+
+fn list(value: &Value) -> Result<&[Value], ExecutionError> {
+    match value {
+        Value::List(list) => Ok(list),
+        _ => Err(overload()),
+    }
+}
+
+fn own(value: &Value) -> Result<&Own, ExecutionError> {
+    match value {
+        Value::Opaque(opaque) => opaque.downcast_ref::<Own>().ok_or_else(overload),
+        _ => Err(overload()),
+    }
+}
+
+fn overload() -> ExecutionError {
+    ExecutionError::no_such_overload("", Vec::new())
+}
+
+fn failed(message: impl fmt::Display) -> ExecutionError {
+    ExecutionError::function_error("", message)
+}
+
+fn string(text: impl Into<String>) -> Answer {
+    Ok(Value::String(Arc::new(text.into())))
+}
+
+/// Makes an overload of a function over plain values: arguments are converted once, here.
+macro_rules! overloads {
+    ($env:ident; $( $style:ident $name:literal ( $($ty:expr),* ) = $function:expr; )+) => {
+        $({
+            fn call<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+                const FUNCTION: Function = $function;
+                let values: Result<Vec<Value>, _> = arguments.iter().map(|argument| Value::try_from(argument.as_ref())).collect();
+                Ok(CowVal::Owned(FUNCTION(&values?)?.try_into()?))
+            }
+            let types: Vec<Type> = vec![$($ty),*];
+            let id = format!("{}_{}({})", stringify!($style), $name, types.iter().map(Type::name).collect::<Vec<_>>().join(","));
+            overloads!(@add $style $env $name id types call);
+        })+
+    };
+    (@add member $env:ident $name:literal $id:ident $types:ident $call:ident) => {{
+        let mut types = $types;
+        let target = types.remove(0);
+        $env.add_member_overload($name, &$id, target, types, $call)?;
+    }};
+    (@add global $env:ident $name:literal $id:ident $types:ident $call:ident) => {
+        $env.add_overload($name, &$id, $types, $call)?;
+    };
+}
+
+/// Declares all of them.
+pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
+    for name in [QUANTITY, URL, IP, CIDR] {
+        env.add_type(Type::new_opaque_type(name))?;
+    }
+    let quantity = || Type::new_opaque_type(QUANTITY);
+    let url = || Type::new_opaque_type(URL);
+    let ip = || Type::new_opaque_type(IP);
+    let cidr = || Type::new_opaque_type(CIDR);
+    overloads! { env;
+        member "find" (STRING_TYPE, STRING_TYPE) = |of| {
+            let found = regex(text(&of[1])?)?.find(text(&of[0])?).map(|found| found.as_str().to_owned());
+            string(found.unwrap_or_default())
+        };
+        member "findAll" (STRING_TYPE, STRING_TYPE) = |of| find_all(of, usize::MAX);
+        member "findAll" (STRING_TYPE, STRING_TYPE, INT_TYPE) = |of| match of[2] {
+            Value::Int(most) => find_all(of, usize::try_from(most).unwrap_or(usize::MAX)),
+            _ => Err(overload()),
+        };
+        member "isSorted" (LIST_TYPE) = |of| {
+            let list = list(&of[0])?;
+            Ok(Value::Bool(list.windows(2).all(|pair| pair[0].partial_cmp(&pair[1]).is_some_and(std::cmp::Ordering::is_le))))
+        };
+        member "sum" (LIST_TYPE) = |of| sum(list(&of[0])?);
+        member "min" (LIST_TYPE) = |of| extreme(list(&of[0])?, "min", std::cmp::Ordering::Less);
+        member "max" (LIST_TYPE) = |of| extreme(list(&of[0])?, "max", std::cmp::Ordering::Greater);
+        member "indexOf" (LIST_TYPE, DYN_TYPE) = |of| Ok(position(list(&of[0])?.iter().position(|item| *item == of[1])));
+        member "lastIndexOf" (LIST_TYPE, DYN_TYPE) = |of| Ok(position(list(&of[0])?.iter().rposition(|item| *item == of[1])));
+        global "sets.contains" (LIST_TYPE, LIST_TYPE) = |of| Ok(Value::Bool(includes(list(&of[0])?, list(&of[1])?)));
+        global "sets.equivalent" (LIST_TYPE, LIST_TYPE) = |of| {
+            let (a, b) = (list(&of[0])?, list(&of[1])?);
+            Ok(Value::Bool(includes(a, b) && includes(b, a)))
+        };
+        global "sets.intersects" (LIST_TYPE, LIST_TYPE) = |of| {
+            let (a, b) = (list(&of[0])?, list(&of[1])?);
+            Ok(Value::Bool(a.iter().any(|item| b.contains(item))))
+        };
+        global "isURL" (STRING_TYPE) = |of| Ok(Value::Bool(formats::is_uri(text(&of[0])?)));
+        global "url" (STRING_TYPE) = |of| match text(&of[0])? {
+            url if formats::is_uri(url) => Ok(Own::Url(url.to_owned()).into()),
+            url => Err(failed(format!("URL parse error during conversion from string: parse {url:?}: invalid URI for request"))),
+        };
+        member "getScheme" (url()) = |of| string(UrlParts::of(&of[0])?.scheme);
+        member "getHost" (url()) = |of| string(UrlParts::of(&of[0])?.host);
+        member "getHostname" (url()) = |of| string(UrlParts::of(&of[0])?.hostname());
+        member "getPort" (url()) = |of| string(UrlParts::of(&of[0])?.port());
+        member "getEscapedPath" (url()) = |of| string(UrlParts::of(&of[0])?.path);
+        global "isIP" (STRING_TYPE) = |of| Ok(Value::Bool(text(&of[0])?.parse::<IpAddr>().is_ok()));
+        global "ip" (STRING_TYPE) = |of| parse_ip(text(&of[0])?).map(|ip| Own::Ip(ip).into());
+        global "ip.isCanonical" (STRING_TYPE) = |of| parse_ip(text(&of[0])?).and_then(|ip| Ok(Value::Bool(ip.to_string() == text(&of[0])?)));
+        member "family" (ip()) = |of| Ok(Value::Int(if address(&of[0])?.is_ipv4() { 4 } else { 6 }));
+        member "isUnspecified" (ip()) = |of| Ok(Value::Bool(address(&of[0])?.is_unspecified()));
+        member "isLoopback" (ip()) = |of| Ok(Value::Bool(address(&of[0])?.is_loopback()));
+        member "isLinkLocalMulticast" (ip()) = |of| Ok(Value::Bool(match address(&of[0])? {
+            IpAddr::V4(ip) => ip.octets()[..3] == [224, 0, 0],
+            IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
+        }));
+        member "isLinkLocalUnicast" (ip()) = |of| Ok(Value::Bool(match address(&of[0])? {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        }));
+        member "isGlobalUnicast" (ip()) = |of| Ok(Value::Bool(is_global_unicast(address(&of[0])?)));
+        global "isCIDR" (STRING_TYPE) = |of| Ok(Value::Bool(formats::is_cidr(text(&of[0])?)));
+        global "cidr" (STRING_TYPE) = |of| parse_cidr(text(&of[0])?).map(|(ip, length)| Own::Cidr(ip, length).into());
+        member "containsIP" (cidr(), STRING_TYPE) = |of| Ok(Value::Bool(covers(network(&of[0])?, (parse_ip(text(&of[1])?)?, u8::MAX))));
+        member "containsIP" (cidr(), ip()) = |of| Ok(Value::Bool(covers(network(&of[0])?, (address(&of[1])?, u8::MAX))));
+        member "containsCIDR" (cidr(), STRING_TYPE) = |of| Ok(Value::Bool(covers(network(&of[0])?, parse_cidr(text(&of[1])?)?)));
+        member "containsCIDR" (cidr(), cidr()) = |of| Ok(Value::Bool(covers(network(&of[0])?, network(&of[1])?)));
+        member "ip" (cidr()) = |of| Ok(Own::Ip(network(&of[0])?.0).into());
+        member "prefixLength" (cidr()) = |of| Ok(Value::Int(network(&of[0])?.1.into()));
+        member "masked" (cidr()) = |of| network(&of[0]).map(|(ip, length)| Own::Cidr(masked(ip, length), length).into());
+        global "isQuantity" (STRING_TYPE) = |of| Ok(Value::Bool(Quantity::parse(text(&of[0])?).is_ok()));
+        global "quantity" (STRING_TYPE) = |of| match Quantity::parse(text(&of[0])?) {
+            Ok(quantity) => Ok(Own::Quantity(quantity).into()),
+            Err(error) => Err(failed(error)),
+        };
+        member "sign" (quantity()) = |of| Ok(Value::Int(amount(&of[0])?.signum().into()));
+        member "isInteger" (quantity()) = |of| amount(&of[0]).map(|amount| Value::Bool(amount.as_f64().fract() == 0.0));
+        member "asInteger" (quantity()) = |of| match amount(&of[0])? {
+            whole if whole.as_f64().fract() == 0.0 => Ok(Value::Int(whole.value())),
+            _ => Err(failed("cannot convert value to integer")),
+        };
+        member "asApproximateFloat" (quantity()) = |of| Ok(Value::Float(amount(&of[0])?.as_f64()));
+        member "add" (quantity(), quantity()) = |of| Ok(Own::Quantity(amount(&of[0])? + amount(&of[1])?).into());
+        member "add" (quantity(), INT_TYPE) = |of| Ok(Own::Quantity(amount(&of[0])? + whole(&of[1])?).into());
+        member "sub" (quantity(), quantity()) = |of| Ok(Own::Quantity(amount(&of[0])? - amount(&of[1])?).into());
+        member "sub" (quantity(), INT_TYPE) = |of| Ok(Own::Quantity(amount(&of[0])? - whole(&of[1])?).into());
+        member "isGreaterThan" (quantity(), quantity()) = |of| Ok(Value::Bool(amount(&of[0])? > amount(&of[1])?));
+        member "isLessThan" (quantity(), quantity()) = |of| Ok(Value::Bool(amount(&of[0])? < amount(&of[1])?));
+        member "compareTo" (quantity(), quantity()) = |of| Ok(Value::Int(amount(&of[0])?.cmp(&amount(&of[1])?) as i64));
+    }
+    Ok(())
+}
+
+fn regex(pattern: &str) -> Result<Regex, ExecutionError> {
+    Regex::new(pattern).map_err(|error| failed(format!("Illegal regex: {error}")))
+}
+
+fn find_all(of: &[Value], most: usize) -> Answer {
+    let regex = regex(text(&of[1])?)?;
+    let found = regex.find_iter(text(&of[0])?).take(most).map(|found| Value::String(Arc::new(found.as_str().to_owned())));
+    Ok(Value::List(Arc::new(found.collect())))
+}
+
+fn position(at: Option<usize>) -> Value {
+    Value::Int(at.and_then(|at| i64::try_from(at).ok()).unwrap_or(-1))
+}
+
+fn includes(all: &[Value], some: &[Value]) -> bool {
+    some.iter().all(|item| all.contains(item))
+}
+
+fn sum(list: &[Value]) -> Answer {
+    let overflow = || failed("integer overflow");
+    let start = match list.first() {
+        Some(Value::Float(_)) => Value::Float(0.0),
+        Some(Value::UInt(_)) => Value::UInt(0),
+        _ => Value::Int(0),
+    };
+    list.iter().try_fold(start, |total, item| match (total, item) {
+        (Value::Int(a), Value::Int(b)) => a.checked_add(*b).map(Value::Int).ok_or_else(overflow),
+        (Value::UInt(a), Value::UInt(b)) => a.checked_add(*b).map(Value::UInt).ok_or_else(overflow),
+        (Value::Float(a), Value::Float(b)) => Ok(Value::Float(a + b)),
+        _ => Err(overload()),
+    })
+}
+
+fn extreme(list: &[Value], name: &str, wanted: std::cmp::Ordering) -> Answer {
+    let mut items = list.iter();
+    let mut best = items.next().ok_or_else(|| failed(format!("{name} called on empty list")))?;
+    for item in items {
+        if item.partial_cmp(best).ok_or_else(overload)? == wanted {
+            best = item;
+        }
+    }
+    Ok(best.clone())
+}
+
+struct UrlParts<'a> {
+    scheme: &'a str,
+    host: &'a str,
+    path: &'a str,
+}
+
+impl<'a> UrlParts<'a> {
+    fn of(value: &'a Value) -> Result<UrlParts<'a>, ExecutionError> {
+        let Own::Url(url) = own(value)? else { return Err(overload()) };
+        let (scheme, rest) = if url.starts_with('/') { ("", url.as_str()) } else { url.split_once(':').unwrap_or(("", url)) };
+        let rest = rest.split(['?', '#']).next().unwrap_or_default();
+        let Some(rest) = rest.strip_prefix("//") else { return Ok(UrlParts { scheme, host: "", path: rest }) };
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        Ok(UrlParts { scheme, host, path })
+    }
+
+    fn port(&self) -> &'a str {
+        let after = self.host.rsplit_once(']').map_or(self.host, |(_, after)| after);
+        after.rsplit_once(':').map_or("", |(_, port)| port)
+    }
+
+    fn hostname(&self) -> &'a str {
+        let port = self.port();
+        let host = if port.is_empty() { self.host } else { &self.host[..self.host.len() - port.len() - 1] };
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+}
+
+fn parse_ip(text: &str) -> Result<IpAddr, ExecutionError> {
+    text.parse().map_err(|_| failed(format!("IP Address {text:?} parse error during conversion from string: unable to parse IP")))
+}
+
+fn parse_cidr(text: &str) -> Result<(IpAddr, u8), ExecutionError> {
+    let invalid = || failed(format!("network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'"));
+    if !formats::is_cidr(text) {
+        return Err(invalid());
+    }
+    let (address, length) = text.split_once('/').ok_or_else(invalid)?;
+    Ok((parse_ip(address)?, length.parse().map_err(|_| invalid())?))
+}
+
+fn address(value: &Value) -> Result<IpAddr, ExecutionError> {
+    match own(value)? {
+        Own::Ip(ip) => Ok(*ip),
+        _ => Err(overload()),
+    }
+}
+
+fn network(value: &Value) -> Result<(IpAddr, u8), ExecutionError> {
+    match own(value)? {
+        Own::Cidr(ip, length) => Ok((*ip, *length)),
+        _ => Err(overload()),
+    }
+}
+
+fn is_global_unicast(ip: IpAddr) -> bool {
+    let special = match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip.is_broadcast(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    !(special || ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
+}
+
+fn masked(ip: IpAddr, length: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)).into()),
+        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)).into()),
+    }
+}
+
+fn covers(outer: (IpAddr, u8), inner: (IpAddr, u8)) -> bool {
+    outer.0.is_ipv4() == inner.0.is_ipv4() && inner.1 >= outer.1 && masked(outer.0, outer.1) == masked(inner.0, outer.1)
+}
+
+fn amount(value: &Value) -> Result<Quantity, ExecutionError> {
+    match own(value)? {
+        Own::Quantity(quantity) => Ok(*quantity),
+        _ => Err(overload()),
+    }
+}
+
+fn whole(value: &Value) -> Result<Quantity, ExecutionError> {
+    match value {
+        Value::Int(number) => Quantity::parse(&number.to_string()).map_err(failed),
+        _ => Err(overload()),
+    }
+}
+
+/// Names of functions that take more than one shape of arguments; what they return is [`returns`]' business.
+pub fn is_known(name: &str) -> bool {
+    RESULTS.iter().any(|(known, _)| *known == name)
+}
+
+/// What a function returns, by its name.
+const RESULTS: &[(&str, fn() -> Ty<'static>)] = &[
+    ("size", || Ty::Int),
+    ("contains", || Ty::Bool),
+    ("startsWith", || Ty::Bool),
+    ("endsWith", || Ty::Bool),
+    ("matches", || Ty::Bool),
+    ("type", || Ty::Type),
+    ("int", || Ty::Int),
+    ("uint", || Ty::Uint),
+    ("double", || Ty::Double),
+    ("bool", || Ty::Bool),
+    ("string", || Ty::String),
+    ("bytes", || Ty::Bytes),
+    ("dyn", || Ty::Dyn),
+    ("duration", || Ty::Duration),
+    ("timestamp", || Ty::Timestamp),
+    ("getFullYear", || Ty::Int),
+    ("getMonth", || Ty::Int),
+    ("getDayOfYear", || Ty::Int),
+    ("getDayOfMonth", || Ty::Int),
+    ("getDate", || Ty::Int),
+    ("getDayOfWeek", || Ty::Int),
+    ("getHours", || Ty::Int),
+    ("getMinutes", || Ty::Int),
+    ("getSeconds", || Ty::Int),
+    ("getMilliseconds", || Ty::Int),
+    ("charAt", || Ty::String),
+    ("indexOf", || Ty::Int),
+    ("lastIndexOf", || Ty::Int),
+    ("join", || Ty::String),
+    ("lowerAscii", || Ty::String),
+    ("upperAscii", || Ty::String),
+    ("replace", || Ty::String),
+    ("split", || Ty::List(Box::new(Ty::String))),
+    ("substring", || Ty::String),
+    ("trim", || Ty::String),
+    ("format", || Ty::String),
+    ("reverse", || Ty::String),
+    ("strings.quote", || Ty::String),
+    ("optional.of", || Ty::Optional(Box::new(Ty::Dyn))),
+    ("optional.ofNonZeroValue", || Ty::Optional(Box::new(Ty::Dyn))),
+    ("optional.none", || Ty::Optional(Box::new(Ty::Dyn))),
+    ("hasValue", || Ty::Bool),
+    ("find", || Ty::String),
+    ("findAll", || Ty::List(Box::new(Ty::String))),
+    ("isSorted", || Ty::Bool),
+    ("sets.contains", || Ty::Bool),
+    ("sets.equivalent", || Ty::Bool),
+    ("sets.intersects", || Ty::Bool),
+    ("isURL", || Ty::Bool),
+    ("url", || Ty::Named(URL)),
+    ("getScheme", || Ty::String),
+    ("getHost", || Ty::String),
+    ("getHostname", || Ty::String),
+    ("getPort", || Ty::String),
+    ("getEscapedPath", || Ty::String),
+    ("isIP", || Ty::Bool),
+    ("ip", || Ty::Named(IP)),
+    ("ip.isCanonical", || Ty::Bool),
+    ("family", || Ty::Int),
+    ("isUnspecified", || Ty::Bool),
+    ("isLoopback", || Ty::Bool),
+    ("isLinkLocalMulticast", || Ty::Bool),
+    ("isLinkLocalUnicast", || Ty::Bool),
+    ("isGlobalUnicast", || Ty::Bool),
+    ("isCIDR", || Ty::Bool),
+    ("cidr", || Ty::Named(CIDR)),
+    ("containsIP", || Ty::Bool),
+    ("containsCIDR", || Ty::Bool),
+    ("prefixLength", || Ty::Int),
+    ("masked", || Ty::Named(CIDR)),
+    ("isQuantity", || Ty::Bool),
+    ("quantity", || Ty::Named(QUANTITY)),
+    ("sign", || Ty::Int),
+    ("isInteger", || Ty::Bool),
+    ("asInteger", || Ty::Int),
+    ("asApproximateFloat", || Ty::Double),
+    ("add", || Ty::Named(QUANTITY)),
+    ("sub", || Ty::Named(QUANTITY)),
+    ("isGreaterThan", || Ty::Bool),
+    ("isLessThan", || Ty::Bool),
+    ("compareTo", || Ty::Int),
+    ("sum", || Ty::Dyn),
+    ("min", || Ty::Dyn),
+    ("max", || Ty::Dyn),
+    ("value", || Ty::Dyn),
+    ("orValue", || Ty::Dyn),
+    ("or", || Ty::Dyn),
+];
+
+/// Functions that only texts have.
+const OF_TEXTS: [&str; 14] = [
+    "startsWith", "endsWith", "matches", "charAt", "lowerAscii", "upperAscii", "replace", "split", "substring", "trim", "format", "find", "findAll",
+    "contains",
+];
+
+/// The type of a call's result; `None` for a function that is not known, or takes no such target or arguments.
+pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) -> Option<Ty<'a>> {
+    let (_, result) = RESULTS.iter().find(|(known, _)| *known == name)?;
+    let sized = |ty: &Ty<'_>| matches!(ty, Ty::Dyn | Ty::String | Ty::Bytes | Ty::List(_) | Ty::Map(_));
+    match (name, target, arguments) {
+        ("size", Some(of), []) | ("size", None, [of]) => sized(of).then_some(Ty::Int),
+        ("size", ..) => None,
+        ("matches", None, [of, pattern]) => (of.accepts(&Ty::String) && pattern.accepts(&Ty::String)).then_some(Ty::Bool),
+        (name, Some(of), arguments) if OF_TEXTS.contains(&name) => {
+            let fits = of.accepts(&Ty::String) && arguments.first().is_none_or(|argument| name == "format" || name == "substring" || name == "charAt" || argument.accepts(&Ty::String));
+            fits.then(result)
+        }
+        ("sum" | "min" | "max", Some(Ty::List(element)), []) => Some((**element).clone()),
+        ("value", Some(Ty::Optional(inner)), []) => Some((**inner).clone()),
+        ("orValue", Some(Ty::Optional(inner)), [other]) => Some(if matches!(**inner, Ty::Dyn) { other.clone() } else { (**inner).clone() }),
+        ("or", Some(of @ Ty::Optional(_)), [_]) => Some(of.clone()),
+        ("optional.of" | "optional.ofNonZeroValue", None, [of]) => Some(Ty::Optional(Box::new(of.clone()))),
+        _ => Some(result()),
+    }
+}

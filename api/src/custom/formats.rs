@@ -1,0 +1,103 @@
+//! The formats that are checked; others are documentation.
+//!
+//! `apiextensions-apiserver/pkg/apiserver/validation/formats.go`, whose checks are those of go-openapi's strfmt.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::LazyLock;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use regex::Regex;
+
+use crate::strategy::names;
+
+/// Whether a format means anything to validation.
+pub fn is_known(format: &str) -> bool {
+    PATTERNS.iter().any(|(name, _)| *name == format)
+        || matches!(
+            format,
+            "uri" | "email" | "ipv4" | "ipv6" | "cidr" | "byte" | "password" | "date" | "date-time" | "datetime" | "duration"
+                | "k8s-short-name" | "k8s-long-name"
+        )
+}
+
+static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
+    const UUID: &str = r"(?i)^[0-9a-f]{8}-?[0-9a-f]{4}-?";
+    let patterns = [
+        ("bsonobjectid", "^[0-9a-fA-F]{24}$".to_owned()),
+        ("hostname", r"^([a-zA-Z0-9\p{S}\p{L}]((-?[a-zA-Z0-9\p{S}\p{L}]{0,62})?)|([a-zA-Z0-9\p{S}\p{L}](([a-zA-Z0-9-\p{S}\p{L}]{0,61}[a-zA-Z0-9\p{S}\p{L}])?)(\.)){1,}([a-zA-Z\p{L}]){2,63})$".to_owned()),
+        ("mac", r"^([0-9A-Fa-f]{2}[:-]){5}([0-9A-Fa-f]{2}[:-]?){1,3}$|^([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}$".to_owned()),
+        ("uuid", format!("{UUID}[0-9a-f]{{4}}-?[0-9a-f]{{4}}-?[0-9a-f]{{12}}$")),
+        ("uuid3", format!("{UUID}3[0-9a-f]{{3}}-?[0-9a-f]{{4}}-?[0-9a-f]{{12}}$")),
+        ("uuid4", format!("{UUID}4[0-9a-f]{{3}}-?[89ab][0-9a-f]{{3}}-?[0-9a-f]{{12}}$")),
+        ("uuid5", format!("{UUID}5[0-9a-f]{{3}}-?[89ab][0-9a-f]{{3}}-?[0-9a-f]{{12}}$")),
+        ("isbn", r"^(?:[0-9][- ]?){9}[0-9Xx]$|^(?:[0-9][- ]?){13}$".to_owned()),
+        ("isbn10", r"^(?:[0-9][- ]?){9}[0-9Xx]$".to_owned()),
+        ("isbn13", r"^(?:[0-9][- ]?){13}$".to_owned()),
+        ("creditcard", r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9]{2})[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35\d{3})\d{11})$".to_owned()),
+        ("ssn", r"^\d{3}[- ]?\d{2}[- ]?\d{4}$".to_owned()),
+        ("hexcolor", "^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$".to_owned()),
+        ("rgbcolor", r"^rgb\(\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*\)$".to_owned()),
+    ];
+    patterns.map(|(name, pattern)| (name, Regex::new(&pattern).expect("a pattern of this table compiles"))).into()
+});
+
+/// Whether a text has a format. Unknown formats hold of everything.
+pub fn holds(format: &str, text: &str) -> bool {
+    if let Some((_, pattern)) = PATTERNS.iter().find(|(name, _)| *name == format) {
+        return pattern.is_match(text);
+    }
+    match format {
+        "uri" => is_uri(text),
+        "email" => text.split_once('@').is_some_and(|(user, host)| {
+            !user.is_empty() && !host.is_empty() && !host.contains('@') && !text.contains(char::is_whitespace)
+        }),
+        "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
+        "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
+        "cidr" => is_cidr(text),
+        "byte" => STANDARD.decode(text).is_ok(),
+        "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
+        "date-time" | "datetime" => text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok(),
+        "duration" => is_duration(text),
+        "k8s-short-name" => names::dns1123_label(text).is_empty(),
+        "k8s-long-name" => names::dns1123_subdomain(text).is_empty(),
+        _ => true,
+    }
+}
+
+/// `url.ParseRequestURI`: an absolute URI, or an absolute path.
+pub fn is_uri(text: &str) -> bool {
+    if text.is_empty() || text.contains(|c: char| c.is_control() || c == ' ') {
+        return false;
+    }
+    if text.starts_with('/') {
+        return true;
+    }
+    text.split_once(':').is_some_and(|(scheme, rest)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+            && !rest.is_empty()
+    })
+}
+
+/// An address and the length of its prefix.
+pub fn is_cidr(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, length)| {
+        let digits = !length.is_empty() && length.bytes().all(|b| b.is_ascii_digit());
+        let most = match (address.parse::<Ipv4Addr>(), address.parse::<Ipv6Addr>()) {
+            (Ok(_), _) => 32,
+            (_, Ok(_)) => 128,
+            _ => return false,
+        };
+        digits && length.parse::<u8>().is_ok_and(|length| length <= most)
+    })
+}
+
+/// Go's durations, and strfmt's longer units (`3 days`).
+fn is_duration(text: &str) -> bool {
+    static LONG: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"^(\d+\s*(ns|nano|nanosecond|nanoseconds|us|µs|micro|microsecond|microseconds|ms|milli|millisecond|milliseconds|s|sec|secs|second|seconds|m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days|w|wk|wks|week|weeks)\s*)+$")
+            .expect("a pattern")
+    });
+    crate::time::parse_duration(text).is_ok() || LONG.is_match(text)
+}

@@ -1,0 +1,413 @@
+//! Whether a value is what its schema says, in the words of go-openapi and of Kubernetes around it.
+//!
+//! `kube-openapi/pkg/validation/validate`, `apiextensions-apiserver/pkg/apiserver/validation/validation.go`. On an update
+//! what has not changed is not refused again (`ratcheting.go`): a stricter schema must not lock existing objects.
+
+use serde_json::{Number, Value};
+
+use super::formats;
+use super::schema::{Additional, Checks, JsonType, Schema};
+use crate::schema::ListType;
+use crate::status::{FieldError, FieldErrorKind, FieldPath};
+
+/// What is wrong with a value beyond rules; `old` is what stood there before an update.
+pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    Walk { errors: &mut errors }.node(schema, value, old, "");
+    errors
+}
+
+/// Whether rules can be asked: not of objects whose shape is wrong (`hasBlockingErr`).
+pub fn blocks_rules(errors: &[FieldError]) -> bool {
+    use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+    errors.iter().any(|error| matches!(error.kind, NotSupported | Required | TooLong | TooMany | TypeInvalid))
+}
+
+/// Go's name of a JSON value's type, as schemas name types.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+fn at(path: &str) -> FieldPath {
+    if path.is_empty() { FieldPath::root() } else { FieldPath::new(path.to_owned()) }
+}
+
+fn member(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn shown(number: f64) -> Value {
+    crate::schema::double(number).map_or(Value::Null, Value::Number)
+}
+
+struct Walk<'a> {
+    errors: &'a mut Vec<FieldError>,
+}
+
+impl Walk<'_> {
+    /// `Invalid value: <value>: <path> in body <words>`.
+    fn invalid(&mut self, path: &str, value: impl Into<Value>, words: impl std::fmt::Display) {
+        self.errors.push(FieldError::invalid(&at(path), value, format!("{path} in body {words}")));
+    }
+
+    fn node(&mut self, schema: &Schema, value: &Value, old: Option<&Value>, path: &str) {
+        if old == Some(value) {
+            return;
+        }
+        if value.is_null() && schema.nullable {
+            return;
+        }
+        self.ty(schema, value, path);
+        self.junctors(schema, value, path);
+        let checks = &schema.checks;
+        match value {
+            Value::String(text) => self.string(checks, text, path),
+            Value::Number(number) => self.number(checks, number, path),
+            Value::Array(list) => self.array(schema, list, old, path),
+            _ => {}
+        }
+        if let Some(allowed) = &checks.one_of
+            && !allowed.contains(value)
+        {
+            let names: Vec<String> = allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
+            self.errors.push(FieldError::not_supported(&at(path), value.clone(), &names));
+        }
+        if let Value::Object(object) = value {
+            self.object(schema, object, old, path);
+        }
+    }
+
+    fn ty(&mut self, schema: &Schema, value: &Value, path: &str) {
+        let found = type_of(value);
+        let (wanted, fits) = match schema.ty {
+            _ if schema.int_or_string => ("integer,string", matches!(found, "integer" | "string")),
+            None => return,
+            Some(JsonType::Number) => ("number", matches!(found, "number" | "integer")),
+            Some(JsonType::Integer) => ("integer", found == "integer" || is_whole(value)),
+            Some(ty) => (ty.name(), found == ty.name()),
+        };
+        if !fits {
+            let words = format!("{path} in body must be of type {wanted}: {found:?}");
+            self.errors.push(FieldError::type_invalid(&at(path), found, words));
+        }
+    }
+
+    fn string(&mut self, checks: &Checks, text: &str, path: &str) {
+        if let Some(format) = checks.format.as_deref().filter(|format| !formats::holds(format, text)) {
+            let words = format!("{path} in body must be of type {format}: {}", crate::status::go_quote(text));
+            self.errors.push(FieldError::type_invalid(&at(path), text, words));
+        }
+        let length = text.chars().count() as u64;
+        if let Some(most) = checks.max_length.filter(|most| length > *most) {
+            self.errors.push(FieldError::too_long(&at(path), usize::try_from(most).unwrap_or(usize::MAX)));
+        } else if let Some(least) = checks.min_length.filter(|least| length < *least) {
+            self.invalid(path, text, format_args!("should be at least {least} chars long"));
+        } else if let Some((pattern, _)) = checks.pattern.as_ref().filter(|(_, regex)| !regex.as_ref().is_some_and(|regex| regex.is_match(text))) {
+            self.invalid(path, text, format_args!("should match '{pattern}'"));
+        }
+    }
+
+    fn number(&mut self, checks: &Checks, number: &Number, path: &str) {
+        let Some(float) = number.as_f64() else { return };
+        if let Some(step) = checks.multiple_of.filter(|step| !is_multiple(float, *step)) {
+            self.invalid(path, Value::Number(number.clone()), format_args!("should be a multiple of {}", shown(step)));
+        }
+        if let Some((bound, exclusive)) = checks.maximum.filter(|(bound, exclusive)| float > *bound || (*exclusive && float == *bound)) {
+            let words = if exclusive { "less than" } else { "less than or equal to" };
+            self.invalid(path, Value::Number(number.clone()), format_args!("should be {words} {}", shown(bound)));
+        }
+        if let Some((bound, exclusive)) = checks.minimum.filter(|(bound, exclusive)| float < *bound || (*exclusive && float == *bound)) {
+            let words = if exclusive { "greater than" } else { "greater than or equal to" };
+            self.invalid(path, Value::Number(number.clone()), format_args!("should be {words} {}", shown(bound)));
+        }
+    }
+
+    fn array(&mut self, schema: &Schema, list: &[Value], old: Option<&Value>, path: &str) {
+        if let Some(items) = &schema.items {
+            for (index, item) in list.iter().enumerate() {
+                let before = correlated(schema, old, item);
+                self.node(items, item, before, &format!("{path}[{index}]"));
+            }
+        }
+        let checks = &schema.checks;
+        let length = list.len() as u64;
+        if let Some(least) = checks.min_items.filter(|least| length < *least) {
+            self.invalid(path, length, format_args!("should have at least {least} items"));
+        }
+        if let Some(most) = checks.max_items.filter(|most| length > *most) {
+            self.errors.push(FieldError::too_many(&at(path), list.len(), usize::try_from(most).unwrap_or(usize::MAX)));
+        }
+        if checks.unique_items && has_duplicates(list) {
+            self.invalid(path, "", "shouldn't contain duplicates");
+        }
+    }
+
+    fn object(&mut self, schema: &Schema, object: &serde_json::Map<String, Value>, old: Option<&Value>, path: &str) {
+        let checks = &schema.checks;
+        let count = object.len() as u64;
+        if let Some(least) = checks.min_properties.filter(|least| count < *least) {
+            return self.invalid(path, count, format_args!("should have at least {least} properties"));
+        }
+        if let Some(most) = checks.max_properties.filter(|most| count > *most) {
+            return self.errors.push(FieldError::too_many(&at(path), object.len(), usize::try_from(most).unwrap_or(usize::MAX)));
+        }
+        for (name, value) in object {
+            let inner = schema.properties.get(name).or(match &schema.additional {
+                Some(Additional::Schema(values)) => Some(values),
+                _ => None,
+            });
+            if let Some(inner) = inner {
+                self.node(inner, value, old.and_then(|old| old.get(name)), &member(path, name));
+            }
+        }
+        for name in checks.required.iter().filter(|name| !object.contains_key(*name)) {
+            self.errors.push(FieldError::required(&at(&member(path, name)), ""));
+        }
+    }
+
+    fn junctors(&mut self, schema: &Schema, value: &Value, path: &str) {
+        let failures = |schemas: &[Schema]| -> Vec<Vec<FieldError>> {
+            schemas
+                .iter()
+                .map(|schema| {
+                    let mut errors = Vec::new();
+                    Walk { errors: &mut errors }.node(schema, value, None, path);
+                    errors
+                })
+                .collect()
+        };
+        let fewest = |failed: Vec<Vec<FieldError>>| failed.into_iter().min_by_key(Vec::len).unwrap_or_default();
+        // These are said of no field: go-openapi's error carries none.
+        let mut said = |words: String| self.errors.push(FieldError::invalid(&FieldPath::root(), "", format!("{path:?} {words}")));
+        let any = failures(&schema.any_of);
+        let one = failures(&schema.one_of);
+        let all = failures(&schema.all_of);
+        let mut more = Vec::new();
+        if !any.is_empty() && any.iter().all(|errors| !errors.is_empty()) {
+            said("must validate at least one schema (anyOf)".to_owned());
+            more.extend(fewest(any));
+        }
+        let valid = one.iter().filter(|errors| errors.is_empty()).count();
+        if !one.is_empty() && valid != 1 {
+            let found = if valid == 0 { "Found none valid".to_owned() } else { format!("Found {valid} valid alternatives") };
+            said(format!("must validate one and only one schema (oneOf). {found}"));
+            if valid == 0 {
+                more.extend(fewest(one));
+            }
+        }
+        let valid = all.iter().filter(|errors| errors.is_empty()).count();
+        if valid != all.len() {
+            let none = if valid == 0 { ". None validated" } else { "" };
+            said(format!("must validate all the schemas (allOf){none}"));
+            more.extend(all.into_iter().flatten());
+        }
+        if let Some(not) = &schema.not
+            && failures(std::slice::from_ref(not)).iter().all(Vec::is_empty)
+        {
+            said("must not validate the schema (not)".to_owned());
+        }
+        self.errors.extend(more);
+    }
+}
+
+fn is_whole(value: &Value) -> bool {
+    value.as_f64().is_some_and(|number| number.fract() == 0.0)
+}
+
+fn is_multiple(number: f64, step: f64) -> bool {
+    step == 0.0 || (number / step).fract() == 0.0
+}
+
+fn has_duplicates(list: &[Value]) -> bool {
+    list.iter().enumerate().any(|(index, item)| list[..index].contains(item))
+}
+
+/// The element of an old list that a new one continues: that with the same keys; none in lists without keys.
+pub fn correlated<'a>(schema: &Schema, old: Option<&'a Value>, item: &Value) -> Option<&'a Value> {
+    let Some(ListType::Map(keys)) = &schema.list_type else { return None };
+    old?.as_array()?.iter().find(|before| keys.iter().all(|key| before.get(key.as_ref()) == item.get(key.as_ref())))
+}
+
+/// Duplicates in lists that are sets or maps. `apiextensions-apiserver/pkg/apiserver/schema/listtype/validation.go`.
+pub fn list_types(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object {
+                if let Some(inner) = schema.properties.get(name) {
+                    list_types(inner, value, &path.child(name.clone()), errors);
+                } else if let Some(Additional::Schema(values)) = &schema.additional {
+                    list_types(values, value, &path.key(name.clone()), errors);
+                }
+            }
+        }
+        Value::Array(list) => {
+            duplicates(schema, list, path, errors);
+            if let Some(items) = &schema.items {
+                for (index, item) in list.iter().enumerate() {
+                    list_types(items, item, &path.index(index), errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn duplicates(schema: &Schema, list: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
+    let identity = |item: &Value| -> Option<Value> {
+        match &schema.list_type {
+            Some(ListType::Set) => Some(item.clone()),
+            Some(ListType::Map(keys)) => {
+                let found = keys.iter().filter_map(|key| Some((key.to_string(), item.get(key.as_ref())?.clone())));
+                Some(Value::Object(found.collect()))
+            }
+            _ => None,
+        }
+    };
+    let mut seen = std::collections::HashSet::new();
+    for (index, item) in list.iter().enumerate() {
+        if let Some(identity) = identity(item)
+            && !seen.insert(identity.to_string())
+        {
+            errors.push(FieldError::duplicate(&path.index(index), identity));
+        }
+    }
+}
+
+/// Embedded objects say what they are. `apiextensions-apiserver/pkg/apiserver/schema/objectmeta/validation.go`.
+pub fn embedded(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+    match value {
+        Value::Object(object) => {
+            if schema.embedded {
+                for name in ["apiVersion", "kind"] {
+                    if object.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
+                        errors.push(FieldError::required(&path.child(name), "must not be empty"));
+                    }
+                }
+            }
+            for (name, value) in object {
+                if let Some(inner) = schema.properties.get(name) {
+                    embedded(inner, value, &path.child(name.clone()), errors);
+                } else if let Some(Additional::Schema(values)) = &schema.additional {
+                    embedded(values, value, &path.key(name.clone()), errors);
+                }
+            }
+        }
+        Value::Array(list) => {
+            let Some(items) = &schema.items else { return };
+            for (index, item) in list.iter().enumerate() {
+                embedded(items, item, &path.index(index), errors);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[track_caller]
+    fn check(schema: Value, value: Value, expected: &[&str]) {
+        let schema = Schema::parse(&json!({ "type": "object", "properties": { "a": schema } }));
+        let value = json!({ "a": value });
+        let mut errors = validate(&schema, &value, None);
+        list_types(&schema, &value, &FieldPath::root(), &mut errors);
+        embedded(&schema, &value, &FieldPath::root(), &mut errors);
+        let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(said, expected);
+    }
+
+    #[test]
+    fn types_and_bounds() {
+        check(json!({ "type": "integer" }), json!("x"), &[r#"a: Invalid value: "string": a in body must be of type integer: "string""#]);
+        check(json!({ "type": "integer" }), json!(1.5), &[r#"a: Invalid value: "number": a in body must be of type integer: "number""#]);
+        check(json!({ "type": "integer" }), json!(2.0), &[]);
+        check(json!({ "type": "string" }), json!(null), &[r#"a: Invalid value: "null": a in body must be of type string: "null""#]);
+        check(json!({ "type": "string", "nullable": true }), json!(null), &[]);
+        check(json!({ "x-kubernetes-int-or-string": true }), json!("5%"), &[]);
+        check(json!({ "type": "integer", "minimum": 10 }), json!(9), &["a: Invalid value: 9: a in body should be greater than or equal to 10"]);
+        check(
+            json!({ "type": "number", "maximum": 1.5, "exclusiveMaximum": true, "multipleOf": 0.5 }),
+            json!(1.75),
+            &["a: Invalid value: 1.75: a in body should be a multiple of 0.5", "a: Invalid value: 1.75: a in body should be less than 1.5"],
+        );
+    }
+
+    #[test]
+    fn texts() {
+        check(json!({ "type": "string", "maxLength": 2 }), json!("äöü"), &["a: Too long: may not be more than 2 bytes"]);
+        check(json!({ "type": "string", "maxLength": 3 }), json!("äöü"), &[]);
+        check(json!({ "type": "string", "minLength": 2 }), json!("x"), &[r#"a: Invalid value: "x": a in body should be at least 2 chars long"#]);
+        check(json!({ "type": "string", "pattern": "^[a-z]+$" }), json!("X"), &[r#"a: Invalid value: "X": a in body should match '^[a-z]+$'"#]);
+        check(json!({ "type": "string", "enum": ["a", "b"] }), json!("c"), &[r#"a: Unsupported value: "c": supported values: "a", "b""#]);
+        check(
+            json!({ "type": "string", "format": "date-time" }),
+            json!("soon"),
+            &[r#"a: Invalid value: "soon": a in body must be of type date-time: "soon""#],
+        );
+        check(json!({ "type": "string", "format": "unheard-of" }), json!("x"), &[]);
+    }
+
+    #[test]
+    fn lists_and_objects() {
+        let items = json!({ "type": "array", "minItems": 1, "maxItems": 2, "items": { "type": "string" } });
+        check(items.clone(), json!([]), &["a: Invalid value: 0: a in body should have at least 1 items"]);
+        check(items.clone(), json!(["x", "y", "z"]), &["a: Too many: 3: must have at most 2 items"]);
+        check(items, json!([1]), &[r#"a[0]: Invalid value: "integer": a[0] in body must be of type string: "integer""#]);
+        check(
+            json!({ "type": "array", "x-kubernetes-list-type": "set", "items": { "type": "string" } }),
+            json!(["x", "y", "x"]),
+            &[r#"a[2]: Duplicate value: "x""#],
+        );
+        check(
+            json!({ "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"],
+                "items": { "type": "object", "properties": { "n": { "type": "integer" } } } }),
+            json!([{ "n": 1 }, { "n": 1 }]),
+            &[r#"a[1]: Duplicate value: {"n":1}"#],
+        );
+        check(
+            json!({ "type": "object", "required": ["x"], "additionalProperties": { "type": "integer" } }),
+            json!({ "k": "v" }),
+            &[r#"a.k: Invalid value: "string": a.k in body must be of type integer: "string""#, "a.x: Required value"],
+        );
+        check(
+            json!({ "type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true }),
+            json!({ "kind": "Pod" }),
+            &["a.apiVersion: Required value: must not be empty"],
+        );
+    }
+
+    #[test]
+    fn junctors() {
+        let either = json!([{ "minimum": 10 }, { "multipleOf": 2 }]);
+        check(json!({ "type": "integer", "oneOf": either }), json!(12), &[
+            r#"<nil>: Invalid value: "": "a" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
+        ]);
+        check(json!({ "type": "integer", "anyOf": either }), json!(3), &[
+            r#"<nil>: Invalid value: "": "a" must validate at least one schema (anyOf)"#,
+            "a: Invalid value: 3: a in body should be greater than or equal to 10",
+        ]);
+        check(json!({ "type": "integer", "not": { "minimum": 10 } }), json!(10), &[r#"<nil>: Invalid value: "": "a" must not validate the schema (not)"#]);
+        check(json!({ "type": "integer", "allOf": [{ "minimum": 10 }] }), json!(1), &[
+            r#"<nil>: Invalid value: "": "a" must validate all the schemas (allOf). None validated"#,
+            "a: Invalid value: 1: a in body should be greater than or equal to 10",
+        ]);
+    }
+
+    #[test]
+    fn what_has_not_changed_is_not_refused_again() {
+        let schema = Schema::parse(&json!({ "type": "object", "properties": { "a": { "type": "integer", "maximum": 1 }, "b": { "type": "integer" } } }));
+        let (old, new) = (json!({ "a": 5, "b": 1 }), json!({ "a": 5, "b": 2 }));
+        assert_eq!(validate(&schema, &new, Some(&old)), []);
+        assert_eq!(validate(&schema, &json!({ "a": 6 }), Some(&old)).len(), 1);
+    }
+}
