@@ -422,6 +422,22 @@ fn files_named_in_documents_are_there() {
     breaches.none("a file that a document names is there");
 }
 
+/// What the architecture calls absent, and the table has.
+#[test]
+fn absent_controllers_are_absent() {
+    let path = workspace().join("docs").join("ARCHITECTURE.md");
+    let (document, table) = (read(&path), read(&workspace().join("controllers").join("src").join("table.rs")));
+    let (_, absent) = document.split_once("**Absent controllers.**").expect("the architecture lists absent controllers");
+    let absent = absent.split("\n- ").next().expect("a list item has an end");
+    let mut breaches = Breaches::default();
+    for name in code_spans(absent).filter(|name| name.ends_with("-controller")) {
+        if table.contains(&format!("\"{name}\"")) {
+            breaches.add(&path, 1, format_args!("{name} is in controllers/src/table.rs"));
+        }
+    }
+    breaches.none("the list of absent controllers is true");
+}
+
 /// The commands of the README that cargo runs: what a newcomer types.
 fn readme_commands() -> Vec<String> {
     let text = read(&workspace().join("README.md"));
