@@ -58,22 +58,24 @@ impl LeaderElector {
             }
             let pause = self.client.random().jitter(RETRY_PERIOD, 0.2);
             tokio::select! {
-                () = cancel.cancelled() => return,
-                () = clock.sleep(pause) => {}
-            }
+            biased;
+                           () = cancel.cancelled() => return,
+                           () = clock.sleep(pause) => {}
+                       }
         }
         tracing::info!(lease = self.name, identity = self.identity, "became leader");
         let term = cancel.child_token();
         let leading = lead(term.clone());
         tokio::pin!(leading);
         tokio::select! {
-            () = &mut leading => {}
-            () = self.keep() => {
-                tracing::warn!(lease = self.name, "lost the lease");
-                term.cancel();
-                leading.await;
-            }
-        }
+        biased;
+                   () = &mut leading => {}
+                   () = self.keep() => {
+                       tracing::warn!(lease = self.name, "lost the lease");
+                       term.cancel();
+                       leading.await;
+                   }
+               }
         self.release().await;
     }
 

@@ -137,9 +137,10 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
             match next {
                 Some(at) => {
                     tokio::select! {
-                        () = notified => {}
-                        () = self.clock.sleep_until(at) => {}
-                    }
+                    biased;
+                                           () = notified => {}
+                                           () = self.clock.sleep_until(at) => {}
+                                       }
                 }
                 None => notified.await,
             }

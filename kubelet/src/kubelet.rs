@@ -68,8 +68,7 @@ impl Kubelet {
     /// # Errors
     /// A capacity that is no quantity.
     pub fn new(config: KubeletConfig) -> Result<Arc<Self>> {
-        let recorder =
-            EventRecorder::new(config.client.clone(), "kubelet", Some(&config.node_name));
+        let recorder = EventRecorder::new(config.client.clone(), "kubelet", Some(&config.node_name));
         let queue = WorkQueue::new(config.clock.clone());
         let cancel = CancellationToken::new();
         let enqueue = queue.clone();
@@ -120,9 +119,10 @@ impl Kubelet {
     {
         let cancel = self.cancel.clone();
         tokio::select! {
-            () = cancel.cancelled() => {}
-            () = task(self) => {}
-        }
+        biased;
+                   () = cancel.cancelled() => {}
+                   () = task(self) => {}
+               }
     }
 
     /// Hands each pod of the queue to a task of its own.
@@ -130,37 +130,30 @@ impl Kubelet {
         let mut syncs = JoinSet::new();
         loop {
             let uid = tokio::select! {
-                () = self.cancel.cancelled() => break,
-                uid = self.queue.get() => uid,
-                Some(result) = syncs.join_next(), if !syncs.is_empty() => {
-                    propagate_panic(result);
-                    continue;
-                }
-            };
+            biased;
+                           () = self.cancel.cancelled() => break,
+                           uid = self.queue.get() => uid,
+                           Some(result) = syncs.join_next(), if !syncs.is_empty() => {
+                               propagate_panic(result);
+                               continue;
+                           }
+                       };
             let Some(uid) = uid else { break };
             let kubelet = self.clone();
             syncs.spawn(async move {
                 let cancel = kubelet.cancel.clone();
                 tokio::select! {
-                    () = cancel.cancelled() => {}
-                    () = kubelet.sync(&uid) => {}
-                }
+                biased;
+                                   () = cancel.cancelled() => {}
+                                   () = kubelet.sync(&uid) => {}
+                               }
                 kubelet.queue.done(&uid);
             });
         }
         self.queue.shut_down();
         let drain = async { while syncs.join_next().await.is_some() {} };
-        if self
-            .config
-            .clock
-            .timeout(STOP_TIMEOUT, drain)
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                node = self.config.node_name,
-                "some pods were still being synced when the kubelet stopped"
-            );
+        if self.config.clock.timeout(STOP_TIMEOUT, drain).await.is_err() {
+            tracing::warn!(node = self.config.node_name, "some pods were still being synced when the kubelet stopped");
         }
     }
 
@@ -190,19 +183,13 @@ impl Kubelet {
         match event {
             Event::Deleted(_) => {
                 if let Some(worker) = self.worker(&uid) {
-                    worker.update(Input {
-                        pod: pod.clone(),
-                        gone: true,
-                    });
+                    worker.update(Input { pod: pod.clone(), gone: true });
                     self.queue.add(uid);
                 }
             }
             Event::Updated { old, new } if !concerns_kubelet(old, new) => {
                 if let Some(worker) = self.worker(&uid) {
-                    worker.update(Input {
-                        pod: new.clone(),
-                        gone: false,
-                    });
+                    worker.update(Input { pod: new.clone(), gone: false });
                 }
             }
             Event::Added(_) | Event::Updated { .. } => self.set_pod(pod.clone()),
@@ -215,10 +202,7 @@ impl Kubelet {
         let now = self.config.clock.now();
         let worker = {
             let mut workers = self.workers.lock();
-            workers
-                .entry(uid.clone())
-                .or_insert_with(|| Arc::new(PodWorker::new(pod.clone(), now)))
-                .clone()
+            workers.entry(uid.clone()).or_insert_with(|| Arc::new(PodWorker::new(pod.clone(), now))).clone()
         };
         worker.update(Input { pod, gone: false });
         self.queue.add(uid);
@@ -230,11 +214,7 @@ impl Kubelet {
 
     /// All pods this node has to do with.
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
-        self.workers
-            .lock()
-            .values()
-            .map(|worker| worker.input().pod)
-            .collect()
+        self.workers.lock().values().map(|worker| worker.input().pod).collect()
     }
 
     /// The pod of that name, the youngest if there are several.
@@ -244,36 +224,21 @@ impl Kubelet {
             let pod = worker.input().pod;
             pod.namespace() == namespace && pod.name() == name
         });
-        named
-            .max_by_key(|worker| worker.input().pod.metadata.creation_timestamp.clone())
-            .cloned()
+        named.max_by_key(|worker| worker.input().pod.metadata.creation_timestamp.clone()).cloned()
     }
 
-    pub(crate) fn event(
-        &self,
-        object: &ObjectReference,
-        kind: EventType,
-        reason: &str,
-        message: impl Into<String>,
-    ) {
+    pub(crate) fn event(&self, object: &ObjectReference, kind: EventType, reason: &str, message: impl Into<String>) {
         self.recorder.event(object, kind, reason, message);
     }
 
     /// How containers resolve names.
     pub(crate) fn dns(&self) -> Dns {
-        Dns {
-            servers: self.config.cluster_dns.clone(),
-            domain: self.config.cluster_domain.clone(),
-        }
+        Dns { servers: self.config.cluster_dns.clone(), domain: self.config.cluster_domain.clone() }
     }
 
     /// The node's own addresses, the primary one first.
     pub(crate) fn host_ips(&self) -> Vec<String> {
-        let addresses = self
-            .config
-            .addresses
-            .iter()
-            .filter(|address| address.type_ == "InternalIP");
+        let addresses = self.config.addresses.iter().filter(|address| address.type_ == "InternalIP");
         addresses.map(|address| address.address.clone()).collect()
     }
 
@@ -303,11 +268,7 @@ fn concerns_kubelet(old: &Pod, new: &Pod) -> bool {
         || before.labels != after.labels
         || before.annotations != after.annotations
         || (after.generation.is_none() && old.spec != new.spec)
-        || new
-            .spec()
-            .readiness_gates
-            .as_ref()
-            .is_some_and(|gates| !gates.is_empty())
+        || new.spec().readiness_gates.as_ref().is_some_and(|gates| !gates.is_empty())
 }
 
 /// A panic is a broken invariant: the kubelet must not go on with a pod less in silence.

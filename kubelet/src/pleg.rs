@@ -33,10 +33,7 @@ impl Kubelet {
                     self.follow_events(&mut events, &mut seen).await;
                     RECONNECT
                 }
-                Err(CriError::Rpc {
-                    code: Code::Unimplemented,
-                    ..
-                }) => {
+                Err(CriError::Rpc { code: Code::Unimplemented, .. }) => {
                     self.relist(&mut seen).await;
                     RELIST_WITHOUT_EVENTS
                 }
@@ -56,16 +53,17 @@ impl Kubelet {
     ) {
         loop {
             tokio::select! {
-                event = events.message() => match event {
-                    Ok(Some(event)) => self.on_container_event(event),
-                    Ok(None) => return,
-                    Err(error) => {
-                        tracing::debug!(node = self.config.node_name, %error, "container events broke off");
-                        return;
-                    }
-                },
-                () = self.config.clock.sleep(RELIST_WITH_EVENTS) => self.relist(seen).await,
-            }
+            biased;
+                           event = events.message() => match event {
+                               Ok(Some(event)) => self.on_container_event(event),
+                               Ok(None) => return,
+                               Err(error) => {
+                                   tracing::debug!(node = self.config.node_name, %error, "container events broke off");
+                                   return;
+                               }
+                           },
+                           () = self.config.clock.sleep(RELIST_WITH_EVENTS) => self.relist(seen).await,
+                       }
         }
     }
 
@@ -88,10 +86,7 @@ impl Kubelet {
                 return;
             }
         };
-        let changed = now
-            .keys()
-            .chain(seen.keys())
-            .filter(|uid| now.get(*uid) != seen.get(*uid));
+        let changed = now.keys().chain(seen.keys()).filter(|uid| now.get(*uid) != seen.get(*uid));
         for uid in changed {
             if self.worker(uid).is_some() {
                 self.queue.add(uid.clone());
@@ -105,16 +100,12 @@ impl Kubelet {
         let mut pods: BTreeMap<String, Fingerprint> = BTreeMap::new();
         for sandbox in self.config.cri.list_pod_sandbox(None).await? {
             if let Some(metadata) = sandbox.metadata {
-                pods.entry(metadata.uid)
-                    .or_default()
-                    .insert(sandbox.id, sandbox.state);
+                pods.entry(metadata.uid).or_default().insert(sandbox.id, sandbox.state);
             }
         }
         for container in self.config.cri.list_containers(None).await? {
             if let Some(uid) = container.labels.get(POD_UID_LABEL) {
-                pods.entry(uid.clone())
-                    .or_default()
-                    .insert(container.id, container.state);
+                pods.entry(uid.clone()).or_default().insert(container.id, container.state);
             }
         }
         Ok(pods)

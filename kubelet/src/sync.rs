@@ -70,12 +70,13 @@ impl Kubelet {
             self.terminate(&worker, &mut state).boxed().await
         } else {
             tokio::select! {
-                () = worker.ending.cancelled() => {
-                    self.queue.add(uid.to_owned());
-                    return;
-                }
-                result = self.sync_running(&worker, &mut state).boxed() => result,
-            }
+            biased;
+                           () = worker.ending.cancelled() => {
+                               self.queue.add(uid.to_owned());
+                               return;
+                           }
+                           result = self.sync_running(&worker, &mut state).boxed() => result,
+                       }
         };
         let wake = match result {
             Ok(wake) => wake,
@@ -83,47 +84,28 @@ impl Kubelet {
                 let pod = worker.input().pod;
                 tracing::debug!(pod = pod.full_format(), %error, "sync failed, retrying");
                 let mut wake = Wake::default();
-                wake.after(
-                    self.config.clock.now(),
-                    self.config.random.jitter(RETRY, 0.5),
-                );
+                wake.after(self.config.clock.now(), self.config.random.jitter(RETRY, 0.5));
                 wake
             }
         };
         if let Wake(Some(at)) = wake {
-            let delay =
-                Duration::try_from(at.duration_since(self.config.clock.now())).unwrap_or_default();
+            let delay = Duration::try_from(at.duration_since(self.config.clock.now())).unwrap_or_default();
             // A moment that is here already still lets others have their turn.
-            self.queue
-                .add_after(uid.to_owned(), delay.max(Duration::from_millis(1)));
+            self.queue.add_after(uid.to_owned(), delay.max(Duration::from_millis(1)));
         }
     }
 
-    async fn sync_running(
-        self: &Arc<Self>,
-        worker: &Arc<PodWorker>,
-        state: &mut SyncState,
-    ) -> Result<Wake> {
+    async fn sync_running(self: &Arc<Self>, worker: &Arc<PodWorker>, state: &mut SyncState) -> Result<Wake> {
         let pod = worker.input().pod;
         let mut wake = Wake::default();
         let runtime = self.look(worker, &pod, state).await?;
         if !self.admit(&pod, &runtime, state)? {
             self.report(&pod, &runtime, worker, state, false).await?;
-            return if state.forced.is_some() {
-                self.terminate(worker, state).await
-            } else {
-                Ok(wake)
-            };
+            return if state.forced.is_some() { self.terminate(worker, state).await } else { Ok(wake) };
         }
         self.check_deadline(&pod, state, &mut wake);
-        let api_phase = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.phase.as_deref());
-        if state.forced.is_some()
-            || state.terminated
-            || matches!(api_phase, Some("Succeeded" | "Failed"))
-        {
+        let api_phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if state.forced.is_some() || state.terminated || matches!(api_phase, Some("Succeeded" | "Failed")) {
             return self.terminate(worker, state).await;
         }
         self.report(&pod, &runtime, worker, state, false).await?;
@@ -132,9 +114,7 @@ impl Kubelet {
         if !self.set_up_volumes(&pod, state, &objects, &mut wake).await {
             return Ok(wake);
         }
-        let runtime = self
-            .act(worker, &pod, state, runtime, &objects, &mut wake)
-            .await?;
+        let runtime = self.act(worker, &pod, state, runtime, &objects, &mut wake).await?;
         let phase = self.report(&pod, &runtime, worker, state, false).await?;
         if let Some(at) = state.tokens.renew_at() {
             wake.at(at);
@@ -153,11 +133,7 @@ impl Kubelet {
         state: &mut SyncState,
     ) -> Result<RuntimePod> {
         let runtime = observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await?;
-        let old = state
-            .status
-            .clone()
-            .or_else(|| pod.status.clone())
-            .unwrap_or_default();
+        let old = state.status.clone().or_else(|| pod.status.clone()).unwrap_or_default();
         self.follow_probes(worker, pod, &runtime, &old);
         Ok(runtime)
     }
@@ -169,18 +145,10 @@ impl Kubelet {
             let message = format!("this kubelet does not support {}", unsupported.join(", "));
             if !state.reported_unsupported {
                 state.reported_unsupported = true;
-                self.event(
-                    &object_reference(pod.as_ref()),
-                    EventType::Warning,
-                    "UnsupportedField",
-                    &message,
-                );
+                self.event(&object_reference(pod.as_ref()), EventType::Warning, "UnsupportedField", &message);
             }
             for (_, container) in pod.all_containers() {
-                let failure = StartFailure {
-                    reason: "UnsupportedField".to_owned(),
-                    message: message.clone(),
-                };
+                let failure = StartFailure { reason: "UnsupportedField".to_owned(), message: message.clone() };
                 state.failures.insert(container.name, failure);
             }
             return Ok(false);
@@ -195,11 +163,8 @@ impl Kubelet {
             return Ok(true);
         }
         let others = self.pods();
-        let others: Vec<&Pod> = others
-            .iter()
-            .filter(|other| other.uid() != pod.uid() && is_active(other))
-            .map(AsRef::as_ref)
-            .collect();
+        let others: Vec<&Pod> =
+            others.iter().filter(|other| other.uid() != pod.uid() && is_active(other)).map(AsRef::as_ref).collect();
         let node = self.node.lock().clone();
         match admission::admit(pod, &others, &node, &self.allocatable)? {
             None => {
@@ -207,16 +172,8 @@ impl Kubelet {
                 Ok(true)
             }
             Some(verdict) => {
-                let why = verdict
-                    .message
-                    .trim_start_matches("Pod was rejected: ")
-                    .to_owned();
-                self.event(
-                    &object_reference(pod.as_ref()),
-                    EventType::Warning,
-                    &verdict.reason,
-                    why,
-                );
+                let why = verdict.message.trim_start_matches("Pod was rejected: ").to_owned();
+                self.event(&object_reference(pod.as_ref()), EventType::Warning, &verdict.reason, why);
                 state.forced = Some(verdict);
                 Ok(false)
             }
@@ -228,46 +185,25 @@ impl Kubelet {
         let Some(seconds) = pod.spec().active_deadline_seconds else {
             return;
         };
-        let started = pod
-            .status
-            .as_ref()
-            .and_then(|status| status.start_time.as_ref())
-            .map_or(state.start_time, |t| t.0);
-        let deadline = started
-            .checked_add(jiff::SignedDuration::from_secs(seconds))
-            .unwrap_or(Timestamp::MAX);
+        let started =
+            pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(state.start_time, |t| t.0);
+        let deadline = started.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX);
         if deadline > self.config.clock.now() {
             return wake.at(deadline);
         }
         if state.forced.is_none() {
-            let message =
-                "Pod was active on the node longer than the specified deadline".to_owned();
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
             let reason = "DeadlineExceeded".to_owned();
-            self.event(
-                &object_reference(pod.as_ref()),
-                EventType::Normal,
-                &reason,
-                &message,
-            );
+            self.event(&object_reference(pod.as_ref()), EventType::Normal, &reason, &message);
             state.forced = Some(Forced { reason, message });
         }
     }
 
     /// Sets up the pod's volumes. False if one of them could not be.
-    async fn set_up_volumes(
-        &self,
-        pod: &Arc<Pod>,
-        state: &mut SyncState,
-        objects: &Objects,
-        wake: &mut Wake,
-    ) -> bool {
+    async fn set_up_volumes(&self, pod: &Arc<Pod>, state: &mut SyncState, objects: &Objects, wake: &mut Wake) -> bool {
         let tokens = state.tokens.current(&self.config.client, pod).await;
         let node = self.node_view(Vec::new());
-        let sources = Sources {
-            objects,
-            tokens: &tokens,
-            node: &node,
-        };
+        let sources = Sources { objects, tokens: &tokens, node: &node };
         let failures = volumes::set_up(self.config.fs.as_ref(), pod, &sources, &mut state.mounted);
         if failures.is_empty() {
             state.mount_failures = 0;
@@ -276,17 +212,12 @@ impl Kubelet {
         let reference = object_reference(pod.as_ref());
         let mut missing_only_updates = true;
         for failure in failures {
-            let message = format!(
-                "MountVolume.SetUp failed for volume {} : {}",
-                words::quoted(&failure.volume),
-                failure.error
-            );
+            let message =
+                format!("MountVolume.SetUp failed for volume {} : {}", words::quoted(&failure.volume), failure.error);
             self.event(&reference, EventType::Warning, "FailedMount", message);
             missing_only_updates &= state.mounted.paths.contains_key(&failure.volume);
         }
-        let delay = MOUNT_RETRY
-            .saturating_mul(1 << state.mount_failures.min(10))
-            .min(MOUNT_RETRY_MAX);
+        let delay = MOUNT_RETRY.saturating_mul(1 << state.mount_failures.min(10)).min(MOUNT_RETRY_MAX);
         state.mount_failures += 1;
         wake.after(self.config.clock.now(), delay);
         // A volume that was set up once keeps its content when an update of it fails.
@@ -315,12 +246,7 @@ impl Kubelet {
             let mut again = false;
             for action in plan.actions {
                 again |= !matches!(action, Action::Start { .. } | Action::BackOff { .. });
-                let start = StartRequest {
-                    pod,
-                    runtime: &runtime,
-                    objects,
-                    services: &services,
-                };
+                let start = StartRequest { pod, runtime: &runtime, objects, services: &services };
                 self.carry_out(worker, state, action, start, wake).await?;
             }
             runtime = self.look(worker, pod, state).await?;
@@ -358,46 +284,25 @@ impl Kubelet {
             Action::KillPod { finished } => {
                 if !finished && start.runtime.sandbox().is_some() {
                     let message = "Pod sandbox changed, it will be killed and re-created.";
-                    self.event(
-                        &object_reference(pod.as_ref()),
-                        EventType::Normal,
-                        "SandboxChanged",
-                        message,
-                    );
+                    self.event(&object_reference(pod.as_ref()), EventType::Normal, "SandboxChanged", message);
                 }
                 self.kill_pod(worker, start.runtime).await
             }
             Action::CreateSandbox { attempt } => self.create_sandbox(pod, attempt).await,
             Action::Kill { id, name, reason } => {
-                self.kill_container(worker, pod, &id, &name, Some(reason))
-                    .await;
+                self.kill_container(worker, pod, &id, &name, Some(reason)).await;
                 Ok(())
             }
-            Action::BackOff {
-                name,
-                kind,
-                key,
-                until,
-            } => {
+            Action::BackOff { name, kind, key, until } => {
                 self.report_backoff(pod, state, &name, kind, &key, until);
                 Ok(())
             }
-            Action::Start {
-                name,
-                kind,
-                attempt,
-                restart_of,
-            } => {
+            Action::Start { name, kind, attempt, restart_of } => {
                 if let Some((key, failed_at)) = restart_of {
-                    self.restarts
-                        .lock()
-                        .next(&key, failed_at, self.config.clock.now());
+                    self.restarts.lock().next(&key, failed_at, self.config.clock.now());
                 }
                 state.reported_waits.remove(&name);
-                match self
-                    .start_container(worker, start, &state.mounted.paths, &name, kind, attempt)
-                    .await
-                {
+                match self.start_container(worker, start, &state.mounted.paths, &name, kind, attempt).await {
                     Ok(()) => {
                         state.failures.remove(&name);
                     }
@@ -406,9 +311,7 @@ impl Kubelet {
                         match retry_at {
                             Some(at) => wake.at(at),
                             // A failed pull shows as a back-off soon; all else is tried again after a while.
-                            None if failure.reason == "ErrImagePull" => {
-                                wake.after(now, BACKOFF_REPORT)
-                            }
+                            None if failure.reason == "ErrImagePull" => wake.after(now, BACKOFF_REPORT),
                             None => wake.after(now, self.config.random.jitter(RETRY, 0.5)),
                         }
                         state.failures.insert(name, failure);
@@ -432,42 +335,21 @@ impl Kubelet {
         let full = pod.full_format();
         if state.reported_waits.insert(name.to_owned(), until) != Some(until) {
             let message = format!("Back-off restarting failed container {name} in pod {full}");
-            self.event(
-                &pod.container_reference(kind, name),
-                EventType::Warning,
-                "BackOff",
-                message,
-            );
+            self.event(&pod.container_reference(kind, name), EventType::Warning, "BackOff", message);
         }
         let message = format!("back-off {delay} restarting failed container={name} pod={full}");
-        state.failures.insert(
-            name.to_owned(),
-            StartFailure {
-                reason: "CrashLoopBackOff".to_owned(),
-                message,
-            },
-        );
+        state.failures.insert(name.to_owned(), StartFailure { reason: "CrashLoopBackOff".to_owned(), message });
     }
 
     async fn create_sandbox(&self, pod: &Arc<Pod>, attempt: u32) -> Result<()> {
-        let config = crate::container_config::sandbox_config(
-            pod,
-            attempt,
-            &self.config.node_name,
-            &self.dns(),
-        );
+        let config = crate::container_config::sandbox_config(pod, attempt, &self.config.node_name, &self.dns());
         self.config.fs.create_dir_all(&config.log_directory)?;
         match self.config.cri.run_pod_sandbox(config, "").await {
             Ok(_) => Ok(()),
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {error}");
                 let reference = object_reference(pod.as_ref());
-                self.event(
-                    &reference,
-                    EventType::Warning,
-                    "FailedCreatePodSandBox",
-                    message,
-                );
+                self.event(&reference, EventType::Warning, "FailedCreatePodSandBox", message);
                 Err(error.into())
             }
         }
@@ -482,11 +364,7 @@ impl Kubelet {
         state: &mut SyncState,
         terminating: bool,
     ) -> Result<Option<String>> {
-        let old = state
-            .status
-            .clone()
-            .or_else(|| pod.status.clone())
-            .unwrap_or_default();
+        let old = state.status.clone().or_else(|| pod.status.clone()).unwrap_or_default();
         let old = with_foreign_conditions(old, pod);
         let host_ips = self.host_ips();
         let runtime_name = self.runtime.lock().name.clone();
@@ -511,13 +389,7 @@ impl Kubelet {
         Ok(phase)
     }
 
-    async fn send_status(
-        &self,
-        pod: &Arc<Pod>,
-        old: &PodStatus,
-        new: PodStatus,
-        state: &mut SyncState,
-    ) -> Result<()> {
+    async fn send_status(&self, pod: &Arc<Pod>, old: &PodStatus, new: PodStatus, state: &mut SyncState) -> Result<()> {
         if pod.is_static() {
             return self.send_mirror_status(pod, new, state).await;
         }
@@ -534,19 +406,9 @@ fn known_restarts(status: Option<&PodStatus>) -> BTreeMap<String, u32> {
     let Some(status) = status else {
         return BTreeMap::new();
     };
-    let all = status
-        .container_statuses
-        .iter()
-        .chain(&status.init_container_statuses)
-        .flatten();
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     let ran = all.filter(|status: &&ContainerStatus| status.container_id.is_some());
-    ran.map(|status| {
-        (
-            status.name.clone(),
-            u32::try_from(status.restart_count).unwrap_or(0),
-        )
-    })
-    .collect()
+    ran.map(|status| (status.name.clone(), u32::try_from(status.restart_count).unwrap_or(0))).collect()
 }
 
 /// The status with the conditions of others as the API has them now.
@@ -554,25 +416,15 @@ fn with_foreign_conditions(mut status: PodStatus, pod: &Pod) -> PodStatus {
     let is_owned = |type_: &str| status::OWNED_CONDITIONS.contains(&type_);
     let mut conditions = status.conditions.take().unwrap_or_default();
     conditions.retain(|condition| is_owned(&condition.type_));
-    let api = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.clone())
-        .unwrap_or_default();
-    conditions.extend(
-        api.into_iter()
-            .filter(|condition| !is_owned(&condition.type_)),
-    );
+    let api = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    conditions.extend(api.into_iter().filter(|condition| !is_owned(&condition.type_)));
     status.conditions = Some(conditions);
     status
 }
 
 /// Whether a pod still takes room on the node.
 fn is_active(pod: &Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     !matches!(phase, Some("Succeeded" | "Failed"))
 }
 

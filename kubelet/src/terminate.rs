@@ -30,15 +30,10 @@ const GRACE_MIN_SECONDS: i64 = 2;
 
 impl Kubelet {
     /// Ends a pod that is to be deleted, that has failed as a whole, or whose containers are all done.
-    pub(crate) async fn terminate(
-        self: &Arc<Self>,
-        worker: &Arc<PodWorker>,
-        state: &mut SyncState,
-    ) -> Result<Wake> {
+    pub(crate) async fn terminate(self: &Arc<Self>, worker: &Arc<PodWorker>, state: &mut SyncState) -> Result<Wake> {
         let mut input = worker.input();
         let pod = input.pod.clone();
-        let mut runtime =
-            observe::observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await?;
+        let mut runtime = observe::observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await?;
         if !state.terminated {
             // Said before it is done: readers see that the pod ends. Of a pod that is gone nobody reads a status.
             if !input.gone
@@ -50,14 +45,12 @@ impl Kubelet {
             }
             self.kill_pod(worker, &runtime).await?;
             worker.probes.lock().stop();
-            runtime =
-                observe::observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await?;
+            runtime = observe::observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await?;
             state.terminated = true;
             input = worker.input();
         }
         if !input.gone {
-            self.report(&input.pod, &runtime, worker, state, true)
-                .await?;
+            self.report(&input.pod, &runtime, worker, state, true).await?;
         }
         volumes::tear_down(self.config.fs.as_ref(), &worker.uid)?;
         self.objects.release(&worker.uid);
@@ -65,8 +58,7 @@ impl Kubelet {
             // It is done, not deleted: its dead containers stay, so that their logs can be read.
             return Ok(Wake::default());
         }
-        self.clean_up(&worker.uid, &runtime, &log_directory(&input.pod))
-            .await?;
+        self.clean_up(&worker.uid, &runtime, &log_directory(&input.pod)).await?;
         if !input.gone && !input.pod.is_static() && !self.delete_from_api(&input.pod).await? {
             return Ok(Wake::default());
         }
@@ -100,22 +92,9 @@ impl Kubelet {
 
     /// Deletes the pod for good. False if it must not be deleted yet: something else still holds it.
     async fn delete_from_api(&self, pod: &Pod) -> Result<bool> {
-        let preconditions = Some(Preconditions {
-            uid: pod.metadata.uid.clone(),
-            resource_version: None,
-        });
-        let params = DeleteParams {
-            grace_period_seconds: Some(0),
-            preconditions,
-            ..DeleteParams::default()
-        };
-        match self
-            .config
-            .client
-            .namespaced::<Pod>(pod.namespace())
-            .delete(pod.name(), &params)
-            .await
-        {
+        let preconditions = Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
+        let params = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
+        match self.config.client.namespaced::<Pod>(pod.namespace()).delete(pod.name(), &params).await {
             Ok(_) => Ok(pod.metadata.finalizers.as_ref().is_none_or(Vec::is_empty)),
             // Gone already, or another pod has the name by now.
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(true),
@@ -125,22 +104,13 @@ impl Kubelet {
 
     /// Stops every container of the pod and its sandboxes: first the regular ones together, then the sidecars, last
     /// started first ended.
-    pub(crate) async fn kill_pod(
-        self: &Arc<Self>,
-        worker: &Arc<PodWorker>,
-        runtime: &RuntimePod,
-    ) -> Result<()> {
+    pub(crate) async fn kill_pod(self: &Arc<Self>, worker: &Arc<PodWorker>, runtime: &RuntimePod) -> Result<()> {
         let pod = worker.input().pod;
-        let kind =
-            |container: &RuntimeContainer| pod.container(&container.name).map(|(kind, _)| kind);
-        let is_sidecar =
-            |container: &&RuntimeContainer| kind(container) == Some(ContainerKind::Sidecar);
+        let kind = |container: &RuntimeContainer| pod.container(&container.name).map(|(kind, _)| kind);
+        let is_sidecar = |container: &&RuntimeContainer| kind(container) == Some(ContainerKind::Sidecar);
         let clock = &self.config.clock;
         let begun = clock.monotonic();
-        let others: Vec<_> = runtime
-            .alive()
-            .filter(|container| !is_sidecar(container))
-            .collect();
+        let others: Vec<_> = runtime.alive().filter(|container| !is_sidecar(container)).collect();
         let mut ends: Vec<BoxFuture<'_, ()>> = Vec::new();
         for one in &others {
             let end = self.end_container(worker, &pod, &one.id, &one.name, None, Duration::ZERO);
@@ -148,18 +118,13 @@ impl Kubelet {
         }
         join_all(ends).await;
         let order = |container: &RuntimeContainer| {
-            pod.spec()
-                .init_containers
-                .iter()
-                .flatten()
-                .position(|spec| spec.name == container.name)
+            pod.spec().init_containers.iter().flatten().position(|spec| spec.name == container.name)
         };
         let mut sidecars: Vec<_> = runtime.alive().filter(is_sidecar).collect();
         sidecars.sort_by_key(|container| std::cmp::Reverse(order(container)));
         for container in sidecars {
             let used = clock.monotonic() - begun;
-            self.end_container(worker, &pod, &container.id, &container.name, None, used)
-                .await;
+            self.end_container(worker, &pod, &container.id, &container.name, None, used).await;
         }
         for sandbox in runtime.sandboxes.iter().filter(|sandbox| sandbox.ready) {
             ignore_not_found(self.config.cri.stop_pod_sandbox(&sandbox.id).await)?;
@@ -176,8 +141,7 @@ impl Kubelet {
         name: &str,
         reason: Option<KillReason>,
     ) {
-        self.end_container(worker, pod, id, name, reason, Duration::ZERO)
-            .await;
+        self.end_container(worker, pod, id, name, reason, Duration::ZERO).await;
     }
 
     /// Hook, signal, grace. A failure leaves the container to the next sync.
@@ -208,39 +172,19 @@ impl Kubelet {
         let lifecycle = container.lifecycle.as_ref();
         if let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) {
             let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-            let hook = Hook {
-                handler,
-                container: &container,
-                id,
-                pod_ip: ip.as_deref(),
-            };
+            let hook = Hook { handler, container: &container, id, pod_ip: ip.as_deref() };
             let limit = Duration::from_secs(u64::try_from(grace).unwrap_or(0)).saturating_sub(used);
             match clock.timeout(limit, self.run_hook(hook)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::debug!(
-                        pod = pod.full_format(),
-                        container = name,
-                        error,
-                        "preStop hook failed"
-                    );
-                    self.event(
-                        &reference,
-                        EventType::Warning,
-                        "FailedPreStopHook",
-                        "PreStopHook failed",
-                    );
+                    tracing::debug!(pod = pod.full_format(), container = name, error, "preStop hook failed");
+                    self.event(&reference, EventType::Warning, "FailedPreStopHook", "PreStopHook failed");
                 }
-                Err(_) => tracing::debug!(
-                    pod = pod.full_format(),
-                    container = name,
-                    "preStop hook took too long"
-                ),
+                Err(_) => tracing::debug!(pod = pod.full_format(), container = name, "preStop hook took too long"),
             }
         }
         let left = |grace: i64| {
-            let spent =
-                i64::try_from((used + (clock.monotonic() - begun)).as_secs()).unwrap_or(i64::MAX);
+            let spent = i64::try_from((used + (clock.monotonic() - begun)).as_secs()).unwrap_or(i64::MAX);
             (grace - spent).max(grace.min(GRACE_MIN_SECONDS))
         };
         let stop = self.stop_within(worker, id, grace, left, own.is_none());
@@ -277,12 +221,13 @@ impl Kubelet {
         };
         tokio::pin!(patient);
         tokio::select! {
-            result = &mut patient => result,
-            grace = shortened => {
-                let (sooner, patient) = futures::join!(cri.stop_container(id, left(grace)), patient);
-                sooner.and(patient)
-            }
-        }
+        biased;
+                   result = &mut patient => result,
+                   grace = shortened => {
+                       let (sooner, patient) = futures::join!(cri.stop_container(id, left(grace)), patient);
+                       sooner.and(patient)
+                   }
+               }
     }
 
     /// Ends what the runtime has of pods that are no longer bound to this node, after the kubelet was away.
@@ -294,10 +239,7 @@ impl Kubelet {
                 return;
             }
         };
-        let orphans: Vec<_> = known
-            .into_iter()
-            .filter(|(uid, _)| self.worker(uid).is_none())
-            .collect();
+        let orphans: Vec<_> = known.into_iter().filter(|(uid, _)| self.worker(uid).is_none()).collect();
         let removals = orphans.iter().map(|(uid, (namespace, name))| async move {
             let logs = format!("/var/log/pods/{namespace}_{name}_{uid}");
             if let Err(error) = self.remove_orphan(uid, &logs).await {
@@ -310,9 +252,7 @@ impl Kubelet {
     async fn remove_orphan(&self, uid: &str, logs: &str) -> Result<()> {
         let fs = self.config.fs.as_ref();
         let runtime = observe::observe(&self.config.cri, fs, uid).await?;
-        let stops = runtime
-            .alive()
-            .map(|c| self.config.cri.stop_container(&c.id, ORPHAN_GRACE_SECONDS));
+        let stops = runtime.alive().map(|c| self.config.cri.stop_container(&c.id, ORPHAN_GRACE_SECONDS));
         for stopped in join_all(stops).await {
             ignore_not_found(stopped)?;
         }

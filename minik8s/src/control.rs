@@ -229,11 +229,12 @@ impl ControlClient {
         };
         tokio::pin!(connection);
         tokio::select! {
-            done = exchange => done,
-            ended = &mut connection => {
-                ended?;
-                bail!("the API server closed the connection")
-            }
-        }
+        biased;
+                   done = exchange => done,
+                   ended = &mut connection => {
+                       ended?;
+                       bail!("the API server closed the connection")
+                   }
+               }
     }
 }

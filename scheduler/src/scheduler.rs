@@ -86,14 +86,16 @@ impl Scheduler {
     pub async fn run(self, cancel: CancellationToken) {
         self.factory.start();
         tokio::select! {
-            () = cancel.cancelled() => return,
-            () = self.factory.wait_synced() => {}
-        }
+        biased;
+                   () = cancel.cancelled() => return,
+                   () = self.factory.wait_synced() => {}
+               }
         tracing::info!("caches are synced, scheduling begins");
         tokio::select! {
-            () = cancel.cancelled() => {}
-            () = self.inner.schedule_forever() => {}
-        }
+        biased;
+                   () = cancel.cancelled() => {}
+                   () = self.inner.schedule_forever() => {}
+               }
         tracing::info!("scheduler stopped");
     }
 }
@@ -212,9 +214,10 @@ impl Inner {
                     start = self.schedule_one(pod, &snapshot, start).await;
                 }
                 (None, Some(at)) => tokio::select! {
-                    () = changed => {}
-                    () = self.client.clock().sleep_until(at) => {}
-                },
+                biased;
+                                   () = changed => {}
+                                   () = self.client.clock().sleep_until(at) => {}
+                               },
                 (None, None) => changed.await,
             }
         }

@@ -48,11 +48,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Retention {
-            events: HISTORY_MAX_EVENTS,
-            bytes: HISTORY_MAX_BYTES,
-            age: HISTORY_MAX_AGE,
-        }
+        Retention { events: HISTORY_MAX_EVENTS, bytes: HISTORY_MAX_BYTES, age: HISTORY_MAX_AGE }
     }
 }
 
@@ -81,12 +77,7 @@ struct Signals {
 
 impl Keeper {
     pub(crate) fn new(retention: Retention) -> Keeper {
-        Keeper {
-            signals: Arc::default(),
-            retention,
-            stop: CancellationToken::new(),
-            task: Mutex::new(None),
-        }
+        Keeper { signals: Arc::default(), retention, stop: CancellationToken::new(), task: Mutex::new(None) }
     }
 
     /// Starts the task. It ends with the engine.
@@ -100,10 +91,7 @@ impl Keeper {
             marks: VecDeque::new(),
             led: false,
         };
-        let task = self
-            .stop
-            .clone()
-            .run_until_cancelled_owned(housekeeping.run());
+        let task = self.stop.clone().run_until_cancelled_owned(housekeeping.run());
         *self.task.lock() = Some(tokio::spawn(async move {
             task.await;
         }));
@@ -163,19 +151,16 @@ impl<P: Proposer> Housekeeping<P> {
                 return;
             };
             self.follow_leadership(&*proposer);
-            let next = if self.led {
-                self.keep(&*proposer).await
-            } else {
-                None
-            };
+            let next = if self.led { self.keep(&*proposer).await } else { None };
             // The engine must be able to go while this task waits.
             drop(proposer);
             let woken = self.signals.wake.notified();
             match next {
                 Some(deadline) => tokio::select! {
-                    () = woken => {}
-                    () = self.clock.sleep_until(deadline) => {}
-                },
+                biased;
+                                   () = woken => {}
+                                   () = self.clock.sleep_until(deadline) => {}
+                               },
                 None => woken.await,
             }
         }
@@ -186,16 +171,12 @@ impl<P: Proposer> Housekeeping<P> {
         let granted = std::mem::take(&mut *self.signals.granted.lock());
         let replica = proposer.replica();
         if leads && !self.led {
-            self.deadlines = replica
-                .leases()
-                .into_iter()
-                .map(|(lease, ttl)| (now.saturating_add(ttl), lease))
-                .collect();
+            self.deadlines =
+                replica.leases().into_iter().map(|(lease, ttl)| (now.saturating_add(ttl), lease)).collect();
             self.marks = [(now, replica.revision())].into();
         } else if leads {
             let deadline = |lease| Some((now.saturating_add(replica.lease_ttl(lease)?), lease));
-            self.deadlines
-                .extend(granted.into_iter().filter_map(deadline));
+            self.deadlines.extend(granted.into_iter().filter_map(deadline));
         } else {
             self.deadlines.clear();
             self.marks.clear();
@@ -209,20 +190,11 @@ impl<P: Proposer> Housekeeping<P> {
         let compacted = self.compact(proposer).await;
         match (expired, compacted) {
             (Ok(()), Ok(())) => {
-                let next_mark = self
-                    .marks
-                    .back()
-                    .map(|(at, _)| at.saturating_add(self.retention.age / AGE_STEPS));
-                self.deadlines
-                    .first()
-                    .map(|(deadline, _)| *deadline)
-                    .into_iter()
-                    .chain(next_mark)
-                    .min()
+                let next_mark = self.marks.back().map(|(at, _)| at.saturating_add(self.retention.age / AGE_STEPS));
+                self.deadlines.first().map(|(deadline, _)| *deadline).into_iter().chain(next_mark).min()
             }
             // Nothing will be written here any more.
-            (Err(Error::ReadOnly { .. } | Error::Closed), _)
-            | (_, Err(Error::ReadOnly { .. } | Error::Closed)) => None,
+            (Err(Error::ReadOnly { .. } | Error::Closed), _) | (_, Err(Error::ReadOnly { .. } | Error::Closed)) => None,
             (Err(error), _) | (_, Err(error)) => {
                 tracing::debug!(%error, "housekeeping of the store will be tried again");
                 Some(self.clock.monotonic().saturating_add(RETRY_INTERVAL))
@@ -258,11 +230,7 @@ impl<P: Proposer> Housekeeping<P> {
             self.marks.pop_front();
         }
         let step = self.retention.age / AGE_STEPS;
-        if self
-            .marks
-            .back()
-            .is_none_or(|(marked, _)| marked.saturating_add(step) <= now)
-        {
+        if self.marks.back().is_none_or(|(marked, _)| marked.saturating_add(step) <= now) {
             self.marks.push_back((now, replica.revision()));
         }
         match at.filter(|at| *at > replica.compacted()) {

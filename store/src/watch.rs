@@ -116,9 +116,7 @@ impl Watch {
     /// prefix needs it: the store's revision moves on with the changes of other prefixes, which
     /// this watch does not see.
     pub fn progress_requester(&self) -> ProgressRequester {
-        ProgressRequester {
-            watcher: self.shared.clone(),
-        }
+        ProgressRequester { watcher: self.shared.clone() }
     }
 
     /// The watched prefix.
@@ -141,10 +139,7 @@ impl Drop for Watch {
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch")
-            .field("prefix", &self.prefix)
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Watch").field("prefix", &self.prefix).field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -183,10 +178,7 @@ struct Sender {
 
 impl Hub {
     pub(crate) fn new(revision: Revision) -> Arc<Hub> {
-        Arc::new(Hub {
-            index: Mutex::default(),
-            dispatched: Arc::new(AtomicU64::new(revision)),
-        })
+        Arc::new(Hub { index: Mutex::default(), dispatched: Arc::new(AtomicU64::new(revision)) })
     }
 
     /// Opens a watch that begins with a backlog and goes on with what is dispatched after the
@@ -209,22 +201,8 @@ impl Hub {
         if index.closed {
             return Err(Error::Closed);
         }
-        let id = index.insert(
-            prefix,
-            Sender {
-                channel,
-                after,
-                shared: shared.clone(),
-            },
-        );
-        Ok(Watch {
-            prefix: prefix.into(),
-            backlog,
-            receiver,
-            shared,
-            hub: Arc::downgrade(self),
-            id,
-        })
+        let id = index.insert(prefix, Sender { channel, after, shared: shared.clone() });
+        Ok(Watch { prefix: prefix.into(), backlog, receiver, shared, hub: Arc::downgrade(self), id })
     }
 
     /// Hands the changes of one revision to all who watch one of their keys.
@@ -300,9 +278,7 @@ impl Index {
 
     /// The prefixes of a key that somebody watches.
     fn watched_prefixes<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.lengths
-            .range(..=key.len())
-            .map(|(length, _)| &key.as_bytes()[..*length])
+        self.lengths.range(..=key.len()).map(|(length, _)| &key.as_bytes()[..*length])
     }
 
     /// The usual case: one change, whose batch all its watchers share.
@@ -315,9 +291,7 @@ impl Index {
                 }
             }
         }
-        overflown
-            .into_iter()
-            .for_each(|(prefix, id)| self.remove(&prefix, id));
+        overflown.into_iter().for_each(|(prefix, id)| self.remove(&prefix, id));
     }
 
     /// Several changes at one revision: each watched prefix gets those that are its own, in one
@@ -334,37 +308,26 @@ impl Index {
             let Some(watchers) = self.by_prefix.get(prefix) else {
                 continue;
             };
-            let batch = if own.len() == events.len() {
-                events.clone()
-            } else {
-                own.into_iter().cloned().collect()
-            };
+            let batch = if own.len() == events.len() { events.clone() } else { own.into_iter().cloned().collect() };
             for (id, sender) in watchers {
                 if !sender.send(batch.clone()) {
                     overflown.push((prefix.to_vec(), *id));
                 }
             }
         }
-        overflown
-            .into_iter()
-            .for_each(|(prefix, id)| self.remove(&prefix, id));
+        overflown.into_iter().for_each(|(prefix, id)| self.remove(&prefix, id));
     }
 }
 
 impl Sender {
     /// False when the watch is over: it lags too far behind, or nobody listens any more.
     fn send(&self, events: Arc<[Event]>) -> bool {
-        if events
-            .first()
-            .is_none_or(|event| event.revision() <= self.after)
-        {
+        if events.first().is_none_or(|event| event.revision() <= self.after) {
             return true;
         }
         let sent = self.channel.try_send(events);
         if let Err(mpsc::error::TrySendError::Full(_)) = &sent {
-            *self.shared.closed.lock() = Some(Error::WatchLagged {
-                capacity: WATCH_CAPACITY,
-            });
+            *self.shared.closed.lock() = Some(Error::WatchLagged { capacity: WATCH_CAPACITY });
         }
         sent.is_ok()
     }

@@ -87,15 +87,9 @@ impl Probes {
     fn decide(&mut self, id: &str, type_: ProbeType, success: bool) -> bool {
         match (type_, success) {
             (ProbeType::Startup, true) => self.starting.remove(id),
-            (ProbeType::Startup, false) => self
-                .unhealthy
-                .insert(id.to_owned(), KillReason::Startup)
-                .is_none(),
+            (ProbeType::Startup, false) => self.unhealthy.insert(id.to_owned(), KillReason::Startup).is_none(),
             (ProbeType::Liveness, true) => self.unhealthy.remove(id).is_some(),
-            (ProbeType::Liveness, false) => self
-                .unhealthy
-                .insert(id.to_owned(), KillReason::Liveness)
-                .is_none(),
+            (ProbeType::Liveness, false) => self.unhealthy.insert(id.to_owned(), KillReason::Liveness).is_none(),
             (ProbeType::Readiness, true) => self.unready.remove(id),
             (ProbeType::Readiness, false) => self.unready.insert(id.to_owned()),
         }
@@ -113,11 +107,7 @@ fn probes_of(container: &Container) -> impl Iterator<Item = (ProbeType, &Probe)>
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(
-        value
-            .and_then(|value| u64::try_from(value).ok())
-            .unwrap_or(default),
-    )
+    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default))
 }
 
 impl Kubelet {
@@ -129,10 +119,7 @@ impl Kubelet {
         runtime: &RuntimePod,
         old: &PodStatus,
     ) {
-        let alive = runtime
-            .containers
-            .iter()
-            .filter(|container| container.state == RuntimeState::Running);
+        let alive = runtime.containers.iter().filter(|container| container.state == RuntimeState::Running);
         let alive: Vec<&RuntimeContainer> = alive.collect();
         let mut probes = worker.probes.lock();
         probes.retain(&alive.iter().map(|container| container.id.clone()).collect());
@@ -151,20 +138,13 @@ impl Kubelet {
             }
             let starting = probes.starting.contains(&container.id);
             for (type_, probe) in probes_of(&spec) {
-                let due = if type_ == ProbeType::Startup {
-                    starting
-                } else {
-                    !starting
-                };
+                let due = if type_ == ProbeType::Startup { starting } else { !starting };
                 let key = (container.id.clone(), type_);
                 if due && !probes.tasks.contains_key(&key) {
                     let cancel = self.cancel.child_token();
                     probes.tasks.insert(key, cancel.clone());
-                    let target = Target {
-                        id: container.id.clone(),
-                        container: spec.clone(),
-                        pod_ip: self.pod_ip(pod, runtime),
-                    };
+                    let target =
+                        Target { id: container.id.clone(), container: spec.clone(), pod_ip: self.pod_ip(pod, runtime) };
                     let task = Task {
                         kubelet: self.clone(),
                         worker: worker.clone(),
@@ -184,25 +164,15 @@ impl Kubelet {
         if pod.is_host_network() {
             return self.host_ips().into_iter().next().unwrap_or_default();
         }
-        runtime
-            .sandbox()
-            .and_then(|sandbox| sandbox.ips.first().cloned())
-            .unwrap_or_default()
+        runtime.sandbox().and_then(|sandbox| sandbox.ips.first().cloned()).unwrap_or_default()
     }
 }
 
 /// What is assumed of a container before its first probe: the worst, unless an earlier kubelet knew better.
 fn begin(probes: &mut Probes, spec: &Container, container: &RuntimeContainer, old: &PodStatus) {
-    let statuses = old
-        .container_statuses
-        .iter()
-        .chain(&old.init_container_statuses)
-        .flatten();
+    let statuses = old.container_statuses.iter().chain(&old.init_container_statuses).flatten();
     let known = statuses.into_iter().find(|status: &&ContainerStatus| {
-        status
-            .container_id
-            .as_ref()
-            .is_some_and(|id| id.ends_with(&format!("://{}", container.id)))
+        status.container_id.as_ref().is_some_and(|id| id.ends_with(&format!("://{}", container.id)))
     });
     if spec.startup_probe.is_some() && known.and_then(|status| status.started) != Some(true) {
         probes.starting.insert(container.id.clone());
@@ -226,9 +196,10 @@ struct Task {
 impl Task {
     async fn run(self, cancel: CancellationToken) {
         tokio::select! {
-            () = cancel.cancelled() => {}
-            () = self.probe_until_decided() => {}
-        }
+        biased;
+                   () = cancel.cancelled() => {}
+                   () = self.probe_until_decided() => {}
+               }
     }
 
     async fn probe_until_decided(&self) {
@@ -236,30 +207,14 @@ impl Task {
         let period = seconds(self.probe.period_seconds, 10).max(Duration::from_secs(1));
         let success_threshold = self.probe.success_threshold.unwrap_or(1).max(1);
         let failure_threshold = self.probe.failure_threshold.unwrap_or(3).max(1);
-        clock
-            .sleep(seconds(self.probe.initial_delay_seconds, 0))
-            .await;
+        clock.sleep(seconds(self.probe.initial_delay_seconds, 0)).await;
         let (mut last, mut in_a_row) = (None, 0);
         loop {
             let success = self.attempt().await;
-            in_a_row = if last == Some(success) {
-                in_a_row + 1
-            } else {
-                1
-            };
+            in_a_row = if last == Some(success) { in_a_row + 1 } else { 1 };
             last = Some(success);
-            if in_a_row
-                >= if success {
-                    success_threshold
-                } else {
-                    failure_threshold
-                }
-            {
-                let changed =
-                    self.worker
-                        .probes
-                        .lock()
-                        .decide(&self.target.id, self.type_, success);
+            if in_a_row >= if success { success_threshold } else { failure_threshold } {
+                let changed = self.worker.probes.lock().decide(&self.target.id, self.type_, success);
                 if changed {
                     self.kubelet.queue.add(self.worker.uid.clone());
                 }
@@ -291,11 +246,8 @@ impl Task {
                 format!("{word} probe errored and resulted in unknown state: {error}")
             }
         };
-        let reference = self
-            .pod
-            .container_reference(self.kind, &self.target.container.name);
-        self.kubelet
-            .event(&reference, EventType::Warning, "Unhealthy", message);
+        let reference = self.pod.container_reference(self.kind, &self.target.container.name);
+        self.kubelet.event(&reference, EventType::Warning, "Unhealthy", message);
         false
     }
 }

@@ -38,20 +38,9 @@ pub(super) enum Outcome {
     Error(String),
 }
 
-pub(super) async fn attempt(
-    config: &KubeletConfig,
-    probe: &Probe,
-    target: &Target,
-    timeout: Duration,
-) -> Outcome {
+pub(super) async fn attempt(config: &KubeletConfig, probe: &Probe, target: &Target, timeout: Duration) -> Outcome {
     if let Some(exec) = &probe.exec {
-        return exec_probe(
-            config,
-            exec.command.clone().unwrap_or_default(),
-            target,
-            timeout,
-        )
-        .await;
+        return exec_probe(config, exec.command.clone().unwrap_or_default(), target, timeout).await;
     }
     if let Some(action) = &probe.http_get {
         let request = http_get(config, &target.container, action, &target.pod_ip);
@@ -65,20 +54,12 @@ pub(super) async fn attempt(
         };
     }
     if let Some(action) = &probe.tcp_socket {
-        let host = action
-            .host
-            .as_deref()
-            .filter(|host| !host.is_empty())
-            .unwrap_or(&target.pod_ip);
+        let host = action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(&target.pod_ip);
         let port = match port_number(&target.container, &action.port) {
             Ok(port) => port,
             Err(error) => return Outcome::Error(error),
         };
-        return match config
-            .clock
-            .timeout(timeout, dial(config, host, port))
-            .await
-        {
+        return match config.clock.timeout(timeout, dial(config, host, port)).await {
             Ok(Ok(_)) => Outcome::Success,
             Ok(Err(error)) => Outcome::Failure(error),
             Err(_) => Outcome::Failure(format!("dial tcp {}: i/o timeout", join(host, port))),
@@ -90,19 +71,11 @@ pub(super) async fn attempt(
     Outcome::Error("missing probe handler".to_owned())
 }
 
-async fn exec_probe(
-    config: &KubeletConfig,
-    command: Vec<String>,
-    target: &Target,
-    timeout: Duration,
-) -> Outcome {
+async fn exec_probe(config: &KubeletConfig, command: Vec<String>, target: &Target, timeout: Duration) -> Outcome {
     let words = command.join(" ");
     let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
     let timed_out = || {
-        Outcome::Failure(format!(
-            "command timed out: \"{words}\" timed out after {}",
-            crate::words::duration(timeout)
-        ))
+        Outcome::Failure(format!("command timed out: \"{words}\" timed out after {}", crate::words::duration(timeout)))
     };
     let run = config.cri.exec_sync(&target.id, command, seconds);
     match config.clock.timeout(timeout, run).await {
@@ -114,20 +87,13 @@ async fn exec_probe(
             output.truncate(OUTPUT_MAX_BYTES);
             Outcome::Failure(String::from_utf8_lossy(&output).into_owned())
         }
-        Ok(Err(minik8s_cri::Error::Rpc {
-            code: Code::DeadlineExceeded,
-            ..
-        })) => timed_out(),
+        Ok(Err(minik8s_cri::Error::Rpc { code: Code::DeadlineExceeded, .. })) => timed_out(),
         Ok(Err(error)) => Outcome::Error(error.to_string()),
     }
 }
 
 fn join(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 async fn dial(config: &KubeletConfig, host: &str, port: u16) -> Result<BoxedStream, String> {
@@ -147,10 +113,7 @@ fn url(container: &Container, action: &HTTPGetAction, pod_ip: &str) -> Result<St
     let port = port_number(container, &action.port)?;
     let path = action.path.as_deref().unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Ok(format!(
-        "{scheme}://{}{slash}{path}",
-        join(host_of(action, pod_ip), port)
-    ))
+    Ok(format!("{scheme}://{}{slash}{path}", join(host_of(action, pod_ip), port)))
 }
 
 /// Sends an HTTP GET; any status from 200 to 399 is a success.
@@ -164,9 +127,7 @@ pub(crate) async fn http_get(
     let port = port_number(container, &action.port)?;
     let failed = |why: String| format!("Get {}: {why}", crate::words::quoted(&url));
     if url.starts_with("https:") {
-        return Err(failed(
-            "this kubelet does not speak HTTPS to pods".to_owned(),
-        ));
+        return Err(failed("this kubelet does not speak HTTPS to pods".to_owned()));
     }
     let mut request = http::Request::get(&url)
         .header(http::header::USER_AGENT, "kube-probe/1.37")
@@ -175,55 +136,32 @@ pub(crate) async fn http_get(
     for header in action.http_headers.iter().flatten() {
         request = request.header(&header.name, &header.value);
     }
-    let request = request
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| failed(error.to_string()))?;
-    let stream = dial(config, host_of(action, pod_ip), port)
-        .await
-        .map_err(failed)?;
-    let response = http_over(stream, request)
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(error.to_string()))?;
+    let stream = dial(config, host_of(action, pod_ip), port).await.map_err(failed)?;
+    let response = http_over(stream, request).await.map_err(|error| failed(error.to_string()))?;
     let status = response.status();
     // The body is read so that the server sees a client that listens; what it says does not matter.
-    let _ = Limited::new(response.into_body(), BODY_MAX_BYTES)
-        .collect()
-        .await;
+    let _ = Limited::new(response.into_body(), BODY_MAX_BYTES).collect().await;
     if (200..400).contains(&status.as_u16()) {
         Ok(())
     } else {
-        Err(format!(
-            "HTTP probe failed with statuscode: {}",
-            status.as_u16()
-        ))
+        Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
     }
 }
 
 /// Asks `grpc.health.v1.Health/Check`, which takes one string and answers one number.
-async fn grpc_probe(
-    config: &KubeletConfig,
-    action: &GRPCAction,
-    host: &str,
-    timeout: Duration,
-) -> Outcome {
+async fn grpc_probe(config: &KubeletConfig, action: &GRPCAction, host: &str, timeout: Duration) -> Outcome {
     let Ok(port) = u16::try_from(action.port) else {
         return Outcome::Error(format!("invalid port number: {}", action.port));
     };
     let address = join(host, port);
     let check = async {
         let stream = dial(config, host, port).await?;
-        health_check(
-            stream,
-            &address,
-            action.service.as_deref().unwrap_or_default(),
-        )
-        .await
+        health_check(stream, &address, action.service.as_deref().unwrap_or_default()).await
     };
     let failed = |why: &str| {
         let within = crate::words::duration(timeout);
-        Outcome::Failure(format!(
-            "timeout: failed to connect service \"{address}\" within {within}: {why}"
-        ))
+        Outcome::Failure(format!("timeout: failed to connect service \"{address}\" within {within}: {why}"))
     };
     match config.clock.timeout(timeout, check).await {
         Err(_) => failed("context deadline exceeded"),
@@ -242,14 +180,12 @@ async fn grpc_probe(
 
 async fn health_check(stream: BoxedStream, address: &str, service: &str) -> Result<u8, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let handshake =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(|error| text(&error))?;
     let driver = tokio::spawn(connection);
     let mut message = BytesMut::new();
     if !service.is_empty() {
-        let length =
-            u8::try_from(service.len()).map_err(|_| "the service's name is too long".to_owned())?;
+        let length = u8::try_from(service.len()).map_err(|_| "the service's name is too long".to_owned())?;
         message.put_slice(&[0x0a, length]);
         message.put_slice(service.as_bytes());
     }
@@ -262,13 +198,8 @@ async fn health_check(stream: BoxedStream, address: &str, service: &str) -> Resu
         .header(http::header::TE, "trailers")
         .body(Full::new(frame.freeze()))
         .map_err(|error| text(&error))?;
-    let response = sender
-        .send_request(request)
-        .await
-        .map_err(|error| text(&error))?;
-    let body = Limited::new(response.into_body(), BODY_MAX_BYTES)
-        .collect()
-        .await;
+    let response = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let body = Limited::new(response.into_body(), BODY_MAX_BYTES).collect().await;
     driver.abort();
     let body = body.map_err(|error| error.to_string())?.to_bytes();
     // One frame of five header bytes, then field 1 as a varint; a status of 0 is left out.

@@ -39,10 +39,7 @@ impl LogOptions {
     fn parse(parameters: &[(String, String)], now: Timestamp) -> Result<Self, Refusal> {
         let mut options = Self::default();
         let invalid = |name: &str, value: &str| {
-            Refusal(
-                StatusCode::BAD_REQUEST,
-                format!("invalid value {value:?} of query parameter {name}"),
-            )
+            Refusal(StatusCode::BAD_REQUEST, format!("invalid value {value:?} of query parameter {name}"))
         };
         for (name, value) in parameters {
             let number = || value.parse::<u64>().map_err(|_| invalid(name, value));
@@ -61,9 +58,7 @@ impl LogOptions {
                     let seconds = i64::try_from(number()?).map_err(|_| invalid(name, value))?;
                     options.since = now.checked_sub(SignedDuration::from_secs(seconds)).ok();
                 }
-                "sinceTime" => {
-                    options.since = Some(value.parse().map_err(|_| invalid(name, value))?)
-                }
+                "sinceTime" => options.since = Some(value.parse().map_err(|_| invalid(name, value))?),
                 "stream" => {
                     options.stream = match value.as_str() {
                         "Stdout" => Some("stdout"),
@@ -96,9 +91,7 @@ pub(super) async fn container_logs(
     let id = container_to_read(&status, &name, &container, options.previous)
         .map_err(|message| Refusal(StatusCode::BAD_REQUEST, message))?;
     let found = kubelet.config.cri.container_status(&id).await;
-    let path = found
-        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?
-        .log_path;
+    let path = found.map_err(|error| Refusal(StatusCode::BAD_REQUEST, error.to_string()))?.log_path;
     let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
     let reader = LogReader::new(kubelet, path, id, options);
     tokio::spawn(reader.run(sender));
@@ -110,37 +103,19 @@ fn streamed(receiver: mpsc::Receiver<Bytes>) -> Response {
         let chunk = receiver.recv().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), receiver))
     });
-    (
-        [(header::CONTENT_TYPE, "text/plain")],
-        Body::from_stream(chunks),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/plain")], Body::from_stream(chunks)).into_response()
 }
 
 /// The runtime's name of the container whose log is meant.
-fn container_to_read(
-    status: &PodStatus,
-    pod: &str,
-    container: &str,
-    previous: bool,
-) -> Result<String, String> {
-    let all = status
-        .container_statuses
-        .iter()
-        .chain(&status.init_container_statuses);
+fn container_to_read(status: &PodStatus, pod: &str, container: &str, previous: bool) -> Result<String, String> {
+    let all = status.container_statuses.iter().chain(&status.init_container_statuses);
     let mut all = all.chain(&status.ephemeral_container_statuses).flatten();
     let about = format!("container \"{container}\" in pod \"{pod}\"");
-    let status: &ContainerStatus = all
-        .find(|status| status.name == container)
-        .ok_or_else(|| format!("{about} is not available"))?;
+    let status: &ContainerStatus =
+        all.find(|status| status.name == container).ok_or_else(|| format!("{about} is not available"))?;
     let without_scheme = |id: &String| id.split_once("://").map(|(_, id)| id.to_owned());
-    let last = status
-        .last_state
-        .as_ref()
-        .and_then(|state| state.terminated.as_ref());
-    let last_id = last
-        .and_then(|ended| ended.container_id.as_ref())
-        .and_then(without_scheme);
+    let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let last_id = last.and_then(|ended| ended.container_id.as_ref()).and_then(without_scheme);
     if previous {
         return last_id.ok_or_else(|| format!("previous terminated {about} not found"));
     }
@@ -153,20 +128,13 @@ fn container_to_read(
             .ok_or_else(|| format!("{about} is not available"));
     }
     if let Some(ended) = state.terminated {
-        let id = ended
-            .container_id
-            .as_ref()
-            .and_then(without_scheme)
-            .or(last_id);
+        let id = ended.container_id.as_ref().and_then(without_scheme).or(last_id);
         return id.ok_or_else(|| format!("{about} is terminated"));
     }
     if last.is_some() {
         return last_id.ok_or_else(|| format!("{about} is terminated"));
     }
-    let reason = state
-        .waiting
-        .and_then(|waiting| waiting.reason)
-        .unwrap_or_default();
+    let reason = state.waiting.and_then(|waiting| waiting.reason).unwrap_or_default();
     Err(match reason.as_str() {
         "ErrImagePull" => format!("{about} is waiting to start: image can't be pulled"),
         "ImagePullBackOff" => {
@@ -191,12 +159,7 @@ impl<'a> Line<'a> {
         let time = std::str::from_utf8(parts.next()?).ok()?;
         let stream = std::str::from_utf8(parts.next()?).ok()?;
         let partial = parts.next()?.starts_with(b"P");
-        Some(Self {
-            time,
-            stream,
-            partial,
-            text: parts.next().unwrap_or_default(),
-        })
+        Some(Self { time, stream, partial, text: parts.next().unwrap_or_default() })
     }
 }
 
@@ -217,19 +180,9 @@ struct LogReader {
 impl LogReader {
     fn new(kubelet: Arc<Kubelet>, path: String, id: String, options: LogOptions) -> Self {
         let fs = kubelet.config.fs.as_ref();
-        let offset = options
-            .tail
-            .map_or(0, |lines| tail_offset(fs, &path, lines));
+        let offset = options.tail.map_or(0, |lines| tail_offset(fs, &path, lines));
         let left = options.limit_bytes;
-        Self {
-            kubelet,
-            path,
-            id,
-            options,
-            offset,
-            rest: Vec::new(),
-            left,
-        }
+        Self { kubelet, path, id, options, offset, rest: Vec::new(), left }
     }
 
     async fn run(mut self, sender: mpsc::Sender<Bytes>) {
@@ -245,11 +198,12 @@ impl LogReader {
                 return;
             }
             tokio::select! {
-                () = self.kubelet.cancel.cancelled() => return,
-                () = sender.closed() => return,
-                () = written.changed() => {}
-                () = changed => {}
-            }
+            biased;
+                           () = self.kubelet.cancel.cancelled() => return,
+                           () = sender.closed() => return,
+                           () = written.changed() => {}
+                           () = changed => {}
+                       }
         }
     }
 
@@ -262,23 +216,13 @@ impl LogReader {
     /// Sends what is new in the file. False if the reader wants no more.
     async fn send_new(&mut self, sender: &mpsc::Sender<Bytes>) -> bool {
         loop {
-            let length = self
-                .kubelet
-                .config
-                .fs
-                .metadata(&self.path)
-                .map_or(0, |metadata| metadata.len);
+            let length = self.kubelet.config.fs.metadata(&self.path).map_or(0, |metadata| metadata.len);
             if length < self.offset {
                 // The log was rotated.
                 self.offset = 0;
                 self.rest.clear();
             }
-            let Ok(data) = self
-                .kubelet
-                .config
-                .fs
-                .read_at(&self.path, self.offset, CHUNK_BYTES)
-            else {
+            let Ok(data) = self.kubelet.config.fs.read_at(&self.path, self.offset, CHUNK_BYTES) else {
                 return true;
             };
             if data.is_empty() {
@@ -317,18 +261,11 @@ impl LogReader {
         let Some(line) = Line::parse(line) else {
             return;
         };
-        if self
-            .options
-            .stream
-            .is_some_and(|stream| stream != line.stream)
-        {
+        if self.options.stream.is_some_and(|stream| stream != line.stream) {
             return;
         }
         if let Some(since) = self.options.since
-            && line
-                .time
-                .parse::<Timestamp>()
-                .is_ok_and(|time| time < since)
+            && line.time.parse::<Timestamp>().is_ok_and(|time| time < since)
         {
             return;
         }
@@ -352,11 +289,7 @@ fn tail_offset(fs: &dyn NodeFs, path: &str, lines: u64) -> u64 {
     let (mut end, mut seen) = (length, 0);
     while end > 0 {
         let start = end.saturating_sub(CHUNK_BYTES as u64);
-        let Ok(data) = fs.read_at(
-            path,
-            start,
-            usize::try_from(end - start).unwrap_or(CHUNK_BYTES),
-        ) else {
+        let Ok(data) = fs.read_at(path, start, usize::try_from(end - start).unwrap_or(CHUNK_BYTES)) else {
             return 0;
         };
         for (index, byte) in data.iter().enumerate().rev() {

@@ -36,12 +36,7 @@ struct Refusal(StatusCode, String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (
-            self.0,
-            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
-            self.1,
-        )
-            .into_response()
+        (self.0, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.1).into_response()
     }
 }
 
@@ -62,25 +57,13 @@ impl Kubelet {
             .route("/healthz/syncloop", get(|| async { "ok" }))
             .route("/pods", get(pods))
             .route("/runningpods/", get(pods))
-            .route(
-                "/containerLogs/{namespace}/{pod}/{container}",
-                get(logs::container_logs),
-            )
+            .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container_logs))
             .route("/exec/{namespace}/{pod}/{container}", any(exec))
-            .route(
-                "/exec/{namespace}/{pod}/{uid}/{container}",
-                any(exec_with_uid),
-            )
+            .route("/exec/{namespace}/{pod}/{uid}/{container}", any(exec_with_uid))
             .route("/attach/{namespace}/{pod}/{container}", any(attach))
-            .route(
-                "/attach/{namespace}/{pod}/{uid}/{container}",
-                any(attach_with_uid),
-            )
+            .route("/attach/{namespace}/{pod}/{uid}/{container}", any(attach_with_uid))
             .route("/portForward/{namespace}/{pod}", any(port_forward))
-            .route(
-                "/portForward/{namespace}/{pod}/{uid}",
-                any(port_forward_with_uid),
-            )
+            .route("/portForward/{namespace}/{pod}/{uid}", any(port_forward_with_uid))
             .route("/run/{namespace}/{pod}/{container}", post(run))
             .route("/stats/summary", get(stats::summary))
             .route("/metrics", get(stats::metrics))
@@ -92,13 +75,13 @@ impl Kubelet {
     pub async fn serve(self: Arc<Self>, stream: BoxedStream) {
         let cancel = self.cancel.clone();
         let service = TowerToHyperService::new(self.http());
-        let connection = hyper::server::conn::http1::Builder::new()
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades();
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
         let ended = tokio::select! {
-            () = cancel.cancelled() => return,
-            ended = connection => ended,
-        };
+        biased;
+                   () = cancel.cancelled() => return,
+                   ended = connection => ended,
+               };
         if let Err(error) = ended {
             tracing::debug!(node = self.config.node_name, %error, "connection to the kubelet ended");
         }
@@ -118,49 +101,29 @@ impl Kubelet {
     }
 
     fn worker_of(&self, namespace: &str, name: &str) -> Result<Arc<PodWorker>, Refusal> {
-        self.pod_named(namespace, name).ok_or_else(|| {
-            Refusal(
-                StatusCode::NOT_FOUND,
-                format!("pod \"{name}_{namespace}\" does not exist"),
-            )
-        })
+        self.pod_named(namespace, name)
+            .ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("pod \"{name}_{namespace}\" does not exist")))
     }
 
     /// What the runtime has of the pod of that name.
-    async fn runtime_of(
-        &self,
-        namespace: &str,
-        name: &str,
-    ) -> Result<(Arc<PodWorker>, RuntimePod), Refusal> {
+    async fn runtime_of(&self, namespace: &str, name: &str) -> Result<(Arc<PodWorker>, RuntimePod), Refusal> {
         let worker = self.worker_of(namespace, name)?;
-        let runtime = observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid)
-            .await
-            .map_err(internal)?;
+        let runtime = observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await.map_err(internal)?;
         Ok((worker, runtime))
     }
 
     /// The id of a running container.
-    async fn running_container(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-    ) -> Result<String, Refusal> {
+    async fn running_container(&self, namespace: &str, pod: &str, container: &str) -> Result<String, Refusal> {
         let (_, runtime) = self.runtime_of(namespace, pod).await?;
         match runtime.latest(container) {
             Some(found) if found.state == RuntimeState::Running => Ok(found.id.clone()),
-            _ => Err(Refusal(
-                StatusCode::NOT_FOUND,
-                format!("container not found (\"{container}\")"),
-            )),
+            _ => Err(Refusal(StatusCode::NOT_FOUND, format!("container not found (\"{container}\")"))),
         }
     }
 
     /// Passes a streaming request on to where the runtime serves it.
     async fn forward(&self, url: String, mut request: Request) -> Answer {
-        let url: Uri = url
-            .parse()
-            .map_err(|error| internal(format!("the runtime's URL {url:?}: {error}")))?;
+        let url: Uri = url.parse().map_err(|error| internal(format!("the runtime's URL {url:?}: {error}")))?;
         let stream = self.config.streams.connect(&url).await.map_err(internal)?;
         *request.uri_mut() = url;
         request.headers_mut().remove(header::HOST);
@@ -170,19 +133,12 @@ impl Kubelet {
 }
 
 async fn pods(State(kubelet): Server) -> Response {
-    let pods: Vec<Pod> = kubelet
-        .pods()
-        .iter()
-        .map(|pod| pod.as_ref().clone())
-        .collect();
-    axum::Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods}))
-        .into_response()
+    let pods: Vec<Pod> = kubelet.pods().iter().map(|pod| pod.as_ref().clone()).collect();
+    axum::Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": pods})).into_response()
 }
 
 fn is_set(parameters: &[(String, String)], names: [&str; 2]) -> bool {
-    parameters
-        .iter()
-        .any(|(name, value)| names.contains(&name.as_str()) && (value == "1" || value == "true"))
+    parameters.iter().any(|(name, value)| names.contains(&name.as_str()) && (value == "1" || value == "true"))
 }
 
 type ContainerPath = Path<(String, String, String)>;
@@ -222,11 +178,7 @@ async fn exec_in(
         // A terminal has one output.
         stderr: !tty && is_set(&parameters, ["error", "stderr"]),
         tty,
-        cmd: parameters
-            .into_iter()
-            .filter(|(name, _)| name == "command")
-            .map(|(_, value)| value)
-            .collect(),
+        cmd: parameters.into_iter().filter(|(name, _)| name == "command").map(|(_, value)| value).collect(),
     };
     let url = kubelet.config.cri.exec(exec).await.map_err(internal)?;
     kubelet.forward(url, request).await
@@ -305,49 +257,20 @@ async fn port_forward_to(
         let message = format!("not able to forward port: pod {pod}_{namespace} is not running");
         return Err(Refusal(StatusCode::BAD_REQUEST, message));
     };
-    let ports = parameters
-        .iter()
-        .filter(|(name, _)| name == "port" || name == "ports");
-    let port = ports
-        .flat_map(|(_, value)| value.split(','))
-        .filter_map(|port| port.parse().ok())
-        .collect();
-    let request_to_runtime = proto::PortForwardRequest {
-        pod_sandbox_id: sandbox.id.clone(),
-        port,
-    };
-    let url = kubelet
-        .config
-        .cri
-        .port_forward(request_to_runtime)
-        .await
-        .map_err(internal)?;
+    let ports = parameters.iter().filter(|(name, _)| name == "port" || name == "ports");
+    let port = ports.flat_map(|(_, value)| value.split(',')).filter_map(|port| port.parse().ok()).collect();
+    let request_to_runtime = proto::PortForwardRequest { pod_sandbox_id: sandbox.id.clone(), port };
+    let url = kubelet.config.cri.port_forward(request_to_runtime).await.map_err(internal)?;
     kubelet.forward(url, request).await
 }
 
 /// Runs a command and answers with its output, without streaming.
-async fn run(
-    State(kubelet): Server,
-    Path((namespace, pod, container)): ContainerPath,
-    query: Parameters,
-) -> Answer {
-    let command: String = query
-        .0
-        .into_iter()
-        .filter(|(name, _)| name == "cmd")
-        .map(|(_, value)| value)
-        .collect::<Vec<_>>()
-        .join(" ");
+async fn run(State(kubelet): Server, Path((namespace, pod, container)): ContainerPath, query: Parameters) -> Answer {
+    let command: String =
+        query.0.into_iter().filter(|(name, _)| name == "cmd").map(|(_, value)| value).collect::<Vec<_>>().join(" ");
     let command: Vec<String> = command.split_whitespace().map(str::to_owned).collect();
-    let id = kubelet
-        .running_container(&namespace, &pod, &container)
-        .await?;
-    let done = kubelet
-        .config
-        .cri
-        .exec_sync(&id, command.clone(), 0)
-        .await
-        .map_err(internal)?;
+    let id = kubelet.running_container(&namespace, &pod, &container).await?;
+    let done = kubelet.config.cri.exec_sync(&id, command.clone(), 0).await.map_err(internal)?;
     let mut output = done.stdout;
     output.extend_from_slice(&done.stderr);
     if done.exit_code != 0 {

@@ -33,13 +33,8 @@ struct Usage {
 impl Kubelet {
     async fn usage(&self) -> minik8s_cri::Result<Vec<Usage>> {
         let stats = self.config.cri.list_container_stats(None).await?;
-        let mut usage: Vec<Usage> = stats
-            .into_iter()
-            .filter_map(|stats| self.usage_of(stats))
-            .collect();
-        usage.sort_by(|a, b| {
-            (&a.namespace, &a.pod, &a.container).cmp(&(&b.namespace, &b.pod, &b.container))
-        });
+        let mut usage: Vec<Usage> = stats.into_iter().filter_map(|stats| self.usage_of(stats)).collect();
+        usage.sort_by(|a, b| (&a.namespace, &a.pod, &a.container).cmp(&(&b.namespace, &b.pod, &b.container)));
         Ok(usage)
     }
 
@@ -49,9 +44,7 @@ impl Kubelet {
         let value = |value: Option<proto::UInt64Value>| value.map_or(0, |value| value.value);
         let cpu = stats.cpu.unwrap_or_default();
         let memory = stats.memory.unwrap_or_default();
-        let at = Timestamp::from_nanosecond(i128::from(cpu.timestamp))
-            .ok()
-            .filter(|_| cpu.timestamp > 0);
+        let at = Timestamp::from_nanosecond(i128::from(cpu.timestamp)).ok().filter(|_| cpu.timestamp > 0);
         Some(Usage {
             namespace: label(POD_NAMESPACE_LABEL),
             pod: label(POD_NAME_LABEL),
@@ -91,17 +84,13 @@ pub(super) async fn summary(State(kubelet): Server) -> Answer {
     for container in &usage {
         pods.entry(&container.uid).or_default().push(container);
     }
-    let pods: Vec<Value> = pods
-        .values()
-        .map(|containers| pod_summary(containers, now))
-        .collect();
+    let pods: Vec<Value> = pods.values().map(|containers| pod_summary(containers, now)).collect();
     let (cpu, memory) = figures(usage.iter(), now);
     let (used, capacity) = kubelet.config.fs.usage().map_err(internal)?;
     let fs = json!({
         "time": now, "usedBytes": used, "capacityBytes": capacity, "availableBytes": capacity.saturating_sub(used),
     });
-    let node =
-        json!({"nodeName": kubelet.config.node_name, "cpu": cpu, "memory": memory, "fs": fs});
+    let node = json!({"nodeName": kubelet.config.node_name, "cpu": cpu, "memory": memory, "fs": fs});
     Ok(axum::Json(json!({"node": node, "pods": pods})).into_response())
 }
 
@@ -125,14 +114,7 @@ fn pod_summary(containers: &[&Usage], now: Timestamp) -> Value {
 }
 
 fn text(body: String) -> Response {
-    (
-        [(
-            header::CONTENT_TYPE,
-            "text/plain; version=0.0.4; charset=utf-8",
-        )],
-        body,
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], body).into_response()
 }
 
 fn family(body: &mut String, name: &str, type_: &str, help: &str) {
@@ -146,50 +128,27 @@ pub(super) async fn resource_metrics(State(kubelet): Server) -> Answer {
     let mut body = String::new();
     let seconds = |nanoseconds: u64| nanoseconds as f64 / 1e9;
     let labels = |usage: &Usage| {
-        format!(
-            "container=\"{}\",namespace=\"{}\",pod=\"{}\"",
-            usage.container, usage.namespace, usage.pod
-        )
+        format!("container=\"{}\",namespace=\"{}\",pod=\"{}\"", usage.container, usage.namespace, usage.pod)
     };
     let name = "container_cpu_usage_seconds_total";
-    family(
-        &mut body,
-        name,
-        "counter",
-        "Cumulative cpu time consumed by the container in core-seconds",
-    );
+    family(&mut body, name, "counter", "Cumulative cpu time consumed by the container in core-seconds");
     for one in &usage {
         let (value, at) = (seconds(one.cpu_core_nanoseconds), one.at.as_millisecond());
         let _ = writeln!(body, "{name}{{{}}} {value} {at}", labels(one));
     }
     let name = "container_memory_working_set_bytes";
-    family(
-        &mut body,
-        name,
-        "gauge",
-        "Current working set of the container in bytes",
-    );
+    family(&mut body, name, "gauge", "Current working set of the container in bytes");
     for one in &usage {
         let (value, at) = (one.memory_working_set, one.at.as_millisecond());
         let _ = writeln!(body, "{name}{{{}}} {value} {at}", labels(one));
     }
     let name = "node_cpu_usage_seconds_total";
-    family(
-        &mut body,
-        name,
-        "counter",
-        "Cumulative cpu time consumed by the node in core-seconds",
-    );
+    family(&mut body, name, "counter", "Cumulative cpu time consumed by the node in core-seconds");
     let total: u64 = usage.iter().map(|usage| usage.cpu_core_nanoseconds).sum();
     let now = kubelet.config.clock.now().as_millisecond();
     let _ = writeln!(body, "{name} {} {now}", seconds(total));
     let name = "node_memory_working_set_bytes";
-    family(
-        &mut body,
-        name,
-        "gauge",
-        "Current working set of the node in bytes",
-    );
+    family(&mut body, name, "gauge", "Current working set of the node in bytes");
     let total: u64 = usage.iter().map(|usage| usage.memory_working_set).sum();
     let _ = writeln!(body, "{name} {total} {now}");
     Ok(text(body))
@@ -199,40 +158,14 @@ pub(super) async fn resource_metrics(State(kubelet): Server) -> Answer {
 pub(super) async fn metrics(State(kubelet): Server) -> Answer {
     let mut body = String::new();
     let pods = kubelet.pods();
-    family(
-        &mut body,
-        "kubelet_desired_pods",
-        "gauge",
-        "The number of pods the kubelet is being instructed to run",
-    );
+    family(&mut body, "kubelet_desired_pods", "gauge", "The number of pods the kubelet is being instructed to run");
     let _ = writeln!(body, "kubelet_desired_pods {}", pods.len());
-    let containers = kubelet
-        .config
-        .cri
-        .list_containers(None)
-        .await
-        .map_err(internal)?;
+    let containers = kubelet.config.cri.list_containers(None).await.map_err(internal)?;
     let running = proto::ContainerState::ContainerRunning as i32;
-    let count = containers
-        .iter()
-        .filter(|container| container.state == running)
-        .count();
-    family(
-        &mut body,
-        "kubelet_running_containers",
-        "gauge",
-        "Number of containers currently running",
-    );
-    let _ = writeln!(
-        body,
-        "kubelet_running_containers{{container_state=\"running\"}} {count}"
-    );
-    family(
-        &mut body,
-        "kubelet_working_pod_queue",
-        "gauge",
-        "Number of pods that wait for a sync",
-    );
+    let count = containers.iter().filter(|container| container.state == running).count();
+    family(&mut body, "kubelet_running_containers", "gauge", "Number of containers currently running");
+    let _ = writeln!(body, "kubelet_running_containers{{container_state=\"running\"}} {count}");
+    family(&mut body, "kubelet_working_pod_queue", "gauge", "Number of pods that wait for a sync");
     let _ = writeln!(body, "kubelet_working_pod_queue {}", kubelet.queue.len());
     Ok(text(body))
 }

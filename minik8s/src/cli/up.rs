@@ -303,11 +303,7 @@ impl Up {
         };
         let outcome = runtime.block_on(async {
             let cluster = Cluster::start(config, &mut step).await.map_err(Failure::early)?;
-            let entry = Entry {
-                name: &plan.file.context(),
-                server: &plan.file.server(),
-                pki: cluster.pki(),
-            };
+            let entry = Entry { name: &plan.file.context(), server: &plan.file.server(), pki: cluster.pki() };
             if let Err(error) = kubeconfig::merge(&plan.file.kubeconfig, &entry) {
                 cluster.shut_down().await;
                 return Err(Failure::early(error));
@@ -355,17 +351,19 @@ async fn wait_for_the_end(stop: &CancellationToken) {
         if let (Ok(mut terminate), Ok(_hang_up)) = (terminate, hang_up) {
             // A closed terminal (hangup) does not end the cluster; that its handler exists is enough.
             tokio::select! {
-                () = stop.cancelled() => {}
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
+            biased;
+                           () = stop.cancelled() => {}
+                           _ = tokio::signal::ctrl_c() => {}
+                           _ = terminate.recv() => {}
+                       }
             return;
         }
     }
     tokio::select! {
-        () = stop.cancelled() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
+    biased;
+           () = stop.cancelled() => {}
+           _ = tokio::signal::ctrl_c() => {}
+       }
 }
 
 /// The port to serve on. Checked here so that a taken one is told before anything starts.
@@ -386,7 +384,10 @@ fn choose_port(asked: Option<u16>, known: Option<u16>) -> Result<u16> {
         (None, None) => {
             let mut ports = DEFAULT_PORT..DEFAULT_PORT + PORTS_TRIED;
             ports.find(|port| free(*port).is_ok()).ok_or_else(|| {
-                anyhow!("no free port from {DEFAULT_PORT} to {}; choose one with --port", DEFAULT_PORT + PORTS_TRIED - 1)
+                anyhow!(
+                    "no free port from {DEFAULT_PORT} to {}; choose one with --port",
+                    DEFAULT_PORT + PORTS_TRIED - 1
+                )
             })
         }
     }
