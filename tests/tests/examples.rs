@@ -51,7 +51,8 @@ fn check(object: &Value) -> Result<(), Vec<String>> {
     let word = |field: &str| object[field].as_str().unwrap_or_default();
     let (group, version) = split_api_version(word("apiVersion"));
     let kinds = Kinds::built_in();
-    let kind = kinds.by_kind(group, version, word("kind")).ok_or_else(|| vec!["is of no kind that is served".to_owned()])?;
+    let kind =
+        kinds.by_kind(group, version, word("kind")).ok_or_else(|| vec!["is of no kind that is served".to_owned()])?;
     let body = serde_json::to_vec(object).expect("a value is JSON");
     let decoded = decode(&body, Format::Json, &Expected::kind(kind), FieldValidation::Strict);
     let mut object = decoded.map_err(|status| vec![status.message])?.object;

@@ -12,6 +12,20 @@ use std::process::Command;
 use minik8s_tests::tools::workspace;
 use serde_json::Value;
 
+/// What the binary may import: everything, to wire it.
+const ALL_ROOMS: &[&str] = &[
+    "clock",
+    "streaming",
+    "api",
+    "store",
+    "cri",
+    "runtime",
+    "apiserver",
+    "client",
+    "scheduler",
+    "controllers",
+    "kubelet",
+];
 /// Who may import whom, bottom up. `docs/ARCHITECTURE.md` draws it and says why.
 const CRATE_GRAPH: [(&str, &[&str]); 13] = [
     ("clock", &[]),
@@ -25,13 +39,7 @@ const CRATE_GRAPH: [(&str, &[&str]); 13] = [
     ("scheduler", &["clock", "api", "client"]),
     ("controllers", &["clock", "api", "client"]),
     ("kubelet", &["clock", "streaming", "api", "cri", "client"]),
-    (
-        "minik8s",
-        &[
-            "clock", "streaming", "api", "store", "cri", "runtime", "apiserver", "client", "scheduler", "controllers",
-            "kubelet",
-        ],
-    ),
+    ("minik8s", ALL_ROOMS),
     ("tests", &["clock", "api"]),
 ];
 
@@ -302,22 +310,26 @@ const BANNED: [(&str, &str, &str); 9] = [
     ("SystemTime", "::now", "ask the injected clock"),
 ];
 
+/// Whether `text` stands in `line` as a word of its own.
+fn has_word(line: &str, text: &str) -> bool {
+    let inner = |c: char| c.is_alphanumeric() || c == '_';
+    let (starts, ends) = (text.starts_with(inner), text.ends_with(inner));
+    line.match_indices(text).any(|(at, _)| {
+        let (before, after) = (&line[..at], &line[at + text.len()..]);
+        !(starts && before.ends_with(inner)) && !(ends && after.starts_with(inner))
+    })
+}
+
 #[test]
 fn nothing_is_left_for_later() {
     let mut breaches = Breaches::default();
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    for path in files(".rs") {
-        // The one place that may look at the machine's clock is the clock.
-        let clock = path.starts_with(workspace().join("clock"));
+    let banned = BANNED.map(|(start, end, why)| (format!("{start}{end}"), why));
+    // The one place that may look at the machine's clock is the clock.
+    let clock = workspace().join("clock");
+    for path in files(".rs").into_iter().filter(|path| !path.starts_with(&clock)) {
         for (at, line) in read(&path).lines().enumerate() {
-            for (start, end, why) in BANNED {
-                let banned = format!("{start}{end}");
-                let alone = |(from, _): (usize, &str)| {
-                    !line[..from].ends_with(word) && !(banned.ends_with(word) && line[from + banned.len()..].starts_with(word))
-                };
-                if line.match_indices(&banned).any(alone) && !clock {
-                    breaches.add(&path, at + 1, format_args!("`{banned}`: {why}"));
-                }
+            for (text, why) in banned.iter().filter(|(text, _)| has_word(line, text)) {
+                breaches.add(&path, at + 1, format_args!("`{text}`: {why}"));
             }
         }
     }
@@ -370,8 +382,28 @@ fn anchor(heading: &str) -> String {
 /// Whether `text` names something that a reader finds in the source `code`: the last part of a path, as a word.
 fn names_something_in(text: &str, code: &str) -> bool {
     let name = text.trim_matches('`').trim_end_matches("()").rsplit("::").next().unwrap_or_default();
-    let word = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices(name).any(|(at, _)| !code[..at].ends_with(word) && !code[at + name.len()..].starts_with(word))
+    code.lines().any(|line| has_word(line, name))
+}
+
+/// What is wrong with a link of the document at `path`.
+fn broken(path: &Path, shown: &str, target: &str) -> Option<String> {
+    if target.contains("://") {
+        return None;
+    }
+    let (file, section) = target.split_once('#').unwrap_or((target, ""));
+    let linked = if file.is_empty() { path.to_owned() } else { path.with_file_name(file) };
+    if !linked.exists() {
+        return Some(format!("{target} is not there"));
+    }
+    let names_code = shown.starts_with('`') && !shown.contains(['/', '.']) && file.ends_with(".rs");
+    if names_code && !names_something_in(shown, &read(&linked)) {
+        return Some(format!("{shown} is not in {file}"));
+    }
+    let heading = |(_, line): &(usize, &str)| line.starts_with('#') && anchor(line) == section;
+    if !section.is_empty() && !prose(&read(&linked)).iter().any(heading) {
+        return Some(format!("{target} has no such heading"));
+    }
+    None
 }
 
 #[test]
@@ -380,21 +412,8 @@ fn links_in_documents_lead_somewhere() {
     for path in documents() {
         let text = read(&path);
         for (at, line) in prose(&text) {
-            for (shown, target) in links(line).into_iter().filter(|(_, target)| !target.contains("://")) {
-                let (file, section) = target.split_once('#').unwrap_or((target, ""));
-                let linked = if file.is_empty() { path.clone() } else { path.with_file_name("").join(file) };
-                if !linked.exists() {
-                    breaches.add(&path, at, format_args!("{target} is not there"));
-                    continue;
-                }
-                let code = linked.extension().is_some_and(|extension| extension == "rs");
-                if code && shown.starts_with('`') && !shown.contains(['/', '.']) && !names_something_in(shown, &read(&linked)) {
-                    breaches.add(&path, at, format_args!("{shown} is not in {file}"));
-                }
-                let heading = |line: &str| line.starts_with('#') && anchor(line) == section;
-                if !section.is_empty() && !prose(&read(&linked)).iter().any(|(_, line)| heading(line)) {
-                    breaches.add(&path, at, format_args!("no heading #{section}"));
-                }
+            for why in links(line).into_iter().filter_map(|(shown, target)| broken(&path, shown, target)) {
+                breaches.add(&path, at, why);
             }
         }
     }
@@ -427,7 +446,8 @@ fn files_named_in_documents_are_there() {
 fn absent_controllers_are_absent() {
     let path = workspace().join("docs").join("ARCHITECTURE.md");
     let (document, table) = (read(&path), read(&workspace().join("controllers").join("src").join("table.rs")));
-    let (_, absent) = document.split_once("**Absent controllers.**").expect("the architecture lists absent controllers");
+    let (_, absent) =
+        document.split_once("**Absent controllers.**").expect("the architecture lists absent controllers");
     let absent = absent.split("\n- ").next().expect("a list item has an end");
     let mut breaches = Breaches::default();
     for name in code_spans(absent).filter(|name| name.ends_with("-controller")) {
@@ -467,7 +487,23 @@ fn the_ci_runs_what_the_readme_says() {
     let steps = String::from_utf8_lossy(&output.stdout).into_owned();
     let test = readme_commands().into_iter().find(|command| command.starts_with("cargo test")).expect("a test command");
     assert_eq!(steps.lines().last(), Some(test.as_str()), "the last step is the README's test command:\n{steps}");
-    for tool in ["cargo fmt --all --check", "cargo clippy --workspace --all-targets", "cargo doc --workspace --no-deps"] {
+    for tool in ["cargo fmt --all --check", "cargo clippy --workspace --all-targets", "cargo doc --workspace --no-deps"]
+    {
         assert!(steps.lines().any(|step| step.contains(tool)), "{tool} is a step:\n{steps}");
     }
+}
+
+#[test]
+fn the_checks_find_what_they_look_for() {
+    assert!(has_word("a.b(c)", "b") && !has_word("abc", "b") && !has_word("b_c", "b"));
+    assert!(has_word("x.dbg!(y)", "dbg!("), "what ends in a bracket may have a letter behind it");
+    assert_eq!(links("see [`a`](b.rs) and [c](d.md#e)"), [("`a`", "b.rs"), ("c", "d.md#e")]);
+    assert_eq!(code_spans("a `b` c `d/e.rs`").collect::<Vec<_>>(), ["b", "d/e.rs"]);
+    assert_eq!(anchor("## Differences from Kubernetes, on purpose"), "differences-from-kubernetes-on-purpose");
+    assert_eq!(prose("a\n```\nb\n```\nc"), [(1, "a"), (5, "c")]);
+    let here = workspace().join("docs").join("ARCHITECTURE.md");
+    assert_eq!(broken(&here, "`main`", "../minik8s/src/main.rs"), None);
+    assert_eq!(broken(&here, "x", "nowhere.md").as_deref(), Some("nowhere.md is not there"));
+    assert!(broken(&here, "`nobody`", "../minik8s/src/main.rs").is_some_and(|why| why.contains("is not in")));
+    assert!(broken(&here, "x", "#no-such-heading").is_some_and(|why| why.contains("heading")));
 }
