@@ -63,6 +63,8 @@ fn logs_and_exec_reach_into_containers() {
     });
     assert_eq!(cluster.kubectl("exec talker -- echo hi there").ok(), "hi there\n");
     assert_eq!(cluster.kubectl("exec talker -- sh -c 'echo $GREETING | tr a-z A-Z; hostname'").ok(), "HELLO\ntalker\n");
+    let namespace = "exec talker -- cat /var/run/secrets/kubernetes.io/serviceaccount/namespace";
+    assert_eq!(cluster.kubectl(namespace).ok(), "default");
     let failed = cluster.kubectl("exec talker -- sh -c 'exit 7'");
     assert_eq!(failed.code, 7, "{failed}");
     assert!(cluster.kubectl("exec talker -- nonsense").fails().contains("executable file not found in $PATH"));

@@ -66,12 +66,29 @@ impl ContainerFs {
         processes: ProcessTable,
         memory: MemoryMeter,
     ) -> ContainerFs {
+        let (upper, removed) = (OnceLock::new(), RwLock::default());
+        let mut fs =
+            ContainerFs { clock, node, mounts: Vec::new(), layers, upper, removed, read_only, processes, memory };
         for mount in &mut mounts {
-            mount.container_path = normalize(&mount.container_path);
+            mount.container_path = fs.mount_point(&normalize(&mount.container_path));
         }
         mounts.sort_by_key(|mount| std::cmp::Reverse(mount.container_path.len()));
-        let (upper, removed) = (OnceLock::new(), RwLock::default());
-        ContainerFs { clock, node, mounts, layers, upper, removed, read_only, processes, memory }
+        fs.mounts = mounts;
+        fs
+    }
+
+    /// Where a mount really lands: the image's own links on the way to it are followed, as runc follows them within the
+    /// root (`/var/run` is a link to `/run` in most images).
+    fn mount_point(&self, path: &str) -> String {
+        let mut at = String::new();
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            let next = format!("{at}/{name}");
+            at = match self.resolve(&next, true) {
+                Ok(Resolved { found: Lookup::Missing, .. }) | Err(_) => next,
+                Ok(found) => found.path.trim_end_matches('/').to_owned(),
+            };
+        }
+        if at.is_empty() { "/".to_owned() } else { at }
     }
 
     pub(super) fn clock(&self) -> &Clock {
