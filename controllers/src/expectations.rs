@@ -30,13 +30,21 @@ impl Expectations {
 
     /// Expects that many new pods.
     pub fn expect_creations(&self, key: &str, count: usize) {
-        let expected = Expected { creations: count as i64, deletions: HashSet::new(), since: self.clock.monotonic() };
-        self.by_key.lock().insert(key.to_owned(), expected);
+        self.expect(key, count, []);
     }
 
     /// Expects these pods (UIDs) to go.
     pub fn expect_deletions(&self, key: &str, uids: impl IntoIterator<Item = String>) {
-        let expected = Expected { creations: 0, deletions: uids.into_iter().collect(), since: self.clock.monotonic() };
+        self.expect(key, 0, uids);
+    }
+
+    /// Expects that many new pods, and these (UIDs) to go. What was expected before is forgotten.
+    pub fn expect(&self, key: &str, creations: usize, deletions: impl IntoIterator<Item = String>) {
+        let expected = Expected {
+            creations: creations as i64,
+            deletions: deletions.into_iter().collect(),
+            since: self.clock.monotonic(),
+        };
         self.by_key.lock().insert(key.to_owned(), expected);
     }
 

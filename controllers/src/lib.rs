@@ -28,6 +28,7 @@
 
 pub mod cluster_role_aggregation;
 pub mod cron_job;
+pub mod daemon_set;
 pub mod deployment;
 pub mod discovery;
 pub mod endpoint_slices;
@@ -37,6 +38,7 @@ pub mod garbage_collector;
 pub mod job;
 pub mod manager;
 pub mod namespace;
+pub mod node_affinity;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod owners;
@@ -47,8 +49,11 @@ pub mod pods;
 pub mod replica_set;
 pub mod replication;
 pub mod resource_quota;
+pub mod revisions;
+pub mod rolling_update;
 pub mod root_ca_publisher;
 pub mod service_account;
+pub mod stateful_set;
 pub mod table;
 pub mod taint_eviction;
 pub mod ttl_after_finished;

@@ -1,7 +1,11 @@
 //! Which controllers there are. A new one is a file and a row here.
 
 use crate::manager::{Context, Controller};
-use crate::{cluster_role_aggregation, cron_job, deployment, endpoint_slices, endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replica_set, replication, resource_quota, root_ca_publisher, service_account, taint_eviction, ttl_after_finished};
+use crate::{
+    cluster_role_aggregation, cron_job, daemon_set, deployment, endpoint_slices, endpoints, garbage_collector, job,
+    namespace, node_ipam, node_lifecycle, pod_gc, replica_set, replication, resource_quota, root_ca_publisher,
+    service_account, stateful_set, taint_eviction, ttl_after_finished,
+};
 
 /// One controller.
 pub struct Row {
@@ -24,6 +28,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "cronjob-controller",
         service_account: "cronjob-controller",
         build: |context| Box::new(cron_job::CronJobController::new(context)),
+    },
+    Row {
+        name: "daemonset-controller",
+        service_account: "daemon-set-controller",
+        build: |context| Box::new(daemon_set::DaemonSetController::new(context)),
     },
     Row {
         name: "deployment-controller",
@@ -94,6 +103,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "serviceaccount-controller",
         service_account: "service-account-controller",
         build: |context| Box::new(service_account::ServiceAccountController::new(context)),
+    },
+    Row {
+        name: "statefulset-controller",
+        service_account: "statefulset-controller",
+        build: |context| Box::new(stateful_set::StatefulSetController::new(context)),
     },
     Row {
         name: "taint-eviction-controller",

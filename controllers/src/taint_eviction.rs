@@ -170,7 +170,8 @@ impl Reconciler for TaintEviction {
     }
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether a toleration is one for this taint.
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|w| w.is_empty() || w == value);
     is(&toleration.effect, &taint.effect)
         && is(&toleration.key, &taint.key)

@@ -84,40 +84,57 @@ impl CronJobController {
         self.recorder.event(&object_reference(&*work.cron_job), EventType::Normal, reason, message);
     }
 
-    /// Brings the list of active Jobs up to date.
-    fn look_at_jobs(&self, work: &mut Work) {
+    /// Brings the list of active Jobs up to date. Listers may be behind what this controller wrote a moment ago, so that
+    /// whatever looks odd is asked of the API itself.
+    async fn look_at_jobs(&self, work: &mut Work) -> Result<(), kube::Error> {
+        let namespace = work.cron_job.metadata.namespace.clone().unwrap_or_default();
+        let name = work.cron_job.metadata.name.clone().unwrap_or_default();
+        let lists = |active: &[ObjectReference], job: &Job| active.iter().any(|known| known.uid == job.metadata.uid);
         let mut active = work.status.active.take().unwrap_or_default();
-        for job in &work.jobs {
-            let name = job.metadata.name.as_deref().unwrap_or_default();
-            let listed = active.iter().position(|known| known.uid == job.metadata.uid);
-            match listed {
-                None if !is_finished(job) && job.metadata.deletion_timestamp.is_none() => {
+        let odd =
+            |job: &&Arc<Job>| !lists(&active, job) && !is_finished(job) && job.metadata.deletion_timestamp.is_none();
+        let odd: Vec<Arc<Job>> = work.jobs.iter().filter(odd).cloned().collect();
+        if !odd.is_empty() {
+            let live = self.client.namespaced::<CronJob>(&namespace).get_opt(&name).await?;
+            let live = live.and_then(|live| live.status?.active).unwrap_or_default();
+            for job in odd {
+                let name = job.metadata.name.as_deref().unwrap_or_default();
+                if lists(&live, &job) {
+                    active.push(object_reference(&*job));
+                } else {
                     let message = format!("Saw a job that the controller did not create or forgot: {name}");
                     self.warn(work, "UnexpectedJob", message);
                 }
-                Some(at) if is_finished(job) => {
-                    active.remove(at);
-                    let kind = if is_complete(job) { "Complete" } else { "Failed" };
-                    self.tell(work, "SawCompletedJob", format!("Saw completed job: {name}, condition: {kind}"));
-                }
-                _ => {}
             }
         }
+        for job in work.jobs.iter().filter(|job| is_finished(job) && lists(&active, job)) {
+            let name = job.metadata.name.as_deref().unwrap_or_default();
+            let kind = if is_complete(job) { "Complete" } else { "Failed" };
+            self.tell(work, "SawCompletedJob", format!("Saw completed job: {name}, condition: {kind}"));
+        }
+        active.retain(|known| !work.jobs.iter().any(|job| is_finished(job) && job.metadata.uid == known.uid));
         let ended = work.jobs.iter().filter(|job| is_complete(job));
         let last = ended.filter_map(|job| job.status.as_ref()?.completion_time.clone()).max_by_key(|time| time.0);
         let known = work.status.last_successful_time.as_ref().map(|time| time.0);
         if let Some(last) = last.filter(|last| known.is_none_or(|known| last.0 > known)) {
             work.status.last_successful_time = Some(last);
         }
-        active.retain(|known| {
-            let there = work.jobs.iter().any(|job| job.metadata.uid == known.uid);
-            if !there {
-                let name = known.name.as_deref().unwrap_or_default();
+        let mut there = Vec::new();
+        for known in active {
+            let name = known.name.as_deref().unwrap_or_default();
+            let mut seen = work.jobs.iter().any(|job| job.metadata.uid == known.uid);
+            if !seen {
+                let live = self.client.namespaced::<Job>(&namespace).get_opt(name).await?;
+                seen = live.is_some_and(|live| live.metadata.uid == known.uid);
+            }
+            if seen {
+                there.push(known);
+            } else {
                 self.tell(work, "MissingJob", format!("Active job went missing: {name}"));
             }
-            there
-        });
-        work.status.active = Some(active).filter(|active| !active.is_empty());
+        }
+        work.status.active = Some(there).filter(|active| !active.is_empty());
+        Ok(())
     }
 
     async fn delete(&self, work: &Work, job: &str) -> Result<(), kube::Error> {
@@ -200,7 +217,8 @@ impl CronJobController {
             for job in active {
                 self.delete(work, job.name.as_deref().unwrap_or_default()).await?;
                 let left = work.status.active.iter_mut().flatten();
-                let left: Vec<ObjectReference> = left.filter(|known| known.uid != job.uid).map(|job| job.clone()).collect();
+                let left: Vec<ObjectReference> =
+                    left.filter(|known| known.uid != job.uid).map(|job| job.clone()).collect();
                 work.status.active = Some(left).filter(|left| !left.is_empty());
             }
         }
@@ -224,7 +242,9 @@ impl CronJobController {
                 if controller_uid(&there.metadata) != work.cron_job.metadata.uid.as_deref() {
                     return Err(error);
                 }
-                if is_finished(&there) || work.status.active.iter().flatten().any(|known| known.uid == there.metadata.uid) {
+                if is_finished(&there)
+                    || work.status.active.iter().flatten().any(|known| known.uid == there.metadata.uid)
+                {
                     work.status.last_schedule_time = Some(Time(at));
                     return Ok(());
                 }
@@ -292,7 +312,7 @@ impl Reconciler for CronJobController {
             now: self.client.clock().now(),
             cron_job: cron_job.clone(),
         };
-        self.look_at_jobs(&mut work);
+        self.look_at_jobs(&mut work).await?;
         let next = self.start(&mut work).await;
         if cron_job.status.clone().unwrap_or_default() != work.status {
             let fresh = CronJob { status: Some(work.status.clone()), ..CronJob::clone(&cron_job) };
@@ -328,6 +348,9 @@ mod tests {
         let made = job(&cron_job, at, &TimeZone::get("Europe/Berlin").unwrap());
         assert_eq!(made.metadata.name.as_deref(), Some("hello-29453761"));
         assert_eq!(made.metadata.annotations.unwrap()[SCHEDULED_AT], "2026-01-01T01:01:00+01:00");
-        assert_eq!(job(&cron_job, at, &TimeZone::UTC).metadata.annotations.unwrap()[SCHEDULED_AT], "2026-01-01T00:01:00Z");
+        assert_eq!(
+            job(&cron_job, at, &TimeZone::UTC).metadata.annotations.unwrap()[SCHEDULED_AT],
+            "2026-01-01T00:01:00Z"
+        );
     }
 }

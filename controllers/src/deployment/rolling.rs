@@ -2,22 +2,9 @@
 //! fewer than `maxUnavailable` below it available. (Kubernetes: `pkg/controller/deployment/rolling.go`.)
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{DeploymentController, Result, Work, available, total, wanted};
-
-fn fence(value: Option<&IntOrString>, total: i32, round_up: bool) -> i32 {
-    match value {
-        None => 0,
-        Some(IntOrString::Int(count)) => *count,
-        Some(IntOrString::String(percent)) => {
-            let percent: i64 = percent.trim_end_matches('%').parse().unwrap_or(0);
-            let product = percent * i64::from(total);
-            let scaled = if round_up { (product + 99) / 100 } else { product / 100 };
-            i32::try_from(scaled).unwrap_or(i32::MAX)
-        }
-    }
-}
+use crate::rolling_update::fence;
 
 /// `maxSurge` and `maxUnavailable` in pods. Both cannot be nothing, or nothing would ever move.
 fn fences(work: &Work) -> (i32, i32) {
