@@ -1,5 +1,5 @@
-//! The examples are good: every manifest, every overlay and the chart decode without an unknown field, and pass the validation
-//! of their kind.
+//! The examples are good: every manifest, every overlay and the chart decode without an unknown field and pass the validation
+//! of their kind; and a cluster takes them all.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::process::Command;
 use minik8s_api::decode::{Expected, FieldValidation, Format, decode};
 use minik8s_api::kinds::{Kinds, split_api_version};
 use minik8s_api::strategy::{Context, strategy_for};
-use minik8s_tests::tools;
+use minik8s_tests::{Cluster, tools};
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -103,4 +103,26 @@ fn the_chart_is_good() {
     let made = made_by(&tools::helm(), &["template", "demo"], &examples().join("chart"));
     assert_eq!(made.matches("\nkind: ").count(), 2, "{made}");
     good(objections("chart", &made));
+}
+
+#[test]
+fn a_cluster_takes_them_all() {
+    let cluster = Cluster::start(&["--nodes", "3"]);
+    let folders =
+        fs::read_dir(examples()).expect("the examples").map(|entry| entry.expect("an entry of a folder").path());
+    for folder in folders.filter(|path| path.is_dir() && !path.ends_with("kustomize") && !path.ends_with("chart")) {
+        cluster.kubectl(&format!("apply -f {}", folder.display())).ok();
+    }
+    for overlay in ["dev", "prod"] {
+        let folder = examples().join("kustomize").join("overlays").join(overlay);
+        cluster.kubectl(&format!("apply -k {}", folder.display())).ok();
+    }
+    cluster.helm(&format!("install demo {}", examples().join("chart").display())).ok();
+    for deployment in ["web", "demo-web", "dev-web -n dev-web", "prod-web -n prod-web"] {
+        cluster.kubectl(&format!("rollout status --timeout=60s deployment/{deployment}")).ok();
+    }
+    cluster.until_shows("logs app", "log level info, database at db.default.svc.cluster.local, on node-");
+    let asks = "auth can-i create deployments -n dev --as system:serviceaccount:dev:build";
+    assert_eq!(cluster.kubectl(asks).stdout, "no\n");
+    assert_eq!(cluster.kubectl(&asks.replace("create deployments", "list pods")).ok(), "yes\n");
 }
