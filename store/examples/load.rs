@@ -23,26 +23,13 @@ const KEYS_PER_WRITER: u64 = 100;
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let dir = arguments.next().map_or_else(
-        || std::env::temp_dir().join("minik8s-store-load"),
-        PathBuf::from,
-    );
+    let dir = arguments.next().map_or_else(|| std::env::temp_dir().join("minik8s-store-load"), PathBuf::from);
     let seconds = Duration::from_secs_f64(arguments.next().as_deref().unwrap_or("3").parse()?);
     let clock = Clock::real();
 
-    println!(
-        "{:<10} {:>9} {:>12} {:>8} {:>10}",
-        "engine", "in flight", "committed/s", "ratio", "mean wait"
-    );
+    println!("{:<10} {:>9} {:>12} {:>8} {:>10}", "engine", "in flight", "committed/s", "ratio", "mean wait");
     measure("memory", MemoryStore::new(clock.clone()), &clock, seconds).await?;
-    let open = || {
-        RaftStore::open(
-            &dir,
-            clock.clone(),
-            Random::from_os(),
-            RaftOptions::default(),
-        )
-    };
+    let open = || RaftStore::open(&dir, clock.clone(), Random::from_os(), RaftOptions::default());
     let store = open().await?;
     measure("raft", store.clone(), &clock, seconds).await?;
     println!("{:#?}", store.status());
@@ -50,22 +37,13 @@ async fn main() -> Result<()> {
     drop(store);
     let started = clock.monotonic();
     let store = open().await?;
-    println!(
-        "opened again in {:?} with {} keys",
-        clock.monotonic() - started,
-        store.status().keys
-    );
+    println!("opened again in {:?} with {} keys", clock.monotonic() - started, store.status().keys);
     store.shutdown().await;
     Ok(())
 }
 
 /// Prints a line for each number of writers; the ratio is to a single writer.
-async fn measure(
-    engine: &str,
-    store: Arc<dyn Store>,
-    clock: &Clock,
-    duration: Duration,
-) -> Result<()> {
+async fn measure(engine: &str, store: Arc<dyn Store>, clock: &Clock, duration: Duration) -> Result<()> {
     let value = Bytes::from(vec![7; VALUE_BYTES]);
     let mut alone = None;
     for writers in IN_FLIGHT {
@@ -74,21 +52,13 @@ async fn measure(
         let deadline = started + duration;
         let tasks: Vec<_> = (0..writers)
             .map(|writer| {
-                let (store, clock, value, committed) = (
-                    store.clone(),
-                    clock.clone(),
-                    value.clone(),
-                    committed.clone(),
-                );
+                let (store, clock, value, committed) = (store.clone(), clock.clone(), value.clone(), committed.clone());
                 tokio::spawn(async move {
                     for n in 0.. {
                         if clock.monotonic() >= deadline {
                             break;
                         }
-                        let key = format!(
-                            "/registry/core/configmaps/w{writer}/c{}",
-                            n % KEYS_PER_WRITER
-                        );
+                        let key = format!("/registry/core/configmaps/w{writer}/c{}", n % KEYS_PER_WRITER);
                         store.commit(Txn::put(key, value.clone())).await?;
                         committed.fetch_add(1, Ordering::Relaxed);
                         // The memory engine never waits by itself.

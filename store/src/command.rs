@@ -73,13 +73,9 @@ impl Command {
             Command::Commit(txn) => {
                 out.push(tag::COMMIT);
                 put_u64(&mut out, txn.conditions.len() as u64);
-                txn.conditions
-                    .iter()
-                    .for_each(|condition| encode_condition(&mut out, condition));
+                txn.conditions.iter().for_each(|condition| encode_condition(&mut out, condition));
                 put_u64(&mut out, txn.operations.len() as u64);
-                txn.operations
-                    .iter()
-                    .for_each(|operation| encode_operation(&mut out, operation));
+                txn.operations.iter().for_each(|operation| encode_operation(&mut out, operation));
             }
             Command::Compact { at } => {
                 out.push(tag::COMPACT);
@@ -101,10 +97,7 @@ impl Command {
         const OVERHEAD: usize = 32;
         match self {
             Command::Commit(txn) => {
-                let conditions = txn
-                    .conditions
-                    .iter()
-                    .map(|condition| condition.key().len() + OVERHEAD);
+                let conditions = txn.conditions.iter().map(|condition| condition.key().len() + OVERHEAD);
                 let operations = txn.operations.iter().map(|operation| match operation {
                     Operation::Put { key, value, .. } => key.len() + value.len() + OVERHEAD,
                     Operation::Delete { key } => key.len() + OVERHEAD,
@@ -128,14 +121,10 @@ impl Command {
                 operations: decode_list(&mut input, decode_operation)?,
             }),
             tag::COMPACT => Command::Compact { at: input.u64()? },
-            tag::GRANT_LEASE => Command::GrantLease {
-                ttl: Duration::from_millis(input.u64()?),
-            },
+            tag::GRANT_LEASE => Command::GrantLease { ttl: Duration::from_millis(input.u64()?) },
             tag::REVOKE_LEASE => {
                 let lease = NonZeroU64::new(input.u64()?).ok_or(DecodeError::Number)?;
-                Command::RevokeLease {
-                    lease: LeaseId(lease),
-                }
+                Command::RevokeLease { lease: LeaseId(lease) }
             }
             other => return Err(DecodeError::Tag(other)),
         };
@@ -161,10 +150,7 @@ fn encode_condition(out: &mut Vec<u8>, condition: &Condition) {
 fn decode_condition(input: &mut Decoder) -> Result<Condition, DecodeError> {
     Ok(match input.u8()? {
         tag::ABSENT => Condition::Absent { key: input.key()? },
-        tag::MOD_REVISION => Condition::ModRevision {
-            key: input.key()?,
-            revision: input.u64()?,
-        },
+        tag::MOD_REVISION => Condition::ModRevision { key: input.key()?, revision: input.u64()? },
         other => return Err(DecodeError::Tag(other)),
     })
 }
@@ -186,11 +172,7 @@ fn encode_operation(out: &mut Vec<u8>, operation: &Operation) {
 
 fn decode_operation(input: &mut Decoder) -> Result<Operation, DecodeError> {
     Ok(match input.u8()? {
-        tag::PUT => Operation::Put {
-            key: input.key()?,
-            lease: input.lease()?,
-            value: input.bytes()?,
-        },
+        tag::PUT => Operation::Put { key: input.key()?, lease: input.lease()?, value: input.bytes()? },
         tag::DELETE => Operation::Delete { key: input.key()? },
         other => return Err(DecodeError::Tag(other)),
     })
@@ -214,32 +196,17 @@ mod tests {
             Command::Commit(Txn::default()),
             Command::Commit(Txn {
                 conditions: vec![
-                    Condition::Absent {
-                        key: "/registry/core/pods/default/web".into(),
-                    },
-                    Condition::ModRevision {
-                        key: "/ü".into(),
-                        revision: u64::MAX,
-                    },
+                    Condition::Absent { key: "/registry/core/pods/default/web".into() },
+                    Condition::ModRevision { key: "/ü".into(), revision: u64::MAX },
                 ],
                 operations: vec![
-                    Operation::Put {
-                        key: "a".into(),
-                        value: Bytes::from(vec![7; 200]),
-                        lease: Some(lease),
-                    },
-                    Operation::Put {
-                        key: "b".into(),
-                        value: Bytes::new(),
-                        lease: None,
-                    },
+                    Operation::Put { key: "a".into(), value: Bytes::from(vec![7; 200]), lease: Some(lease) },
+                    Operation::Put { key: "b".into(), value: Bytes::new(), lease: None },
                     Operation::Delete { key: "c".into() },
                 ],
             }),
             Command::Compact { at: 12345678 },
-            Command::GrantLease {
-                ttl: Duration::from_millis(3_600_001),
-            },
+            Command::GrantLease { ttl: Duration::from_millis(3_600_001) },
             Command::RevokeLease { lease },
         ]
     }
@@ -258,33 +225,18 @@ mod tests {
                 assert!(Command::decode(Bytes::copy_from_slice(&encoded[..length])).is_err());
             }
             let longer = [&encoded[..], &[0]].concat();
-            assert_eq!(
-                Command::decode(longer.into()),
-                Err(DecodeError::LeftOver(1))
-            );
+            assert_eq!(Command::decode(longer.into()), Err(DecodeError::LeftOver(1)));
         }
     }
 
     #[test]
     fn foreign_bytes_are_refused() {
-        assert_eq!(
-            Command::decode(Bytes::from_static(&[2, 1])),
-            Err(DecodeError::Version(2))
-        );
-        assert_eq!(
-            Command::decode(Bytes::from_static(&[1, 99])),
-            Err(DecodeError::Tag(99))
-        );
-        assert_eq!(
-            Command::decode(Bytes::from_static(&[1, 4, 0])),
-            Err(DecodeError::Number)
-        );
+        assert_eq!(Command::decode(Bytes::from_static(&[2, 1])), Err(DecodeError::Version(2)));
+        assert_eq!(Command::decode(Bytes::from_static(&[1, 99])), Err(DecodeError::Tag(99)));
+        assert_eq!(Command::decode(Bytes::from_static(&[1, 4, 0])), Err(DecodeError::Number));
         let endless = [&[1, 2][..], &[0xff; 10]].concat();
         assert_eq!(Command::decode(endless.into()), Err(DecodeError::Number));
         let huge_list = [&[1, 1][..], &[0xff, 0xff, 0xff, 0xff, 0x0f]].concat();
-        assert_eq!(
-            Command::decode(huge_list.into()),
-            Err(DecodeError::TooShort)
-        );
+        assert_eq!(Command::decode(huge_list.into()), Err(DecodeError::TooShort));
     }
 }

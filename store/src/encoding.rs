@@ -95,9 +95,7 @@ impl Decoder {
 
     pub(crate) fn key(&mut self) -> Result<Arc<str>, DecodeError> {
         let bytes = self.bytes()?;
-        std::str::from_utf8(&bytes)
-            .map(Arc::from)
-            .map_err(|_| DecodeError::Utf8)
+        std::str::from_utf8(&bytes).map(Arc::from).map_err(|_| DecodeError::Utf8)
     }
 
     pub(crate) fn lease(&mut self) -> Result<Option<LeaseId>, DecodeError> {

@@ -1,8 +1,8 @@
 //! The engine that keeps nothing: for tests and for `--ephemeral` clusters.
 
 use crate::{
-    Error, KeyValue, LeaseId, Range, RangeResponse, Result, Retention, Revision, Role, Snapshot,
-    Store, StoreStatus, Txn, TxnResponse, Watch,
+    Error, KeyValue, LeaseId, Range, RangeResponse, Result, Retention, Revision, Role, Snapshot, Store, StoreStatus,
+    Txn, TxnResponse, Watch,
     command::{Command, Outcome},
     keeper::{Keeper, Proposer},
     replica::{Figures, Replica},
@@ -41,11 +41,7 @@ impl MemoryStore {
 
     fn start(state: State, clock: Clock, retention: Retention) -> Arc<MemoryStore> {
         let keeper = Keeper::new(retention);
-        let store = Arc::new(MemoryStore {
-            replica: Replica::new(state),
-            keeper,
-            turn: Mutex::new(false),
-        });
+        let store = Arc::new(MemoryStore { replica: Replica::new(state), keeper, turn: Mutex::new(false) });
         store.keeper.start(Arc::downgrade(&store), clock);
         store
     }
@@ -112,8 +108,7 @@ impl Store for MemoryStore {
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId> {
-        self.apply(Command::GrantLease { ttl })
-            .map(Outcome::into_lease)
+        self.apply(Command::GrantLease { ttl }).map(Outcome::into_lease)
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<()> {

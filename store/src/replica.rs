@@ -30,19 +30,13 @@ pub(crate) struct Figures {
 impl Replica {
     pub(crate) fn new(state: State) -> Replica {
         let hub = Hub::new(state.revision());
-        Replica {
-            state: RwLock::new(state),
-            hub,
-        }
+        Replica { state: RwLock::new(state), hub }
     }
 
     /// Applies commands in order and hands their changes to the watchers, before anybody can read
     /// them: who has seen a revision and asks a watch for its progress hears of no less. One caller
     /// at a time: the order of calls is the order of revisions.
-    pub(crate) fn apply(
-        &self,
-        commands: impl IntoIterator<Item = Command>,
-    ) -> Vec<Result<Outcome>> {
+    pub(crate) fn apply(&self, commands: impl IntoIterator<Item = Command>) -> Vec<Result<Outcome>> {
         let mut state = self.state.write();
         let apply = |command| {
             let applied = state.apply(command);
@@ -60,13 +54,7 @@ impl Replica {
         let mut current = self.state.write();
         let (requested, compacted) = (current.revision(), state.revision());
         *current = state;
-        self.hub.jump(
-            compacted,
-            &Error::Compacted {
-                requested,
-                compacted,
-            },
-        );
+        self.hub.jump(compacted, &Error::Compacted { requested, compacted });
     }
 
     pub(crate) fn revision(&self) -> Revision {

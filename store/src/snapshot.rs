@@ -30,9 +30,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn of(state: &State) -> Snapshot {
-        Snapshot {
-            image: Arc::new(state.image()),
-        }
+        Snapshot { image: Arc::new(state.image()) }
     }
 
     /// The newest revision in it.
@@ -60,16 +58,10 @@ impl Snapshot {
 
     /// Reads what [`Snapshot::write_to`] wrote; `path` is only for error messages.
     pub fn read_from(mut input: impl Read, path: &Path) -> Result<Snapshot> {
-        let damaged = |what: String| Error::Damaged {
-            path: path.into(),
-            what,
-        };
+        let damaged = |what: String| Error::Damaged { path: path.into(), what };
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::UnexpectedEof => damaged("the file ends too early".into()),
-            _ => Error::Io {
-                path: path.into(),
-                reason: error.to_string(),
-            },
+            _ => Error::Io { path: path.into(), reason: error.to_string() },
         };
         let mut head = [0; MAGIC.len() + 1];
         input.read_exact(&mut head).map_err(failed)?;
@@ -78,11 +70,7 @@ impl Snapshot {
         }
         if head[MAGIC.len()] != FILE_VERSION {
             let (found, known) = (head[MAGIC.len()].into(), FILE_VERSION.into());
-            return Err(Error::NewerFormat {
-                path: path.into(),
-                found,
-                known,
-            });
+            return Err(Error::NewerFormat { path: path.into(), found, known });
         }
         let mut loader = Loader::new();
         for frame in 0u64.. {
@@ -96,17 +84,11 @@ impl Snapshot {
             let mut chunk = vec![0; length.min(MAX_FRAME_BYTES) as usize];
             input.read_exact(&mut chunk).map_err(failed)?;
             if length > MAX_FRAME_BYTES || crc32fast::hash(&chunk) != u32::from_le_bytes(word) {
-                return Err(damaged(format!(
-                    "frame {frame} does not match its checksum"
-                )));
+                return Err(damaged(format!("frame {frame} does not match its checksum")));
             }
-            loader
-                .push(&chunk)
-                .map_err(|error| damaged(format!("frame {frame}: {error}")))?;
+            loader.push(&chunk).map_err(|error| damaged(format!("frame {frame}: {error}")))?;
         }
-        let state = loader
-            .finish()
-            .map_err(|error| damaged(error.to_string()))?;
+        let state = loader.finish().map_err(|error| damaged(error.to_string()))?;
         Ok(Snapshot::of(&state))
     }
 
@@ -114,13 +96,9 @@ impl Snapshot {
     pub(crate) fn to_state(&self) -> State {
         let mut loader = Loader::new();
         for chunk in self.chunks() {
-            loader
-                .push(&chunk)
-                .expect("an image that was made here loads");
+            loader.push(&chunk).expect("an image that was made here loads");
         }
-        loader
-            .finish()
-            .expect("an image that was made here is whole")
+        loader.finish().expect("an image that was made here is whole")
     }
 }
 

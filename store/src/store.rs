@@ -86,13 +86,8 @@ pub struct KeyValue {
 
 impl fmt::Debug for KeyValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}={:?} @{}..{}",
-            self.key, self.value, self.create_revision, self.mod_revision
-        )?;
-        self.lease
-            .map_or(Ok(()), |lease| write!(f, " lease {lease}"))
+        write!(f, "{}={:?} @{}..{}", self.key, self.value, self.create_revision, self.mod_revision)?;
+        self.lease.map_or(Ok(()), |lease| write!(f, " lease {lease}"))
     }
 }
 
@@ -124,10 +119,7 @@ pub struct Range {
 impl Range {
     /// All keys that start with `prefix`.
     pub fn prefix(prefix: impl Into<String>) -> Range {
-        Range {
-            prefix: prefix.into(),
-            ..Range::default()
-        }
+        Range { prefix: prefix.into(), ..Range::default() }
     }
 
     /// Only keys from this one on.
@@ -183,11 +175,7 @@ impl Txn {
         let key = key.into();
         Txn {
             conditions: vec![Condition::Absent { key: key.clone() }],
-            operations: vec![Operation::Put {
-                key,
-                value,
-                lease: None,
-            }],
+            operations: vec![Operation::Put { key, value, lease: None }],
         }
     }
 
@@ -195,15 +183,8 @@ impl Txn {
     pub fn update(key: impl Into<Arc<str>>, revision: Revision, value: Bytes) -> Txn {
         let key = key.into();
         Txn {
-            conditions: vec![Condition::ModRevision {
-                key: key.clone(),
-                revision,
-            }],
-            operations: vec![Operation::Put {
-                key,
-                value,
-                lease: None,
-            }],
+            conditions: vec![Condition::ModRevision { key: key.clone(), revision }],
+            operations: vec![Operation::Put { key, value, lease: None }],
         }
     }
 
@@ -211,24 +192,14 @@ impl Txn {
     pub fn delete(key: impl Into<Arc<str>>, revision: Revision) -> Txn {
         let key = key.into();
         Txn {
-            conditions: vec![Condition::ModRevision {
-                key: key.clone(),
-                revision,
-            }],
+            conditions: vec![Condition::ModRevision { key: key.clone(), revision }],
             operations: vec![Operation::Delete { key }],
         }
     }
 
     /// A key that gets a value, whatever it was before.
     pub fn put(key: impl Into<Arc<str>>, value: Bytes) -> Txn {
-        Txn {
-            conditions: Vec::new(),
-            operations: vec![Operation::Put {
-                key: key.into(),
-                value,
-                lease: None,
-            }],
-        }
+        Txn { conditions: Vec::new(), operations: vec![Operation::Put { key: key.into(), value, lease: None }] }
     }
 
     /// Puts every key of this transaction under a lease.
@@ -244,28 +215,19 @@ impl Txn {
     /// Checks what can be checked without the state: the size, and that no key is written twice (as
     /// etcd refuses).
     pub(crate) fn check(&self) -> Result<()> {
-        let conditions = self
-            .conditions
-            .iter()
-            .map(|condition| condition.key().len());
+        let conditions = self.conditions.iter().map(|condition| condition.key().len());
         let operations = self.operations.iter().map(|operation| match operation {
             Operation::Put { key, value, .. } => key.len() + value.len(),
             Operation::Delete { key } => key.len(),
         });
         let bytes = conditions.chain(operations).sum();
         if bytes > MAX_TXN_BYTES {
-            return Err(Error::TooLarge {
-                bytes,
-                limit: MAX_TXN_BYTES,
-            });
+            return Err(Error::TooLarge { bytes, limit: MAX_TXN_BYTES });
         }
         let mut keys: Vec<&str> = self.operations.iter().map(Operation::key).collect();
         keys.sort_unstable();
         match keys.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => Err(Error::Invalid(format!(
-                "key {} is written twice in one transaction",
-                pair[0]
-            ))),
+            Some(pair) => Err(Error::Invalid(format!("key {} is written twice in one transaction", pair[0]))),
             None => Ok(()),
         }
     }

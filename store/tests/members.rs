@@ -67,13 +67,7 @@ impl Cluster {
         let (clock, pace) = Clock::paced();
         pace.set_speed(20.0);
         let folder = tempfile::tempdir().unwrap();
-        let mut cluster = Cluster {
-            folder,
-            network: Arc::default(),
-            clock,
-            _pace: pace,
-            members: BTreeMap::new(),
-        };
+        let mut cluster = Cluster { folder, network: Arc::default(), clock, _pace: pace, members: BTreeMap::new() };
         for member in MEMBERS {
             cluster.open(member).await;
         }
@@ -89,21 +83,12 @@ impl Cluster {
         let options = RaftOptions {
             member,
             voters: MEMBERS.to_vec(),
-            transport: Arc::new(Port {
-                network: self.network.clone(),
-                from: member,
-                random: random.fork(),
-            }),
+            transport: Arc::new(Port { network: self.network.clone(), from: member, random: random.fork() }),
             snapshot_log_bytes: 50_000,
             ..RaftOptions::default()
         };
-        let store = RaftStore::open(&self.dir(member), self.clock.clone(), random, options)
-            .await
-            .unwrap();
-        self.network
-            .members
-            .lock()
-            .insert(member, Arc::downgrade(&store));
+        let store = RaftStore::open(&self.dir(member), self.clock.clone(), random, options).await.unwrap();
+        self.network.members.lock().insert(member, Arc::downgrade(&store));
         self.members.insert(member, store);
     }
 
@@ -121,10 +106,7 @@ impl Cluster {
                 return found;
             }
             let statuses: Vec<_> = self.members.values().map(|store| store.status()).collect();
-            assert!(
-                self.clock.monotonic() < deadline,
-                "{what} took too long: {statuses:#?}"
-            );
+            assert!(self.clock.monotonic() < deadline, "{what} took too long: {statuses:#?}");
             self.clock.sleep(TICK).await;
         }
     }
@@ -134,8 +116,7 @@ impl Cluster {
         self.until("an election", || {
             let cut_off = self.network.cut_off.lock().clone();
             let leads = |(member, store): (&u64, &Arc<RaftStore>)| {
-                (store.status().role == Role::Leader && !cut_off.contains(member))
-                    .then_some(*member)
+                (store.status().role == Role::Leader && !cut_off.contains(member)).then_some(*member)
             };
             self.members.iter().find_map(leads)
         })
@@ -146,10 +127,7 @@ impl Cluster {
     async fn put(&self, member: u64, key: &str, value: &str) -> Revision {
         let deadline = self.clock.monotonic() + PATIENCE;
         loop {
-            match self.members[&member]
-                .commit(Txn::put(key, value.to_owned().into()))
-                .await
-            {
+            match self.members[&member].commit(Txn::put(key, value.to_owned().into())).await {
                 Ok(TxnResponse::Committed { revision, .. }) => return revision,
                 Ok(conflict) => panic!("{conflict:?}"),
                 Err(Error::NoLeader | Error::OutcomeUnknown) => self.clock.sleep(TICK).await,
@@ -162,13 +140,7 @@ impl Cluster {
     /// All members come to hold the same.
     async fn agree(&self) -> RangeResponse {
         let revision = self.read_index(self.leader().await).await;
-        self.until("agreement", || {
-            self.members
-                .values()
-                .all(|store| store.revision() >= revision)
-                .then_some(())
-        })
-        .await;
+        self.until("agreement", || self.members.values().all(|store| store.revision() >= revision).then_some(())).await;
         let mut held = Vec::new();
         for store in self.members.values() {
             held.push(store.range(Range::prefix("").at(revision)).await.unwrap());
@@ -194,13 +166,8 @@ impl Cluster {
 async fn members_agree_and_followers_serve() {
     let cluster = Cluster::start().await;
     let leader = cluster.leader().await;
-    let follower = MEMBERS
-        .into_iter()
-        .find(|member| *member != leader)
-        .unwrap();
-    let mut watch = cluster.members[&follower]
-        .watch("/", INITIAL_REVISION)
-        .unwrap();
+    let follower = MEMBERS.into_iter().find(|member| *member != leader).unwrap();
+    let mut watch = cluster.members[&follower].watch("/", INITIAL_REVISION).unwrap();
     for n in 0..20 {
         // Whoever asks sees what was acknowledged by another.
         let revision = cluster.put(MEMBERS[n % 3], &format!("/{n}"), "x").await;
@@ -226,29 +193,15 @@ async fn a_leader_that_is_cut_off_is_replaced_and_neither_loses_nor_invents() {
     cluster.network.cut_off.lock().insert(old);
     // What it is told now nobody else hears of.
     let lonely = cluster.members[&old].clone();
-    let unheard =
-        tokio::spawn(async move { lonely.commit(Txn::put("/unheard", Bytes::new())).await });
+    let unheard = tokio::spawn(async move { lonely.commit(Txn::put("/unheard", Bytes::new())).await });
     let new = cluster.leader().await;
     assert_ne!(new, old);
     cluster.put(new, "/after", "2").await;
     assert_eq!(cluster.members[&old].get("/after").await.unwrap(), None);
-    assert_eq!(
-        cluster.members[&old].read_index().await,
-        Err(Error::NoLeader),
-        "it cannot know what it missed"
-    );
-    assert!(matches!(
-        unheard.await.unwrap(),
-        Err(Error::OutcomeUnknown | Error::NoLeader)
-    ));
+    assert_eq!(cluster.members[&old].read_index().await, Err(Error::NoLeader), "it cannot know what it missed");
+    assert!(matches!(unheard.await.unwrap(), Err(Error::OutcomeUnknown | Error::NoLeader)));
     cluster.network.cut_off.lock().clear();
-    let keys: Vec<String> = cluster
-        .agree()
-        .await
-        .key_values
-        .iter()
-        .map(|kv| kv.key.to_string())
-        .collect();
+    let keys: Vec<String> = cluster.agree().await.key_values.iter().map(|kv| kv.key.to_string()).collect();
     assert_eq!(keys, ["/after", "/before"]);
 }
 
@@ -258,10 +211,7 @@ async fn a_member_that_missed_more_than_the_log_holds_gets_a_snapshot() {
     let leader = cluster.leader().await;
     cluster.put(leader, "/a", "1").await;
     cluster.agree().await;
-    let absent = MEMBERS
-        .into_iter()
-        .find(|member| *member != leader)
-        .unwrap();
+    let absent = MEMBERS.into_iter().find(|member| *member != leader).unwrap();
     cluster.stop(absent).await;
     let value = "x".repeat(10_000);
     for n in 0..40 {
@@ -274,12 +224,7 @@ async fn a_member_that_missed_more_than_the_log_holds_gets_a_snapshot() {
     if let Ok(mut old) = old {
         let mut last = INITIAL_REVISION;
         let ended = loop {
-            match cluster
-                .clock
-                .timeout(PATIENCE, old.recv())
-                .await
-                .expect("the watch goes on or ends")
-            {
+            match cluster.clock.timeout(PATIENCE, old.recv()).await.expect("the watch goes on or ends") {
                 Ok(WatchMessage::Events(events)) => last = events[0].revision(),
                 Ok(WatchMessage::Progress(_)) => {}
                 Err(error) => break Some(error),
@@ -288,10 +233,7 @@ async fn a_member_that_missed_more_than_the_log_holds_gets_a_snapshot() {
                 break None;
             }
         };
-        assert!(
-            matches!(ended, None | Some(Error::Compacted { .. })),
-            "{ended:?}"
-        );
+        assert!(matches!(ended, None | Some(Error::Compacted { .. })), "{ended:?}");
     }
     // It is a full member again, also after another start.
     cluster.stop(absent).await;
@@ -325,19 +267,12 @@ async fn a_lossy_network_and_restarts_lose_nothing_acknowledged() {
 async fn leases_expire_once_under_whoever_leads() {
     let cluster = Cluster::start().await;
     let leader = cluster.leader().await;
-    let lease = cluster.members[&leader]
-        .grant_lease(Duration::from_secs(20))
-        .await
-        .unwrap();
+    let lease = cluster.members[&leader].grant_lease(Duration::from_secs(20)).await.unwrap();
     let txn = Txn::put("/leased", Bytes::new()).with_lease(lease);
     cluster.members[&leader].commit(txn).await.unwrap();
     cluster.network.cut_off.lock().insert(leader);
     let new = cluster.leader().await;
-    cluster
-        .until("expiry", || {
-            (cluster.members[&new].status().leases == 0).then_some(())
-        })
-        .await;
+    cluster.until("expiry", || (cluster.members[&new].status().leases == 0).then_some(())).await;
     assert_eq!(cluster.members[&new].get("/leased").await.unwrap(), None);
     cluster.network.cut_off.lock().clear();
     assert_eq!(cluster.agree().await.key_values, []);

@@ -14,10 +14,7 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        Model {
-            states: [(INITIAL_REVISION, BTreeMap::new())].into(),
-            compacted: INITIAL_REVISION,
-        }
+        Model { states: [(INITIAL_REVISION, BTreeMap::new())].into(), compacted: INITIAL_REVISION }
     }
 
     fn revision(&self) -> Revision {
@@ -31,32 +28,20 @@ impl Model {
     fn commit(&mut self, txn: &Txn) -> TxnResponse {
         let holds = |condition: &Condition| match condition {
             Condition::Absent { key } => !self.now().contains_key(&**key),
-            Condition::ModRevision { key, revision } => self
-                .now()
-                .get(&**key)
-                .is_some_and(|kv| kv.mod_revision == *revision),
+            Condition::ModRevision { key, revision } => {
+                self.now().get(&**key).is_some_and(|kv| kv.mod_revision == *revision)
+            }
         };
         if !txn.conditions.iter().all(holds) {
-            let current = txn
-                .conditions
-                .iter()
-                .map(|condition| self.now().get(&**condition.key()).cloned());
-            return TxnResponse::Conflict {
-                revision: self.revision(),
-                current: current.collect(),
-            };
+            let current = txn.conditions.iter().map(|condition| self.now().get(&**condition.key()).cloned());
+            return TxnResponse::Conflict { revision: self.revision(), current: current.collect() };
         }
-        let previous = txn
-            .operations
-            .iter()
-            .map(|operation| self.now().get(operation.key()).cloned())
-            .collect();
+        let previous = txn.operations.iter().map(|operation| self.now().get(operation.key()).cloned()).collect();
         let (mut next, revision) = (self.now().clone(), self.revision() + 1);
         for operation in &txn.operations {
             match operation {
                 Operation::Put { key, value, lease } => {
-                    let create_revision =
-                        next.get(&**key).map_or(revision, |kv| kv.create_revision);
+                    let create_revision = next.get(&**key).map_or(revision, |kv| kv.create_revision);
                     let kv = KeyValue {
                         key: key.clone(),
                         value: value.clone(),
@@ -72,37 +57,21 @@ impl Model {
         if next != *self.now() {
             self.states.insert(revision, next);
         }
-        TxnResponse::Committed {
-            revision: self.revision(),
-            previous,
-        }
+        TxnResponse::Committed { revision: self.revision(), previous }
     }
 
     fn range(&self, range: &Range) -> Result<RangeResponse> {
         let revision = range.at.unwrap_or(self.revision());
         if revision < self.compacted {
-            return Err(Error::Compacted {
-                requested: revision,
-                compacted: self.compacted,
-            });
+            return Err(Error::Compacted { requested: revision, compacted: self.compacted });
         }
         let Some(state) = self.states.get(&revision) else {
-            return Err(Error::FutureRevision {
-                requested: revision,
-                current: self.revision(),
-            });
+            return Err(Error::FutureRevision { requested: revision, current: self.revision() });
         };
         let from = range.from.clone().unwrap_or_default();
-        let all: Vec<KeyValue> = state
-            .values()
-            .filter(|kv| kv.key.starts_with(&range.prefix) && *kv.key >= *from)
-            .cloned()
-            .collect();
-        let limit = if range.limit == 0 {
-            all.len()
-        } else {
-            range.limit.min(all.len())
-        };
+        let all: Vec<KeyValue> =
+            state.values().filter(|kv| kv.key.starts_with(&range.prefix) && *kv.key >= *from).cloned().collect();
+        let limit = if range.limit == 0 { all.len() } else { range.limit.min(all.len()) };
         Ok(RangeResponse {
             key_values: all[..limit].to_vec(),
             revision,
@@ -112,11 +81,7 @@ impl Model {
     }
 
     /// The changes after a revision, by key within each.
-    fn events(
-        &self,
-        prefix: &str,
-        after: Revision,
-    ) -> Vec<Vec<(EventKind, KeyValue, Option<KeyValue>)>> {
+    fn events(&self, prefix: &str, after: Revision) -> Vec<Vec<(EventKind, KeyValue, Option<KeyValue>)>> {
         let mut batches = Vec::new();
         for revision in after + 1..=self.revision() {
             let (before, now) = (&self.states[&(revision - 1)], &self.states[&revision]);
@@ -125,12 +90,7 @@ impl Model {
                 batch.push((EventKind::Put, kv.clone(), before.get(&*kv.key).cloned()));
             }
             for kv in before.values().filter(|kv| !now.contains_key(&*kv.key)) {
-                let gone = KeyValue {
-                    value: Bytes::new(),
-                    mod_revision: revision,
-                    lease: None,
-                    ..kv.clone()
-                };
+                let gone = KeyValue { value: Bytes::new(), mod_revision: revision, lease: None, ..kv.clone() };
                 batch.push((EventKind::Delete, gone, Some(kv.clone())));
             }
             batch.retain(|(_, kv, _)| kv.key.starts_with(prefix));
@@ -148,12 +108,7 @@ struct Commands(Random);
 
 impl Commands {
     fn key(&self) -> Arc<str> {
-        format!(
-            "/{}/{}",
-            ["a", "b"][self.0.below(2) as usize],
-            self.0.below(5)
-        )
-        .into()
+        format!("/{}/{}", ["a", "b"][self.0.below(2) as usize], self.0.below(5)).into()
     }
 
     fn value(&self) -> Bytes {
@@ -168,30 +123,16 @@ impl Commands {
             let current = model.now().get(&*key).map_or(7, |kv| kv.mod_revision);
             txn.conditions.push(match self.0.below(6) {
                 0 => Condition::Absent { key },
-                1 => Condition::ModRevision {
-                    key,
-                    revision: current + 1,
-                },
-                _ => Condition::ModRevision {
-                    key,
-                    revision: current,
-                },
+                1 => Condition::ModRevision { key, revision: current + 1 },
+                _ => Condition::ModRevision { key, revision: current },
             });
         }
         for _ in 0..self.0.below(4) {
             let key = self.key();
-            if txn
-                .operations
-                .iter()
-                .all(|operation| operation.key() != &*key)
-            {
+            if txn.operations.iter().all(|operation| operation.key() != &*key) {
                 txn.operations.push(match self.0.below(3) {
                     0 => Operation::Delete { key },
-                    _ => Operation::Put {
-                        key,
-                        value: self.value(),
-                        lease: None,
-                    },
+                    _ => Operation::Put { key, value: self.value(), lease: None },
                 });
             }
         }
@@ -215,10 +156,7 @@ async fn drain(watch: &mut Watch) -> Vec<Vec<(EventKind, KeyValue, Option<KeyVal
     watch.progress_requester().request();
     let mut batches = Vec::new();
     while let WatchMessage::Events(events) = watch.recv().await.unwrap() {
-        let mut batch: Vec<_> = events
-            .iter()
-            .map(|event| (event.kind, event.kv.clone(), event.prev.clone()))
-            .collect();
+        let mut batch: Vec<_> = events.iter().map(|event| (event.kind, event.kv.clone(), event.prev.clone())).collect();
         batch.sort_by(|(_, one, _), (_, other, _)| one.key.cmp(&other.key));
         batches.push(batch);
     }
@@ -226,37 +164,21 @@ async fn drain(watch: &mut Watch) -> Vec<Vec<(EventKind, KeyValue, Option<KeyVal
 }
 
 async fn check_everything(store: &dyn Store, model: &Model) {
-    assert_eq!(
-        (store.revision(), store.compacted()),
-        (model.revision(), model.compacted)
-    );
+    assert_eq!((store.revision(), store.compacted()), (model.revision(), model.compacted));
     for at in model.compacted..=model.revision() {
         let range = Range::prefix("").at(at);
-        assert_eq!(
-            store.range(range.clone()).await,
-            model.range(&range),
-            "at {at}"
-        );
+        assert_eq!(store.range(range.clone()).await, model.range(&range), "at {at}");
     }
     let mut watch = store.watch("/a/", model.compacted).unwrap();
-    assert_eq!(
-        drain(&mut watch).await,
-        model.events("/a/", model.compacted)
-    );
-    let (keys, bytes) = model.now().values().fold((0, 0), |(keys, bytes), kv| {
-        (keys + 1, bytes + kv.key.len() + kv.value.len())
-    });
+    assert_eq!(drain(&mut watch).await, model.events("/a/", model.compacted));
+    let (keys, bytes) =
+        model.now().values().fold((0, 0), |(keys, bytes), kv| (keys + 1, bytes + kv.key.len() + kv.value.len()));
     let status = store.status();
     assert_eq!((status.keys, status.bytes), (keys, bytes));
 }
 
 /// One random command to both; the store may be exchanged by `restart` between commands.
-async fn step(
-    store: &Arc<dyn Store>,
-    model: &mut Model,
-    commands: &Commands,
-    watch: &mut (Watch, Revision),
-) {
+async fn step(store: &Arc<dyn Store>, model: &mut Model, commands: &Commands, watch: &mut (Watch, Revision)) {
     match commands.0.below(20) {
         0 => {
             let at = model.compacted + commands.0.below(model.revision() - model.compacted + 1);
@@ -265,27 +187,15 @@ async fn step(
         }
         1..6 => {
             let range = commands.range(model);
-            assert_eq!(
-                store.range(range.clone()).await,
-                model.range(&range),
-                "{range:?}"
-            );
+            assert_eq!(store.range(range.clone()).await, model.range(&range), "{range:?}");
         }
         6 => {
-            assert_eq!(
-                drain(&mut watch.0).await,
-                model.events(watch.0.prefix(), watch.1)
-            );
+            assert_eq!(drain(&mut watch.0).await, model.events(watch.0.prefix(), watch.1));
             watch.1 = model.revision();
         }
         7 => {
             let after = model.compacted + commands.0.below(model.revision() - model.compacted + 1);
-            *watch = (
-                store
-                    .watch(["", "/b/"][commands.0.below(2) as usize], after)
-                    .unwrap(),
-                after,
-            );
+            *watch = (store.watch(["", "/b/"][commands.0.below(2) as usize], after).unwrap(), after);
         }
         _ => {
             let txn = commands.txn(model);
@@ -297,9 +207,7 @@ async fn step(
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
 fn clock() -> Clock {
@@ -331,10 +239,7 @@ fn memory_is_the_model() {
 
 async fn open(dir: &Path) -> Result<Arc<dyn Store>> {
     // A log that is replaced by a snapshot every few commands.
-    let options = RaftOptions {
-        snapshot_log_bytes: 20_000,
-        ..RaftOptions::default()
-    };
+    let options = RaftOptions { snapshot_log_bytes: 20_000, ..RaftOptions::default() };
     Ok(RaftStore::open(dir, clock(), Random::seeded(1), options).await?)
 }
 
@@ -354,10 +259,7 @@ fn raft_is_the_model_through_crashes() {
                 }
                 if commands.0.below(2) == 0 {
                     store.shutdown().await;
-                    assert_eq!(
-                        store.commit(Txn::put("/late", Bytes::new())).await,
-                        Err(Error::Closed)
-                    );
+                    assert_eq!(store.commit(Txn::put("/late", Bytes::new())).await, Err(Error::Closed));
                     drop(store);
                 } else {
                     // As after kill -9: the files as they are now, whatever the thread is doing to
@@ -374,12 +276,7 @@ fn raft_is_the_model_through_crashes() {
             check_everything(&*store, &model).await;
             // And restored into another directory.
             let restored = folder.path().join("restored");
-            RaftStore::restore(
-                &restored,
-                &store.snapshot().await.unwrap(),
-                &RaftOptions::default(),
-            )
-            .unwrap();
+            RaftStore::restore(&restored, &store.snapshot().await.unwrap(), &RaftOptions::default()).unwrap();
             check_everything(&*open(&restored).await.unwrap(), &model).await;
         });
     }
@@ -389,10 +286,7 @@ fn raft_is_the_model_through_crashes() {
 #[test]
 fn damaged_files_are_refused_or_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let (original, damaged) = (
-        folder.path().join("original"),
-        folder.path().join("damaged"),
-    );
+    let (original, damaged) = (folder.path().join("original"), folder.path().join("damaged"));
     runtime().block_on(async {
         let (commands, mut model) = (Commands(Random::seeded(1)), Model::new());
         let store = open(&original).await.unwrap();
@@ -430,9 +324,7 @@ fn damaged_files_are_refused_or_whole() {
 fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
-        let (path, name) = entry
-            .map(|entry| (entry.path(), entry.file_name()))
-            .unwrap();
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
         if path.is_dir() {
             copy_folder(&path, &to.join(name));
         } else {

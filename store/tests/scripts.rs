@@ -22,13 +22,8 @@ use std::{
 type Answer<T = String> = std::result::Result<T, Box<dyn StdError>>;
 
 fn each_script(folder: &str, run: impl Fn(&Path)) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("testscripts")
-        .join(folder);
-    let mut scripts: Vec<PathBuf> = fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts").join(folder);
+    let mut scripts: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();
     assert!(!scripts.is_empty());
     scripts.iter().for_each(|script| run(script));
@@ -36,23 +31,17 @@ fn each_script(folder: &str, run: impl Fn(&Path)) {
 
 #[test]
 fn mvcc_in_memory() {
-    each_script("mvcc", |script| {
-        goldenscript::run(&mut Runner::memory(), script).unwrap()
-    });
+    each_script("mvcc", |script| goldenscript::run(&mut Runner::memory(), script).unwrap());
 }
 
 #[test]
 fn mvcc_with_raft() {
-    each_script("mvcc", |script| {
-        goldenscript::run(&mut Runner::raft(), script).unwrap()
-    });
+    each_script("mvcc", |script| goldenscript::run(&mut Runner::raft(), script).unwrap());
 }
 
 #[test]
 fn recovery() {
-    each_script("recovery", |script| {
-        goldenscript::run(&mut Runner::raft(), script).unwrap()
-    });
+    each_script("recovery", |script| goldenscript::run(&mut Runner::raft(), script).unwrap());
 }
 
 /// The commands of the scripts. `#` comments in the scripts say what they show.
@@ -131,9 +120,7 @@ impl Runner {
     fn new() -> Runner {
         let (clock, simulation) = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
         Runner {
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
             clock,
             simulation,
             folder: tempfile::tempdir().unwrap(),
@@ -165,12 +152,8 @@ impl Runner {
 
     fn open(&mut self) -> Answer<()> {
         let options = RaftOptions::default();
-        let store = self.runtime.block_on(RaftStore::open(
-            &self.dir(),
-            self.clock.clone(),
-            Random::seeded(1),
-            options,
-        ))?;
+        let store =
+            self.runtime.block_on(RaftStore::open(&self.dir(), self.clock.clone(), Random::seeded(1), options))?;
         self.runtime.block_on(tokio::task::yield_now());
         self.store = Some(store.clone());
         self.raft = Some(store);
@@ -220,15 +203,8 @@ impl Runner {
             let key: Arc<str> = key.into();
             match word {
                 "absent" => txn.conditions.push(Condition::Absent { key }),
-                "at" => txn.conditions.push(Condition::ModRevision {
-                    key,
-                    revision: value.parse()?,
-                }),
-                "put" => txn.operations.push(Operation::Put {
-                    key,
-                    value: value.to_owned().into(),
-                    lease: None,
-                }),
+                "at" => txn.conditions.push(Condition::ModRevision { key, revision: value.parse()? }),
+                "put" => txn.operations.push(Operation::Put { key, value: value.to_owned().into(), lease: None }),
                 "delete" => txn.operations.push(Operation::Delete { key }),
                 other => return Err(format!("unknown operation {other}").into()),
             }
@@ -239,12 +215,8 @@ impl Runner {
     fn commit(&self, txn: Txn) -> Answer {
         let response = self.runtime.block_on(self.store()?.commit(txn))?;
         let (mut out, list) = match response {
-            TxnResponse::Committed { revision, previous } => {
-                (format!("committed @{revision}\n"), previous)
-            }
-            TxnResponse::Conflict { revision, current } => {
-                (format!("conflict @{revision}\n"), current)
-            }
+            TxnResponse::Committed { revision, previous } => (format!("committed @{revision}\n"), previous),
+            TxnResponse::Conflict { revision, current } => (format!("conflict @{revision}\n"), current),
         };
         for before in list.into_iter().flatten() {
             writeln!(out, "  {}", show(&before))?;
@@ -326,20 +298,14 @@ impl Runner {
             status.history_events,
             status.leases,
             status.watches,
-            status.read_only.map_or(String::new(), |reason| format!(
-                "\nread-only: {}",
-                self.hide_paths(&reason)
-            )),
+            status.read_only.map_or(String::new(), |reason| format!("\nread-only: {}", self.hide_paths(&reason))),
         ))
     }
 
     fn damage(&self, what: &str, number: u64) -> Answer {
         match what {
             "remove-file" => drop(fs::remove_dir_all(self.dir().join("raft"))),
-            "format" => fs::write(
-                self.dir().join("FORMAT"),
-                format!("minik8s store {number}\n"),
-            )?,
+            "format" => fs::write(self.dir().join("FORMAT"), format!("minik8s store {number}\n"))?,
             "foreign-format" => fs::write(self.dir().join("FORMAT"), "ext4\n")?,
             "acknowledged" => fs::write(self.dir().join("ACKNOWLEDGED"), "12 00000000\n")?,
             "remove-entry" => drop(self.sled()?.remove(log_key(number, 0))?),
@@ -368,9 +334,7 @@ fn flip(db: &sled::Db, key: &[u8]) -> Answer<()> {
 fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = entry
-            .map(|entry| (entry.path(), entry.file_name()))
-            .unwrap();
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
         if path.is_dir() {
             copy_folder(&path, &to.join(name));
         } else {
@@ -381,26 +345,16 @@ fn copy_folder(from: &Path, to: &Path) {
 
 fn show(kv: &KeyValue) -> String {
     let value = String::from_utf8_lossy(&kv.value);
-    let value = if value.len() > 40 {
-        format!("({} bytes)", value.len())
-    } else {
-        value.into_owned()
-    };
-    let lease = kv
-        .lease
-        .map_or(String::new(), |lease| format!(" lease {lease}"));
-    format!(
-        "{}={value} @{}..{}{lease}",
-        kv.key, kv.create_revision, kv.mod_revision
-    )
+    let value = if value.len() > 40 { format!("({} bytes)", value.len()) } else { value.into_owned() };
+    let lease = kv.lease.map_or(String::new(), |lease| format!(" lease {lease}"));
+    format!("{}={value} @{}..{}{lease}", kv.key, kv.create_revision, kv.mod_revision)
 }
 
 impl goldenscript::Runner for Runner {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _context: &goldenscript::Context) -> Answer {
-        self.execute(command)
-            .map_err(|error| self.hide_paths(&error.to_string()).into())
+        self.execute(command).map_err(|error| self.hide_paths(&error.to_string()).into())
     }
 }
 
@@ -413,52 +367,25 @@ impl Runner {
                     value: value.clone().into(),
                     lease: lease.map(LeaseId),
                 };
-                return self.commit(Txn {
-                    operations: puts.iter().map(put).collect(),
-                    ..Txn::default()
-                });
+                return self.commit(Txn { operations: puts.iter().map(put).collect(), ..Txn::default() });
             }
             Command::Fill { key, bytes } => {
                 return self.commit(Txn::put(key.as_str(), Bytes::from(vec![b'x'; *bytes])));
             }
             Command::Delete(keys) => {
-                let operations = keys
-                    .iter()
-                    .map(|key| Operation::Delete {
-                        key: key.as_str().into(),
-                    })
-                    .collect();
-                return self.commit(Txn {
-                    operations,
-                    ..Txn::default()
-                });
+                let operations = keys.iter().map(|key| Operation::Delete { key: key.as_str().into() }).collect();
+                return self.commit(Txn { operations, ..Txn::default() });
             }
             Command::Txn(arguments) => return self.txn(arguments),
             Command::Get(key) => {
                 let found = self.runtime.block_on(self.store()?.get(key))?;
                 return Ok(found.as_ref().map_or("nothing".into(), show));
             }
-            Command::Range {
-                prefix,
-                at,
-                from,
-                limit,
-                count,
-            } => {
+            Command::Range { prefix, at, from, limit, count } => {
                 let (prefix, from) = (prefix.clone(), from.clone());
-                return self.range(Range {
-                    prefix,
-                    from,
-                    at: *at,
-                    limit: *limit,
-                    count: *count,
-                });
+                return self.range(Range { prefix, from, at: *at, limit: *limit, count: *count });
             }
-            Command::Watch {
-                name,
-                prefix,
-                after,
-            } => {
+            Command::Watch { name, prefix, after } => {
                 let store = self.store()?;
                 let watch = store.watch(prefix, after.unwrap_or(store.revision()))?;
                 self.watches.insert(name.clone(), watch);
@@ -468,31 +395,20 @@ impl Runner {
             Command::Compact(at) => self.runtime.block_on(self.store()?.compact(*at))?,
             Command::Grant(seconds) => {
                 let ttl = Duration::from_secs(*seconds);
-                return Ok(format!(
-                    "lease {}",
-                    self.runtime.block_on(self.store()?.grant_lease(ttl))?
-                ));
+                return Ok(format!("lease {}", self.runtime.block_on(self.store()?.grant_lease(ttl))?));
             }
-            Command::Revoke(lease) => self
-                .runtime
-                .block_on(self.store()?.revoke_lease(LeaseId(*lease)))?,
+            Command::Revoke(lease) => self.runtime.block_on(self.store()?.revoke_lease(LeaseId(*lease)))?,
             Command::Pass(seconds) => return self.pass(*seconds),
             Command::Status => return self.status(),
             Command::ReadIndex => {
-                return Ok(format!(
-                    "@{}",
-                    self.runtime.block_on(self.store()?.read_index())?
-                ));
+                return Ok(format!("@{}", self.runtime.block_on(self.store()?.read_index())?));
             }
             Command::Open => self.open()?,
             Command::Close => self.close(),
             Command::Crash => self.crash(),
             Command::Damage { what, number } => return self.damage(what, *number),
             Command::BreakDisk => {
-                self.raft
-                    .as_ref()
-                    .ok_or("no disk")?
-                    .break_disk("No space left on device (os error 28)");
+                self.raft.as_ref().ok_or("no disk")?.break_disk("No space left on device (os error 28)");
             }
         }
         Ok(String::new())

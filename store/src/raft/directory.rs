@@ -32,10 +32,7 @@ pub(super) struct Directory {
 }
 
 fn failed(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
-    move |error| Error::Io {
-        path: path.into(),
-        reason: error.to_string(),
-    }
+    move |error| Error::Io { path: path.into(), reason: error.to_string() }
 }
 
 impl Directory {
@@ -48,12 +45,8 @@ impl Directory {
         }
         fs::create_dir_all(path).map_err(failed(path))?;
         let lock_path = path.join(LOCK_FILE);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(failed(&lock_path))?;
+        let lock =
+            File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(failed(&lock_path))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.into() }),
@@ -61,11 +54,7 @@ impl Directory {
         }
         // Another process may have finished it while this one waited for the lock.
         let complete = complete || read_format(path)?;
-        let directory = Directory {
-            path: path.into(),
-            complete,
-            _lock: lock,
-        };
+        let directory = Directory { path: path.into(), complete, _lock: lock };
         if !complete {
             directory.clear_unfinished()?;
         }
@@ -92,10 +81,7 @@ impl Directory {
     /// Notes that the log is on disk up to an index.
     pub(super) fn acknowledge(&self, index: u64) -> Result<()> {
         let line = index.to_string();
-        self.replace(
-            ACKNOWLEDGED_FILE,
-            &format!("{line} {:08x}\n", crc32fast::hash(line.as_bytes())),
-        )
+        self.replace(ACKNOWLEDGED_FILE, &format!("{line} {:08x}\n", crc32fast::hash(line.as_bytes())))
     }
 
     /// The index noted last; 0 if none was.
@@ -107,14 +93,10 @@ impl Directory {
             Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
             Err(error) => return Err(failed(&path)(error)),
         };
-        let noted = text
-            .trim_end()
-            .split_once(' ')
-            .and_then(|(line, checksum)| {
-                let intact =
-                    u32::from_str_radix(checksum, 16) == Ok(crc32fast::hash(line.as_bytes()));
-                line.parse().ok().filter(|_| intact)
-            });
+        let noted = text.trim_end().split_once(' ').and_then(|(line, checksum)| {
+            let intact = u32::from_str_radix(checksum, 16) == Ok(crc32fast::hash(line.as_bytes()));
+            line.parse().ok().filter(|_| intact)
+        });
         noted.ok_or_else(|| Error::Damaged {
             path: self.path.clone(),
             what: format!("the file {ACKNOWLEDGED_FILE} does not match its checksum"),
@@ -161,27 +143,14 @@ fn read_format(path: &Path) -> Result<bool> {
     let file = path.join(FORMAT_FILE);
     let text = match fs::read(&file) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(false);
         }
         Err(error) => return Err(failed(&file)(error)),
     };
-    match text
-        .trim_end()
-        .strip_prefix(FORMAT_WORDS)
-        .and_then(|rest| rest.trim_start().parse().ok())
-    {
+    match text.trim_end().strip_prefix(FORMAT_WORDS).and_then(|rest| rest.trim_start().parse().ok()) {
         Some(FORMAT) => Ok(true),
-        Some(found) => Err(Error::NewerFormat {
-            path: path.into(),
-            found,
-            known: FORMAT,
-        }),
+        Some(found) => Err(Error::NewerFormat { path: path.into(), found, known: FORMAT }),
         None => Err(Error::Foreign { path: path.into() }),
     }
 }

@@ -111,10 +111,7 @@ mod key {
     pub(super) fn parse_log(key: &[u8]) -> Option<(u64, u16)> {
         let key = key.strip_prefix(&[LOG])?;
         let (index, part) = key.split_first_chunk::<8>()?;
-        Some((
-            u64::from_be_bytes(*index),
-            u16::from_be_bytes(part.try_into().ok()?),
-        ))
+        Some((u64::from_be_bytes(*index), u16::from_be_bytes(part.try_into().ok()?)))
     }
 }
 
@@ -173,20 +170,10 @@ impl Changes {
 
     pub(super) fn put_meta(&mut self, meta: &SnapshotMeta) {
         let mut body = Vec::new();
-        for number in [
-            meta.member,
-            meta.index,
-            meta.term,
-            meta.generation,
-            meta.chunks.into(),
-            meta.bytes,
-        ] {
+        for number in [meta.member, meta.index, meta.term, meta.generation, meta.chunks.into(), meta.bytes] {
             put_u64(&mut body, number);
         }
-        let conf_state = meta
-            .conf_state
-            .write_to_bytes()
-            .expect("a configuration always encodes");
+        let conf_state = meta.conf_state.write_to_bytes().expect("a configuration always encodes");
         put_bytes(&mut body, &conf_state);
         self.insert(key::META, &body);
     }
@@ -203,16 +190,8 @@ impl Disk {
         let db = open_db(folder, &config)?;
         let file_path = folder.join("db");
         let file = File::options().read(true).write(true).open(&file_path);
-        let file = file.map_err(|error| Error::Io {
-            path: file_path,
-            reason: error.to_string(),
-        })?;
-        Ok(Disk {
-            path: folder.into(),
-            db,
-            file,
-            failure: Mutex::new(None),
-        })
+        let file = file.map_err(|error| Error::Io { path: file_path, reason: error.to_string() })?;
+        Ok(Disk { path: folder.into(), db, file, failure: Mutex::new(None) })
     }
 
     /// Does the changes. With `sync` they, and all before them, are on disk when it returns.
@@ -223,9 +202,7 @@ impl Disk {
         }
         let write = || -> std::result::Result<(), String> {
             if changes.any {
-                self.db
-                    .apply_batch(changes.batch)
-                    .map_err(|error| error.to_string())?;
+                self.db.apply_batch(changes.batch).map_err(|error| error.to_string())?;
             }
             if sync {
                 self.db.flush().map_err(|error| error.to_string())?;
@@ -233,24 +210,15 @@ impl Disk {
             }
             Ok(())
         };
-        let done =
-            catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err("sled panicked".into()));
+        let done = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err("sled panicked".into()));
         done.map_err(|reason| {
-            failure
-                .insert(Failure(format!(
-                    "writing {} failed: {reason}",
-                    self.path.display()
-                )))
-                .clone()
+            failure.insert(Failure(format!("writing {} failed: {reason}", self.path.display()))).clone()
         })
     }
 
     /// From now on every write fails as if the disk did.
     pub(super) fn fail(&self, reason: &str) {
-        *self.failure.lock() = Some(Failure(format!(
-            "writing {} failed: {reason}",
-            self.path.display()
-        )));
+        *self.failure.lock() = Some(Failure(format!("writing {} failed: {reason}", self.path.display())));
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -259,16 +227,8 @@ impl Disk {
 
     /// Adds the removal of every log entry from an index on: a new leader has others in their
     /// place.
-    pub(super) fn remove_log_from(
-        &self,
-        changes: &mut Changes,
-        index: u64,
-    ) -> std::result::Result<(), Failure> {
-        for key in self
-            .db
-            .range(key::log(index, 0)..=key::log(u64::MAX, u16::MAX))
-            .keys()
-        {
+    pub(super) fn remove_log_from(&self, changes: &mut Changes, index: u64) -> std::result::Result<(), Failure> {
+        for key in self.db.range(key::log(index, 0)..=key::log(u64::MAX, u16::MAX)).keys() {
             changes.remove(&key.map_err(|error| Failure(error.to_string()))?);
         }
         Ok(())
@@ -283,18 +243,9 @@ impl Disk {
         limit: usize,
     ) -> std::result::Result<(), Failure> {
         let log = self.db.range(key::log(0, 0)..key::log(meta.index + 1, 0));
-        let before = self
-            .db
-            .range(key::snapshot(0, 0)..key::snapshot(meta.generation, 0));
-        let after = self
-            .db
-            .range(key::snapshot(meta.generation + 1, 0)..=key::snapshot(u64::MAX, u32::MAX));
-        for key in log
-            .keys()
-            .chain(before.keys())
-            .chain(after.keys())
-            .take(limit)
-        {
+        let before = self.db.range(key::snapshot(0, 0)..key::snapshot(meta.generation, 0));
+        let after = self.db.range(key::snapshot(meta.generation + 1, 0)..=key::snapshot(u64::MAX, u32::MAX));
+        for key in log.keys().chain(before.keys()).chain(after.keys()).take(limit) {
             changes.remove(&key.map_err(|error| Failure(error.to_string()))?);
         }
         Ok(())
@@ -302,9 +253,7 @@ impl Disk {
 
     /// One log entry, which is known to be there.
     pub(super) fn entry(&self, index: u64) -> Result<Entry> {
-        let parts = self
-            .db
-            .range(key::log(index, 0)..=key::log(index, u16::MAX));
+        let parts = self.db.range(key::log(index, 0)..=key::log(index, u16::MAX));
         match self.read_entries(parts)?.pop() {
             Some((_, Ok(entry))) => Ok(entry),
             Some((_, Err(flaw))) => Err(self.damaged(format!("log entry {index} {flaw}"))),
@@ -323,18 +272,11 @@ impl Disk {
         let state = self.read_state(&snapshot)?;
         let hard_state = self.read_hard_state()?;
         let entries = self.read_log(&snapshot, hard_state.commit.max(acknowledged))?;
-        Ok(Recovered {
-            hard_state,
-            snapshot,
-            state,
-            entries,
-        })
+        Ok(Recovered { hard_state, snapshot, state, entries })
     }
 
     fn read_meta(&self) -> Result<SnapshotMeta> {
-        let body = self
-            .get(key::META)?
-            .ok_or_else(|| self.damaged("the snapshot record is missing"))?;
+        let body = self.get(key::META)?.ok_or_else(|| self.damaged("the snapshot record is missing"))?;
         let decode = |mut input: Decoder| -> std::result::Result<SnapshotMeta, DecodeError> {
             let meta = SnapshotMeta {
                 member: input.u64()?,
@@ -343,8 +285,7 @@ impl Disk {
                 generation: input.u64()?,
                 chunks: u32::try_from(input.u64()?).map_err(|_| DecodeError::Number)?,
                 bytes: input.u64()?,
-                conf_state: ConfState::parse_from_bytes(&input.bytes()?)
-                    .map_err(|_| DecodeError::TooShort)?,
+                conf_state: ConfState::parse_from_bytes(&input.bytes()?).map_err(|_| DecodeError::TooShort)?,
             };
             input.finish()?;
             Ok(meta)
@@ -358,17 +299,12 @@ impl Disk {
             return Ok(HardState::default());
         };
         let decode = |mut input: Decoder| -> std::result::Result<HardState, DecodeError> {
-            let hard_state = HardState {
-                term: input.u64()?,
-                vote: input.u64()?,
-                commit: input.u64()?,
-                ..HardState::default()
-            };
+            let hard_state =
+                HardState { term: input.u64()?, vote: input.u64()?, commit: input.u64()?, ..HardState::default() };
             input.finish()?;
             Ok(hard_state)
         };
-        decode(Decoder::new(body))
-            .map_err(|error| self.damaged(format!("the hard state does not decode: {error}")))
+        decode(Decoder::new(body)).map_err(|error| self.damaged(format!("the hard state does not decode: {error}")))
     }
 
     fn read_state(&self, meta: &SnapshotMeta) -> Result<State> {
@@ -377,76 +313,51 @@ impl Disk {
         }
         let mut loader = Loader::new();
         for chunk in 0..meta.chunks {
-            let damaged = |what: String| {
-                self.damaged(format!(
-                    "chunk {chunk} of the snapshot at {} {what}",
-                    meta.index
-                ))
-            };
-            let body = self
-                .get(&key::snapshot(meta.generation, chunk))?
-                .ok_or_else(|| damaged("is missing".into()))?;
-            loader
-                .push(&body)
-                .map_err(|error| damaged(format!("does not load: {error}")))?;
+            let damaged =
+                |what: String| self.damaged(format!("chunk {chunk} of the snapshot at {} {what}", meta.index));
+            let body = self.get(&key::snapshot(meta.generation, chunk))?.ok_or_else(|| damaged("is missing".into()))?;
+            loader.push(&body).map_err(|error| damaged(format!("does not load: {error}")))?;
         }
-        loader
-            .finish()
-            .map_err(|error| self.damaged(error.to_string()))
+        loader.finish().map_err(|error| self.damaged(error.to_string()))
     }
 
     /// The entries after the snapshot. The last one may be incomplete, torn by a crash, if it was
     /// not `required`; it is cut off then. A wrong checksum is damage even there: no crash leaves
     /// one.
     fn read_log(&self, snapshot: &SnapshotMeta, required: u64) -> Result<Vec<Entry>> {
-        let parts = self
-            .db
-            .range(key::log(snapshot.index + 1, 0)..=key::log(u64::MAX, u16::MAX));
+        let parts = self.db.range(key::log(snapshot.index + 1, 0)..=key::log(u64::MAX, u16::MAX));
         let mut read = self.read_entries(parts)?;
         if let Some((index, Err(Flaw::Incomplete))) = read.last()
             && *index > required
         {
             tracing::warn!(path = %self.path.display(), index, "the torn end of the log was cut off");
             let mut changes = Changes::default();
-            let cut = self
-                .remove_log_from(&mut changes, *index)
-                .and_then(|()| self.write(changes, true));
-            cut.map_err(|Failure(reason)| Error::Io {
-                path: self.path.clone(),
-                reason,
-            })?;
+            let cut = self.remove_log_from(&mut changes, *index).and_then(|()| self.write(changes, true));
+            cut.map_err(|Failure(reason)| Error::Io { path: self.path.clone(), reason })?;
             read.pop();
         }
         let mut entries = Vec::with_capacity(read.len());
         let mut expected = snapshot.index + 1;
         for (index, entry) in read {
             if index != expected {
-                return Err(
-                    self.damaged(format!("log entry {expected} is missing, {index} follows"))
-                );
+                return Err(self.damaged(format!("log entry {expected} is missing, {index} follows")));
             }
             entries.push(entry.map_err(|flaw| self.damaged(format!("log entry {index} {flaw}")))?);
             expected += 1;
         }
         if expected <= required {
             let last = expected - 1;
-            return Err(self.damaged(format!(
-                "the log ends at {last}, but entry {required} was acknowledged"
-            )));
+            return Err(self.damaged(format!("the log ends at {last}, but entry {required} was acknowledged")));
         }
         Ok(entries)
     }
 
     /// Puts the parts of entries together: for each index the entry, or what is wrong with it.
-    fn read_entries(
-        &self,
-        parts: sled::Iter,
-    ) -> Result<Vec<(u64, std::result::Result<Entry, Flaw>)>> {
+    fn read_entries(&self, parts: sled::Iter) -> Result<Vec<(u64, std::result::Result<Entry, Flaw>)>> {
         let mut read: Vec<(u64, std::result::Result<Vec<u8>, Flaw>)> = Vec::new();
         for part in parts {
             let (key, value) = part.map_err(|error| self.unreadable(&error))?;
-            let (index, part) = key::parse_log(&key)
-                .ok_or_else(|| self.damaged("a key is none that was written"))?;
+            let (index, part) = key::parse_log(&key).ok_or_else(|| self.damaged("a key is none that was written"))?;
             if read.last().is_none_or(|(last, _)| *last != index) {
                 read.push((index, Ok(Vec::new())));
             }
@@ -472,10 +383,7 @@ impl Disk {
                 Err(error) => Err(Flaw::Wrong(format!("does not decode: {error}"))),
             }
         };
-        Ok(read
-            .into_iter()
-            .map(|(index, bytes)| (index, bytes.and_then(|bytes| decode(index, bytes))))
-            .collect())
+        Ok(read.into_iter().map(|(index, bytes)| (index, bytes.and_then(|bytes| decode(index, bytes)))).collect())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
@@ -489,18 +397,12 @@ impl Disk {
     }
 
     fn damaged(&self, what: impl Into<String>) -> Error {
-        Error::Damaged {
-            path: self.path.clone(),
-            what: what.into(),
-        }
+        Error::Damaged { path: self.path.clone(), what: what.into() }
     }
 
     fn unreadable(&self, error: &sled::Error) -> Error {
         match error {
-            sled::Error::Io(error) => Error::Io {
-                path: self.path.clone(),
-                reason: error.to_string(),
-            },
+            sled::Error::Io(error) => Error::Io { path: self.path.clone(), reason: error.to_string() },
             other => self.damaged(other.to_string()),
         }
     }
@@ -521,9 +423,7 @@ fn describe(key: &[u8]) -> String {
         key::HARD_STATE => "the hard state".into(),
         key::META => "the snapshot record".into(),
         [key::SNAPSHOT, numbers @ ..] if numbers.len() == 12 => {
-            let chunk = numbers
-                .last_chunk::<4>()
-                .map_or(0, |chunk| u32::from_be_bytes(*chunk));
+            let chunk = numbers.last_chunk::<4>().map_or(0, |chunk| u32::from_be_bytes(*chunk));
             format!("chunk {chunk} of the snapshot")
         }
         other => format!("the value of key {other:?}"),
@@ -548,27 +448,12 @@ fn open_db(folder: &Path, config: &sled::Config) -> Result<sled::Db> {
 fn guard<T>(path: &Path, work: impl FnOnce() -> sled::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(done)) => Ok(done),
-        Ok(Err(sled::Error::Io(error))) => Err(Error::Io {
-            path: path.into(),
-            reason: error.to_string(),
-        }),
-        Ok(Err(error)) => Err(Error::Damaged {
-            path: path.into(),
-            what: error.to_string(),
-        }),
+        Ok(Err(sled::Error::Io(error))) => Err(Error::Io { path: path.into(), reason: error.to_string() }),
+        Ok(Err(error)) => Err(Error::Damaged { path: path.into(), what: error.to_string() }),
         Err(panic) => {
-            let words = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or(panic.downcast_ref::<&str>().copied());
-            let what = format!(
-                "sled cannot read its files: {}",
-                words.unwrap_or("it panicked")
-            );
-            Err(Error::Damaged {
-                path: path.into(),
-                what,
-            })
+            let words = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+            let what = format!("sled cannot read its files: {}", words.unwrap_or("it panicked"));
+            Err(Error::Damaged { path: path.into(), what })
         }
     }
 }

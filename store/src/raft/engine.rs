@@ -8,8 +8,8 @@ use super::{
     transport::Transport,
 };
 use crate::{
-    Error, KeyValue, LeaseId, Range, RangeResponse, Result, Revision, Role, Snapshot, Store,
-    StoreStatus, Txn, TxnResponse, Watch,
+    Error, KeyValue, LeaseId, Range, RangeResponse, Result, Revision, Role, Snapshot, Store, StoreStatus, Txn,
+    TxnResponse, Watch,
     command::{Command, Outcome},
     keeper::{Keeper, Proposer},
     replica::Replica,
@@ -61,12 +61,7 @@ impl RaftStore {
     /// Opens the store in a directory, or makes one there if the directory is empty or does not
     /// exist. With one member it is elected and up to date on return. To be called within a tokio
     /// runtime, in which its housekeeping runs.
-    pub async fn open(
-        dir: &Path,
-        clock: Clock,
-        random: Random,
-        options: RaftOptions,
-    ) -> Result<Arc<RaftStore>> {
+    pub async fn open(dir: &Path, clock: Clock, random: Random, options: RaftOptions) -> Result<Arc<RaftStore>> {
         let (ready, store) = open::open(dir, &clock, &random, options).await?;
         ready.await.map_err(|_| Error::Closed)??;
         let store = Arc::new(store);
@@ -99,10 +94,7 @@ impl RaftStore {
 
     async fn submit(&self, command: Command) -> Result<Outcome> {
         let (reply, outcome) = oneshot::channel();
-        self.shared.inbox.propose(Proposal {
-            command: command.encode().into(),
-            reply,
-        })?;
+        self.shared.inbox.propose(Proposal { command: command.encode().into(), reply })?;
         // The thread answers everybody before it ends.
         outcome.await.unwrap_or(Err(Error::OutcomeUnknown))
     }
@@ -143,9 +135,7 @@ impl Store for RaftStore {
 
     async fn commit(&self, txn: Txn) -> Result<TxnResponse> {
         txn.check()?;
-        self.submit(Command::Commit(txn))
-            .await
-            .map(Outcome::into_txn)
+        self.submit(Command::Commit(txn)).await.map(Outcome::into_txn)
     }
 
     fn watch(&self, prefix: &str, after: Revision) -> Result<Watch> {
@@ -166,9 +156,7 @@ impl Store for RaftStore {
     }
 
     async fn grant_lease(&self, ttl: Duration) -> Result<LeaseId> {
-        self.submit(Command::GrantLease { ttl })
-            .await
-            .map(Outcome::into_lease)
+        self.submit(Command::GrantLease { ttl }).await.map(Outcome::into_lease)
     }
 
     async fn revoke_lease(&self, lease: LeaseId) -> Result<()> {
@@ -181,10 +169,7 @@ impl Store for RaftStore {
 
     fn status(&self) -> StoreStatus {
         let position = self.position();
-        let mut status = self
-            .replica
-            .figures()
-            .status(self.shared.member, position.role);
+        let mut status = self.replica.figures().status(self.shared.member, position.role);
         status.leader = position.leader;
         status.term = position.term;
         status.applied = position.applied;

@@ -19,11 +19,7 @@ pub(super) fn encode(entry: &Entry) -> Vec<u8> {
 /// The data shares the buffer of `input`.
 pub(super) fn decode(input: Bytes) -> Result<Entry, DecodeError> {
     let mut input = Decoder::new(input);
-    let mut entry = Entry {
-        index: input.u64()?,
-        term: input.u64()?,
-        ..Entry::default()
-    };
+    let mut entry = Entry { index: input.u64()?, term: input.u64()?, ..Entry::default() };
     let kind = input.u8()?;
     entry.set_entry_type(EntryType::from_i32(kind.into()).ok_or(DecodeError::Tag(kind))?);
     entry.context = input.bytes()?;

@@ -152,10 +152,7 @@ mod tests {
     use super::*;
 
     fn proposal(bytes: usize) -> Proposal {
-        Proposal {
-            command: vec![0; bytes].into(),
-            reply: oneshot::channel().0,
-        }
+        Proposal { command: vec![0; bytes].into(), reply: oneshot::channel().0 }
     }
 
     #[test]

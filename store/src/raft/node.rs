@@ -135,17 +135,11 @@ impl Node {
             let _ = reply.send(Err(reason.clone()));
         }
         for waiter in self.waiters.into_values() {
-            let _ = waiter.reply.send(Err(if reason == Error::Closed {
-                Error::OutcomeUnknown
-            } else {
-                reason.clone()
-            }));
+            let _ =
+                waiter.reply.send(Err(if reason == Error::Closed { Error::OutcomeUnknown } else { reason.clone() }));
         }
         let rounds = self.rounds.into_values().map(|(readers, _)| readers);
-        for reader in rounds
-            .chain(self.confirmed.into_iter().map(|(_, readers)| readers))
-            .flatten()
-            .chain(left.readers)
+        for reader in rounds.chain(self.confirmed.into_iter().map(|(_, readers)| readers)).flatten().chain(left.readers)
         {
             let _ = reader.send(Err(reason.clone()));
         }
@@ -176,8 +170,7 @@ impl Node {
             let stop = work.stop;
             self.take_in(work);
             self.settle()?;
-            self.snapshots
-                .step(&mut self.raw, &self.replica, &self.directory)?;
+            self.snapshots.step(&mut self.raw, &self.replica, &self.directory)?;
             if stop {
                 return Ok(());
             }
@@ -212,41 +205,24 @@ impl Node {
         if proposals.is_empty() {
             return;
         }
-        let mut message = Message {
-            from: self.raw.raft.id,
-            ..Message::default()
-        };
+        let mut message = Message { from: self.raw.raft.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         let mut replies = Vec::with_capacity(proposals.len());
         for Proposal { command, reply } in proposals {
             self.proposed += 1;
-            let context = [self.session.to_le_bytes(), self.proposed.to_le_bytes()]
-                .concat()
-                .into();
-            message.mut_entries().push(Entry {
-                data: command,
-                context,
-                ..Entry::default()
-            });
+            let context = [self.session.to_le_bytes(), self.proposed.to_le_bytes()].concat().into();
+            message.mut_entries().push(Entry { data: command, context, ..Entry::default() });
             replies.push((self.proposed, reply));
         }
         match self.raw.raft.step(message) {
             Ok(()) => {
                 let since = self.ticks;
-                self.waiters.extend(
-                    replies
-                        .into_iter()
-                        .map(|(number, reply)| (number, Waiter { reply, since })),
-                );
+                self.waiters.extend(replies.into_iter().map(|(number, reply)| (number, Waiter { reply, since })));
             }
             Err(error) => {
                 tracing::debug!(%error, "proposals were dropped");
                 let leads = self.raw.raft.state == StateRole::Leader;
-                let reason = if leads {
-                    Error::Overloaded
-                } else {
-                    Error::NoLeader
-                };
+                let reason = if leads { Error::Overloaded } else { Error::NoLeader };
                 for (_, reply) in replies {
                     let _ = reply.send(Err(reason.clone()));
                 }
@@ -303,9 +279,7 @@ impl Node {
 
         let mut changes = Changes::default();
         let entries = ready.take_entries();
-        self.raw
-            .mut_store()
-            .append(&mut changes, entries, ready.hs())?;
+        self.raw.mut_store().append(&mut changes, entries, ready.hs())?;
         if !changes.is_empty() {
             self.raw.store().disk().write(changes, ready.must_sync())?;
         }
@@ -348,18 +322,11 @@ impl Node {
                 // A new leader's first entry is empty.
                 EntryType::EntryNormal if entry.data.is_empty() => {}
                 EntryType::EntryNormal => {
-                    let undecodable = |error| {
-                        Halt(format!(
-                            "log entry {} does not decode: {error}",
-                            entry.index
-                        ))
-                    };
+                    let undecodable = |error| Halt(format!("log entry {} does not decode: {error}", entry.index));
                     commands.push(Command::decode(entry.data.clone()).map_err(undecodable)?);
                     waiters.push(self.waiter(&entry.context));
                 }
-                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
-                    self.change_configuration(&entry)?
-                }
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.change_configuration(&entry)?,
             }
         }
         let outcomes = self.replica.apply(commands);
@@ -379,17 +346,11 @@ impl Node {
         if u64::from_le_bytes(*session) != self.session {
             return None;
         }
-        self.waiters
-            .remove(&u64::from_le_bytes(number.try_into().ok()?))
+        self.waiters.remove(&u64::from_le_bytes(number.try_into().ok()?))
     }
 
     fn change_configuration(&mut self, entry: &Entry) -> std::result::Result<(), Halt> {
-        let damaged = |error| {
-            Halt(format!(
-                "log entry {} does not decode: {error}",
-                entry.index
-            ))
-        };
+        let damaged = |error| Halt(format!("log entry {} does not decode: {error}", entry.index));
         let conf_state = if entry.get_entry_type() == EntryType::EntryConfChange {
             let change = ConfChange::parse_from_bytes(&entry.data).map_err(damaged)?;
             self.raw.apply_conf_change(&change)?
@@ -409,11 +370,8 @@ impl Node {
     ) -> std::result::Result<(), Halt> {
         let mut loader = Loader::new();
         let loaded = loader.push(&snapshot.data).and_then(|()| loader.finish());
-        let state = loaded
-            .map_err(|error| Halt(format!("the leader's snapshot does not load: {error}")))?;
-        let meta = self
-            .snapshots
-            .write_received(self.raw.store(), snapshot, hard_state)?;
+        let state = loaded.map_err(|error| Halt(format!("the leader's snapshot does not load: {error}")))?;
+        let meta = self.snapshots.write_received(self.raw.store(), snapshot, hard_state)?;
         self.raw.mut_store().install(meta, state);
         self.answer_readers();
         Ok(())
@@ -433,10 +391,7 @@ impl Node {
 
     fn answer_readers(&mut self) {
         let applied = self.raw.store().applied();
-        for (_, readers) in self
-            .confirmed
-            .extract_if(.., |(index, _)| *index <= applied)
-        {
+        for (_, readers) in self.confirmed.extract_if(.., |(index, _)| *index <= applied) {
             let revision = self.replica.revision();
             for reader in readers {
                 let _ = reader.send(Ok(revision));
@@ -468,8 +423,7 @@ impl Node {
 
 /// Reads a message of another member.
 pub(super) fn decode_message(bytes: &Bytes) -> Result<Message> {
-    Message::parse_from_bytes(bytes)
-        .map_err(|error| Error::Invalid(format!("not a Raft message: {error}")))
+    Message::parse_from_bytes(bytes).map_err(|error| Error::Invalid(format!("not a Raft message: {error}")))
 }
 
 /// The term of an index that is in the log.

@@ -87,10 +87,9 @@ impl RaftOptions {
     fn check(&self) -> Result<()> {
         match self.member {
             0 => Err(Error::Invalid("members are numbered from 1".into())),
-            member if !self.voters.contains(&member) => Err(Error::Invalid(format!(
-                "member {member} is not among the voters {:?}",
-                self.voters
-            ))),
+            member if !self.voters.contains(&member) => {
+                Err(Error::Invalid(format!("member {member} is not among the voters {:?}", self.voters)))
+            }
             _ => Ok(()),
         }
     }
@@ -119,13 +118,7 @@ pub(super) async fn open(
         inbox: Inbox::default(),
         keeper: Keeper::new(options.retention),
         transport: options.transport.clone(),
-        position: Mutex::new(Position {
-            role: Role::Follower,
-            leader: None,
-            term: 0,
-            applied: 0,
-            sole: false,
-        }),
+        position: Mutex::new(Position { role: Role::Follower, leader: None, term: 0, applied: 0, sole: false }),
     });
     let mut session = [0; 8];
     random.bytes(&mut session);
@@ -143,17 +136,9 @@ pub(super) async fn open(
             Err(error) => drop(sender.send(Err(error))),
         }
     };
-    let thread = std::thread::Builder::new()
-        .name(format!("store-{}", shared.member))
-        .spawn(work);
-    let thread = thread.map_err(|error| Error::Io {
-        path: dir.into(),
-        reason: error.to_string(),
-    })?;
-    let panicked = |_| Error::Damaged {
-        path: dir.into(),
-        what: "the log contradicts itself".into(),
-    };
+    let thread = std::thread::Builder::new().name(format!("store-{}", shared.member)).spawn(work);
+    let thread = thread.map_err(|error| Error::Io { path: dir.into(), reason: error.to_string() })?;
+    let panicked = |_| Error::Damaged { path: dir.into(), what: "the log contradicts itself".into() };
     let recovered = receiver.await.map_err(panicked)??;
     let ticking = (!recovered.alone).then(|| start_ticking(shared.clone(), clock.clone()));
     let store = RaftStore {
@@ -195,12 +180,7 @@ fn start_ticking(shared: Arc<Shared>, clock: Clock) -> DropGuard {
     stop.drop_guard()
 }
 
-fn prepare(
-    dir: &Path,
-    options: &RaftOptions,
-    shared: Arc<Shared>,
-    session: u64,
-) -> Result<(Node, Recovered)> {
+fn prepare(dir: &Path, options: &RaftOptions, shared: Arc<Shared>, session: u64) -> Result<(Node, Recovered)> {
     let mut directory = Directory::open(dir)?;
     let disk = if directory.is_complete() {
         Disk::open(&directory.raft_folder())?
@@ -211,26 +191,15 @@ fn prepare(
     let recovered = disk.recover(directory.acknowledged()?)?;
     let owner = recovered.snapshot.member;
     if owner != options.member {
-        let what = format!(
-            "{} is the store of member {owner}, not of member {}",
-            dir.display(),
-            options.member
-        );
+        let what = format!("{} is the store of member {owner}, not of member {}", dir.display(), options.member);
         return Err(Error::Invalid(what));
     }
     let applied = recovered.snapshot.index;
     let alone = recovered.snapshot.conf_state.voters == [options.member];
     let weak = Arc::downgrade(&disk);
     let (storage, replica) = LogStorage::new(disk, recovered);
-    let raw = RawNode::new(
-        &config(options.member, applied),
-        storage,
-        &logger(options.member),
-    )
-    .map_err(|error| Error::Damaged {
-        path: dir.into(),
-        what: error.to_string(),
-    })?;
+    let raw = RawNode::new(&config(options.member, applied), storage, &logger(options.member))
+        .map_err(|error| Error::Damaged { path: dir.into(), what: error.to_string() })?;
     let (sender, ready) = oneshot::channel();
     let node = Node::new(
         raw,
@@ -241,70 +210,37 @@ fn prepare(
         session,
         sender,
     );
-    Ok((
-        node,
-        Recovered {
-            replica,
-            disk: weak,
-            alone,
-            ready,
-        },
-    ))
+    Ok((node, Recovered { replica, disk: weak, alone, ready }))
 }
 
 pub(super) fn restore(dir: &Path, snapshot: &Snapshot, options: &RaftOptions) -> Result<()> {
     options.check()?;
     let mut directory = Directory::open(dir)?;
     if directory.is_complete() {
-        return Err(Error::Invalid(format!(
-            "{} holds a store already",
-            dir.display()
-        )));
+        return Err(Error::Invalid(format!("{} holds a store already", dir.display())));
     }
-    let start = SnapshotMeta {
-        index: RESTORED_INDEX,
-        term: RESTORED_TERM,
-        ..beginning(options)
-    };
+    let start = SnapshotMeta { index: RESTORED_INDEX, term: RESTORED_TERM, ..beginning(options) };
     make(&mut directory, start, snapshot.chunks()).map(drop)
 }
 
 /// The snapshot before the first entry, which is empty but for the members.
 fn beginning(options: &RaftOptions) -> SnapshotMeta {
-    let conf_state = ConfState {
-        voters: options.voters.clone(),
-        ..ConfState::default()
-    };
-    SnapshotMeta {
-        member: options.member,
-        conf_state,
-        ..SnapshotMeta::default()
-    }
+    let conf_state = ConfState { voters: options.voters.clone(), ..ConfState::default() };
+    SnapshotMeta { member: options.member, conf_state, ..SnapshotMeta::default() }
 }
 
 /// Writes a new store that begins with a snapshot.
-fn make(
-    directory: &mut Directory,
-    mut start: SnapshotMeta,
-    chunks: impl Iterator<Item = Bytes>,
-) -> Result<Disk> {
+fn make(directory: &mut Directory, mut start: SnapshotMeta, chunks: impl Iterator<Item = Bytes>) -> Result<Disk> {
     let folder = directory.raft_folder();
     let disk = Disk::open(&folder)?;
     let write = |start: &mut SnapshotMeta| -> std::result::Result<(), Failure> {
         write_chunks(&disk, chunks, start)?;
         let mut changes = Changes::default();
         changes.put_meta(start);
-        changes.put_hard_state(&HardState {
-            term: start.term,
-            commit: start.index,
-            ..HardState::default()
-        });
+        changes.put_hard_state(&HardState { term: start.term, commit: start.index, ..HardState::default() });
         disk.write(changes, true)
     };
-    write(&mut start).map_err(|Failure(reason)| Error::Io {
-        path: folder.clone(),
-        reason,
-    })?;
+    write(&mut start).map_err(|Failure(reason)| Error::Io { path: folder.clone(), reason })?;
     directory.complete()?;
     Ok(disk)
 }
@@ -334,11 +270,7 @@ fn logger(member: u64) -> slog::Logger {
         type Ok = ();
         type Err = slog::Never;
 
-        fn log(
-            &self,
-            record: &slog::Record<'_>,
-            _values: &slog::OwnedKVList,
-        ) -> std::result::Result<(), slog::Never> {
+        fn log(&self, record: &slog::Record<'_>, _values: &slog::OwnedKVList) -> std::result::Result<(), slog::Never> {
             if record.level().is_at_least(slog::Level::Warning) {
                 tracing::warn!(target: "raft", "{}", record.msg());
             } else {

@@ -50,10 +50,7 @@ struct Writing {
 impl SnapshotWriter {
     /// Leaves the log alone until it has so many bytes.
     pub(super) fn new(min_log_bytes: usize) -> Self {
-        SnapshotWriter {
-            min_log_bytes,
-            stage: Stage::Idle,
-        }
+        SnapshotWriter { min_log_bytes, stage: Stage::Idle }
     }
 
     /// Whether nothing is left to do until the log has grown.
@@ -70,30 +67,22 @@ impl SnapshotWriter {
     ) -> Result<(), Halt> {
         match &mut self.stage {
             Stage::Idle => {
-                let threshold =
-                    usize::try_from(raw.store().snapshot_meta().bytes).unwrap_or(usize::MAX);
+                let threshold = usize::try_from(raw.store().snapshot_meta().bytes).unwrap_or(usize::MAX);
                 if raw.store().applied_bytes() >= threshold.max(self.min_log_bytes) {
                     self.begin(raw.store(), replica)?;
                 }
             }
             Stage::Writing(writing) => {
                 if writing.step(raw.store())? {
-                    directory
-                        .acknowledge(writing.meta.index)
-                        .map_err(|error| Halt(error.to_string()))?;
-                    raw.mut_store()
-                        .trim(std::mem::take(&mut writing.meta), writing.log_bytes);
+                    directory.acknowledge(writing.meta.index).map_err(|error| Halt(error.to_string()))?;
+                    raw.mut_store().trim(std::mem::take(&mut writing.meta), writing.log_bytes);
                     self.stage = Stage::Clearing;
                 }
             }
             Stage::Clearing => {
                 let storage = raw.store();
                 let mut changes = Changes::default();
-                storage.disk().remove_useless(
-                    &mut changes,
-                    storage.snapshot_meta(),
-                    STEP_REMOVALS,
-                )?;
+                storage.disk().remove_useless(&mut changes, storage.snapshot_meta(), STEP_REMOVALS)?;
                 if changes.is_empty() {
                     self.stage = Stage::Idle;
                 } else {
@@ -114,17 +103,9 @@ impl SnapshotWriter {
             generation: storage.snapshot_meta().generation + 1,
             ..SnapshotMeta::default()
         };
-        tracing::debug!(
-            index,
-            log_bytes = storage.applied_bytes(),
-            "a snapshot is begun"
-        );
+        tracing::debug!(index, log_bytes = storage.applied_bytes(), "a snapshot is begun");
         let chunks = replica.image().chunks();
-        self.stage = Stage::Writing(Box::new(Writing {
-            chunks,
-            meta,
-            log_bytes: storage.applied_bytes(),
-        }));
+        self.stage = Stage::Writing(Box::new(Writing { chunks, meta, log_bytes: storage.applied_bytes() }));
         Ok(())
     }
 

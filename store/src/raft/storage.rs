@@ -33,12 +33,7 @@ pub(super) struct LogStorage {
 impl LogStorage {
     /// The storage, and the state from which the replica starts.
     pub(super) fn new(disk: Arc<Disk>, recovered: Recovered) -> (LogStorage, Arc<Replica>) {
-        let Recovered {
-            hard_state,
-            snapshot,
-            state,
-            entries,
-        } = recovered;
+        let Recovered { hard_state, snapshot, state, entries } = recovered;
         let replica = Arc::new(Replica::new(state));
         let bytes = entries.iter().map(entry::size).sum();
         let storage = LogStorage {
@@ -82,11 +77,7 @@ impl LogStorage {
 
     /// Bytes of the applied entries that a snapshot taken now would make useless.
     pub(super) fn applied_bytes(&self) -> usize {
-        let newer = self
-            .cache
-            .iter()
-            .rev()
-            .take_while(|entry| entry.index > self.applied);
+        let newer = self.cache.iter().rev().take_while(|entry| entry.index > self.applied);
         self.log_bytes - newer.map(entry::size).sum::<usize>()
     }
 
@@ -106,11 +97,7 @@ impl LogStorage {
                 self.truncate(first.index);
             }
             for entry in entries {
-                assert_eq!(
-                    entry.index,
-                    self.last + 1,
-                    "the Raft library appends without gaps"
-                );
+                assert_eq!(entry.index, self.last + 1, "the Raft library appends without gaps");
                 changes.put_entry(&entry);
                 self.last = entry.index;
                 self.cached_bytes += entry::size(&entry);
@@ -153,10 +140,7 @@ impl LogStorage {
     pub(super) fn trim(&mut self, snapshot: SnapshotMeta, bytes_before: usize) {
         self.snapshot = snapshot;
         self.log_bytes -= bytes_before;
-        while let Some(entry) = self
-            .cache
-            .pop_front_if(|entry| entry.index <= self.snapshot.index)
-        {
+        while let Some(entry) = self.cache.pop_front_if(|entry| entry.index <= self.snapshot.index) {
             self.cached_bytes -= entry::size(&entry);
         }
     }
@@ -175,27 +159,20 @@ impl LogStorage {
 
     fn cached(&self, index: u64) -> Option<&Entry> {
         let first = self.cache.front()?.index;
-        self.cache
-            .get(usize::try_from(index.checked_sub(first)?).ok()?)
+        self.cache.get(usize::try_from(index.checked_sub(first)?).ok()?)
     }
 
     fn entry(&self, index: u64) -> raft::Result<Entry> {
         match self.cached(index) {
             Some(entry) => Ok(entry.clone()),
-            None => self
-                .disk
-                .entry(index)
-                .map_err(|error| StorageError::Other(Box::new(error)).into()),
+            None => self.disk.entry(index).map_err(|error| StorageError::Other(Box::new(error)).into()),
         }
     }
 }
 
 impl Storage for LogStorage {
     fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(RaftState::new(
-            self.hard_state.clone(),
-            self.conf_state.clone(),
-        ))
+        Ok(RaftState::new(self.hard_state.clone(), self.conf_state.clone()))
     }
 
     fn entries(
@@ -208,11 +185,7 @@ impl Storage for LogStorage {
         if low <= self.snapshot.index {
             return Err(StorageError::Compacted.into());
         }
-        assert!(
-            high <= self.last + 1,
-            "the Raft library asks for entries up to {high} of {}",
-            self.last
-        );
+        assert!(high <= self.last + 1, "the Raft library asks for entries up to {high} of {}", self.last);
         let max_size = max_size.into().unwrap_or(u64::MAX);
         let (mut entries, mut size) = (Vec::new(), 0);
         for index in low..high {

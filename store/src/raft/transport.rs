@@ -16,9 +16,6 @@ pub struct NoPeers;
 
 impl Transport for NoPeers {
     fn send(&self, to: u64, _message: Bytes) {
-        tracing::debug!(
-            to,
-            "a message to another member, of which there are none, was dropped"
-        );
+        tracing::debug!(to, "a message to another member, of which there are none, was dropped");
     }
 }

@@ -23,10 +23,7 @@ pub(crate) struct History {
 /// own.
 fn cost(events: &[Event]) -> usize {
     let replaced = |event: &Event| event.prev.as_ref().map_or(0, |prev| prev.value.len());
-    events
-        .iter()
-        .map(|event| replaced(event) + EVENT_OVERHEAD_BYTES)
-        .sum()
+    events.iter().map(|event| replaced(event) + EVENT_OVERHEAD_BYTES).sum()
 }
 
 impl History {
@@ -38,9 +35,7 @@ impl History {
 
     /// Takes out the oldest batch if its revision is not after `revision`.
     pub(crate) fn pop_until(&mut self, revision: Revision) -> Option<Arc<[Event]>> {
-        self.batches
-            .front()
-            .filter(|events| events[0].revision() <= revision)?;
+        self.batches.front().filter(|events| events[0].revision() <= revision)?;
         let events = self.batches.pop_front()?;
         self.events -= events.len();
         self.bytes -= cost(&events);
@@ -48,9 +43,7 @@ impl History {
     }
 
     pub(crate) fn after(&self, revision: Revision) -> impl Iterator<Item = &Arc<[Event]>> {
-        let start = self
-            .batches
-            .partition_point(|events| events[0].revision() <= revision);
+        let start = self.batches.partition_point(|events| events[0].revision() <= revision);
         self.batches.range(start..)
     }
 
@@ -71,10 +64,7 @@ impl History {
         if !self.exceeds(max_events, max_bytes) {
             return None;
         }
-        let (target_events, target_bytes) = (
-            max_events / 8 * REMAINING_EIGHTHS,
-            max_bytes / 8 * REMAINING_EIGHTHS,
-        );
+        let (target_events, target_bytes) = (max_events / 8 * REMAINING_EIGHTHS, max_bytes / 8 * REMAINING_EIGHTHS);
         let (mut events, mut bytes, mut at) = (self.events, self.bytes, None);
         for batch in &self.batches {
             if events <= target_events && bytes <= target_bytes {

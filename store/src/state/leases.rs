@@ -23,13 +23,7 @@ impl Leases {
     pub(crate) fn grant(&mut self, ttl: Duration) -> LeaseId {
         self.granted += 1;
         let id = lease_id(self.granted);
-        self.live.insert(
-            id,
-            Lease {
-                ttl,
-                keys: BTreeSet::new(),
-            },
-        );
+        self.live.insert(id, Lease { ttl, keys: BTreeSet::new() });
         id
     }
 
@@ -72,26 +66,9 @@ impl Leases {
     }
 
     /// Takes over what a snapshot holds; false if an id was never granted.
-    pub(super) fn restore(
-        &mut self,
-        granted: u64,
-        live: impl IntoIterator<Item = (LeaseId, Duration)>,
-    ) -> bool {
+    pub(super) fn restore(&mut self, granted: u64, live: impl IntoIterator<Item = (LeaseId, Duration)>) -> bool {
         self.granted = granted;
-        self.live = live
-            .into_iter()
-            .map(|(id, ttl)| {
-                (
-                    id,
-                    Lease {
-                        ttl,
-                        keys: BTreeSet::new(),
-                    },
-                )
-            })
-            .collect();
-        self.live
-            .last_key_value()
-            .is_none_or(|(id, _)| id.0.get() <= granted)
+        self.live = live.into_iter().map(|(id, ttl)| (id, Lease { ttl, keys: BTreeSet::new() })).collect();
+        self.live.last_key_value().is_none_or(|(id, _)| id.0.get() <= granted)
     }
 }

@@ -16,8 +16,8 @@ mod records;
 mod versions;
 
 use crate::{
-    Condition, Error, Event, EventKind, INITIAL_REVISION, KeyValue, LeaseId, Operation, Range,
-    RangeResponse, Result, Revision, Txn, TxnResponse,
+    Condition, Error, Event, EventKind, INITIAL_REVISION, KeyValue, LeaseId, Operation, Range, RangeResponse, Result,
+    Revision, Txn, TxnResponse,
     command::{Command, Outcome},
 };
 use history::History;
@@ -94,95 +94,52 @@ impl State {
     pub(crate) fn apply(&mut self, command: Command) -> Applied {
         match command {
             Command::Commit(txn) => self.apply_txn(txn),
-            Command::Compact { at } => Applied {
-                outcome: self.compact(at).map(|()| Outcome::Compacted),
-                events: None,
-            },
-            Command::GrantLease { ttl } => Applied {
-                outcome: Ok(Outcome::Granted(self.leases.grant(ttl))),
-                events: None,
-            },
+            Command::Compact { at } => Applied { outcome: self.compact(at).map(|()| Outcome::Compacted), events: None },
+            Command::GrantLease { ttl } => {
+                Applied { outcome: Ok(Outcome::Granted(self.leases.grant(ttl))), events: None }
+            }
             Command::RevokeLease { lease } => self.revoke(lease),
         }
     }
 
     fn apply_txn(&mut self, txn: Txn) -> Applied {
         let lost = txn.operations.iter().find_map(|operation| match operation {
-            Operation::Put {
-                lease: Some(lease), ..
-            } if !self.leases.contains(*lease) => Some(*lease),
+            Operation::Put { lease: Some(lease), .. } if !self.leases.contains(*lease) => Some(*lease),
             _ => None,
         });
         if let Some(lease) = lost {
-            return Applied {
-                outcome: Err(Error::LeaseNotFound(lease)),
-                events: None,
-            };
+            return Applied { outcome: Err(Error::LeaseNotFound(lease)), events: None };
         }
         if !txn.conditions.iter().all(|condition| self.holds(condition)) {
-            let current = txn
-                .conditions
-                .iter()
-                .map(|condition| self.get(condition.key()))
-                .collect();
-            let response = TxnResponse::Conflict {
-                revision: self.revision,
-                current,
-            };
-            return Applied {
-                outcome: Ok(Outcome::Txn(response)),
-                events: None,
-            };
+            let current = txn.conditions.iter().map(|condition| self.get(condition.key())).collect();
+            let response = TxnResponse::Conflict { revision: self.revision, current };
+            return Applied { outcome: Ok(Outcome::Txn(response)), events: None };
         }
         let (previous, events) = self.write(txn.operations);
-        let response = TxnResponse::Committed {
-            revision: self.revision,
-            previous,
-        };
-        Applied {
-            outcome: Ok(Outcome::Txn(response)),
-            events,
-        }
+        let response = TxnResponse::Committed { revision: self.revision, previous };
+        Applied { outcome: Ok(Outcome::Txn(response)), events }
     }
 
     fn holds(&self, condition: &Condition) -> bool {
-        let current = self
-            .versions
-            .get(condition.key())
-            .map(|versions| &versions.newest)
-            .filter(|newest| newest.lives());
+        let current =
+            self.versions.get(condition.key()).map(|versions| &versions.newest).filter(|newest| newest.lives());
         match condition {
             Condition::Absent { .. } => current.is_none(),
-            Condition::ModRevision { revision, .. } => {
-                current.is_some_and(|newest| newest.mod_revision == *revision)
-            }
+            Condition::ModRevision { revision, .. } => current.is_some_and(|newest| newest.mod_revision == *revision),
         }
     }
 
     fn revoke(&mut self, lease: LeaseId) -> Applied {
         let Some(keys) = self.leases.remove(lease) else {
-            return Applied {
-                outcome: Err(Error::LeaseNotFound(lease)),
-                events: None,
-            };
+            return Applied { outcome: Err(Error::LeaseNotFound(lease)), events: None };
         };
-        let (_, events) = self.write(
-            keys.into_iter()
-                .map(|key| Operation::Delete { key })
-                .collect(),
-        );
-        Applied {
-            outcome: Ok(Outcome::Revoked),
-            events,
-        }
+        let (_, events) = self.write(keys.into_iter().map(|key| Operation::Delete { key }).collect());
+        Applied { outcome: Ok(Outcome::Revoked), events }
     }
 
     /// Does the operations at the next revision; if none of them changes anything, there is no next
     /// revision.
-    fn write(
-        &mut self,
-        operations: Vec<Operation>,
-    ) -> (Vec<Option<KeyValue>>, Option<Arc<[Event]>>) {
+    fn write(&mut self, operations: Vec<Operation>) -> (Vec<Option<KeyValue>>, Option<Arc<[Event]>>) {
         let revision = self.revision + 1;
         let mut previous = Vec::with_capacity(operations.len());
         let mut events = Vec::with_capacity(operations.len());
@@ -203,13 +160,7 @@ impl State {
         (previous, Some(events))
     }
 
-    fn put(
-        &mut self,
-        revision: Revision,
-        key: Arc<str>,
-        value: bytes::Bytes,
-        lease: Option<LeaseId>,
-    ) -> Event {
+    fn put(&mut self, revision: Revision, key: Arc<str>, value: bytes::Bytes, lease: Option<LeaseId>) -> Event {
         let (key, prev) = match self.versions.get_key_value(&*key) {
             Some((known, versions)) => (known.clone(), versions.newest.key_value(known)),
             None => (key, None),
@@ -223,30 +174,14 @@ impl State {
             }
         }
         self.bytes += value.len();
-        self.leases
-            .move_key(&key, prev.as_ref().and_then(|prev| prev.lease), lease);
-        let version = Version {
-            value: Some(value.clone()),
-            create_revision,
-            mod_revision: revision,
-            lease,
-        };
+        self.leases.move_key(&key, prev.as_ref().and_then(|prev| prev.lease), lease);
+        let version = Version { value: Some(value.clone()), create_revision, mod_revision: revision, lease };
         match self.versions.get_mut(&key) {
             Some(versions) => versions.push(version),
             None => drop(self.versions.insert(key.clone(), Versions::new(version))),
         }
-        let kv = KeyValue {
-            key,
-            value,
-            create_revision,
-            mod_revision: revision,
-            lease,
-        };
-        Event {
-            kind: EventKind::Put,
-            kv,
-            prev,
-        }
+        let kv = KeyValue { key, value, create_revision, mod_revision: revision, lease };
+        Event { kind: EventKind::Put, kv, prev }
     }
 
     fn delete(&mut self, revision: Revision, key: &str) -> Option<Event> {
@@ -255,16 +190,9 @@ impl State {
         self.keys -= 1;
         self.bytes -= key.len() + prev.value.len();
         self.leases.move_key(&key, prev.lease, None);
-        let tombstone = Version {
-            value: None,
-            create_revision: prev.create_revision,
-            mod_revision: revision,
-            lease: None,
-        };
-        self.versions
-            .get_mut(&key)
-            .expect("it was just found")
-            .push(tombstone);
+        let tombstone =
+            Version { value: None, create_revision: prev.create_revision, mod_revision: revision, lease: None };
+        self.versions.get_mut(&key).expect("it was just found").push(tombstone);
         let kv = KeyValue {
             key,
             value: bytes::Bytes::new(),
@@ -272,19 +200,12 @@ impl State {
             mod_revision: revision,
             lease: None,
         };
-        Some(Event {
-            kind: EventKind::Delete,
-            kv,
-            prev: Some(prev),
-        })
+        Some(Event { kind: EventKind::Delete, kv, prev: Some(prev) })
     }
 
     fn compact(&mut self, at: Revision) -> Result<()> {
         if at > self.revision {
-            return Err(Error::FutureRevision {
-                requested: at,
-                current: self.revision,
-            });
+            return Err(Error::FutureRevision { requested: at, current: self.revision });
         }
         while let Some(events) = self.history.pop_until(at) {
             for event in &*events {
@@ -319,48 +240,25 @@ impl State {
             .versions
             .range::<str, _>((Bound::Included(start), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(&range.prefix))
-            .filter_map(|(key, versions)| {
-                Some((
-                    key,
-                    versions.at(revision).filter(|version| version.lives())?,
-                ))
-            });
-        let limit = if range.limit == 0 {
-            usize::MAX
-        } else {
-            range.limit
-        };
-        let key_values: Vec<KeyValue> = in_range
-            .by_ref()
-            .take(limit)
-            .filter_map(|(key, version)| version.key_value(key))
-            .collect();
+            .filter_map(|(key, versions)| Some((key, versions.at(revision).filter(|version| version.lives())?)));
+        let limit = if range.limit == 0 { usize::MAX } else { range.limit };
+        let key_values: Vec<KeyValue> =
+            in_range.by_ref().take(limit).filter_map(|(key, version)| version.key_value(key)).collect();
         let (more, count) = if range.count {
             let rest = in_range.count();
             (rest > 0, Some((key_values.len() + rest) as u64))
         } else {
             (in_range.next().is_some(), None)
         };
-        Ok(RangeResponse {
-            key_values,
-            revision,
-            more,
-            count,
-        })
+        Ok(RangeResponse { key_values, revision, more, count })
     }
 
     fn check_readable(&self, revision: Revision) -> Result<()> {
         if revision < self.compacted {
-            return Err(Error::Compacted {
-                requested: revision,
-                compacted: self.compacted,
-            });
+            return Err(Error::Compacted { requested: revision, compacted: self.compacted });
         }
         if revision > self.revision {
-            return Err(Error::FutureRevision {
-                requested: revision,
-                current: self.revision,
-            });
+            return Err(Error::FutureRevision { requested: revision, current: self.revision });
         }
         Ok(())
     }
@@ -368,24 +266,15 @@ impl State {
     /// The changes under a prefix after a revision, one batch a revision.
     pub(crate) fn changes(&self, prefix: &str, after: Revision) -> Result<VecDeque<Arc<[Event]>>> {
         if after < self.compacted {
-            return Err(Error::Compacted {
-                requested: after,
-                compacted: self.compacted,
-            });
+            return Err(Error::Compacted { requested: after, compacted: self.compacted });
         }
-        Ok(self
-            .history
-            .after(after)
-            .filter_map(|events| under_prefix(events, prefix))
-            .collect())
+        Ok(self.history.after(after).filter_map(|events| under_prefix(events, prefix)).collect())
     }
 }
 
 /// The part of a batch that lies under a prefix.
 fn under_prefix(events: &Arc<[Event]>, prefix: &str) -> Option<Arc<[Event]>> {
-    let own = events
-        .iter()
-        .filter(|event| event.kv.key.starts_with(prefix));
+    let own = events.iter().filter(|event| event.kv.key.starts_with(prefix));
     match own.clone().count() {
         0 => None,
         all if all == events.len() => Some(events.clone()),

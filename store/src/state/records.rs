@@ -60,11 +60,7 @@ impl State {
             compacted: self.compacted,
             granted: self.leases.granted(),
             leases: self.leases.iter().collect(),
-            keys: self
-                .versions
-                .iter()
-                .map(|(key, versions)| (key.clone(), versions.clone()))
-                .collect(),
+            keys: self.versions.iter().map(|(key, versions)| (key.clone(), versions.clone())).collect(),
         }
     }
 }
@@ -76,12 +72,7 @@ impl StateImage {
 
     /// The image as chunks, encoded one by one.
     pub(crate) fn chunks(self: Arc<Self>) -> Chunks {
-        Chunks {
-            image: self,
-            next: 0,
-            buffer: Vec::new(),
-            ended: false,
-        }
+        Chunks { image: self, next: 0, buffer: Vec::new(), ended: false }
     }
 
     fn header(&self, out: &mut Vec<u8>) {
@@ -142,8 +133,7 @@ impl Chunks {
             },
         }
         self.next += 1;
-        let length = u32::try_from(self.buffer.len() - start - 4)
-            .expect("the history bounds the versions of a key");
+        let length = u32::try_from(self.buffer.len() - start - 4).expect("the history bounds the versions of a key");
         self.buffer[start..start + 4].copy_from_slice(&length.to_le_bytes());
     }
 }
@@ -263,9 +253,7 @@ impl Loader {
         if let Some(value) = &versions.newest.value {
             self.state.keys += 1;
             self.state.bytes += key.len() + value.len();
-            self.state
-                .leases
-                .move_key(&key, None, versions.newest.lease);
+            self.state.leases.move_key(&key, None, versions.newest.lease);
         }
         if self.state.versions.insert(key, versions).is_some() {
             return Err(LoadError::Contradiction("a key that occurs twice"));
@@ -277,24 +265,13 @@ impl Loader {
 fn decode_version(body: &mut Decoder) -> Result<Version, DecodeError> {
     let (create_revision, mod_revision, lease) = (body.u64()?, body.u64()?, body.lease()?);
     // Copied, so that one living value does not keep the buffer of its neighbours.
-    let value = body
-        .optional_bytes()?
-        .map(|value| Bytes::copy_from_slice(&value));
-    Ok(Version {
-        value,
-        create_revision,
-        mod_revision,
-        lease,
-    })
+    let value = body.optional_bytes()?.map(|value| Bytes::copy_from_slice(&value));
+    Ok(Version { value, create_revision, mod_revision, lease })
 }
 
 /// The change that led from one version to the next.
 fn event(key: &Arc<str>, previous: Option<&Version>, version: &Version) -> Event {
-    let kind = if version.lives() {
-        EventKind::Put
-    } else {
-        EventKind::Delete
-    };
+    let kind = if version.lives() { EventKind::Put } else { EventKind::Delete };
     let kv = version.key_value(key).unwrap_or_else(|| KeyValue {
         key: key.clone(),
         value: Bytes::new(),
@@ -302,11 +279,7 @@ fn event(key: &Arc<str>, previous: Option<&Version>, version: &Version) -> Event
         mod_revision: version.mod_revision,
         lease: None,
     });
-    Event {
-        kind,
-        kv,
-        prev: previous.and_then(|previous| previous.key_value(key)),
-    }
+    Event { kind, kv, prev: previous.and_then(|previous| previous.key_value(key)) }
 }
 
 /// The changes of all keys in the order in which they happened; those of one revision in the order

@@ -39,15 +39,11 @@ pub(crate) struct Versions {
 
 impl Versions {
     pub(crate) fn new(newest: Version) -> Self {
-        Versions {
-            newest,
-            older: Vec::new(),
-        }
+        Versions { newest, older: Vec::new() }
     }
 
     pub(crate) fn push(&mut self, version: Version) {
-        self.older
-            .push(std::mem::replace(&mut self.newest, version));
+        self.older.push(std::mem::replace(&mut self.newest, version));
     }
 
     /// What the key was at a revision; none if it has no version that old.
@@ -55,23 +51,15 @@ impl Versions {
         if self.newest.mod_revision <= revision {
             return Some(&self.newest);
         }
-        let newer = self
-            .older
-            .partition_point(|version| version.mod_revision <= revision);
+        let newer = self.older.partition_point(|version| version.mod_revision <= revision);
         newer.checked_sub(1).map(|index| &self.older[index])
     }
 
     /// Drops versions that ended before `revision`, and a tombstone that nothing precedes. False if
     /// nothing is left.
     pub(crate) fn forget_before(&mut self, revision: Revision) -> bool {
-        let mut ended = self
-            .older
-            .partition_point(|version| version.mod_revision < revision);
-        if self
-            .older
-            .get(ended)
-            .is_some_and(|version| version.mod_revision == revision && !version.lives())
-        {
+        let mut ended = self.older.partition_point(|version| version.mod_revision < revision);
+        if self.older.get(ended).is_some_and(|version| version.mod_revision == revision && !version.lives()) {
             ended += 1;
         }
         if ended > 0 {
