@@ -31,6 +31,7 @@ pub mod cron_job;
 pub mod daemon_set;
 pub mod deployment;
 pub mod discovery;
+pub mod disruption;
 pub mod endpoint_slices;
 pub mod endpoints;
 pub mod expectations;
@@ -57,5 +58,6 @@ pub mod stateful_set;
 pub mod table;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
+pub mod volume_protection;
 
 pub use manager::{Config, Context, Controller, ControllerManager};

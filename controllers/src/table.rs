@@ -2,9 +2,9 @@
 
 use crate::manager::{Context, Controller};
 use crate::{
-    cluster_role_aggregation, cron_job, daemon_set, deployment, endpoint_slices, endpoints, garbage_collector, job,
-    namespace, node_ipam, node_lifecycle, pod_gc, replica_set, replication, resource_quota, root_ca_publisher,
-    service_account, stateful_set, taint_eviction, ttl_after_finished,
+    cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slices, endpoints,
+    garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replica_set, replication, resource_quota,
+    root_ca_publisher, service_account, stateful_set, taint_eviction, ttl_after_finished, volume_protection,
 };
 
 /// One controller.
@@ -40,6 +40,11 @@ pub const CONTROLLERS: &[Row] = &[
         build: |context| Box::new(deployment::DeploymentController::new(context)),
     },
     Row {
+        name: "disruption-controller",
+        service_account: "disruption-controller",
+        build: |context| Box::new(disruption::DisruptionController::new(context)),
+    },
+    Row {
         name: "endpoints-controller",
         service_account: "endpoint-controller",
         build: |context| Box::new(endpoints::EndpointsController::new(context)),
@@ -73,6 +78,16 @@ pub const CONTROLLERS: &[Row] = &[
         name: "node-lifecycle-controller",
         service_account: "node-controller",
         build: |context| Box::new(node_lifecycle::NodeLifecycle::new(context)),
+    },
+    Row {
+        name: "persistentvolume-protection-controller",
+        service_account: "pv-protection-controller",
+        build: |context| Box::new(volume_protection::VolumeProtection::new(context)),
+    },
+    Row {
+        name: "persistentvolumeclaim-protection-controller",
+        service_account: "pvc-protection-controller",
+        build: |context| Box::new(volume_protection::ClaimProtection::new(context)),
     },
     Row {
         name: "pod-garbage-collector-controller",
