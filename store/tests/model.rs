@@ -323,12 +323,15 @@ fn damaged_files_are_refused_or_whole() {
 
 fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+    let mut paths: Vec<_> = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // What was acknowledged comes before the log by name too: a note may be older than the log, never newer.
+    paths.sort();
+    for path in paths {
+        let copy = to.join(path.file_name().unwrap());
         if path.is_dir() {
-            copy_folder(&path, &to.join(name));
+            copy_folder(&path, &copy);
         } else {
-            std::fs::copy(&path, to.join(name)).unwrap();
+            std::fs::copy(&path, &copy).unwrap();
         }
     }
 }

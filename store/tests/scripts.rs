@@ -308,6 +308,11 @@ impl Runner {
             "format" => fs::write(self.dir().join("FORMAT"), format!("minik8s store {number}\n"))?,
             "foreign-format" => fs::write(self.dir().join("FORMAT"), "ext4\n")?,
             "acknowledged" => fs::write(self.dir().join("ACKNOWLEDGED"), "12 00000000\n")?,
+            "acknowledged-up-to" => {
+                let index = format!("{number:020}");
+                let note = format!("{index} {:08x}\n", crc32fast::hash(index.as_bytes()));
+                fs::write(self.dir().join("ACKNOWLEDGED"), note)?
+            }
             "remove-entry" => drop(self.sled()?.remove(log_key(number, 0))?),
             "flip-entry" => flip(&self.sled()?, &log_key(number, 0))?,
             "tear-entry" => drop(self.sled()?.remove(log_key(number, 1))?),
@@ -333,12 +338,15 @@ fn flip(db: &sled::Db, key: &[u8]) -> Answer<()> {
 
 fn copy_folder(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
+    let mut paths: Vec<_> = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // What was acknowledged comes before the log by name too: a note may be older than the log, never newer.
+    paths.sort();
+    for path in paths {
+        let copy = to.join(path.file_name().unwrap());
         if path.is_dir() {
-            copy_folder(&path, &to.join(name));
+            copy_folder(&path, &copy);
         } else {
-            fs::copy(&path, to.join(name)).unwrap();
+            fs::copy(&path, &copy).unwrap();
         }
     }
 }

@@ -48,6 +48,12 @@ impl From<Failure> for Halt {
     }
 }
 
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Halt(error.to_string())
+    }
+}
+
 impl From<raft::Error> for Halt {
     fn from(error: raft::Error) -> Self {
         Halt(format!("the Raft log cannot go on: {error}"))
@@ -170,7 +176,7 @@ impl Node {
             let stop = work.stop;
             self.take_in(work);
             self.settle()?;
-            self.snapshots.step(&mut self.raw, &self.replica, &self.directory)?;
+            self.snapshots.step(&mut self.raw, &self.replica, &mut self.directory)?;
             if stop {
                 return Ok(());
             }
@@ -329,6 +335,8 @@ impl Node {
                 EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.change_configuration(&entry)?,
             }
         }
+        // Before anybody hears of it, so that no answered write can be missing and not be missed.
+        self.directory.note(last)?;
         let outcomes = self.replica.apply(commands);
         self.raw.mut_store().set_applied(last);
         self.shared.keeper.applied(&self.replica, &outcomes);

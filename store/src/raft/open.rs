@@ -188,7 +188,7 @@ fn prepare(dir: &Path, options: &RaftOptions, shared: Arc<Shared>, session: u64)
         make(&mut directory, beginning(options), std::iter::empty())?
     };
     let disk = Arc::new(disk);
-    let recovered = disk.recover(directory.acknowledged()?)?;
+    let recovered = disk.recover(directory.acknowledged())?;
     let owner = recovered.snapshot.member;
     if owner != options.member {
         let what = format!("{} is the store of member {owner}, not of member {}", dir.display(), options.member);

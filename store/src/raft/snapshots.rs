@@ -63,7 +63,7 @@ impl SnapshotWriter {
         &mut self,
         raw: &mut RawNode<LogStorage>,
         replica: &Replica,
-        directory: &Directory,
+        directory: &mut Directory,
     ) -> Result<(), Halt> {
         match &mut self.stage {
             Stage::Idle => {
@@ -74,7 +74,7 @@ impl SnapshotWriter {
             }
             Stage::Writing(writing) => {
                 if writing.step(raw.store())? {
-                    directory.acknowledge(writing.meta.index).map_err(|error| Halt(error.to_string()))?;
+                    directory.acknowledge(writing.meta.index)?;
                     raw.mut_store().trim(std::mem::take(&mut writing.meta), writing.log_bytes);
                     self.stage = Stage::Clearing;
                 }
