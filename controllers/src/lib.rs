@@ -43,6 +43,7 @@ pub mod node_affinity;
 pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod owners;
+pub mod persistent_volume;
 pub mod pod_control;
 pub mod pod_gc;
 pub mod pod_owners;

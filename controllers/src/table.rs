@@ -3,8 +3,9 @@
 use crate::manager::{Context, Controller};
 use crate::{
     cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slices, endpoints,
-    garbage_collector, job, namespace, node_ipam, node_lifecycle, pod_gc, replica_set, replication, resource_quota,
-    root_ca_publisher, service_account, stateful_set, taint_eviction, ttl_after_finished, volume_protection,
+    garbage_collector, job, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, replication,
+    resource_quota, root_ca_publisher, service_account, stateful_set, taint_eviction, ttl_after_finished,
+    volume_protection,
 };
 
 /// One controller.
@@ -78,6 +79,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "node-lifecycle-controller",
         service_account: "node-controller",
         build: |context| Box::new(node_lifecycle::NodeLifecycle::new(context)),
+    },
+    Row {
+        name: "persistentvolume-binder-controller",
+        service_account: "persistent-volume-binder",
+        build: |context| Box::new(persistent_volume::PersistentVolumeController::new(context)),
     },
     Row {
         name: "persistentvolume-protection-controller",
