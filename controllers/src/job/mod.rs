@@ -46,6 +46,20 @@ const MANAGER: &str = "kubernetes.io/job-controller";
 /// Keys of pods whose Job is gone begin with this; no namespace does.
 const ORPHAN: &str = "/orphan/";
 
+/// What was done and may not be seen yet.
+#[derive(Default)]
+struct Done {
+    /// Pods whose finalizers were taken off.
+    released: HashSet<String>,
+    /// The version of the last status that was written. An older one must not be acted on: it does not know pods that
+    /// were counted and let go.
+    written: u64,
+}
+
+fn version(job: &Job) -> u64 {
+    job.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+}
+
 /// See the module.
 #[derive(Clone)]
 pub struct JobController {
@@ -53,8 +67,8 @@ pub struct JobController {
     control: PodControl,
     owners: Arc<PodOwners<Job>>,
     pods: Lister<Pod>,
-    /// Pods whose finalizers were taken off and that the informer still shows with them, by the key of their Job.
-    released: Arc<Mutex<HashMap<String, HashSet<String>>>>,
+    /// What this controller did and the informers may not show yet, by the key of the Job.
+    done: Arc<Mutex<HashMap<String, Done>>>,
     queue: WorkQueue<String>,
 }
 
@@ -74,13 +88,13 @@ impl JobController {
             control,
             owners,
             pods: pods.lister(),
-            released: Arc::default(),
+            done: Arc::default(),
             queue,
         };
         let on_job = controller.clone();
         jobs.on_event(move |event| {
             if let Event::Deleted(job) = event {
-                on_job.released.lock().remove(&key_of(&job.metadata));
+                on_job.done.lock().remove(&key_of(&job.metadata));
                 let left = on_job.owners.owned(job.metadata.uid.as_deref().unwrap_or_default());
                 left.iter().for_each(|pod| on_job.add_orphan(pod));
             }
@@ -96,8 +110,8 @@ impl JobController {
         if !tracked || matches!(event, Event::Deleted(_)) {
             let owner = controller_of(&pod.metadata).map(|owner| owner.name.as_str()).unwrap_or_default();
             let key = format!("{}/{owner}", pod.metadata.namespace.as_deref().unwrap_or_default());
-            if let Some(released) = self.released.lock().get_mut(&key) {
-                released.remove(uid(pod));
+            if let Some(done) = self.done.lock().get_mut(&key) {
+                done.released.remove(uid(pod));
             }
         } else if self.owners.owner_key(pod).is_none() {
             self.add_orphan(pod);
@@ -129,19 +143,19 @@ impl JobController {
     async fn release(&self, key: &str, pods: &[Arc<Pod>]) -> Result<(), kube::Error> {
         let removals = pods.iter().map(|pod| self.control.remove_finalizer(pod, TRACKING));
         let results = join_all(removals).await;
-        let mut released = self.released.lock();
-        let known = released.entry(key.to_owned()).or_default();
+        let mut done = self.done.lock();
         let mut failure = None;
         for (pod, result) in pods.iter().zip(results) {
             match result {
-                Ok(()) => drop(known.insert(uid(pod).to_owned())),
+                Ok(()) => drop(done.entry(key.to_owned()).or_default().released.insert(uid(pod).to_owned())),
                 Err(error) => failure = Some(error),
             }
         }
-        if known.is_empty() {
-            released.remove(key);
-        }
         failure.map_or(Ok(()), Err)
+    }
+
+    fn released(&self, key: &str) -> HashSet<String> {
+        self.done.lock().get(key).map(|done| done.released.clone()).unwrap_or_default()
     }
 
     /// Deletes pods; those with `forgive` are not counted as failed.
@@ -264,7 +278,7 @@ impl JobController {
         self.write(&mut current, look).await?;
         if !release.is_empty() {
             let released = self.release(key, &release).await;
-            look.released = self.released.lock().get(key).cloned().unwrap_or_default();
+            look.released = self.released(key);
             settle(look);
             if let Err(error) = released {
                 self.write(&mut current, look).await?;
@@ -310,6 +324,7 @@ impl JobController {
         let name = current.metadata.name.clone().unwrap_or_default();
         let api = self.client.namespaced::<Job>(&namespace);
         *current = api.replace_status(&name, &PostParams::default(), current).await?;
+        self.done.lock().entry(key_of(&current.metadata)).or_default().written = version(current);
         // Absent and empty are the same to the API, not to the next comparison.
         current.status = Some(look.status.clone());
         Ok(())
@@ -385,6 +400,10 @@ impl Reconciler for JobController {
             return self.sync_orphan(orphan).await;
         }
         let Some(job) = self.owners.get(&key) else { return Ok(()) };
+        if self.done.lock().get(&key).is_some_and(|done| version(&job) < done.written) {
+            // The lister is behind; the event that brings it up to date brings the key.
+            return Ok(());
+        }
         let spec = job.spec.clone().unwrap_or_default();
         if spec.managed_by.as_deref().is_some_and(|manager| manager != MANAGER) {
             return Ok(());
@@ -392,7 +411,7 @@ impl Reconciler for JobController {
         let seen = self.owners.expectations().satisfied(&key);
         let mut look = Look {
             pods: self.owners.claim(&job, |_| true).await?,
-            released: self.released.lock().get(&key).cloned().unwrap_or_default(),
+            released: self.released(&key),
             status: job.status.clone().unwrap_or_default(),
             deleting: job.metadata.deletion_timestamp.is_some(),
             now: self.client.clock().now(),
