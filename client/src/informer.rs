@@ -35,6 +35,9 @@ const MAX_WATCH_LINE_BYTES: usize = 8 << 20;
 pub trait Watched: DeserializeOwned + Send + Sync + 'static {
     /// The metadata of the object.
     fn object_meta(&self) -> &ObjectMeta;
+
+    /// The same, to be changed.
+    fn object_meta_mut(&mut self) -> &mut ObjectMeta;
 }
 
 impl<K> Watched for K
@@ -43,6 +46,10 @@ where
 {
     fn object_meta(&self) -> &ObjectMeta {
         self.metadata()
+    }
+
+    fn object_meta_mut(&mut self) -> &mut ObjectMeta {
+        self.metadata_mut()
     }
 }
 
@@ -61,6 +68,10 @@ pub struct ObjectMetadata {
 impl Watched for ObjectMetadata {
     fn object_meta(&self) -> &ObjectMeta {
         &self.metadata
+    }
+
+    fn object_meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
     }
 }
 
@@ -346,7 +357,10 @@ impl<K: Watched> Informer<K> {
         }
     }
 
-    fn put(&self, key: Key, object: K) {
+    fn put(&self, key: Key, mut object: K) {
+        // Nobody who reads a cache asks who wrote which field, and it is the larger part of many objects. An update that
+        // leaves it out keeps what the API has.
+        object.object_meta_mut().managed_fields = None;
         let new = Arc::new(object);
         let old = self.shared.cache.write().put(key, new.clone());
         match old {
