@@ -113,12 +113,14 @@ impl Cluster {
             let manager = manager.clone();
             move |cancel| manager.clone().schedule(cancel)
         });
-        let controllers = Component::new("kube-controller-manager", logs.component("kube-controller-manager"), running.clone(), {
-            let (manager, ca) = (manager.clone(), pki.ca_pem.clone());
-            move |cancel| manager.clone().control(ca.clone(), cancel)
-        });
+        let controllers =
+            Component::new("kube-controller-manager", logs.component("kube-controller-manager"), running.clone(), {
+                let (manager, ca) = (manager.clone(), pki.ca_pem.clone());
+                move |cancel| manager.clone().control(ca.clone(), cancel)
+            });
 
-        let api = api_server(&file, &pki, &clock, &random, &nodes, &store, [&scheduler, &controllers], &running).await?;
+        let api =
+            api_server(&file, &pki, &clock, &random, &nodes, &store, [&scheduler, &controllers], &running).await?;
         nodes.attach(&api, &store);
         if let Some(listener) = listener {
             serve(&api, listener, &pki, &running, &tasks)?;
@@ -367,12 +369,8 @@ impl Nodes {
         let informers = InformerFactory::new(client, self.stop.clone());
         let (services, nodes) = (informers.informer::<Service>(), informers.informer::<Node>());
         informers.start();
-        let attached = Attached {
-            api: api.clone(),
-            store: store.clone(),
-            services: services.lister(),
-            nodes: nodes.lister(),
-        };
+        let attached =
+            Attached { api: api.clone(), store: store.clone(), services: services.lister(), nodes: nodes.lister() };
         assert!(self.api.set(attached).is_ok(), "a cluster has one API server");
     }
 
@@ -429,7 +427,11 @@ impl Nodes {
             random: self.random.fork(),
             fs: disk.clone(),
             profiles: self.profiles.clone(),
-            host_programs: if node.control_plane { self.programs.get().cloned().unwrap_or_default() } else { HashMap::new() },
+            host_programs: if node.control_plane {
+                self.programs.get().cloned().unwrap_or_default()
+            } else {
+                HashMap::new()
+            },
             network: Arc::new(Unreachable),
             preloaded_images: images.filter_map(|container| container.image.clone()).collect(),
         })?;
@@ -493,7 +495,9 @@ impl Nodes {
         let nodes = &self.attached().nodes;
         names.iter().all(|name| {
             let node = nodes.get("", name);
-            node.is_some_and(|node| ready_status(&node) == Some("True") && boot_id(&node) == self.boot_id(name).as_deref())
+            node.is_some_and(|node| {
+                ready_status(&node) == Some("True") && boot_id(&node) == self.boot_id(name).as_deref()
+            })
         })
     }
 
@@ -637,7 +641,11 @@ fn boot_id(node: &Node) -> Option<&str> {
 fn check_node_name(name: &str) -> Result<()> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
     let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if name.is_empty() || name.len() > 253 || !name.chars().all(inner) || !name.starts_with(ends) || !name.ends_with(ends)
+    if name.is_empty()
+        || name.len() > 253
+        || !name.chars().all(inner)
+        || !name.starts_with(ends)
+        || !name.ends_with(ends)
     {
         bail!("a node's name has lower-case letters, digits, '-' and '.', and begins and ends with a letter or digit");
     }
@@ -655,12 +663,7 @@ fn parse_taint(text: &str) -> Result<Taint> {
     if key.is_empty() {
         return Err(wrong());
     }
-    Ok(Taint {
-        key: key.to_owned(),
-        value: value.map(str::to_owned),
-        effect: effect.to_owned(),
-        time_added: None,
-    })
+    Ok(Taint { key: key.to_owned(), value: value.map(str::to_owned), effect: effect.to_owned(), time_added: None })
 }
 
 #[async_trait]

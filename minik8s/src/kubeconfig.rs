@@ -41,10 +41,7 @@ pub struct Entry<'a> {
 impl Entry<'_> {
     fn items(&self) -> [(&'static str, Value); 3] {
         let encode = |pem: &str| STANDARD.encode(pem);
-        let cluster = [
-            ("certificate-authority-data", encode(&self.pki.ca_pem)),
-            ("server", self.server.to_owned()),
-        ];
+        let cluster = [("certificate-authority-data", encode(&self.pki.ca_pem)), ("server", self.server.to_owned())];
         let context = [("cluster", self.name.to_owned()), ("user", self.name.to_owned())];
         let user = [
             ("client-certificate-data", encode(&self.pki.admin.cert_pem)),
@@ -190,12 +187,7 @@ mod tests {
 
     fn pki() -> Pki {
         let pair = crate::pki::CertifiedKey { cert_pem: "cert".into(), key_pem: "key".into() };
-        Pki {
-            ca_pem: "ca".into(),
-            admin: pair.clone(),
-            server: pair,
-            service_account_key_pem: String::new(),
-        }
+        Pki { ca_pem: "ca".into(), admin: pair.clone(), server: pair, service_account_key_pem: String::new() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //!   main ──► cli (one verb a file) ──► cluster: store, API server, scheduler, controllers, nodes
 //!                │                        │
+//!                ├── bench                │     measures a cluster from outside
 //!   home, kubeconfig, pki, logs           ├── components   the control plane as programs of static pods
 //!                                         ├── control      what `minik8s node`, `status`, `down` ask of it
 //!                                         └── simulation   the same cluster in one thread and in virtual time
@@ -20,6 +21,7 @@
 //! - Several control planes, an external etcd, joining machines: one process is one cluster.
 //! - Certificates of the components: they share a process with the API server and need none.
 
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod components;

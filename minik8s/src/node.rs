@@ -39,7 +39,8 @@ pub fn address(number: u32) -> Ipv4Addr {
 
 /// The names and addresses under which clients may reach the API server.
 pub fn server_names() -> Vec<String> {
-    let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
+    let service =
+        ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"];
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
     names.extend(service.map(str::to_owned));
     names.push(KUBERNETES_SERVICE.to_string());

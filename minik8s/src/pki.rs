@@ -19,9 +19,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SerialNumber,
 };
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use time::OffsetDateTime;
 
@@ -75,8 +75,7 @@ impl Pki {
             }
         };
         let key = KeyPair::from_pem(&ca.key_pem).with_context(|| damaged(dir, "ca.key"))?;
-        let issuer =
-            Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, "ca.crt"))?;
+        let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, "ca.crt"))?;
         let authority = Authority { issuer, now, random };
 
         let server = authority.server(names)?;
@@ -100,6 +99,19 @@ impl Pki {
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
         Ok(Self { ca_pem: ca.cert_pem, admin, server, service_account_key_pem })
+    }
+
+    /// Loads what a cluster has, and makes nothing.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let there = |name: &str| load(dir, name)?.ok_or_else(|| anyhow!("{} has no {name}.crt", dir.display()));
+        let path = dir.join("sa.key");
+        Ok(Self {
+            ca_pem: there("ca")?.cert_pem,
+            admin: there("admin")?,
+            server: there("apiserver")?,
+            service_account_key_pem: fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?,
+        })
     }
 
     /// Makes everything anew and keeps nothing.
@@ -190,8 +202,7 @@ fn leaf_params(
 fn make_authority(now: OffsetDateTime, random: &Random) -> Result<CertifiedKey> {
     let mut params = leaf_params(&[], "minik8s", now, CA_DAYS, random)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = false;
     let key = KeyPair::generate()?;
     let cert = params.self_signed(&key)?;

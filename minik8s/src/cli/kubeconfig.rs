@@ -2,12 +2,10 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use minik8s_clock::{Clock, Random};
 
 use crate::cli::Name;
 use crate::home::Home;
 use crate::kubeconfig::Entry;
-use crate::node;
 use crate::pki::Pki;
 
 /// The options of `kubeconfig`.
@@ -22,7 +20,7 @@ impl Kubeconfig {
     pub fn run(self) -> Result<()> {
         let dir = Home::open()?.existing(&self.name.name)?;
         let Some(file) = dir.read()? else { bail!("{} holds no cluster", dir.path.display()) };
-        let pki = Pki::open(&dir.pki(), &node::server_names(), &Clock::real(), &Random::from_os())?;
+        let pki = Pki::read(&dir.pki())?;
         print!("{}", Entry { name: &file.context(), server: &file.server(), pki: &pki }.standalone()?);
         Ok(())
     }

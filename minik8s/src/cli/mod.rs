@@ -1,5 +1,6 @@
 //! The command line, one verb a file. Every error ends as one line on standard error and exit code 1.
 
+mod bench;
 mod delete;
 mod down;
 mod kubeconfig;
@@ -42,6 +43,8 @@ enum Verb {
     /// Add, stop, start and delete nodes
     #[command(subcommand)]
     Node(node::Node),
+    /// Measure how fast the API is
+    Bench(bench::Bench),
     /// Print the version
     Version(version::Version),
 }
@@ -67,7 +70,11 @@ pub enum Output {
 fn parse_name(name: &str) -> Result<String> {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let ends = |c: char| c != '-';
-    if name.is_empty() || name.len() > 63 || !name.chars().all(inner) || !name.starts_with(ends) || !name.ends_with(ends)
+    if name.is_empty()
+        || name.len() > 63
+        || !name.chars().all(inner)
+        || !name.starts_with(ends)
+        || !name.ends_with(ends)
     {
         bail!("a name has 1 to 63 lower-case letters, digits and '-', and begins and ends with a letter or digit");
     }
@@ -89,6 +96,7 @@ pub fn run() -> ExitCode {
         Verb::Kubeconfig(verb) => verb.run(),
         Verb::Logs(verb) => verb.run(),
         Verb::Node(verb) => verb.run(),
+        Verb::Bench(verb) => verb.run(),
         Verb::Version(verb) => verb.run(),
     };
     match result {

@@ -63,11 +63,7 @@ fn connect(cluster: &Name) -> Result<ControlClient> {
     let dir = Home::open()?.existing(&cluster.name)?;
     match dir.read()? {
         Some(file) if dir.is_running() => ControlClient::new(&dir, &file),
-        _ => bail!(
-            "cluster {:?} is not running; `minik8s up{}` starts it",
-            cluster.name,
-            name_flag(&cluster.name)
-        ),
+        _ => bail!("cluster {:?} is not running; `minik8s up{}` starts it", cluster.name, name_flag(&cluster.name)),
     }
 }
 
@@ -77,8 +73,7 @@ impl Node {
         match self {
             Node::Add(add) => {
                 let labels: BTreeMap<_, _> = add.labels.into_iter().collect();
-                let new =
-                    NewNode { name: add.node, cpu: add.cpu, memory: add.memory, labels, taints: add.taints };
+                let new = NewNode { name: add.node, cpu: add.cpu, memory: add.memory, labels, taints: add.taints };
                 let name = connect(&add.cluster)?.add_node(&new)?;
                 println!("node/{name} added");
             }
