@@ -12,7 +12,12 @@
 //! ```
 //!
 //! Read in this order: [`manager`] (what all share), [`table`] (which there are), then any controller; a good first one is
-//! [`service_account`], the one to know is [`replica_set`], the largest [`deployment`].
+//! [`service_account`], the one to know is [`replica_set`], the largest are [`deployment`] and [`job`], the one without
+//! which nothing would ever go is [`garbage_collector`].
+//!
+//! What several have in common: [`pod_owners`] (whose a pod is), [`pod_control`] (making and removing pods), [`pods`] (what
+//! is asked about them), [`owners`], [`expectations`], [`revisions`] (past templates), [`node_affinity`],
+//! [`rolling_update`], [`discovery`].
 //!
 //! A controller's file reads top to bottom: what it watches, owns and writes; the struct; the constructor, which turns
 //! events into keys; `sync`, which reads listers and makes one attempt; then pure functions.
@@ -24,7 +29,16 @@
 //! - Timers only where something waits: an idle cluster has idle controllers.
 //!
 //! # Left out, compared with kube-controller-manager
-//! `docs/ARCHITECTURE.md` lists the controllers that are not here; objects that only they would act on stay as they are.
+//! - Controllers: HorizontalPodAutoscaler, certificate signing and cleaning, bootstrap tokens, attach/detach, volume
+//!   expansion, ephemeral volumes, resource claims, load balancers, routes, ServiceCIDRs, storage version migration,
+//!   status of ValidatingAdmissionPolicies. Objects that only they would act on stay as they are.
+//! - Periodic resyncs: informers and timers of what waits are enough, and an idle cluster costs nothing.
+//! - Node lifecycle: zones and eviction rates; all pods of a dead node are evicted, unless no node is ready at all.
+//! - Job: failures by index are counted from the pods that are there; a user who deletes them resets the count.
+//!   `scheduling` (pod groups).
+//! - PersistentVolumes: recycling, block volumes, data sources; a volume that waits for its first consumer is made when a
+//!   scheduler names the node. Volumes of the built-in provisioner are directories that the runtime keeps.
+//! - EndpointSlice: topology hints.
 
 pub mod cluster_role_aggregation;
 pub mod cron_job;
@@ -32,6 +46,7 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod discovery;
 pub mod disruption;
+pub mod endpoint_slice_mirroring;
 pub mod endpoint_slices;
 pub mod endpoints;
 pub mod expectations;

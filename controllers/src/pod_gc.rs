@@ -59,9 +59,11 @@ impl PodGarbageCollector {
             };
             if pod.metadata.deletion_timestamp.is_some() && node_of(pod).is_none() {
                 on_pod.queue.add(LOOK.to_owned());
-            } else if node_of(pod).is_some_and(|node| on_pod.nodes.get("", node).is_none()) {
-                on_pod.queue.add_after(LOOK.to_owned(), QUARANTINE);
-            } else if matches!(pods::phase(pod), "Succeeded" | "Failed") && on_pod.pods.len() > TERMINATED_THRESHOLD {
+                return;
+            }
+            let stranded = node_of(pod).is_some_and(|node| on_pod.nodes.get("", node).is_none());
+            let ended = matches!(pods::phase(pod), "Succeeded" | "Failed");
+            if stranded || ended && on_pod.pods.len() > TERMINATED_THRESHOLD {
                 on_pod.queue.add_after(LOOK.to_owned(), QUARANTINE);
             }
         });

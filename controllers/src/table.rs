@@ -2,9 +2,9 @@
 
 use crate::manager::{Context, Controller};
 use crate::{
-    cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slices, endpoints,
-    garbage_collector, job, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set, replication,
-    resource_quota, root_ca_publisher, service_account, stateful_set, taint_eviction, ttl_after_finished,
+    cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice_mirroring, endpoint_slices,
+    endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set,
+    replication, resource_quota, root_ca_publisher, service_account, stateful_set, taint_eviction, ttl_after_finished,
     volume_protection,
 };
 
@@ -54,6 +54,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "endpointslice-controller",
         service_account: "endpointslice-controller",
         build: |context| Box::new(endpoint_slices::EndpointSliceController::new(context)),
+    },
+    Row {
+        name: "endpointslice-mirroring-controller",
+        service_account: "endpointslicemirroring-controller",
+        build: |context| Box::new(endpoint_slice_mirroring::EndpointSliceMirroring::new(context)),
     },
     Row {
         name: "garbage-collector-controller",

@@ -33,6 +33,9 @@ const NETWORK_UNAVAILABLE: (&str, &str) = ("node.kubernetes.io/network-unavailab
 /// The pods of a DaemonSet by the node that they are for.
 pub(super) type ByNode = BTreeMap<String, Vec<Arc<Pod>>>;
 
+/// The pod of the present template on a node, and that of an earlier one.
+type Pair = (Option<Arc<Pod>>, Option<Arc<Pod>>);
+
 /// The pod of `set` for a node.
 pub(super) fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let mut pod = pod_from_template(&set.spec.template, &controller_reference(set));
@@ -198,8 +201,8 @@ impl Look<'_> {
         surplus
     }
 
-    /// The newest and the oldest pod of a node, where there is at most one of each.
-    fn pair(&self, here: &[Arc<Pod>]) -> Option<(Option<Arc<Pod>>, Option<Arc<Pod>>)> {
+    /// The pods of a node, where there is at most one of each.
+    fn pair(&self, here: &[Arc<Pod>]) -> Option<Pair> {
         let staying = here.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
         let (new, old): (Vec<_>, Vec<_>) = staying.partition(|pod| self.is_new(pod));
         (new.len() <= 1 && old.len() <= 1).then(|| (new.first().copied().cloned(), old.first().copied().cloned()))

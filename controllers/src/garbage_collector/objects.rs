@@ -50,10 +50,14 @@ pub(super) async fn delete(client: &Client, path: &str, options: &Value) -> Resu
     }
 }
 
+/// A UID and a namespace.
+type Place = (String, String);
+
 /// Owners that the API was found not to have: by UID, and by the namespace in which they were looked for.
 #[derive(Default)]
 pub(super) struct AbsentOwners {
-    known: Mutex<(HashSet<(String, String)>, VecDeque<(String, String)>)>,
+    /// As a set, and in the order in which they came.
+    known: Mutex<(HashSet<Place>, VecDeque<Place>)>,
 }
 
 impl AbsentOwners {

@@ -83,14 +83,8 @@ impl JobController {
             selector(&own.unwrap_or_default())
         };
         let owners = PodOwners::new(control.clone(), &jobs, &pods, selector_of, Some(TRACKING), queue.clone());
-        let controller = Self {
-            client: context.client.clone(),
-            control,
-            owners,
-            pods: pods.lister(),
-            done: Arc::default(),
-            queue,
-        };
+        let controller =
+            Self { client: context.client.clone(), control, owners, pods: pods.lister(), done: Arc::default(), queue };
         let on_job = controller.clone();
         jobs.on_event(move |event| {
             if let Event::Deleted(job) = event {

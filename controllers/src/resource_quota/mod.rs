@@ -32,6 +32,9 @@ const RECOUNT: Duration = Duration::from_secs(5);
 /// How long the first list of a resource that a quota counts may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Group and plural.
+type Place = (String, String);
+
 /// See the module.
 #[derive(Clone)]
 pub struct ResourceQuotaController {
@@ -41,7 +44,7 @@ pub struct ResourceQuotaController {
     services: Lister<Service>,
     claims: Lister<PersistentVolumeClaim>,
     /// Informers on what quotas count by number alone, by group and plural: begun when a quota first asks.
-    others: Arc<Mutex<HashMap<(String, String), Informer<ObjectMetadata>>>>,
+    others: Arc<Mutex<HashMap<Place, Informer<ObjectMetadata>>>>,
     /// Ends those informers with the controller.
     stop: CancellationToken,
     _stop: Arc<DropGuard>,
