@@ -21,6 +21,7 @@
 //! 4. [`status`]: errors. [`quantity`], [`intstr`], [`time`]: the scalars with a grammar. [`meta`]: metadata.
 //! 5. [`selector`], [`patch`], [`managed`]: choosing, changing, and owning fields.
 //! 6. [`strategy`] and [`table`]: where kinds differ, one file each. [`custom`]: kinds that come at run time.
+//!    [`admission`]: the expressions of policies and webhooks.
 //! 7. [`template_hash`]: the hashes in the names of ReplicaSets and ControllerRevisions.
 //!
 //! # Invariants
@@ -53,6 +54,7 @@ pub mod managed;
 pub mod patch;
 pub mod selector;
 
+pub mod admission;
 pub mod strategy;
 pub mod custom;
 pub mod table;

@@ -10,7 +10,9 @@
 //! functions that Kubernetes has beyond CEL's own stand in [`library`].
 //! `k8s.io/apiserver/pkg/cel`, `apiextensions-apiserver/pkg/apiserver/schema/cel`.
 
+pub mod authorizer;
 pub mod check;
+pub mod construct;
 pub mod library;
 mod meter;
 pub mod values;
@@ -62,18 +64,25 @@ pub enum Failure {
 impl Expr {
     /// Compiles an expression over some variables that must be of a type. The error is cel-go's text.
     pub fn compile(source: &str, variables: &[Variable<'_>], wanted: &Ty<'_>) -> Result<Expr, String> {
+        let (expr, found) = Expr::typed(source, variables)?;
+        if !found.accepts(wanted) {
+            return Err(format!("must evaluate to {}", wanted.article()));
+        }
+        Ok(expr)
+    }
+
+    /// Compiles an expression of any type, and says which. The error is cel-go's text.
+    pub fn typed<'a>(source: &str, variables: &[Variable<'a>]) -> Result<(Expr, Ty<'a>), String> {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(format!("ERROR: <input>:1:1: expression exceeds {MAX_SOURCE_BYTES} bytes"));
         }
         let parsed = ENV.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true).parse_with_source_info(source);
         let (mut tree, places) = parsed.map_err(|errors| check::syntax(source, &errors))?;
         let found = check::check(&tree, source, &places, variables)?;
-        if !found.accepts(wanted) {
-            return Err(format!("must evaluate to {}", wanted.article()));
-        }
         let uses_old_self = tree.references().has_variable("oldSelf");
+        construct::rewrite(&mut tree);
         meter::meter(&mut tree);
-        Ok(Expr { cost: meter::nodes(&tree), tree, uses_old_self })
+        Ok((Expr { cost: meter::nodes(&tree), tree, uses_old_self }, found))
     }
 
     /// Evaluates it, taking what it costs from `budget`.

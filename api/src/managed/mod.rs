@@ -25,6 +25,7 @@
 //! [`Versions`]), but what they own is looked up under the same names.
 
 mod apply;
+mod atomics;
 mod compare;
 mod conflict;
 mod entries;
@@ -77,6 +78,19 @@ pub fn managed_fields_for_update(
 /// When the elements of a list cannot be told apart.
 pub fn fields_of(ty: &Type, value: &Value) -> Result<FieldSet, TypeErrors> {
     typed::field_set(shape::Place::root(ty), value)
+}
+
+/// The value that holds what either of two values holds; where both hold a leaf, the applied one. Nobody owns anything.
+///
+/// # Errors
+/// When the elements of a list cannot be told apart, or stand twice in what is applied.
+pub fn merge_values(ty: &Type, live: &Value, applied: &Value) -> Result<Value, TypeErrors> {
+    merge::merge(shape::Place::root(ty), live, applied)
+}
+
+/// The paths at which a value has a list or an object that can only be replaced as a whole.
+pub fn atomics_of(ty: &Type, value: &Value) -> Vec<String> {
+    atomics::find(shape::Place::root(ty), value)
 }
 
 /// The fields in which two values of a type differ.

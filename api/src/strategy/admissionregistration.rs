@@ -1,10 +1,13 @@
-//! Webhook configurations and admission policies. CEL expressions are checked where they are compiled, not here.
+//! Webhook configurations and admission policies (`pkg/apis/admissionregistration/validation/validation.go`). Expressions
+//! are compiled here as they are where they run ([`crate::admission`]).
 use serde_json::{Value, json};
 
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::pod::volumes::required;
 use super::{edit, labels, names};
+use crate::admission::{Fault, Policy};
+use crate::status::{FieldError, FieldPath};
 
 /// Mutating and validating webhook configurations.
 pub struct WebhookConfiguration;
@@ -32,7 +35,11 @@ impl Behavior for WebhookConfiguration {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let mut seen: Vec<&str> = Vec::new();
-        for webhook in object.get("webhooks").items() {
+        for (at, webhook) in object.get("webhooks").items().enumerate() {
+            let path = FieldPath::new("webhooks").index(at);
+            let (_, faults) = Policy::compile_webhook(webhook.value(), &path);
+            errors.extend(faults.into_iter().map(refused));
+            named_conditions(&webhook.get("matchConditions"), errors);
             let name = webhook.get("name");
             if name.str().split('.').count() < 3 {
                 errors.push(
@@ -47,6 +54,31 @@ impl Behavior for WebhookConfiguration {
             }
             seen.push(name.str());
             validate_webhook(&webhook, errors);
+        }
+    }
+}
+
+fn refused(fault: Fault) -> FieldError {
+    FieldError::invalid(&fault.path, fault.source, fault.message)
+}
+
+/// At most this many match conditions (`validateMatchConditions`).
+const MAX_MATCH_CONDITIONS: usize = 64;
+
+fn named_conditions(conditions: &Field<'_>, errors: &mut Errors) {
+    if conditions.len() > MAX_MATCH_CONDITIONS {
+        errors.push(conditions.too_many(MAX_MATCH_CONDITIONS));
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for condition in conditions.items() {
+        required(&condition, &["expression", "name"], errors);
+        let name = condition.get("name");
+        if !name.str().is_empty() {
+            name.check(names::qualified_name(name.str()), errors);
+            if seen.contains(&name.str()) {
+                errors.push(name.duplicate());
+            }
+            seen.push(name.str());
         }
     }
 }
@@ -167,12 +199,72 @@ impl Behavior for AdmissionPolicy {
                     .required("validations or auditAnnotations must contain at least one item"),
             );
         }
+        let (_, faults) = Policy::compile(spec.value());
+        errors.extend(faults.into_iter().map(refused));
+        named_conditions(&spec.get("matchConditions"), errors);
+        validate_parts(&spec, errors);
         if !validating && spec.get("mutations").is_empty() {
             errors.push(
                 spec.get("mutations")
                     .required("mutations must contain at least one item"),
             );
         }
+    }
+}
+
+/// Names of variables, reasons of validations, and that a mutation says what its type promises.
+fn validate_parts(spec: &Field<'_>, errors: &mut Errors) {
+    let mut seen: Vec<&str> = Vec::new();
+    for name in spec.get("variables").items().map(|variable| variable.get("name")) {
+        let text = name.str();
+        let mut characters = text.chars();
+        let starts = characters.next().is_none_or(|c| c.is_ascii_alphabetic() || c == '_');
+        if !starts || !characters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
+            errors.push(name.invalid("name is not a valid CEL identifier"));
+        }
+        if !text.is_empty() && seen.contains(&text) {
+            errors.push(name.duplicate());
+        }
+        seen.push(text);
+    }
+    for validation in spec.get("validations").items() {
+        let reason = validation.get("reason");
+        let supported = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+        if reason.is_set() && !supported.contains(&reason.str()) {
+            errors.push(reason.not_supported(&supported));
+        }
+        let message = validation.get("message");
+        if message.str().trim().contains('\n') {
+            errors.push(message.invalid("message must not contain line breaks"));
+        }
+    }
+    for mutation in spec.get("mutations").items() {
+        let (kind, said) = (mutation.get("patchType"), ["applyConfiguration", "jsonPatch"]);
+        let (own, other) = match kind.str() {
+            "ApplyConfiguration" => (said[0], said[1]),
+            "JSONPatch" => (said[1], said[0]),
+            "" => continue,
+            _ => {
+                errors.push(kind.not_supported(&["ApplyConfiguration", "JSONPatch"]));
+                continue;
+            }
+        };
+        let (own_field, other_field) = (mutation.get(own), mutation.get(other));
+        if own_field.get("expression").str().trim().is_empty() {
+            let detail = format!("must be specified when patchType is {}", kind.str());
+            errors.push(own_field.required(detail));
+        }
+        if other_field.is_set() {
+            errors.push(other_field.invalid(format!("not allowed with patchType {}", kind.str())));
+        }
+    }
+    let policy = spec.get("failurePolicy");
+    if policy.is_set() && !["Fail", "Ignore"].contains(&policy.str()) {
+        errors.push(policy.not_supported(&["Fail", "Ignore"]));
+    }
+    let reinvocation = spec.get("reinvocationPolicy");
+    if reinvocation.is_set() && !["IfNeeded", "Never"].contains(&reinvocation.str()) {
+        errors.push(reinvocation.not_supported(&["IfNeeded", "Never"]));
     }
 }
 
@@ -200,6 +292,9 @@ impl Behavior for AdmissionPolicyBinding {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
         required(&spec, &["policyName"], errors);
+        if let Some(reference) = spec.get("paramRef").set() {
+            validate_param_ref(&reference, errors);
+        }
         if object.get("kind").str().starts_with("Mutating") {
             return;
         }
@@ -213,5 +308,24 @@ impl Behavior for AdmissionPolicyBinding {
         {
             errors.push(action.not_supported(&["Audit", "Deny", "Warn"]));
         }
+    }
+}
+
+fn validate_param_ref(reference: &Field<'_>, errors: &mut Errors) {
+    let (name, selector) = (reference.get("name"), reference.get("selector"));
+    match (!name.str().is_empty(), selector.is_set()) {
+        (true, true) => {
+            errors.push(name.forbidden("name and selector are mutually exclusive"));
+            errors.push(selector.forbidden("name and selector are mutually exclusive"));
+        }
+        (false, false) => errors.push(reference.required("one of name or selector must be specified")),
+        (false, true) => labels::validate_selector(&selector, errors),
+        (true, false) => {}
+    }
+    let action = reference.get("parameterNotFoundAction");
+    if !action.is_set() {
+        errors.push(action.required("parameterNotFoundAction is required"));
+    } else if !["Allow", "Deny"].contains(&action.str()) {
+        errors.push(action.not_supported(&["Deny", "Allow"]));
     }
 }

@@ -2,10 +2,12 @@
 //! comparison that can never be made. Errors read as cel-go writes them (`checker/errors.go`).
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, operators};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, StructExpr, operators};
 use cel::parser::ParseErrors;
 
+use super::authorizer;
 use super::library;
 use super::values::escaped;
 use crate::custom::schema::{Additional, JsonType, Schema};
@@ -47,6 +49,8 @@ pub enum Ty<'a> {
     Metadata,
     /// A type of Kubernetes' own library.
     Named(&'static str),
+    /// Fields that the caller names: a request, or the variables of a policy.
+    Record(&'static str, Arc<[(String, Ty<'a>)]>),
 }
 
 impl<'a> Ty<'a> {
@@ -69,7 +73,7 @@ impl<'a> Ty<'a> {
             Self::Optional(value) => format!("optional_type({})", value.name()),
             Self::Object(..) => "object".to_owned(),
             Self::Metadata => "object".to_owned(),
-            Self::Named(name) => (*name).to_owned(),
+            Self::Named(name) | Self::Record(name, _) => (*name).to_owned(),
         }
     }
 
@@ -89,7 +93,8 @@ impl<'a> Ty<'a> {
             (Self::List(a), Ty::List(b)) | (Self::Map(a), Ty::Map(b)) | (Self::Optional(a), Ty::Optional(b)) => a.accepts(b),
             (Self::Object(a, _), Ty::Object(b, _)) => std::ptr::eq(*a, *b),
             (Self::Object(..), Ty::Map(_)) | (Self::Map(_), Ty::Object(..)) => true,
-            (Self::Named(a), Ty::Named(b)) => a == b,
+            (Self::Named(a), Ty::Named(b)) | (Self::Record(a, _), Ty::Record(b, _)) => a == b,
+            (Self::Record(..), Ty::Null) | (Self::Null, Ty::Record(..)) => true,
             // An object or an optional may be compared with null.
             (Self::Null, Ty::Object(..) | Ty::Optional(_) | Ty::Duration | Ty::Timestamp) => true,
             (Self::Object(..) | Self::Optional(_) | Self::Duration | Self::Timestamp, Ty::Null) => true,
@@ -196,8 +201,23 @@ impl<'a> Checker<'_, 'a> {
                 }
                 Ty::Map(Box::new(common(values)))
             }
-            Expr::Struct(of) => self.error(expr.id, &format!("undeclared reference to '{}' (in container '')", of.type_name)),
+            Expr::Struct(of) => self.construct(expr.id, of),
             Expr::Unspecified => Ty::Dyn,
+        }
+    }
+
+    /// `Object.spec{…}`, `JSONPatch{…}`: where the root of the name is declared, as in mutations. Fields are not looked at;
+    /// the schema of the object decides about them when the mutation is made.
+    fn construct(&mut self, id: u64, of: &StructExpr) -> Ty<'a> {
+        for entry in &of.entries {
+            if let EntryExpr::StructField(field) = &entry.expr {
+                self.ty(&field.value);
+            }
+        }
+        let root = of.type_name.split('.').next().unwrap_or_default();
+        match self.scope.get(root) {
+            Some(constructed @ Ty::Named(name)) if library::CONSTRUCTED.contains(name) => constructed.clone(),
+            _ => self.error(id, &format!("undeclared reference to '{}' (in container '')", of.type_name)),
         }
     }
 
@@ -225,6 +245,11 @@ impl<'a> Checker<'_, 'a> {
                 if matches!(found, Ty::Optional(_)) { found } else { Ty::Optional(Box::new(found)) }
             }
             Ty::Metadata if matches!(name, "name" | "generateName") => Ty::String,
+            Ty::Record(_, fields) => match fields.iter().find(|(field, _)| field == name) {
+                Some((_, ty)) => ty.clone(),
+                None => self.error(id, &format!("undefined field '{name}'")),
+            },
+            Ty::Named(authorizer::AUTHORIZER) if name == "requestResource" => Ty::Named(authorizer::RESOURCE_CHECK),
             Ty::Object(schema, resource) => match (resource, name) {
                 (true, "apiVersion" | "kind") => Ty::String,
                 (true, "metadata") => Ty::Metadata,

@@ -12,6 +12,7 @@ use cel::objects::{Opaque, Value};
 use cel::{Env, ExecutionError};
 use regex::Regex;
 
+use super::authorizer::{self, DECISION, GROUP_CHECK, PATH_CHECK, RESOURCE_CHECK};
 use super::check::Ty;
 use crate::custom::formats;
 use crate::quantity::Quantity;
@@ -21,9 +22,13 @@ const URL: &str = "kubernetes.URL";
 const IP: &str = "net.IP";
 const CIDR: &str = "net.CIDR";
 
-type Answer = Result<Value, ExecutionError>;
+/// What mutations construct: an apply configuration, an operation of a JSON patch
+/// (`k8s.io/apiserver/pkg/cel/mutation`).
+pub const CONSTRUCTED: [&str; 2] = ["Object", "JSONPatch"];
+
+pub(super) type Answer = Result<Value, ExecutionError>;
 /// A function of Kubernetes' own over plain values.
-type Function = fn(&[Value]) -> Answer;
+pub(super) type Function = fn(&[Value]) -> Answer;
 
 /// A value of Kubernetes' own types.
 #[derive(Clone, PartialEq, Eq)]
@@ -62,7 +67,7 @@ impl From<Own> for Value {
     }
 }
 
-fn text(value: &Value) -> Result<&str, ExecutionError> {
+pub(super) fn text(value: &Value) -> Result<&str, ExecutionError> {
     match value {
         Value::String(text) => Ok(text),
         _ => Err(overload()),
@@ -83,7 +88,7 @@ fn own(value: &Value) -> Result<&Own, ExecutionError> {
     }
 }
 
-fn overload() -> ExecutionError {
+pub(super) fn overload() -> ExecutionError {
     ExecutionError::no_such_overload("", Vec::new())
 }
 
@@ -91,7 +96,7 @@ fn failed(message: impl fmt::Display) -> ExecutionError {
     ExecutionError::function_error("", message)
 }
 
-fn string(text: impl Into<String>) -> Answer {
+pub(super) fn string(text: impl Into<String>) -> Answer {
     Ok(Value::String(Arc::new(text.into())))
 }
 
@@ -118,6 +123,8 @@ macro_rules! overloads {
         $env.add_overload($name, &$id, $types, $call)?;
     };
 }
+
+pub(super) use overloads;
 
 /// Declares all of them.
 pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
@@ -208,9 +215,10 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
         member "sub" (quantity(), INT_TYPE) = |of| Ok(Own::Quantity(amount(&of[0])? - whole(&of[1])?).into());
         member "isGreaterThan" (quantity(), quantity()) = |of| Ok(Value::Bool(amount(&of[0])? > amount(&of[1])?));
         member "isLessThan" (quantity(), quantity()) = |of| Ok(Value::Bool(amount(&of[0])? < amount(&of[1])?));
+        global "jsonpatch.escapeKey" (STRING_TYPE) = |of| string(text(&of[0])?.replace('~', "~0").replace('/', "~1"));
         member "compareTo" (quantity(), quantity()) = |of| Ok(Value::Int(amount(&of[0])?.cmp(&amount(&of[1])?) as i64));
     }
-    Ok(())
+    authorizer::add_to(env)
 }
 
 fn regex(pattern: &str) -> Result<Regex, ExecutionError> {
@@ -434,6 +442,19 @@ const RESULTS: &[(&str, fn() -> Ty<'static>)] = &[
     ("isGreaterThan", || Ty::Bool),
     ("isLessThan", || Ty::Bool),
     ("compareTo", || Ty::Int),
+    ("jsonpatch.escapeKey", || Ty::String),
+    ("path", || Ty::Named(PATH_CHECK)),
+    ("group", || Ty::Named(GROUP_CHECK)),
+    ("serviceAccount", || Ty::Named(authorizer::AUTHORIZER)),
+    ("resource", || Ty::Named(RESOURCE_CHECK)),
+    ("subresource", || Ty::Named(RESOURCE_CHECK)),
+    ("namespace", || Ty::Named(RESOURCE_CHECK)),
+    ("name", || Ty::Named(RESOURCE_CHECK)),
+    ("check", || Ty::Named(DECISION)),
+    ("allowed", || Ty::Bool),
+    ("reason", || Ty::String),
+    ("errored", || Ty::Bool),
+    ("error", || Ty::String),
     ("sum", || Ty::Dyn),
     ("min", || Ty::Dyn),
     ("max", || Ty::Dyn),

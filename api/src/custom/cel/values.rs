@@ -46,6 +46,48 @@ pub fn escaped(name: &str) -> Option<String> {
     Some(out)
 }
 
+/// A field's name, from how an expression writes it.
+pub fn unescaped(name: &str) -> String {
+    let inner = name.strip_prefix("__").and_then(|name| name.strip_suffix("__"));
+    if let Some(word) = inner.filter(|word| RESERVED.contains(word)) {
+        return word.to_owned();
+    }
+    const ESCAPES: [(&str, &str); 4] = [("__underscores__", "__"), ("__dot__", "."), ("__dash__", "-"), ("__slash__", "/")];
+    let (mut out, mut rest) = (String::with_capacity(name.len()), name);
+    while let Some(c) = rest.chars().next() {
+        let (text, length) = match ESCAPES.iter().find(|(escape, _)| rest.starts_with(escape)) {
+            Some((escape, text)) => ((*text).to_owned(), escape.len()),
+            None => (c.to_string(), c.len_utf8()),
+        };
+        out.push_str(&text);
+        rest = &rest[length..];
+    }
+    out
+}
+
+/// A value of an expression as JSON; `None` for what JSON has no form of.
+pub fn to_json(value: &Value) -> Option<Json> {
+    Some(match value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::from(*value),
+        Value::Int(value) => Json::from(*value),
+        Value::UInt(value) => Json::from(*value),
+        Value::Float(value) => Json::from(*value),
+        Value::String(text) => Json::from(text.as_str()),
+        Value::Bytes(bytes) => Json::from(STANDARD.encode(bytes.as_slice())),
+        Value::List(list) => Json::Array(list.iter().map(to_json).collect::<Option<_>>()?),
+        Value::Map(map) => {
+            let field = |(key, value): (&Key, &Value)| match key {
+                Key::String(name) => Some((name.as_str().to_owned(), to_json(value)?)),
+                _ => None,
+            };
+            Json::Object(map.map.iter().map(field).collect::<Option<_>>()?)
+        }
+        Value::Timestamp(time) => Json::from(time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true)),
+        _ => return None,
+    })
+}
+
 /// A value of a schema. `resource`: an object with type and metadata of its own, of which rules see little.
 pub fn value(schema: &Schema, json: &Json, resource: bool) -> Value {
     match (json, schema.ty) {
@@ -120,7 +162,7 @@ pub fn plain(json: &Json) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{escaped, unescaped};
 
     #[test]
     fn names_are_escaped_as_kubernetes_escapes_them() {
@@ -133,6 +175,7 @@ mod tests {
             ("ü", None),
         ] {
             assert_eq!(escaped(name).as_deref(), expected, "{name}");
+            assert!(expected.is_none_or(|escaped| unescaped(escaped) == name), "{name}");
         }
     }
 }
