@@ -108,7 +108,7 @@ impl Cluster {
         step("store");
 
         let nodes = Arc::new(Nodes::new(&file, dir, clock.clone(), random.clone(), stop));
-        let manager = Manager { clock: clock.clone(), random: random.clone(), nodes: nodes.clone() };
+        let manager = Manager { nodes: nodes.clone() };
         let scheduler = Component::new("kube-scheduler", logs.component("kube-scheduler"), running.clone(), {
             let manager = manager.clone();
             move |cancel| manager.clone().schedule(cancel)
@@ -284,8 +284,6 @@ fn attached(name: &'static str, logs: &Logs, running: &CancellationToken) -> Arc
 /// Starts the components that are clients of the API, as often as they are asked for.
 #[derive(Clone)]
 struct Manager {
-    clock: Clock,
-    random: Random,
     nodes: Arc<Nodes>,
 }
 

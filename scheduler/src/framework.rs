@@ -135,6 +135,9 @@ pub trait Filter: Send + Sync {
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Verdict;
 }
 
+/// Whether the pod would fit on a node from which these pods are gone.
+pub type Fits<'a> = &'a dyn Fn(&CycleState, &NodeInfo, &[Arc<PodInfo>]) -> bool;
+
 /// What is to be done when no node fits.
 pub trait PostFilter: Send + Sync {
     /// Finds a node on which evicting `victims` makes room; or says, in words, why there is none.
@@ -144,7 +147,7 @@ pub trait PostFilter: Send + Sync {
         pod: &PodInfo,
         snapshot: &Snapshot,
         refused: &[(String, Rejection)],
-        fits: &dyn Fn(&CycleState, &NodeInfo, &[Arc<PodInfo>]) -> bool,
+        fits: Fits<'_>,
     ) -> Result<Nomination, String>;
 }
 

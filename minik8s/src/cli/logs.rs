@@ -36,7 +36,10 @@ impl Logs {
         file.read_to_end(&mut text)?;
         let mut out = std::io::stdout().lock();
         out.write_all(last_lines(&text, self.tail))?;
-        while self.follow {
+        if !self.follow {
+            return Ok(());
+        }
+        loop {
             out.flush()?;
             thread::sleep(LOOK_EVERY);
             // The process starts the file anew when it has grown too long.
@@ -47,7 +50,6 @@ impl Logs {
             file.read_to_end(&mut text)?;
             out.write_all(&text)?;
         }
-        Ok(())
     }
 }
 

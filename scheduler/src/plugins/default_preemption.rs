@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use crate::cache::Snapshot;
-use crate::framework::{ClusterEvent, CycleState, Nomination, Plugin, PostFilter, Rejection};
+use crate::framework::{ClusterEvent, CycleState, Fits, Nomination, Plugin, PostFilter, Rejection};
 use crate::node_info::{NodeInfo, PodInfo};
 use crate::schedule_one::unavailable;
 
@@ -27,8 +27,6 @@ impl Plugin for DefaultPreemption {
         Some(self)
     }
 }
-
-type Fits<'a> = &'a dyn Fn(&CycleState, &NodeInfo, &[Arc<PodInfo>]) -> bool;
 
 impl PostFilter for DefaultPreemption {
     fn post_filter(
