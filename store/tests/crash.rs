@@ -185,16 +185,11 @@ impl Crash {
         watch.progress_requester().request();
         let mut last = from;
         let mut told = BTreeSet::new();
-        loop {
-            match watch.recv().await.unwrap() {
-                WatchMessage::Events(events) => {
-                    for event in events.iter() {
-                        assert!(event.revision() > last, "{} after {last}", event.revision());
-                        last = event.revision();
-                        told.insert((last, event.kv.key.to_string()));
-                    }
-                }
-                WatchMessage::Progress(_) => break,
+        while let WatchMessage::Events(events) = watch.recv().await.unwrap() {
+            for event in events.iter() {
+                assert!(event.revision() > last, "{} after {last}", event.revision());
+                last = event.revision();
+                told.insert((last, event.kv.key.to_string()));
             }
         }
         assert_eq!(last, store.revision());
@@ -332,6 +327,10 @@ fn copy_folder(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let copy = to.join(path.file_name().unwrap());
-        if path.is_dir() { copy_folder(&path, &copy) } else { drop(fs::copy(&path, &copy).unwrap()) }
+        if path.is_dir() {
+            copy_folder(&path, &copy);
+        } else {
+            fs::copy(&path, &copy).unwrap();
+        }
     }
 }
