@@ -78,6 +78,7 @@ pub async fn run(
         .entry("/api/v1/configmaps".to_owned())
         .or_default()
         .push(authentication_config(bootstrap));
+    by_path.entry("/apis/storage.k8s.io/v1/storageclasses".to_owned()).or_default().push(storage_class());
     if !bootstrap.advertise.ip().is_loopback() {
         by_path
             .entry("/api/v1/endpoints".to_owned())
@@ -102,6 +103,21 @@ pub async fn run(
         .try_collect::<Vec<()>>()
         .await
         .map(drop)
+}
+
+/// The class of volumes for claims that name none, as small clusters have one: folders on the node.
+fn storage_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": "standard",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": "minik8s.io/hostpath",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "Immediate",
+    })
 }
 
 /// A resource by the path of its collection.

@@ -12,7 +12,7 @@
 //! No hop knows how the next one is reached: a [`BoxedStream`] may be a TLS connection, a unix socket or one end of an
 //! in-process [`pair`]. So a simulated cluster of a thousand nodes needs not a single port.
 //!
-//! Reading order: [`BoxedStream`] (what is passed around), [`http_over`] (one request on one stream), [`proxy`] (a request
+//! Reading order: [`BoxedStream`] (what is passed around), [`http_over()`] (one request on one stream), [`proxy`] (a request
 //! passed on with its upgrade), [`remotecommand`] (the channel protocol at the end of the line).
 //!
 //! # Invariants

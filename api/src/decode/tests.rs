@@ -1,3 +1,5 @@
+//! What decoding accepts, refuses and makes of it.
+
 use serde_json::json;
 
 use super::*;

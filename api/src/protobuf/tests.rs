@@ -1,3 +1,5 @@
+//! Messages there and back, and damaged ones.
+
 use serde_json::json;
 
 use super::*;

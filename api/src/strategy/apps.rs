@@ -78,13 +78,7 @@ impl Behavior for Deployment {
         }
     }
 
-    fn prepare_for_update(
-        &self,
-        _: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         if subresource == Subresource::Status {
             edit::keep(edit::child(new, "metadata"), &old["metadata"], "labels");
         }
@@ -96,36 +90,22 @@ impl Behavior for Deployment {
         pod::validate_selected_template(&spec, "deployment", errors);
         long_running_template(&spec, errors);
         deployment_strategy(&spec.get("strategy"), errors);
-        let (ready, deadline) = (
-            spec.get("minReadySeconds"),
-            spec.get("progressDeadlineSeconds"),
-        );
+        let (ready, deadline) = (spec.get("minReadySeconds"), spec.get("progressDeadlineSeconds"));
         ready.non_negative(errors);
         spec.get("revisionHistoryLimit").non_negative(errors);
         deadline.non_negative(errors);
-        if deadline
-            .int()
-            .is_some_and(|seconds| seconds <= ready.int().unwrap_or(0))
-        {
+        if deadline.int().is_some_and(|seconds| seconds <= ready.int().unwrap_or(0)) {
             errors.push(deadline.invalid("must be greater than minReadySeconds"));
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             validate_replica_counts(&new.get("status"), errors);
             return;
         }
         self.validate(new, errors);
-        new.get("spec")
-            .get("selector")
-            .immutable(&old.get("spec").get("selector"), errors);
+        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
@@ -146,9 +126,7 @@ fn deployment_strategy(strategy: &Field<'_>, errors: &mut Errors) {
     match kind.str() {
         "Recreate" => {
             if rolling.is_set() {
-                errors.push(
-                    rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"),
-                );
+                errors.push(rolling.forbidden("may not be specified when strategy `type` is 'Recreate'"));
             }
         }
         "RollingUpdate" => match rolling.set() {
@@ -182,19 +160,11 @@ fn validate_replica_counts(status: &Field<'_>, errors: &mut Errors) {
     let count = |name| status.get(name).int().unwrap_or(0);
     for name in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
         if count(name) > count("replicas") {
-            errors.push(
-                status
-                    .get(name)
-                    .invalid("cannot be greater than status.replicas"),
-            );
+            errors.push(status.get(name).invalid("cannot be greater than status.replicas"));
         }
     }
     if count("availableReplicas") > count("readyReplicas") {
-        errors.push(
-            status
-                .get("availableReplicas")
-                .invalid("cannot be greater than readyReplicas"),
-        );
+        errors.push(status.get("availableReplicas").invalid("cannot be greater than readyReplicas"));
     }
 }
 
@@ -214,21 +184,13 @@ impl Behavior for ReplicaSet {
         long_running_template(&spec, errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             validate_replica_counts(&new.get("status"), errors);
             return;
         }
         self.validate(new, errors);
-        new.get("spec")
-            .get("selector")
-            .immutable(&old.get("spec").get("selector"), errors);
+        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
@@ -290,28 +252,18 @@ impl Behavior for StatefulSet {
         spec.get("minReadySeconds").non_negative(errors);
         spec.get("ordinals").get("start").non_negative(errors);
         spec.get("revisionHistoryLimit").non_negative(errors);
-        pod::validate_selected_template(&spec, "statefulset", errors);
+        pod::validate_stateful_template(&spec, errors);
         let policy = spec.get("template").get("spec").get("restartPolicy");
         if spec.get("template").is_set() && policy.str() != "Always" {
             errors.push(policy.not_supported(&["Always"]));
         }
-        let deadline = spec
-            .get("template")
-            .get("spec")
-            .get("activeDeadlineSeconds");
+        let deadline = spec.get("template").get("spec").get("activeDeadlineSeconds");
         if deadline.is_set() {
-            errors
-                .push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
+            errors.push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             validate_replica_counts(&new.get("status"), errors);
             return;
@@ -389,13 +341,7 @@ impl Behavior for DaemonSet {
         edit::annotate(object, TEMPLATE_GENERATION, "1");
     }
 
-    fn prepare_for_update(
-        &self,
-        _: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         if subresource == Subresource::Status {
             return;
         }
@@ -404,11 +350,7 @@ impl Behavior for DaemonSet {
             .and_then(|text| text.parse().ok())
             .unwrap_or(1u64);
         let moved = new["spec"]["template"] != old["spec"]["template"];
-        edit::annotate(
-            new,
-            TEMPLATE_GENERATION,
-            &(count + u64::from(moved)).to_string(),
-        );
+        edit::annotate(new, TEMPLATE_GENERATION, &(count + u64::from(moved)).to_string());
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
@@ -420,9 +362,7 @@ impl Behavior for DaemonSet {
         }
         if template.get("activeDeadlineSeconds").is_set() {
             errors.push(
-                template
-                    .get("activeDeadlineSeconds")
-                    .forbidden("activeDeadlineSeconds in DaemonSet is not Supported"),
+                template.get("activeDeadlineSeconds").forbidden("activeDeadlineSeconds in DaemonSet is not Supported"),
             );
         }
         spec.get("minReadySeconds").non_negative(errors);
@@ -430,20 +370,12 @@ impl Behavior for DaemonSet {
         spec.get("revisionHistoryLimit").non_negative(errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             return;
         }
         self.validate(new, errors);
-        new.get("spec")
-            .get("selector")
-            .immutable(&old.get("spec").get("selector"), errors);
+        new.get("spec").get("selector").immutable(&old.get("spec").get("selector"), errors);
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
@@ -467,12 +399,9 @@ fn daemon_update_strategy(strategy: &Field<'_>, errors: &mut Errors) {
                 positive_int_or_percent(&surge, errors);
                 match (is_zero(&unavailable), is_zero(&surge)) {
                     (false, false) if surge.is_set() => {
-                        errors
-                            .push(surge.invalid("may not be set when maxUnavailable is non-zero"));
+                        errors.push(surge.invalid("may not be set when maxUnavailable is non-zero"));
                     }
-                    (true, true) => {
-                        errors.push(unavailable.required("cannot be 0 when maxSurge is 0"))
-                    }
+                    (true, true) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
                     _ => {}
                 }
                 at_most_all(&unavailable, errors);
@@ -494,13 +423,7 @@ impl Behavior for ControllerRevision {
         object.get("revision").non_negative(errors);
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         new.get("data").immutable(&old.get("data"), errors);
     }

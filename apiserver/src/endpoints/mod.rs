@@ -1,6 +1,6 @@
 //! # HTTP endpoints of resources
 //!
-//! From an authorized request to the registry and back. [`resource::serve`] finds the kind and the verb; [`write`], [`read`],
+//! From an authorized request to the registry and back. [`resource::serve`] finds the kind and the verb; [`mod@write`], [`read`],
 //! [`watch`], [`connect`] do the rest; [`respond`] writes answers, [`body`] reads requests.
 //!
 //! ```text

@@ -26,7 +26,7 @@ pub use defaults::{
 };
 pub use probes::port_number_or_name;
 pub use resources::qos_class;
-pub use spec::{validate_pod_spec, validate_pod_template, validate_selected_template};
+pub use spec::{validate_pod_spec, validate_pod_template, validate_selected_template, validate_stateful_template};
 pub use warnings::template_warnings;
 
 /// `v1` Pod. Mirrors `pkg/registry/core/pod/strategy.go`.

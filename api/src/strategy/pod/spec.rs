@@ -25,8 +25,7 @@ pub fn validate_pod_spec(spec: &Field<'_>, errors: &mut Errors) {
             .get("volumes")
             .items()
             .map(|volume| {
-                let claim = volume.get("persistentVolumeClaim").is_set()
-                    || volume.get("ephemeral").is_set();
+                let claim = volume.get("persistentVolumeClaim").is_set() || volume.get("ephemeral").is_set();
                 (volume.get("name").str(), claim)
             })
             .collect(),
@@ -34,12 +33,8 @@ pub fn validate_pod_spec(spec: &Field<'_>, errors: &mut Errors) {
         grace: grace.int().unwrap_or(0),
     };
     containers::validate(&around, errors);
-    spec.get("restartPolicy")
-        .one_of(&["Always", "OnFailure", "Never"], errors);
-    spec.get("dnsPolicy").one_of(
-        &["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"],
-        errors,
-    );
+    spec.get("restartPolicy").one_of(&["Always", "OnFailure", "Never"], errors);
+    spec.get("dnsPolicy").one_of(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
     scheduling::validate_node_labels(&spec.get("nodeSelector"), errors);
     security::validate_pod(spec, errors);
     for secret in spec.get("imagePullSecrets").items() {
@@ -68,38 +63,57 @@ pub fn validate_pod_template(template: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Whether the selector can be read at all.
+fn validate_selector(selector: &Field<'_>, what: &str, errors: &mut Errors) -> bool {
+    if !selector.is_set() {
+        errors.push(selector.required(""));
+        return true;
+    }
+    labels::validate_selector(selector, errors);
+    if labels::is_empty(selector.value()) {
+        errors.push(selector.invalid(format!("empty selector is invalid for {what}")));
+    }
+    if !labels::is_readable(selector.value()) {
+        errors.push(selector.invalid("invalid label selector"));
+        return false;
+    }
+    true
+}
+
 /// The template of a workload whose selector must match it; `what` names the kind in the sentence on empty selectors.
 pub fn validate_selected_template(spec: &Field<'_>, what: &str, errors: &mut Errors) {
     let (selector, template) = (spec.get("selector"), spec.get("template"));
-    if !selector.is_set() {
-        errors.push(selector.required(""));
-    } else {
-        labels::validate_selector(&selector, errors);
-        if labels::is_empty(selector.value()) {
-            errors.push(selector.invalid(format!("empty selector is invalid for {what}")));
-        }
-        if !labels::is_readable(selector.value()) {
-            errors.push(selector.invalid("invalid label selector"));
-            return;
-        }
+    if !validate_selector(&selector, what, errors) {
+        return;
     }
     if !template.is_set() {
         errors.push(template.required(""));
         return;
     }
+    selected_labels(&selector, &template, errors);
+    validate_pod_template(&template, errors);
+}
+
+/// The template of a StatefulSet. Its spec is not looked into: the claims that its containers mount become volumes only
+/// in the pods (`pkg/apis/apps/validation`, `ValidatePodTemplateSpecForStatefulSet`).
+pub fn validate_stateful_template(spec: &Field<'_>, errors: &mut Errors) {
+    let (selector, template) = (spec.get("selector"), spec.get("template"));
+    validate_selector(&selector, "statefulset", errors);
+    if !template.is_set() {
+        errors.push(template.required(""));
+        return;
+    }
+    selected_labels(&selector, &template, errors);
+    meta::labels(&template.get("metadata").get("labels"), errors);
+    meta::annotations(&template.get("metadata").get("annotations"), errors);
+}
+
+fn selected_labels(selector: &Field<'_>, template: &Field<'_>, errors: &mut Errors) {
     let own = template.get("metadata").get("labels");
-    if selector.is_set()
-        && !labels::is_empty(selector.value())
-        && !labels::matches(selector.value(), own.value())
-    {
-        let shown = if own.is_set() {
-            own.value().clone()
-        } else {
-            serde_json::json!({})
-        };
+    if selector.is_set() && !labels::is_empty(selector.value()) && !labels::matches(selector.value(), own.value()) {
+        let shown = if own.is_set() { own.value().clone() } else { serde_json::json!({}) };
         errors.push(own.invalid_as(shown, "`selector` does not match template `labels`"));
     }
-    validate_pod_template(&template, errors);
 }
 
 fn pod_level_resources(resources: &Field<'_>, errors: &mut Errors) {
@@ -116,10 +130,7 @@ fn pod_level_resources(resources: &Field<'_>, errors: &mut Errors) {
     }
     let mut rest = Errors::new();
     resources::validate(resources, &[], &mut rest);
-    errors.extend(
-        rest.into_iter()
-            .filter(|error| error.detail.starts_with("must be less than or equal to")),
-    );
+    errors.extend(rest.into_iter().filter(|error| error.detail.starts_with("must be less than or equal to")));
 }
 
 fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> Vec<&'a str> {
@@ -134,15 +145,14 @@ fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> Vec<&'a str> 
             name.check(names::dns1123_label(name.str()), errors);
             seen.push(name.str());
         }
-        let sources = ["resourceClaimName", "resourceClaimTemplateName"]
-            .map(|source| claim.get(source).is_set());
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"].map(|source| claim.get(source).is_set());
         match sources {
-            [true, true] => errors.push(claim.invalid(
-                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
-            )),
-            [false, false] => errors.push(claim.invalid(
-                "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
-            )),
+            [true, true] => errors.push(
+                claim.invalid("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
+            ),
+            [false, false] => {
+                errors.push(claim.invalid("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
+            }
             _ => {}
         }
     }
@@ -158,26 +168,18 @@ fn dns_config(spec: &Field<'_>, errors: &mut Errors) {
         }
         if config.get("nameservers").is_empty() {
             errors.push(
-                config
-                    .get("nameservers")
-                    .required("must provide at least one DNS nameserver when `dnsPolicy` is None"),
+                config.get("nameservers").required("must provide at least one DNS nameserver when `dnsPolicy` is None"),
             );
             return;
         }
     }
     let (servers, searches) = (config.get("nameservers"), config.get("searches"));
     if servers.len() > NAMESERVERS_MAX {
-        errors.push(servers.invalid(format!(
-            "must not have more than {NAMESERVERS_MAX} nameservers"
-        )));
+        errors.push(servers.invalid(format!("must not have more than {NAMESERVERS_MAX} nameservers")));
     }
-    servers
-        .items()
-        .for_each(|server| server.check(names::ip(server.str()), errors));
+    servers.items().for_each(|server| server.check(names::ip(server.str()), errors));
     if searches.len() > SEARCHES_MAX {
-        errors.push(searches.invalid(format!(
-            "must not have more than {SEARCHES_MAX} search paths"
-        )));
+        errors.push(searches.invalid(format!("must not have more than {SEARCHES_MAX} search paths")));
     }
     let characters: usize = searches.items().map(|search| search.len() + 1).sum();
     if characters > SEARCHES_MAX_CHARACTERS + 1 {
@@ -204,8 +206,7 @@ fn gates(spec: &Field<'_>, errors: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name");
-        gate.with(name.value())
-            .check(names::qualified_name(name.str()), errors);
+        gate.with(name.value()).check(names::qualified_name(name.str()), errors);
         if seen.contains(&name.str()) {
             errors.push(gate.with(name.value()).duplicate());
         }
@@ -221,10 +222,7 @@ fn identity(spec: &Field<'_>, errors: &mut Errors) {
         }
     }
     let deadline = spec.get("activeDeadlineSeconds");
-    if deadline
-        .int()
-        .is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds))
-    {
+    if deadline.int().is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds)) {
         errors.push(deadline.invalid(names::out_of_range(1, i64::from(i32::MAX))));
     }
     for name in ["hostname", "subdomain"] {
@@ -250,9 +248,7 @@ fn host_aliases(aliases: &Field<'_>, errors: &mut Errors) {
         ip.check(names::ip(ip.str()), errors);
         for name in alias.get("hostnames").items() {
             let at_list = alias.get("hostnames");
-            at_list
-                .with(name.value())
-                .check(names::dns1123_subdomain(name.str()), errors);
+            at_list.with(name.value()).check(names::dns1123_subdomain(name.str()), errors);
         }
     }
 }
