@@ -105,15 +105,13 @@ pub async fn run(
         .map(drop)
 }
 
-/// The class of volumes for claims that name none, as small clusters have one: folders on the node.
+/// The class of volumes that small clusters have: folders on the node. It is not marked as the default one, so that a
+/// claim without a class is taken as kube-apiserver takes it; the volume binder gives it this class afterwards.
 fn storage_class() -> Value {
     json!({
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
-        "metadata": {
-            "name": "standard",
-            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
-        },
+        "metadata": {"name": "standard"},
         "provisioner": "minik8s.io/hostpath",
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "Immediate",

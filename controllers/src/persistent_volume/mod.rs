@@ -34,6 +34,9 @@ const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
+/// The class that a new cluster has. It takes the claims that name none and that no volume fits, where no other class is
+/// the default one.
+const OWN_CLASS: &str = "standard";
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
 /// See the module. Keys with a slash are of claims, others of volumes.
@@ -124,9 +127,7 @@ impl PersistentVolumeController {
         if claim.spec.as_ref().is_some_and(|spec| spec.storage_class_name.is_none())
             && let Some(class) = self.default_class()
         {
-            let mut fresh = claim.clone();
-            fresh.spec.get_or_insert_default().storage_class_name = class.metadata.name.clone();
-            return self.write_claim(&fresh).await.map(drop);
+            return self.give_class(claim, class.metadata.name.clone().unwrap_or_default()).await;
         }
         let found = find(claim, &self.volumes.list());
         let kept = found.as_ref().is_some_and(|volume| bond(volume, claim) != Bond::None);
@@ -143,8 +144,12 @@ impl PersistentVolumeController {
         if let Some(volume) = found {
             return self.bind(claim, &volume).await;
         }
+        let names_none = claim.spec.as_ref().is_some_and(|spec| spec.storage_class_name.is_none());
         match class {
             Some(class) => self.provision(claim, &class).await?,
+            None if names_none && self.classes.get("", OWN_CLASS).is_some() => {
+                return self.give_class(claim, OWN_CLASS.to_owned()).await;
+            }
             None if class_of(claim).is_empty() => {
                 let message = "no persistent volumes available for this claim and no storage class is set";
                 self.tell(claim, EventType::Normal, "FailedBinding", message.to_owned());
@@ -155,6 +160,13 @@ impl PersistentVolumeController {
             }
         }
         self.claim_phase(claim, "Pending").await
+    }
+
+    /// Gives a claim that names no class this one.
+    async fn give_class(&self, claim: &PersistentVolumeClaim, class: String) -> Result<(), kube::Error> {
+        let mut fresh = claim.clone();
+        fresh.spec.get_or_insert_default().storage_class_name = Some(class);
+        self.write_claim(&fresh).await.map(drop)
     }
 
     fn default_class(&self) -> Option<Arc<StorageClass>> {
