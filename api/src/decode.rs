@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::kinds::{GroupVersionKind, Kind, Kinds, split_api_version};
 use crate::protobuf;
 use crate::schema::{self, Struct, Type};
-use crate::status::{Result, Status, go_quote};
+use crate::status::{FieldError, FieldPath, Result, Status, go_quote};
 
 use problems::Problems;
 use walk::Walk;
@@ -343,6 +343,9 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
     if expected.accepts(actual) {
         return Ok(());
     }
+    if expected.custom {
+        return Err(not_that_resource(actual, expected));
+    }
     if schema::built_in()
         .kind(&actual.group, &actual.version, &actual.kind)
         .is_none()
@@ -380,6 +383,20 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
         expected,
         &DecodeError::Type(fault),
     ))
+}
+
+/// A custom resource is an object of no Go type: only its version and kind can be wrong.
+fn not_that_resource(actual: &GroupVersionKind, expected: &Expected) -> Status {
+    if actual.api_version() != expected.gvk.api_version() {
+        return Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({})",
+            actual.api_version(),
+            expected.gvk.api_version()
+        ));
+    }
+    let wanted = format!("must be {}", expected.gvk.kind);
+    let error = FieldError::invalid(&FieldPath::new("kind"), actual.kind.as_str(), wanted);
+    Status::invalid(&expected.gvk.group_kind(), "", vec![error])
 }
 
 /// The Go package of a kind's internal version: the first label of its group.

@@ -37,7 +37,7 @@
 //! - No wait without a bound: bodies, queues, watch channels, recent events, request times are bounded by named constants.
 //!
 //! ## Left out, compared with Kubernetes
-//! - Audit logs; API aggregation; webhooks and admission policies; custom resources; encryption at rest.
+//! - Audit logs; API aggregation; webhooks and admission policies; encryption at rest.
 //! - Priority and fairness: requests wait in one bounded queue for each of reads and writes.
 //! - OpenAPI documents in protobuf (406): clients that explain or validate ask for JSON.
 //! - Continue tokens that go on inconsistently after their revision is compacted: the client starts over.
@@ -81,5 +81,7 @@ pub mod admission;
 pub mod allocators;
 
 pub mod bootstrap;
+
+pub mod crd;
 
 pub mod errors;

@@ -42,13 +42,10 @@ impl ApiServer {
     ) -> Result<Arc<ServerConfig>, Error> {
         let bad = |error: rustls::Error| Error::Config(format!("TLS: {error}"));
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(bad)?;
+        let builder =
+            ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(bad)?;
         let builder = match &self.authenticator().certificates {
-            Some(certificates) => {
-                builder.with_client_cert_verifier(certificates.handshake_verifier())
-            }
+            Some(certificates) => builder.with_client_cert_verifier(certificates.handshake_verifier()),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(bad)?;
@@ -68,9 +65,10 @@ impl ApiServer {
         let connections = tokio_util::task::TaskTracker::new();
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = shutdown.cancelled() => break,
-            };
+            biased;
+                           accepted = listener.accept() => accepted,
+                           () = shutdown.cancelled() => break,
+                       };
             let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
@@ -83,8 +81,7 @@ impl ApiServer {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 continue;
             };
-            let (server, acceptor, shutdown) =
-                (Arc::clone(self), acceptor.clone(), shutdown.clone());
+            let (server, acceptor, shutdown) = (Arc::clone(self), acceptor.clone(), shutdown.clone());
             connections.spawn(async move {
                 if let Err(error) = server.connection(stream, acceptor, shutdown).await {
                     tracing::debug!(error, "a connection ended");
@@ -93,12 +90,7 @@ impl ApiServer {
             });
         }
         connections.close();
-        if self
-            .clock()
-            .timeout(DRAIN_TIMEOUT, connections.wait())
-            .await
-            .is_err()
-        {
+        if self.clock().timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
             tracing::debug!(open = connections.len(), "connections were cut off");
         }
         Ok(())
@@ -110,16 +102,10 @@ impl ApiServer {
         acceptor: TlsAcceptor,
         shutdown: CancellationToken,
     ) -> Result<(), String> {
-        stream
-            .set_nodelay(true)
-            .map_err(|error| error.to_string())?;
-        let accepted = self
-            .clock()
-            .timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream))
-            .await;
-        let stream = accepted
-            .map_err(|_| "TLS was not set up in time".to_owned())?
-            .map_err(|error| error.to_string())?;
+        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let accepted = self.clock().timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
+        let stream =
+            accepted.map_err(|_| "TLS was not set up in time".to_owned())?.map_err(|error| error.to_string())?;
         let peer = stream
             .get_ref()
             .1
@@ -139,12 +125,13 @@ impl ApiServer {
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
-            result = connection.as_mut() => result,
-            () = shutdown.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
+        biased;
+                   result = connection.as_mut() => result,
+                   () = shutdown.cancelled() => {
+                       connection.as_mut().graceful_shutdown();
+                       connection.await
+                   }
+               };
         result.map_err(|error| error.to_string())
     }
 }

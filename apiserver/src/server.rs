@@ -36,6 +36,7 @@ use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAc
 use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
 use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
+use crate::crd::Definitions;
 use crate::discovery::Discovery;
 use crate::endpoints::connect::CONNECTIONS;
 use crate::endpoints::connect::{NodeConnector, ServiceDialer};
@@ -158,6 +159,9 @@ impl ApiServer {
         bootstrap::run(&server.registry, &allocators, &bootstrap)
             .await
             .map_err(|error| Error::Bootstrap(error.to_string()))?;
+        Definitions::start(Arc::clone(&server.registry), &server.tasks, server.shutdown.clone())
+            .await
+            .map_err(|status| Error::Bootstrap(status.to_string()))?;
         server.health.set_ready();
         Ok(server)
     }
@@ -380,6 +384,7 @@ fn gatekeepers(
         store: Arc::clone(&config.store),
         authorizer: Arc::clone(&authorizer),
         rbac,
+        dialer: config.dialer.clone(),
         clock: config.clock.clone(),
         random: config.random.fork(),
     })));

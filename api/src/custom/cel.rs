@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use cel::parser::Expression;
-use cel::{Context, Env, ExecutionError, Value};
+pub use cel::Value;
+use cel::{Context, Env, ExecutionError};
 
 use self::check::Ty;
 

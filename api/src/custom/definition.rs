@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::schema::Schema;
-use super::types;
+use super::{defaults, types};
 use crate::kinds::{Column, GroupVersionKind, Kind, Storage, Subresource};
 use crate::selector::LabelSelector;
 use crate::table::JsonPath;
@@ -13,7 +13,7 @@ use crate::table::JsonPath;
 /// Verbs of a custom resource, in the order in which Kubernetes' discovery has them.
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 /// Those left while its definition is being deleted.
-const TERMINATING_VERBS: [&str; 5] = ["delete", "deletecollection", "get", "list", "watch"];
+const TERMINATING_VERBS: [&str; 7] = ["delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const PART_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// What a CustomResourceDefinition says of the objects of one version: their strategy, and more than a row can hold.
@@ -35,6 +35,20 @@ pub struct CustomResource {
     pub converts_by_webhook: bool,
     /// The definition is being deleted: nothing new may come.
     pub terminating: bool,
+}
+
+impl CustomResource {
+    /// Removes what this version does not know from an object that came from another one.
+    pub fn prune(&self, object: &mut Value) {
+        let Some(whole) = object.as_object_mut() else { return };
+        let keeps = |name: &str| matches!(name, "apiVersion" | "kind" | "metadata");
+        whole.retain(|name, _| keeps(name) || self.schema.preserve_unknown || self.schema.member(name).is_some());
+        for (name, value) in whole.iter_mut().filter(|(name, _)| !keeps(name)) {
+            if let Some(inner) = self.schema.member(name) {
+                *value = defaults::pruned(inner, value);
+            }
+        }
+    }
 }
 
 /// A simple path (`.spec.replicas`): names, one below the other.
@@ -230,17 +244,17 @@ fn owned_list(names: &[&str]) -> Vec<String> {
 
 fn subresources(resource: &CustomResource, group: &str, version: &str, kind: &str) -> Vec<Subresource> {
     let mut parts = Vec::new();
-    if resource.scale.is_some() {
-        parts.push(Subresource {
-            name: "scale".to_owned(),
-            kind: GroupVersionKind::new("autoscaling", "v1", "Scale"),
-            verbs: owned_list(&PART_VERBS),
-        });
-    }
     if resource.has_status {
         parts.push(Subresource {
             name: "status".to_owned(),
             kind: GroupVersionKind::new(group, version, kind),
+            verbs: owned_list(&PART_VERBS),
+        });
+    }
+    if resource.scale.is_some() {
+        parts.push(Subresource {
+            name: "scale".to_owned(),
+            kind: GroupVersionKind::new("autoscaling", "v1", "Scale"),
             verbs: owned_list(&PART_VERBS),
         });
     }

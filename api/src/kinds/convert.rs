@@ -18,6 +18,7 @@ pub fn convert(from: &Kind, to: &Kind, object: &mut Value) {
     }
     if let Some(definition) = &to.definition {
         object["apiVersion"] = to.api_version().into();
+        definition.prune(object);
         definition.set_defaults(object);
         return;
     }

@@ -5,22 +5,31 @@
 //! ```
 //! One plugin a file; [`Chain::new`] is the table of them, in the order of `pkg/kubeapiserver/options/plugins.go`. A plugin
 //! names what it is interested in ([`Plugin::handles`]) and sees only that. Plugins read the cluster through
-//! [`Objects`](crate::cache::Objects) and never wait for anything but the store.
+//! [`Objects`] and never wait for anything but the store, and for webhooks, for as long as these say.
+//!
+//! What a cluster's users add themselves: `webhook` calls out, `policy` evaluates expressions (`expressions`); both go by
+//! the same rules (`matching`) and see a write in the version these ask for (`view`); `reinvocation` is the second pass.
 
 mod certificates;
 mod default_ingress_class;
 mod default_toleration_seconds;
+mod expressions;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod pod_resources;
 mod pod_security;
+mod policy;
 mod priority;
+mod reinvocation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage;
 mod taint_nodes_by_condition;
+mod view;
+mod webhook;
 #[cfg(test)]
 mod tests;
 
@@ -33,9 +42,11 @@ use minik8s_store::Store;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use self::reinvocation::Reinvocation;
 use crate::{
     authz::{Authorizer, Rbac, escalation::Escalation},
     cache::Objects,
+    endpoints::connect::ServiceDialer,
     identity::UserInfo,
 };
 
@@ -101,6 +112,8 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// What the client is told beside the answer; see [`Attributes::warn`].
     pub warnings: Mutex<Vec<String>>,
+    /// What happened in the first pass of the chain, of two.
+    pub reinvocation: Reinvocation,
 }
 
 impl<'a> Attributes<'a> {
@@ -191,6 +204,8 @@ pub struct Cluster {
     pub authorizer: Arc<dyn Authorizer>,
     /// What users hold by roles.
     pub rbac: Arc<Rbac>,
+    /// The way to webhooks that are Services.
+    pub dialer: Option<Arc<dyn ServiceDialer>>,
     /// Time.
     pub clock: Clock,
     /// Names.
@@ -204,14 +219,14 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// The plugins of a cluster, in Kubernetes' order. Policies and webhooks will stand before ResourceQuota, which is last of
-    /// those that can be configured because it counts what all others let through.
+    /// The plugins of a cluster, in Kubernetes' order. ResourceQuota is last because it counts what all others let through.
     pub fn new(cluster: &Cluster) -> Chain {
         let Cluster {
             objects,
             store,
             authorizer,
             rbac,
+            dialer: _,
             clock,
             random,
         } = cluster;
@@ -241,6 +256,10 @@ impl Chain {
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(default_ingress_class::DefaultIngressClass::new(objects())),
             Box::new(Escalation::new(Arc::clone(rbac), authorizer())),
+            Box::new(policy::MutatingPolicies::new(objects(), authorizer())),
+            Box::new(webhook::MutatingWebhooks::new(cluster)),
+            Box::new(policy::ValidatingPolicies::new(objects(), authorizer())),
+            Box::new(webhook::ValidatingWebhooks::new(cluster)),
             Box::new(resource_quota::ResourceQuota::new(
                 objects(),
                 Arc::clone(store),
@@ -254,8 +273,14 @@ impl Chain {
         Chain { plugins }
     }
 
-    /// Lets every plugin that is interested change the object, in order; the first refusal ends it.
+    /// Lets every plugin that is interested change the object, in order; the first refusal ends it. Where a webhook or a
+    /// policy changed it, all are asked once more, because those before have not seen the change.
     pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        self.pass(attributes).await?;
+        if attributes.reinvocation.begin_second_pass() { self.pass(attributes).await } else { Ok(()) }
+    }
+
+    async fn pass(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
         for plugin in &self.plugins {
             if plugin.handles(attributes) {
                 plugin.admit(attributes).await?;

@@ -71,14 +71,8 @@ impl CacheEvent {
     /// What this change means to a watch with a selection: an object may come into it and leave it without being
     /// created or deleted (`k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go` `convertToWatchEvent`).
     pub fn seen_through(&self, selection: &Selection) -> Option<EventType> {
-        let now = self
-            .object
-            .as_ref()
-            .is_some_and(|object| selection.matches(object));
-        let before = self
-            .previous
-            .as_ref()
-            .is_some_and(|object| selection.matches(object));
+        let now = self.object.as_ref().is_some_and(|object| selection.matches(object));
+        let before = self.previous.as_ref().is_some_and(|object| selection.matches(object));
         match (now, before) {
             (true, true) => Some(EventType::Modified),
             (true, false) => Some(EventType::Added),
@@ -92,11 +86,8 @@ impl CacheEvent {
         match (event_type, &self.object) {
             (EventType::Added | EventType::Modified, Some(object)) => object,
             _ => self.gone.get_or_init(|| {
-                let last = self
-                    .previous
-                    .as_ref()
-                    .or(self.object.as_ref())
-                    .expect("a change has a state before or after");
+                let last =
+                    self.previous.as_ref().or(self.object.as_ref()).expect("a change has a state before or after");
                 Arc::new(last.at_revision(self.revision))
             }),
         }
@@ -104,9 +95,7 @@ impl CacheEvent {
 
     /// `{"type":…,"object":…}` and a newline, encoded once for all watchers.
     pub fn line(&self, event_type: EventType) -> Bytes {
-        self.lines[event_type as usize]
-            .get_or_init(|| event_line(event_type.as_str(), self.shown(event_type)))
-            .clone()
+        self.lines[event_type as usize].get_or_init(|| event_line(event_type.as_str(), self.shown(event_type))).clone()
     }
 
     /// The same in Kubernetes' protobuf, with its length in front.

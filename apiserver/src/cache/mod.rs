@@ -12,11 +12,13 @@
 //!
 //! - [`Object`]: stored bytes and parsed metadata. [`event::CacheEvent`]: one change, encoded at most once for all watchers.
 //! - [`resource::ResourceCache`]: objects, ring, watcher index of one resource.
+//! - `change`: resources that come and go with CustomResourceDefinitions.
 //! - [`watch`]: one watcher's view: initial state or replay, then events through its selectors.
 //!
 //! `resourceVersion` semantics are Kubernetes' (`k8s.io/apiserver/pkg/storage/cacher/cacher.go`): unset waits for the
 //! store's read index, `0` serves at once, anything else waits until the cache is as new.
 
+mod change;
 pub mod event;
 pub mod object;
 pub mod resource;
@@ -67,6 +69,8 @@ pub trait Objects: Send + Sync {
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Object>>;
     /// A number that changes with every write to the resource: what was computed from its objects is stale when it moved.
     fn version(&self, resource: &GroupResource) -> u64;
+    /// The kinds served now.
+    fn kinds(&self) -> Arc<Kinds>;
 }
 
 /// The watch cache of all resources. See the module.
@@ -76,6 +80,8 @@ pub struct Cache {
     kinds: RwLock<Arc<Kinds>>,
     resources: RwLock<HashMap<GroupResource, Arc<ResourceCache>>>,
     applied: Sender<Revision>,
+    /// Held while changes are applied, and while resources come and go.
+    applying: tokio::sync::Mutex<()>,
 }
 
 impl Cache {
@@ -98,6 +104,7 @@ impl Cache {
             kinds: RwLock::new(kinds),
             resources: RwLock::new(resources),
             applied: Sender::new(0),
+            applying: tokio::sync::Mutex::default(),
         });
         let watch = cache.load().await?;
         tasks.spawn(Arc::clone(&cache).follow(watch, shutdown));
@@ -135,14 +142,7 @@ impl Cache {
         if *applied.borrow() >= revision {
             return Ok(());
         }
-        match self
-            .clock
-            .timeout(
-                BLOCK_TIMEOUT,
-                applied.wait_for(|applied| *applied >= revision),
-            )
-            .await
-        {
+        match self.clock.timeout(BLOCK_TIMEOUT, applied.wait_for(|applied| *applied >= revision)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::service_unavailable("the server is shutting down")),
             Err(_) => Err(Status::too_large_resource_version(revision, self.applied())),
@@ -158,20 +158,13 @@ impl Cache {
 
     /// Reads the whole store at one revision and starts a watch right after it.
     async fn load(&self) -> Result<Watch, String> {
-        let (mut from, mut at, mut pages) = (
-            None::<String>,
-            None,
-            HashMap::<GroupResource, Vec<Arc<Object>>>::new(),
-        );
+        let _turn = self.applying.lock().await;
+        let (mut from, mut at, mut pages) = (None::<String>, None, HashMap::<GroupResource, Vec<Arc<Object>>>::new());
         let revision = loop {
             let mut range = Range::prefix(REGISTRY_PREFIX).limit(LOAD_PAGE);
             range.from = from.take();
             range.at = at;
-            let page = self
-                .store
-                .range(range)
-                .await
-                .map_err(|error| error.to_string())?;
+            let page = self.store.range(range).await.map_err(|error| error.to_string())?;
             for kv in &page.key_values {
                 if let Some((resource, object)) = self.read(kv)? {
                     pages.entry(resource).or_default().push(Arc::new(object));
@@ -179,16 +172,11 @@ impl Cache {
             }
             match page.key_values.last() {
                 // The next key after this one in byte order.
-                Some(last) if page.more => {
-                    (from, at) = (Some(format!("{}\0", last.key)), Some(page.revision))
-                }
+                Some(last) if page.more => (from, at) = (Some(format!("{}\0", last.key)), Some(page.revision)),
                 _ => break page.revision,
             }
         };
-        let watch = self
-            .store
-            .watch("", revision)
-            .map_err(|error| error.to_string())?;
+        let watch = self.store.watch("", revision).map_err(|error| error.to_string())?;
         for (resource, cache) in self.resources.read().iter() {
             cache.reset(pages.remove(resource).unwrap_or_default(), revision);
         }
@@ -206,13 +194,9 @@ impl Cache {
     }
 
     fn cache_of(&self, key: &str) -> Option<Arc<ResourceCache>> {
-        let cache = keys::resource_of(key)
-            .and_then(|resource| self.resources.read().get(&resource).cloned());
+        let cache = keys::resource_of(key).and_then(|resource| self.resources.read().get(&resource).cloned());
         if cache.is_none() {
-            tracing::warn!(
-                key,
-                "the store holds an object of a resource that is not served"
-            );
+            tracing::warn!(key, "the store holds an object of a resource that is not served");
         }
         cache
     }
@@ -221,12 +205,15 @@ impl Cache {
         let mut turn = 0;
         loop {
             let message = tokio::select! {
-                message = watch.recv() => message,
-                () = shutdown.cancelled() => return,
-            };
+            biased;
+                           message = watch.recv() => message,
+                           () = shutdown.cancelled() => return,
+                       };
             match message {
                 Ok(WatchMessage::Events(events)) => {
+                    let turn_of_resources = self.applying.lock().await;
                     self.apply(&events);
+                    drop(turn_of_resources);
                     turn += events.len();
                     if turn >= CHANGES_PER_TURN {
                         turn = 0;
@@ -253,19 +240,17 @@ impl Cache {
                 Err(error) => tracing::error!(error, "the watch cache cannot be filled"),
             }
             tokio::select! {
-                () = self.clock.sleep(RELOAD_PAUSE) => {}
-                () = shutdown.cancelled() => return None,
-            }
+            biased;
+                           () = self.clock.sleep(RELOAD_PAUSE) => {}
+                           () = shutdown.cancelled() => return None,
+                       }
         }
     }
 
     /// Applies the changes of one revision, then announces it.
     fn apply(&self, events: &[Event]) {
         let at = self.clock.monotonic();
-        for event in events
-            .iter()
-            .filter(|event| event.kv.key.starts_with(REGISTRY_PREFIX))
-        {
+        for event in events.iter().filter(|event| event.kv.key.starts_with(REGISTRY_PREFIX)) {
             let Some(cache) = self.cache_of(&event.kv.key) else {
                 continue;
             };
@@ -275,10 +260,7 @@ impl Cache {
                 EventKind::Put => match Object::from_stored(cache.kind(), &event.kv) {
                     Ok(object) => Some(Arc::new(object)),
                     Err(error) => {
-                        tracing::error!(
-                            error,
-                            "an object in the store cannot be read and is left out"
-                        );
+                        tracing::error!(error, "an object in the store cannot be read and is left out");
                         None
                     }
                 },
@@ -302,15 +284,14 @@ impl Objects for Cache {
         let Some(cache) = self.resources.read().get(resource).cloned() else {
             return Vec::new();
         };
-        cache
-            .candidates(&Selection::everything(namespace.unwrap_or_default()), None)
-            .objects
+        cache.candidates(&Selection::everything(namespace.unwrap_or_default()), None).objects
     }
 
     fn version(&self, resource: &GroupResource) -> u64 {
-        self.resources
-            .read()
-            .get(resource)
-            .map_or(0, |cache| cache.version())
+        self.resources.read().get(resource).map_or(0, |cache| cache.version())
+    }
+
+    fn kinds(&self) -> Arc<Kinds> {
+        Cache::kinds(self)
     }
 }

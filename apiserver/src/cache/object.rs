@@ -10,13 +10,14 @@
 //! So serving an object is copying two slices with the resource version between them, and an item of a list (which
 //! carries no type meta, as in Kubernetes) is the same without the front.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use minik8s_api::kinds::Kind;
 use minik8s_api::meta::ObjectMeta;
-use minik8s_api::strategy::strategy_for;
+use minik8s_api::strategy::{Strategy, strategy_for};
 use minik8s_store::{KeyValue, Revision};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -35,7 +36,7 @@ pub struct Object {
     meta: ObjectMeta,
     indexed: Option<Box<str>>,
     /// Computed when the first selector asks.
-    fields: OnceLock<Vec<(&'static str, String)>>,
+    fields: OnceLock<Vec<(Cow<'static, str>, String)>>,
 }
 
 const METADATA_OPEN: &[u8] = b"\"metadata\":{";
@@ -47,11 +48,7 @@ pub fn encode(kind: &Kind, object: &Value) -> Bytes {
     let fields = object.as_object().unwrap_or(&empty);
     out.extend_from_slice(METADATA_OPEN);
     let mut first = true;
-    for (name, value) in fields
-        .get("metadata")
-        .and_then(Value::as_object)
-        .unwrap_or(&empty)
-    {
+    for (name, value) in fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty) {
         if name == "resourceVersion" {
             continue;
         }
@@ -105,8 +102,10 @@ impl Object {
             }
             stored = encode(kind, &value);
         }
-        let meta = ObjectMeta::parse(&stored)
-            .map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
+        if let Some(defaulted) = defaulted(kind, &stored) {
+            stored = defaulted;
+        }
+        let meta = ObjectMeta::parse(&stored).map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
         let indexed = match selection::indexed_field(kind) {
             Some(field) => indexed_value(&stored, field),
             None => None,
@@ -183,15 +182,14 @@ impl Object {
     }
 
     /// The kind's selectable fields.
-    pub fn fields(&self) -> &[(&'static str, String)] {
-        self.fields
-            .get_or_init(|| strategy_for(&self.kind).selectable_fields(&self.value()))
+    pub fn fields(&self) -> &[(Cow<'static, str>, String)] {
+        self.fields.get_or_init(|| strategy_for(&self.kind).selectable_fields(&self.value()))
     }
 
     /// The object as a value, resourceVersion included. Parses on every call: keep what you need, not the value.
     pub fn value(&self) -> Value {
-        let mut value: Value = serde_json::from_slice(&self.stored)
-            .expect("cached bytes were parsed when they were stored");
+        let mut value: Value =
+            serde_json::from_slice(&self.stored).expect("cached bytes were parsed when they were stored");
         value["metadata"]["resourceVersion"] = Value::from(self.revision.to_string());
         value
     }
@@ -224,13 +222,18 @@ impl Object {
         out.put_slice(&self.stored[start..splice]);
         out.put_slice(b"\"resourceVersion\":\"");
         out.put_slice(self.revision.to_string().as_bytes());
-        out.put_slice(if self.stored[splice] == b'}' {
-            b"\""
-        } else {
-            b"\","
-        });
+        out.put_slice(if self.stored[splice] == b'}' { b"\"" } else { b"\"," });
         out.put_slice(&self.stored[splice..]);
     }
+}
+
+/// What a custom resource gains by defaults that its definition did not have when it was written.
+fn defaulted(kind: &Kind, stored: &[u8]) -> Option<Bytes> {
+    let definition = kind.definition.as_ref().filter(|definition| definition.schema.has_defaults)?;
+    let before: Value = serde_json::from_slice(stored).ok()?;
+    let mut after = before.clone();
+    definition.set_defaults(&mut after);
+    (after != before).then(|| encode(kind, &after))
 }
 
 /// The string at `spec.nodeName`-like paths, read without building the rest.
@@ -240,8 +243,5 @@ fn indexed_value(stored: &[u8], field: &str) -> Option<Box<str>> {
         let fields: HashMap<&str, &RawValue> = serde_json::from_str(text).ok()?;
         text = fields.get(name)?.get();
     }
-    serde_json::from_str::<String>(text)
-        .ok()
-        .filter(|value| !value.is_empty())
-        .map(String::into_boxed_str)
+    serde_json::from_str::<String>(text).ok().filter(|value| !value.is_empty()).map(String::into_boxed_str)
 }

@@ -44,6 +44,10 @@ struct State {
     recent: VecDeque<Arc<CacheEvent>>,
     /// A watch can resume from here on.
     resumable: Revision,
+    /// Everything up to here was in what was loaded.
+    loaded: Revision,
+    /// The resource is gone or has another cache: nobody may wait for events.
+    closed: bool,
     /// The last change of this resource.
     changed: Revision,
     watchers: Watchers,
@@ -70,11 +74,7 @@ pub enum Start {
 impl ResourceCache {
     /// An empty cache that is complete as of `revision`.
     pub fn new(kind: Arc<Kind>, objects: Vec<Arc<Object>>, revision: Revision) -> ResourceCache {
-        let cache = ResourceCache {
-            kind,
-            version: AtomicU64::new(revision),
-            state: RwLock::default(),
-        };
+        let cache = ResourceCache { kind, version: AtomicU64::new(revision), state: RwLock::default() };
         cache.reset(objects, revision);
         cache
     }
@@ -92,26 +92,26 @@ impl ResourceCache {
     /// Replaces everything, after a gap in the store's events: watchers are closed, for they missed what was in the gap.
     pub fn reset(&self, objects: Vec<Arc<Object>>, revision: Revision) {
         let mut state = self.state.write();
-        *state = State {
-            resumable: revision,
-            changed: revision,
-            ..State::default()
-        };
+        *state = State { resumable: revision, changed: revision, loaded: revision, ..State::default() };
         for object in objects {
             state.insert(object);
         }
         self.version.fetch_max(revision, Ordering::AcqRel);
     }
 
-    /// Applies one change and tells the watchers that may want it. A watcher whose channel is full is closed.
-    pub fn apply(
-        &self,
-        key: &Arc<str>,
-        object: Option<Arc<Object>>,
-        revision: Revision,
-        at: Duration,
-    ) {
+    /// Lets go of everything; watches end, and new ones end at once.
+    pub fn close(&self) {
         let mut state = self.state.write();
+        let revision = state.changed;
+        *state = State { resumable: revision, changed: revision, loaded: revision, closed: true, ..State::default() };
+    }
+
+    /// Applies one change and tells the watchers that may want it. A watcher whose channel is full is closed.
+    pub fn apply(&self, key: &Arc<str>, object: Option<Arc<Object>>, revision: Revision, at: Duration) {
+        let mut state = self.state.write();
+        if revision <= state.loaded || state.closed {
+            return;
+        }
         let previous = match &object {
             Some(object) => state.insert(Arc::clone(object)),
             None => state.remove(key),
@@ -148,67 +148,41 @@ impl ResourceCache {
     /// The objects a selection may mean, in key order, from `start` on. Callers still filter by the selection.
     pub fn candidates(&self, selection: &Selection, start: Option<&str>) -> Snapshot {
         let state = self.state.read();
-        Snapshot {
-            objects: state.candidates(&self.kind, selection, start),
-            changed: state.changed,
-        }
+        Snapshot { objects: state.candidates(&self.kind, selection, start), changed: state.changed }
     }
 
     /// Registers a watcher: from the present state, or from the events after a revision.
-    pub fn watch(
-        self: &Arc<Self>,
-        selection: &Selection,
-        after: Option<Revision>,
-    ) -> (Start, Registration) {
+    pub fn watch(self: &Arc<Self>, selection: &Selection, after: Option<Revision>) -> (Start, Registration) {
         let mut state = self.state.write();
         let (sender, receiver) = mpsc::channel(WATCHER_EVENTS_MAX);
         let start = match after {
             Some(revision) if revision < state.resumable => Start::Expired(state.resumable),
             Some(revision) => {
-                let from = state
-                    .recent
-                    .partition_point(|event| event.revision <= revision);
+                let from = state.recent.partition_point(|event| event.revision <= revision);
                 Start::Replay(state.recent.range(from..).cloned().collect(), receiver)
             }
             None => {
                 let objects = state.candidates(&self.kind, selection, None);
-                Start::Initial(
-                    Snapshot {
-                        objects,
-                        changed: state.changed,
-                    },
-                    receiver,
-                )
+                Start::Initial(Snapshot { objects, changed: state.changed }, receiver)
             }
         };
-        let id = state.watchers.add(Scope::of(selection), sender);
-        (
-            start,
-            Registration {
-                cache: Arc::clone(self),
-                id,
-            },
-        )
+        let id = match state.closed {
+            true => 0,
+            false => state.watchers.add(Scope::of(selection), sender),
+        };
+        (start, Registration { cache: Arc::clone(self), id })
     }
 }
 
 impl State {
     fn insert(&mut self, object: Arc<Object>) -> Option<Arc<Object>> {
-        let previous = self
-            .objects
-            .insert(Arc::clone(object.key()), Arc::clone(&object));
-        let (old, new) = (
-            previous.as_ref().and_then(|object| object.indexed()),
-            object.indexed(),
-        );
+        let previous = self.objects.insert(Arc::clone(object.key()), Arc::clone(&object));
+        let (old, new) = (previous.as_ref().and_then(|object| object.indexed()), object.indexed());
         if old != new {
             self.unindex(object.key(), old);
         }
         if let Some(value) = new {
-            self.indexed
-                .entry(Box::from(value))
-                .or_default()
-                .insert(Arc::clone(object.key()), object);
+            self.indexed.entry(Box::from(value)).or_default().insert(Arc::clone(object.key()), object);
         }
         previous
     }
@@ -233,9 +207,7 @@ impl State {
         self.recent.push_back(event);
         while self.recent.len() > RECENT_EVENTS_MIN {
             let oldest = &self.recent[0];
-            if self.recent.len() <= RECENT_EVENTS_MAX
-                && now.saturating_sub(oldest.at) <= RECENT_EVENTS_AGE
-            {
+            if self.recent.len() <= RECENT_EVENTS_MAX && now.saturating_sub(oldest.at) <= RECENT_EVENTS_AGE {
                 break;
             }
             self.resumable = oldest.revision;
@@ -243,25 +215,11 @@ impl State {
         }
     }
 
-    fn candidates(
-        &self,
-        kind: &Kind,
-        selection: &Selection,
-        start: Option<&str>,
-    ) -> Vec<Arc<Object>> {
-        if let (Some(name), false) = (
-            &selection.name,
-            selection.namespace.is_empty() && kind.namespaced,
-        ) {
+    fn candidates(&self, kind: &Kind, selection: &Selection, start: Option<&str>) -> Vec<Arc<Object>> {
+        if let (Some(name), false) = (&selection.name, selection.namespace.is_empty() && kind.namespaced) {
             let key = keys::object(kind, &selection.namespace, name);
             let later = start.is_none_or(|start| key.as_str() >= start);
-            return self
-                .objects
-                .get(key.as_str())
-                .filter(|_| later)
-                .cloned()
-                .into_iter()
-                .collect();
+            return self.objects.get(key.as_str()).filter(|_| later).cloned().into_iter().collect();
         }
         let objects = match &selection.indexed {
             Some(value) => match self.indexed.get(value.as_str()) {
@@ -299,13 +257,8 @@ impl Scope {
     fn of(selection: &Selection) -> Scope {
         match (&selection.indexed, &selection.name) {
             (Some(value), _) if !value.is_empty() => Scope::Indexed(Box::from(value.as_str())),
-            (_, Some(name)) => Scope::Name(
-                Box::from(selection.namespace.as_str()),
-                Box::from(name.as_str()),
-            ),
-            _ if !selection.namespace.is_empty() => {
-                Scope::Namespace(Box::from(selection.namespace.as_str()))
-            }
+            (_, Some(name)) => Scope::Name(Box::from(selection.namespace.as_str()), Box::from(name.as_str())),
+            _ if !selection.namespace.is_empty() => Scope::Namespace(Box::from(selection.namespace.as_str())),
             _ => Scope::All,
         }
     }
@@ -324,10 +277,7 @@ impl Watchers {
     fn add(&mut self, scope: Scope, sender: EventSender) -> u64 {
         self.next_id += 1;
         self.by_id.insert(self.next_id, scope.clone());
-        self.by_scope
-            .entry(scope)
-            .or_default()
-            .push((self.next_id, sender));
+        self.by_scope.entry(scope).or_default().push((self.next_id, sender));
         self.next_id
     }
 
@@ -347,11 +297,7 @@ impl Watchers {
         if self.by_id.is_empty() {
             return;
         }
-        let some = event
-            .object
-            .as_ref()
-            .or(event.previous.as_ref())
-            .expect("a change has a state before or after");
+        let some = event.object.as_ref().or(event.previous.as_ref()).expect("a change has a state before or after");
         let (namespace, name) = (some.namespace(), some.name());
         let mut closed = Vec::new();
         let mut tell = |scope: Scope| {
@@ -369,10 +315,7 @@ impl Watchers {
         }
         let after = event.object.as_ref().and_then(|object| object.indexed());
         let before = event.previous.as_ref().and_then(|object| object.indexed());
-        for value in [after, before.filter(|before| Some(*before) != after)]
-            .into_iter()
-            .flatten()
-        {
+        for value in [after, before.filter(|before| Some(*before) != after)].into_iter().flatten() {
             tell(Scope::Indexed(Box::from(value)));
         }
         for id in closed {
@@ -428,8 +371,7 @@ mod tests {
     }
 
     fn on_node(cache: &ResourceCache, node: &str) -> Selection {
-        Selection::parse(cache.kind(), "", "", &format!("spec.nodeName={node}"))
-            .expect("a selection")
+        Selection::parse(cache.kind(), "", "", &format!("spec.nodeName={node}")).expect("a selection")
     }
 
     #[test]
@@ -439,17 +381,8 @@ mod tests {
         assert_eq!(object.json(), expect);
         let mut item = bytes::BytesMut::new();
         object.write_item(&mut item);
-        assert_eq!(
-            item,
-            expect.replacen(r#""kind":"Pod","apiVersion":"v1","#, "", 1)
-        );
-        assert_eq!(
-            (
-                object.indexed(),
-                object.value()["metadata"]["resourceVersion"].as_str()
-            ),
-            (Some("n1"), Some("7"))
-        );
+        assert_eq!(item, expect.replacen(r#""kind":"Pod","apiVersion":"v1","#, "", 1));
+        assert_eq!((object.indexed(), object.value()["metadata"]["resourceVersion"].as_str()), (Some("n1"), Some("7")));
     }
 
     #[test]
@@ -457,20 +390,14 @@ mod tests {
         let cache = pods();
         let names = |node: &str| -> Vec<String> {
             let found = cache.candidates(&on_node(&cache, node), None).objects;
-            found
-                .iter()
-                .map(|object| object.name().to_owned())
-                .collect()
+            found.iter().map(|object| object.name().to_owned()).collect()
         };
         put(&cache, "a", "", 2, Duration::ZERO);
         put(&cache, "b", "n1", 3, Duration::ZERO);
         assert_eq!(names("n1"), ["b"]);
         put(&cache, "a", "n1", 4, Duration::ZERO);
         put(&cache, "b", "n2", 5, Duration::ZERO);
-        assert_eq!(
-            (names("n1"), names("n2")),
-            (vec!["a".to_owned()], vec!["b".to_owned()])
-        );
+        assert_eq!((names("n1"), names("n2")), (vec!["a".to_owned()], vec!["b".to_owned()]));
         let key = keys::object(cache.kind(), "ns", "a").into();
         cache.apply(&key, None, 6, Duration::ZERO);
         assert!(names("n1").is_empty());
@@ -479,26 +406,15 @@ mod tests {
     #[test]
     fn an_event_reaches_the_watchers_of_its_node_and_no_other() {
         let cache = pods();
-        let watch = |node: &str| {
-            CacheWatch::start(&cache, on_node(&cache, node), From::After(1), 1).expect("a watch")
-        };
+        let watch = |node: &str| CacheWatch::start(&cache, on_node(&cache, node), From::After(1), 1).expect("a watch");
         let mut watches = [watch("n1"), watch("n2"), watch("n3")];
         put(&cache, "p", "n1", 2, Duration::ZERO);
         put(&cache, "p", "n2", 3, Duration::ZERO);
         let mut seen = |index: usize| match watches[index].try_next() {
-            Some(Item::Event(event_type, event)) => {
-                Some((event_type, event.shown(event_type).revision()))
-            }
+            Some(Item::Event(event_type, event)) => Some((event_type, event.shown(event_type).revision())),
             _ => None,
         };
-        assert_eq!(
-            [seen(0), seen(0), seen(0)],
-            [
-                Some((EventType::Added, 2)),
-                Some((EventType::Deleted, 3)),
-                None
-            ]
-        );
+        assert_eq!([seen(0), seen(0), seen(0)], [Some((EventType::Added, 2)), Some((EventType::Deleted, 3)), None]);
         assert_eq!([seen(1), seen(1)], [Some((EventType::Added, 3)), None]);
         assert_eq!(seen(2), None);
     }
@@ -510,22 +426,9 @@ mod tests {
         for revision in 2..=last {
             put(&cache, "p", "n1", revision, Duration::ZERO);
         }
-        let resume = |revision| {
-            CacheWatch::start(
-                &cache,
-                Selection::everything(""),
-                From::After(revision),
-                last,
-            )
-        };
+        let resume = |revision| CacheWatch::start(&cache, Selection::everything(""), From::After(revision), last);
         assert!(resume(2).is_ok(), "nothing is old yet");
-        put(
-            &cache,
-            "p",
-            "n1",
-            last + 1,
-            RECENT_EVENTS_AGE + Duration::from_secs(1),
-        );
+        put(&cache, "p", "n1", last + 1, RECENT_EVENTS_AGE + Duration::from_secs(1));
         let expired = resume(2).err().expect("gone");
         assert_eq!(expired.oldest, last + 1 - RECENT_EVENTS_MIN as Revision);
         assert!(resume(expired.oldest).is_ok());
@@ -534,8 +437,7 @@ mod tests {
     #[tokio::test]
     async fn a_watcher_that_does_not_keep_up_is_closed() {
         let cache = pods();
-        let mut watch = CacheWatch::start(&cache, Selection::everything(""), From::After(1), 1)
-            .expect("a watch");
+        let mut watch = CacheWatch::start(&cache, Selection::everything(""), From::After(1), 1).expect("a watch");
         for event in 0..=WATCHER_EVENTS_MAX as Revision {
             put(&cache, "p", "n1", event + 2, Duration::ZERO);
         }

@@ -50,14 +50,8 @@ impl Selection {
     }
 
     /// Parses selectors for a kind; a field that the kind cannot be selected by is refused.
-    pub fn parse(
-        kind: &Kind,
-        namespace: &str,
-        labels: &str,
-        fields: &str,
-    ) -> Result<Selection, Status> {
-        let bad =
-            |error: minik8s_api::selector::SelectorError| Status::bad_request(error.to_string());
+    pub fn parse(kind: &Kind, namespace: &str, labels: &str, fields: &str) -> Result<Selection, Status> {
+        let bad = |error: minik8s_api::selector::SelectorError| Status::bad_request(error.to_string());
         let mut selection = Selection::everything(namespace);
         if !labels.is_empty() {
             selection.labels = LabelSelector::parse(labels).map_err(bad)?;
@@ -72,30 +66,20 @@ impl Selection {
     fn read_fields(&mut self, kind: &Kind) -> Result<(), Status> {
         let supported = strategy_for(kind).field_labels();
         let known = |field: &str| {
-            field == "metadata.name"
-                || (field == "metadata.namespace" && kind.namespaced)
-                || supported.contains(&field)
+            field == "metadata.name" || (field == "metadata.namespace" && kind.namespaced) || supported.contains(&field)
         };
         if let Some(field) = self.fields.unsupported(known) {
-            return Err(Status::bad_request(format!(
-                "field label not supported: {field}"
-            )));
+            return Err(Status::bad_request(format!("field label not supported: {field}")));
         }
         let index = indexed_field(kind);
         self.name = self.fields.exact_match("metadata.name").map(str::to_owned);
-        self.indexed = index
-            .and_then(|field| self.fields.exact_match(field))
-            .map(str::to_owned);
+        self.indexed = index.and_then(|field| self.fields.exact_match(field)).map(str::to_owned);
         // A namespace pinned by a field selector narrows a list across namespaces.
-        if let (true, Some(namespace)) = (
-            self.namespace.is_empty(),
-            self.fields.exact_match("metadata.namespace"),
-        ) {
+        if let (true, Some(namespace)) = (self.namespace.is_empty(), self.fields.exact_match("metadata.namespace")) {
             self.namespace = namespace.to_owned();
         }
         self.needs_fields = self.fields.terms().iter().any(|term| {
-            !matches!(term.field.as_str(), "metadata.name" | "metadata.namespace")
-                && Some(term.field.as_str()) != index
+            !matches!(term.field.as_str(), "metadata.name" | "metadata.namespace") && Some(term.field.as_str()) != index
         });
         Ok(())
     }
@@ -110,25 +94,17 @@ impl Selection {
         if !self.namespace.is_empty() && self.namespace != object.namespace() {
             return false;
         }
-        self.labels.matches(|key| object.label(key))
-            && (self.fields.is_everything() || self.fields_match(object))
+        self.labels.matches(|key| object.label(key)) && (self.fields.is_everything() || self.fields_match(object))
     }
 
     fn fields_match(&self, object: &Object) -> bool {
-        let computed = if self.needs_fields {
-            object.fields()
-        } else {
-            &[]
-        };
+        let computed = if self.needs_fields { object.fields() } else { &[] };
         let index = indexed_field(object.kind());
         self.fields.matches(|field| match field {
             "metadata.name" => Some(object.name()),
             "metadata.namespace" => Some(object.namespace()),
             _ if Some(field) == index => object.indexed(),
-            _ => computed
-                .iter()
-                .find(|(name, _)| *name == field)
-                .map(|(_, value)| value.as_str()),
+            _ => computed.iter().find(|(name, _)| *name == field).map(|(_, value)| value.as_str()),
         })
     }
 }

@@ -64,37 +64,23 @@ impl CacheWatch {
         let (start, registration) = cache.watch(&selection, after);
         let (pending, receiver, after) = match start {
             Start::Expired(oldest) => {
-                return Err(Expired {
-                    asked: after.unwrap_or_default(),
-                    oldest,
-                });
+                return Err(Expired { asked: after.unwrap_or_default(), oldest });
             }
             Start::Replay(events, receiver) => {
                 let pending = events.into_iter().filter_map(|event| {
-                    event
-                        .seen_through(&selection)
-                        .map(|event_type| Item::Event(event_type, event))
+                    event.seen_through(&selection).map(|event_type| Item::Event(event_type, event))
                 });
                 (pending.collect(), receiver, after.unwrap_or_default())
             }
             Start::Initial(snapshot, receiver) => {
                 let revision = applied.max(snapshot.changed);
-                let matching = snapshot
-                    .objects
-                    .into_iter()
-                    .filter(|object| selection.matches(object));
+                let matching = snapshot.objects.into_iter().filter(|object| selection.matches(object));
                 let mut pending: VecDeque<Item> = matching.map(Item::Initial).collect();
                 pending.push_back(Item::Synced(revision));
                 (pending, receiver, snapshot.changed)
             }
         };
-        Ok(CacheWatch {
-            selection,
-            pending,
-            receiver,
-            after,
-            _registration: registration,
-        })
+        Ok(CacheWatch { selection, pending, receiver, after, _registration: registration })
     }
 
     /// The next item. Cancel-safe.
@@ -123,8 +109,6 @@ impl CacheWatch {
         if event.revision <= self.after {
             return None;
         }
-        event
-            .seen_through(&self.selection)
-            .map(|event_type| Item::Event(event_type, event))
+        event.seen_through(&self.selection).map(|event_type| Item::Event(event_type, event))
     }
 }

@@ -66,6 +66,7 @@ pub async fn serve(
         .cloned()
         .ok_or_else(Status::unknown_resource)?;
     check_scope(&kind, info)?;
+    check_definition(&kind, info)?;
     let mut target = Target::new(Arc::clone(&kind), &info.namespace, &info.name);
     target.subresource.clone_from(&info.subresource);
 
@@ -99,6 +100,24 @@ pub async fn serve(
         return connect::serve(server, request, target, body).await;
     }
     part(server, request, target, body).await
+}
+
+/// What the definition of a custom resource rules out (`customresource_handler.go` `serveResource`).
+fn check_definition(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
+    let Some(definition) = &kind.definition else { return Ok(()) };
+    if definition.terminating && info.verb == "create" && info.subresource.is_empty() {
+        let mut status = Status::method_not_allowed();
+        status.message = "create not allowed while custom resource definition is terminating".to_owned();
+        return Err(status);
+    }
+    if definition.converts_by_webhook && !kind.is_storage_version() {
+        let stored = &kind.storage.kind.version;
+        return Err(Status::internal_error(format!(
+            "conversion webhook for {} failed: this server converts no objects by webhooks; ask for version {stored}, which they are stored in",
+            kind.gvk()
+        )));
+    }
+    Ok(())
 }
 
 /// A request for whole objects.

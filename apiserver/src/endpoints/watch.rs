@@ -50,17 +50,8 @@ pub async fn serve(
             "application/vnd.kubernetes.protobuf;stream=watch",
         ]));
     }
-    let selection = Selection::parse(
-        &target.kind,
-        &target.namespace,
-        &options.labels,
-        &options.fields,
-    )?;
-    let cache = server
-        .registry()
-        .cache()
-        .resource(&target.kind)
-        .ok_or_else(Status::unknown_resource)?;
+    let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
+    let cache = server.registry().cache().resource(&target.kind).ok_or_else(Status::unknown_resource)?;
     let from = start(server, &options).await?;
     let encoder = Encoder {
         server: Arc::clone(server),
@@ -71,19 +62,15 @@ pub async fn serve(
     };
     let applied = server.registry().cache().applied();
     let frames = match CacheWatch::start(&cache, selection, from, applied) {
-        Ok(watch) => Body::from_stream(stream::unfold(
-            Frames::new(watch, encoder, &options),
-            |mut frames| async move {
+        Ok(watch) => {
+            Body::from_stream(stream::unfold(Frames::new(watch, encoder, &options), |mut frames| async move {
                 let frame = frames.next().await?;
                 Some((Ok::<_, std::convert::Infallible>(frame), frames))
-            },
-        )),
+            }))
+        }
         // As Kubernetes: the watch begins, and says in its first event that it cannot go on.
         Err(expired) => {
-            let status = Status::expired(format!(
-                "too old resource version: {} ({})",
-                expired.asked, expired.oldest
-            ));
+            let status = Status::expired(format!("too old resource version: {} ({})", expired.asked, expired.oldest));
             Body::from(encode(form.encoding, "ERROR", &status.to_value()))
         }
     };
@@ -92,12 +79,8 @@ pub async fn serve(
         Encoding::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => "application/json",
     };
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    response
-        .headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
 
@@ -144,9 +127,8 @@ impl Frames {
     fn new(watch: CacheWatch, encoder: Encoder, options: &ListOptions) -> Frames {
         let server = &encoder.server;
         let now = server.clock().monotonic();
-        let timeout = options.timeout.unwrap_or_else(|| {
-            MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(server.registry().random().next_f64())
-        });
+        let timeout =
+            options.timeout.unwrap_or_else(|| MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(server.registry().random().next_f64()));
         Frames {
             _watching: server.metrics().watching(&encoder.target.kind),
             bookmarks: options.bookmarks,
@@ -165,15 +147,8 @@ impl Frames {
             return None;
         }
         loop {
-            let (clock, shutdown) = (
-                self.encoder.server.clock().clone(),
-                self.encoder.server.shutdown_token().clone(),
-            );
-            let wake = if self.bookmarks {
-                self.next_bookmark.min(self.deadline)
-            } else {
-                self.deadline
-            };
+            let (clock, shutdown) = (self.encoder.server.clock().clone(), self.encoder.server.shutdown_token().clone());
+            let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
             tokio::select! {
                 biased;
                 item = self.watch.next() => {
@@ -205,11 +180,7 @@ impl Frames {
         let mut next = Some(second);
         while let Some(item) = next {
             frame.extend_from_slice(&self.line(item));
-            next = if frame.len() < MAX_FRAME_BYTES {
-                self.watch.try_next()
-            } else {
-                None
-            };
+            next = if frame.len() < MAX_FRAME_BYTES { self.watch.try_next() } else { None };
         }
         frame.freeze()
     }
@@ -219,15 +190,11 @@ impl Frames {
             Item::Initial(object) => self.encoder.initial(&object),
             Item::Synced(revision) if self.mark_initial => self.encoder.bookmark(revision, true),
             Item::Synced(_) => Bytes::new(),
-            Item::Event(event_type, event) if self.encoder.is_plain() => {
-                match self.encoder.form.encoding {
-                    Encoding::Protobuf => event.frame(event_type),
-                    _ => event.line(event_type),
-                }
-            }
-            Item::Event(event_type, event) => self
-                .encoder
-                .encode(event_type.as_str(), event.shown(event_type)),
+            Item::Event(event_type, event) if self.encoder.is_plain() => match self.encoder.form.encoding {
+                Encoding::Protobuf => event.frame(event_type),
+                _ => event.line(event_type),
+            },
+            Item::Event(event_type, event) => self.encoder.encode(event_type.as_str(), event.shown(event_type)),
         }
     }
 
@@ -282,14 +249,7 @@ impl Encoder {
                 let revision = Value::from(object.revision().to_string());
                 let metadata = Map::from_iter([("resourceVersion".to_owned(), revision)]);
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
-                table::of(
-                    &self.target.kind,
-                    metadata,
-                    &[value],
-                    self.include,
-                    columns,
-                    self.server.clock().now(),
-                )
+                table::of(&self.target.kind, metadata, &[value], self.include, columns, self.server.clock().now())
             }
         };
         encode(self.form.encoding, event_type, &shown)
@@ -297,17 +257,12 @@ impl Encoder {
 
     fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
         let (kind, api_version) = match self.form.transform {
-            Transform::None => (
-                self.target.kind.kind.clone(),
-                self.target.kind.api_version(),
-            ),
-            Transform::PartialMetadata => (
-                "PartialObjectMetadata".to_owned(),
-                "meta.k8s.io/v1".to_owned(),
-            ),
+            Transform::None => (self.target.kind.kind.clone(), self.target.kind.api_version()),
+            Transform::PartialMetadata => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
             Transform::Table => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
         };
-        let mut object = json!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
+        let mut object =
+            json!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
         if initial_events_end {
             object["metadata"]["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
         }

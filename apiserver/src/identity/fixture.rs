@@ -132,6 +132,7 @@ impl World {
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             authorizer,
             rbac,
+            dialer: None,
             clock,
             random,
         })
@@ -170,6 +171,10 @@ impl Objects for World {
     fn version(&self, _: &GroupResource) -> u64 {
         self.store.revision()
     }
+
+    fn kinds(&self) -> Arc<Kinds> {
+        Arc::clone(&self.kinds)
+    }
 }
 
 impl PodsOnNode for World {
@@ -205,5 +210,6 @@ pub(crate) fn write<'a>(
         user,
         dry_run: false,
         warnings: parking_lot::Mutex::default(),
+        reinvocation: Default::default(),
     }
 }

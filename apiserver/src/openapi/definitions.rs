@@ -7,7 +7,7 @@ use minik8s_api::kinds::{Kind, Kinds};
 use minik8s_api::schema::{Field, List, ListType, Scalar, Struct, Type, built_in};
 use serde_json::{Map, Value, json};
 
-use super::descriptions;
+use super::{custom, descriptions};
 
 /// Version 2 and 3 differ in where definitions stand and in what may stand beside a reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Definitions {
     dialect: Dialect,
     structs: BTreeMap<String, Arc<Struct>>,
     scalars: BTreeMap<&'static str, Scalar>,
+    /// Those of custom resources, whole.
+    custom: BTreeMap<String, Value>,
 }
 
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
@@ -35,6 +37,8 @@ const FIELDS_V1: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1";
 
 /// Bodies that are not a kind of their own row.
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
+const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 const DELETE_OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 
@@ -44,8 +48,7 @@ impl Definitions {
         Definitions {
             dialect,
             structs: BTreeMap::new(),
-            scalars: BTreeMap::new(),
-        }
+            scalars: BTreeMap::new(), custom: BTreeMap::new() }
     }
 
     /// The dialect.
@@ -55,12 +58,24 @@ impl Definitions {
 
     /// Refers to a kind's objects.
     pub fn object(&mut self, kind: &Kind) -> Value {
-        self.structure(&kind.schema)
+        if !kind.custom {
+            return self.structure(&kind.schema);
+        }
+        if !self.custom.contains_key(kind.schema.name()) {
+            let metadata = self.named(OBJECT_META);
+            self.custom.insert(kind.schema.name().to_owned(), custom::object(kind, self.dialect, metadata));
+        }
+        self.reference(kind.schema.name())
     }
 
     /// Refers to a list of a kind's objects.
     pub fn list(&mut self, kind: &Kind) -> Value {
         let name = format!("{}List", kind.schema.name());
+        if kind.custom {
+            let (metadata, item) = (self.named(LIST_META), self.object(kind));
+            self.custom.entry(name.clone()).or_insert_with(|| custom::list(kind, self.dialect, metadata, item));
+            return self.reference(&name);
+        }
         match built_in().definition(&name) {
             Some(list) => self.structure(list),
             None => self.object(kind),
@@ -278,6 +293,7 @@ impl Definitions {
             }
             done.insert((*name).to_owned(), definition);
         }
+        done.extend(self.custom);
         Value::Object(done)
     }
 }

@@ -4,10 +4,11 @@
 //! version behind an index, and version 2, one document of everything. Both are made from the rows of kinds, the types of
 //! `minik8s_api::schema`, and the descriptions that `k8s_openapi` carries.
 //!
-//! - [`definitions`]: types as JSON schemas. [`paths`]: what can be asked. [`descriptions`]: what Kubernetes says of it.
+//! - [`definitions`]: types as JSON schemas. [`custom`]: those that definitions bring. [`paths`]: what can be asked. [`descriptions`]: what Kubernetes says of it.
 //!
 //! Documents are made when they are first asked for, and kept for the snapshot of kinds they describe.
 
+pub mod custom;
 pub mod definitions;
 pub mod descriptions;
 pub mod paths;
@@ -105,6 +106,9 @@ fn hash(place: &str, rows: &[Arc<Kind>]) -> String {
             "{} {} {:?} {parts:?}\n",
             kind.plural, kind.kind, kind.verbs
         ));
+        if let Some(definition) = &kind.definition {
+            hash.update(definition.published.to_string());
+        }
     }
     hash.finalize()
         .iter()

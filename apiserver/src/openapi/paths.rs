@@ -343,6 +343,8 @@ impl<'a> Writer<'a> {
         // Options of connections are query parameters, not bodies.
         let body = if gvk.kind.ends_with("Options") {
             None
+        } else if *gvk == self.kind.gvk() {
+            Some(definitions.object(self.kind))
         } else {
             definitions.kind(&gvk.group, &gvk.version, &gvk.kind)
         };

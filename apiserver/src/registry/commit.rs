@@ -128,6 +128,11 @@ impl Registry {
         Ok(Arc::clone(cache.kind()))
     }
 
+    /// The row whose strategy a write follows: the stored version's, or of a custom resource that which was asked for.
+    pub(crate) fn acting_kind(&self, target: &Target) -> Result<Arc<Kind>, Status> {
+        if target.kind.custom { Ok(Arc::clone(&target.kind)) } else { self.storage_kind(target) }
+    }
+
     /// The object as the cache has it, which may be a moment behind.
     pub(crate) fn cached(&self, target: &Target) -> Result<Option<Arc<Object>>, Status> {
         let cache = self

@@ -98,7 +98,8 @@ impl Registry {
     ) -> Result<Written, Status> {
         let storage = self.storage_kind(target)?;
         convert(&target.kind, &storage, &mut object);
-        let strategy = strategy_for(&storage);
+        let kind = self.acting_kind(target)?;
+        let strategy = strategy_for(&kind);
         with_strategy_context(self, context, |context| {
             strategy.prepare_for_create(context, &mut object)
         });
@@ -327,6 +328,7 @@ fn attributes<'a>(
         user: &context.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),
+        reinvocation: Default::default(),
     }
 }
 

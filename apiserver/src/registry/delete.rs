@@ -17,6 +17,7 @@ use super::commit::Outcome;
 use super::{Context, Registry, Target};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{Object, Selection, object};
+use crate::crd;
 use crate::options::{DeleteOptions, Propagation};
 
 /// How often one delete fits itself to an object that others keep changing.
@@ -136,6 +137,9 @@ impl Registry {
         self.admit_delete(context, target, options, &old).await?;
         let fate = if target.kind.group.is_empty() && target.kind.plural == "namespaces" {
             self.fate_of_namespace(target, options, &old)
+        } else if target.kind.group == "apiextensions.k8s.io" && old["metadata"].get("deletionTimestamp").is_none() {
+            // Its objects go first (`apiextensions-apiserver/pkg/registry/customresourcedefinition/etcd.go`).
+            Fate::Mark(crd::cleanup::mark(&old, &self.now()))
         } else {
             self.fate(target, options, &old)
         };
@@ -200,6 +204,7 @@ impl Registry {
             user: &context.user,
             dry_run: options.dry_run,
             warnings: parking_lot::Mutex::default(),
+            reinvocation: Default::default(),
         };
         let chain = self.chain();
         let mut admitted = chain.admit(&mut attributes).await;

@@ -230,7 +230,8 @@ impl Registry {
 
     /// `rest.BeforeUpdate`: what an update may never change is put back, then the strategy has its say.
     fn prepare_update(&self, context: &Context, target: &Target, new: &mut Value, old: &Value) -> Result<(), Status> {
-        let strategy = strategy_for(&*self.storage_kind(target)?);
+        let kind = self.acting_kind(target)?;
+        let strategy = strategy_for(&kind);
         let (metadata, before) = (meta::metadata_mut(new), &old["metadata"]);
         keep(metadata, before, "generation");
         with_strategy_context(self, context, |context| strategy.prepare_for_update(context, target.door(), new, old));

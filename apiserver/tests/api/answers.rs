@@ -1,4 +1,4 @@
-//! Recorded answers of kube-apiserver 1.37.2, replayed. What needs controllers, custom resources or nodes is left to the
+//! Recorded answers of kube-apiserver 1.37.2, replayed. What needs controllers or nodes is left to the
 //! end-to-end tests; everything else must be equal.
 
 use std::sync::LazyLock;
@@ -16,20 +16,8 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("apply force", DEPLOYMENT),
     ("scale get", DEPLOYMENT),
     ("quota status", "the ResourceQuota controller writes the status"),
-    ("crd get", CUSTOM),
-    ("cr missing required", CUSTOM),
-    ("cr type", CUSTOM),
-    ("cr enum", CUSTOM),
-    ("cr cel", CUSTOM),
-    ("cr strict unknown", CUSTOM),
-    ("cr pruned and defaulted", CUSTOM),
-    ("cr strategic refused", CUSTOM),
-    ("cr table", CUSTOM),
-    ("cr status ignores spec", CUSTOM),
-    ("crd delete", CUSTOM),
 ];
 const DEPLOYMENT: &str = "the Deployment controller writes the status";
-const CUSTOM: &str = "custom resources are not served yet";
 
 /// What differs from run to run is named instead.
 fn normalized(value: &Value, key: &str) -> Value {

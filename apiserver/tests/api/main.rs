@@ -2,8 +2,11 @@
 
 mod answers;
 mod collections;
+mod custom;
 mod connections;
 mod objects;
+mod policies;
 mod server;
 mod surface;
 mod watches;
+mod webhooks;

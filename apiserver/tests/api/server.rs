@@ -15,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use minik8s_apiserver::authn::StaticTokens;
 use minik8s_apiserver::authn::jwt::SigningKey;
-use minik8s_apiserver::endpoints::connect::NodeConnector;
+use minik8s_apiserver::endpoints::connect::{NodeConnector, ServiceDialer};
 use minik8s_apiserver::identity::UserInfo;
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_clock::{Clock, Random, Simulation};
@@ -105,18 +105,24 @@ impl TestServer {
     pub async fn start() -> TestServer {
         let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
         let store = MemoryStore::new(clock.clone());
-        TestServer::on(store, clock, simulation, Vec::new()).await
+        TestServer::on(store, clock, simulation, Vec::new(), None).await
+    }
+
+    /// A server with a way into the pod network.
+    pub async fn with_dialer(dialer: Arc<dyn ServiceDialer>) -> TestServer {
+        let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
+        TestServer::on(MemoryStore::new(clock.clone()), clock, simulation, Vec::new(), Some(dialer)).await
     }
 
     /// A server that knows clients by the certificates of a CA.
     pub async fn with_client_ca(ca: CertificateDer<'static>) -> TestServer {
         let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
-        TestServer::on(MemoryStore::new(clock.clone()), clock, simulation, vec![ca]).await
+        TestServer::on(MemoryStore::new(clock.clone()), clock, simulation, vec![ca], None).await
     }
 
     /// Another server on the same store, as after a restart.
     pub async fn restarted(&self) -> TestServer {
-        TestServer::on(self.store.clone(), self.server.clock().clone(), self.simulation.clone(), Vec::new()).await
+        TestServer::on(self.store.clone(), self.server.clock().clone(), self.simulation.clone(), Vec::new(), None).await
     }
 
     async fn on(
@@ -124,6 +130,7 @@ impl TestServer {
         clock: Clock,
         simulation: Simulation,
         client_ca: Vec<CertificateDer<'static>>,
+        dialer: Option<Arc<dyn ServiceDialer>>,
     ) -> TestServer {
         let random = Random::seeded(7);
         let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
@@ -136,7 +143,7 @@ impl TestServer {
             client_ca_pem: String::new(),
             static_tokens: StaticTokens::default(),
             nodes: Arc::new(Nodes),
-            dialer: None,
+            dialer,
             components: Vec::new(),
             ranges: Default::default(),
             advertise: "127.0.0.1:6443".parse().expect("an address"),

@@ -359,8 +359,11 @@ pub fn is_known(name: &str) -> bool {
     RESULTS.iter().any(|(known, _)| *known == name)
 }
 
+/// Makes the type of a result.
+type Returns = fn() -> Ty<'static>;
+
 /// What a function returns, by its name.
-const RESULTS: &[(&str, fn() -> Ty<'static>)] = &[
+const RESULTS: &[(&str, Returns)] = &[
     ("size", || Ty::Int),
     ("contains", || Ty::Bool),
     ("startsWith", || Ty::Bool),

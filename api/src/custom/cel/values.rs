@@ -123,7 +123,8 @@ fn metadata(json: &Json) -> Value {
     map(names.filter_map(|name| Some((name.to_owned(), plain(json.get(name)?)))).collect())
 }
 
-fn map(fields: Vec<(String, Value)>) -> Value {
+/// A map of fields.
+pub fn map(fields: Vec<(String, Value)>) -> Value {
     let map: HashMap<Key, Value> = fields.into_iter().map(|(name, value)| (Key::String(Arc::new(name)), value)).collect();
     Value::Map(Map { map: Arc::new(map) })
 }

@@ -1,0 +1,240 @@
+//! Admission webhooks: servers that are asked about writes, and may change (mutating) or refuse them.
+//!
+//! ```text
+//!  write ─ matching ─ match conditions ─► AdmissionReview ── HTTPS ──► url, or an endpoint of a Service
+//!                                                                          │ allowed? patch, warnings
+//!                                     refusal, or failurePolicy  ◄─────────┘
+//! ```
+//! Mutating webhooks are asked one after the other, in the order of their configurations' names; validating ones all at
+//! once. [`configuration`] reads them, [`client`] calls them, [`review`] is what is said.
+//! `k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating}/dispatcher.go`.
+//!
+//! Left out, compared with Kubernetes: reviews of `v1beta1`, connections that are kept, audit annotations (there is no
+//! audit log), and a kubeconfig for calls that need credentials.
+
+mod client;
+mod configuration;
+mod review;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use minik8s_api::kinds::GroupResource;
+use minik8s_api::patch::json;
+use minik8s_api::status::Status;
+use minik8s_clock::Random;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use self::client::Network;
+use self::configuration::Webhook;
+use super::expressions::{Activation, namespace_of};
+use super::view::View;
+use super::{Attributes, Cluster, Plugin, matching};
+use crate::authz::Authorizer;
+
+/// Why a webhook did not let a write pass.
+enum Failure {
+    /// It said no, or cannot be asked about this: no failure policy helps.
+    Refused(Status),
+    /// It could not be asked, or answered nonsense.
+    Broken(String),
+}
+
+/// What both kinds of webhooks need.
+struct Webhooks {
+    resource: GroupResource,
+    network: Network,
+    authorizer: Arc<dyn Authorizer>,
+    random: Random,
+    /// Compiled, and of which version of the configurations.
+    compiled: Mutex<(u64, Arc<[Webhook]>)>,
+}
+
+impl Webhooks {
+    fn new(cluster: &Cluster, resource: &str) -> Webhooks {
+        Webhooks {
+            resource: GroupResource::new("admissionregistration.k8s.io", resource),
+            network: Network {
+                objects: Arc::clone(&cluster.objects),
+                dialer: cluster.dialer.clone(),
+                clock: cluster.clock.clone(),
+            },
+            authorizer: Arc::clone(&cluster.authorizer),
+            random: cluster.random.fork(),
+            compiled: Mutex::new((0, Arc::new([]))),
+        }
+    }
+
+    fn all(&self) -> Arc<[Webhook]> {
+        let mut compiled = self.compiled.lock();
+        let version = self.network.objects.version(&self.resource);
+        if compiled.0 != version {
+            let configurations = self.network.objects.list(&self.resource, None);
+            let all = configurations.iter().flat_map(|one| configuration::webhooks(&one.value(), &self.network.clock));
+            *compiled = (version, all.collect());
+        }
+        Arc::clone(&compiled.1)
+    }
+
+    fn handles(&self, write: &Attributes<'_>) -> bool {
+        !matching::is_exempt(write) && !self.all().is_empty()
+    }
+
+    /// The write as a webhook is asked about it; `None` if it is not asked.
+    fn view(&self, webhook: &Webhook, write: &Attributes<'_>) -> Result<Option<View>, Status> {
+        let world = &*self.network.objects;
+        let matching = webhook.matching.as_ref().map_err(Status::internal_error)?;
+        let Some(row) = matching.matches(write, world)? else { return Ok(None) };
+        let view = View::new(write, &world.kinds(), row);
+        if webhook.conditions.is_empty() {
+            return Ok(Some(view));
+        }
+        let namespace = namespace_of(write, world)?;
+        let mut activation = Activation::new(write, &view, world, &self.authorizer, namespace, None);
+        match activation.conditions(&webhook.conditions) {
+            Ok(holds) => Ok(holds.then_some(view)),
+            Err(_) if webhook.ignores_failure => Ok(None),
+            Err(error) => Err(write.forbidden(error)),
+        }
+    }
+
+    /// Asks a webhook; the patch of a mutating one.
+    async fn call(&self, webhook: &Webhook, write: &Attributes<'_>, view: &View) -> Result<Option<Value>, Failure> {
+        if write.dry_run && !webhook.allows_dry_run {
+            let words = format!("admission webhook {:?} does not support dry run", webhook.name);
+            return Err(Failure::Refused(Status::bad_request(words)));
+        }
+        if !webhook.speaks_v1 {
+            let words = "webhook does not accept known AdmissionReview versions (v1)";
+            return Err(Failure::Broken(words.to_owned()));
+        }
+        let uid = self.random.uuid();
+        let asked = review::request(view, write, &self.network.objects.kinds(), &uid);
+        let client = webhook.client.as_ref().map_err(|error| Failure::Broken(error.clone()))?;
+        let answer = client.post(&self.network, &asked, webhook.timeout).await;
+        let answer = answer.map_err(|error| Failure::Broken(format!("failed to call webhook: {error}")))?;
+        let mutating = self.resource.resource.starts_with("mutating");
+        let answer = review::read(&answer, &uid, mutating)
+            .map_err(|error| Failure::Broken(format!("received invalid webhook response: {error}")))?;
+        answer.warnings.into_iter().for_each(|warning| write.warn(warning));
+        if answer.allowed { Ok(answer.patch) } else { Err(Failure::Refused(review::refusal(&webhook.name, &answer.status))) }
+    }
+
+    /// What a failure means for the write.
+    fn judge(&self, webhook: &Webhook, failure: Failure) -> Result<(), Status> {
+        match failure {
+            Failure::Refused(status) => Err(status),
+            Failure::Broken(error) if webhook.ignores_failure => {
+                tracing::warn!(webhook = webhook.name, error, "a webhook failed and is passed over");
+                Ok(())
+            }
+            Failure::Broken(error) => {
+                Err(Status::internal_error(format!("failed calling webhook {:?}: {error}", webhook.name)))
+            }
+        }
+    }
+}
+
+/// The plugin `MutatingAdmissionWebhook`.
+pub struct MutatingWebhooks(Webhooks);
+
+impl MutatingWebhooks {
+    const NAME: &str = "MutatingAdmissionWebhook";
+
+    /// The webhooks that a cluster's objects configure.
+    pub fn new(cluster: &Cluster) -> MutatingWebhooks {
+        MutatingWebhooks(Webhooks::new(cluster, "mutatingwebhookconfigurations"))
+    }
+
+    /// Asks a webhook, and changes the object as it says. Whether that changed anything.
+    async fn mutate(&self, webhook: &Webhook, write: &mut Attributes<'_>, mut view: View) -> Result<bool, Failure> {
+        let Some(patch) = self.0.call(webhook, write, &view).await? else { return Ok(false) };
+        if view.object.is_null() {
+            let words = "attempted to modify the object, which is not supported for this operation";
+            let refusal = Status::internal_error(format!("admission webhook {:?} {words}", webhook.name));
+            return Err(Failure::Refused(refusal));
+        }
+        let before = view.object.clone();
+        let wrong = |error: String| Failure::Refused(Status::internal_error(error));
+        json::apply(&mut view.object, &patch).map_err(|error| wrong(error.to_string()))?;
+        if view.object == before {
+            return Ok(false);
+        }
+        let patched = view.object.clone();
+        let object = view.take(write, &self.0.network.objects.kinds(), &patched).map_err(wrong)?;
+        let changed = write.object.as_ref() != Some(&object);
+        write.object = Some(object);
+        Ok(changed)
+    }
+}
+
+#[async_trait]
+impl Plugin for MutatingWebhooks {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn handles(&self, write: &Attributes<'_>) -> bool {
+        self.0.handles(write)
+    }
+
+    async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
+        write.reinvocation.begin(Self::NAME, write.object.as_ref());
+        for webhook in self.0.all().iter() {
+            let Some(view) = self.0.view(webhook, write)? else { continue };
+            if !write.reinvocation.calls(Self::NAME, &webhook.id) {
+                continue;
+            }
+            let changed = match self.mutate(webhook, write, view).await {
+                Ok(changed) => changed,
+                Err(failure) => {
+                    self.0.judge(webhook, failure)?;
+                    false
+                }
+            };
+            write.reinvocation.called(Self::NAME, &webhook.id, changed, webhook.reinvoked);
+        }
+        write.reinvocation.end(Self::NAME, write.object.as_ref());
+        Ok(())
+    }
+}
+
+/// The plugin `ValidatingAdmissionWebhook`.
+pub struct ValidatingWebhooks(Webhooks);
+
+impl ValidatingWebhooks {
+    /// The webhooks that a cluster's objects configure.
+    pub fn new(cluster: &Cluster) -> ValidatingWebhooks {
+        ValidatingWebhooks(Webhooks::new(cluster, "validatingwebhookconfigurations"))
+    }
+}
+
+#[async_trait]
+impl Plugin for ValidatingWebhooks {
+    fn name(&self) -> &'static str {
+        "ValidatingAdmissionWebhook"
+    }
+
+    fn handles(&self, write: &Attributes<'_>) -> bool {
+        self.0.handles(write)
+    }
+
+    async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
+        let webhooks = self.0.all();
+        let mut asked = Vec::new();
+        for webhook in webhooks.iter() {
+            if let Some(view) = self.0.view(webhook, write)? {
+                asked.push((webhook, view));
+            }
+        }
+        let answers = join_all(asked.iter().map(|(webhook, view)| self.0.call(webhook, write, view))).await;
+        let judged = asked.iter().zip(answers).map(|((webhook, _), answer)| match answer {
+            Ok(_) => Ok(()),
+            Err(failure) => self.0.judge(webhook, failure),
+        });
+        // All are heard, the first refusal is told.
+        judged.collect::<Vec<_>>().into_iter().collect()
+    }
+}
