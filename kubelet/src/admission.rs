@@ -15,12 +15,7 @@ use crate::status::Forced;
 ///
 /// # Errors
 /// A quantity is malformed.
-pub fn admit(
-    pod: &Pod,
-    others: &[&Pod],
-    node: &Node,
-    allocatable: &Amounts,
-) -> Result<Option<Forced>> {
+pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allocatable: &Amounts) -> Result<Option<Forced>> {
     if !matches_node(pod, node) {
         return Ok(Some(rejected(
             "NodeAffinity",
@@ -29,12 +24,7 @@ pub fn admit(
     }
     let limit = allocatable.get("pods").copied().unwrap_or_default();
     if Amount::from_units(i128::try_from(others.len()).unwrap_or(i128::MAX) + 1) > limit {
-        return Ok(Some(out_of(
-            "pods",
-            others.len() as i128,
-            1,
-            limit.units().into(),
-        )));
+        return Ok(Some(out_of("pods", others.len() as i128, 1, limit.units().into())));
     }
     for name in ["cpu", "memory", "ephemeral-storage"] {
         let requested = pod_request(pod, name)?;
@@ -42,13 +32,7 @@ pub fn admit(
             continue;
         }
         let capacity = allocatable.get(name).copied().unwrap_or_default();
-        let count = |amount: Amount| {
-            i128::from(if name == "cpu" {
-                amount.millis()
-            } else {
-                amount.units()
-            })
-        };
+        let count = |amount: Amount| i128::from(if name == "cpu" { amount.millis() } else { amount.units() });
         let mut used = 0;
         for other in others {
             used += count(pod_request(other, name)?);
@@ -61,10 +45,7 @@ pub fn admit(
 }
 
 fn rejected(reason: &str, why: &str) -> Forced {
-    Forced {
-        reason: reason.to_owned(),
-        message: format!("Pod was rejected: {why}"),
-    }
+    Forced { reason: reason.to_owned(), message: format!("Pod was rejected: {why}") }
 }
 
 fn out_of(resource: &str, used: i128, requested: i128, capacity: i128) -> Forced {
@@ -78,27 +59,12 @@ fn matches_node(pod: &Pod, node: &Node) -> bool {
     let empty = BTreeMap::new();
     let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
     let selector = pod.spec().node_selector.iter().flatten();
-    if selector
-        .into_iter()
-        .any(|(key, value)| labels.get(key) != Some(value))
-    {
+    if selector.into_iter().any(|(key, value)| labels.get(key) != Some(value)) {
         return false;
     }
-    let affinity = pod
-        .spec()
-        .affinity
-        .as_ref()
-        .and_then(|affinity| affinity.node_affinity.as_ref());
-    let required = affinity.and_then(|a| {
-        a.required_during_scheduling_ignored_during_execution
-            .as_ref()
-    });
-    required.is_none_or(|selector| {
-        selector
-            .node_selector_terms
-            .iter()
-            .any(|term| matches_term(term, node, labels))
-    })
+    let affinity = pod.spec().affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, node, labels)))
 }
 
 fn matches_term(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {
@@ -107,12 +73,8 @@ fn matches_term(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, 
     if expressions.is_empty() && fields.is_empty() {
         return false;
     }
-    expressions
-        .iter()
-        .all(|requirement| holds(requirement, labels.get(&requirement.key)))
-        && fields
-            .iter()
-            .all(|r| r.key == "metadata.name" && holds(r, node.metadata.name.as_ref()))
+    expressions.iter().all(|requirement| holds(requirement, labels.get(&requirement.key)))
+        && fields.iter().all(|r| r.key == "metadata.name" && holds(r, node.metadata.name.as_ref()))
 }
 
 fn holds(requirement: &NodeSelectorRequirement, actual: Option<&String>) -> bool {
@@ -120,10 +82,7 @@ fn holds(requirement: &NodeSelectorRequirement, actual: Option<&String>) -> bool
     let number = |text: &String| text.parse::<i64>().ok();
     let compare = |wanted: std::cmp::Ordering| {
         let bound = values.first().and_then(number);
-        actual
-            .and_then(number)
-            .zip(bound)
-            .is_some_and(|(actual, bound)| actual.cmp(&bound) == wanted)
+        actual.and_then(number).zip(bound).is_some_and(|(actual, bound)| actual.cmp(&bound) == wanted)
     };
     match requirement.operator.as_str() {
         "In" => actual.is_some_and(|actual| values.contains(actual)),

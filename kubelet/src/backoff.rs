@@ -25,18 +25,13 @@ pub struct BackOff {
 }
 
 fn later(at: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by)
-        .ok()
-        .and_then(|by| at.checked_add(by).ok())
-        .unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
 
 impl BackOff {
     /// The pause that `key` has earned so far.
     pub fn delay(&self, key: &str) -> Duration {
-        self.entries
-            .get(key)
-            .map_or(Duration::ZERO, |entry| entry.delay)
+        self.entries.get(key).map_or(Duration::ZERO, |entry| entry.delay)
     }
 
     /// Notes another attempt for what failed at `failed_at`: the pause starts at [`INITIAL`] and doubles up to [`MAX`].
@@ -45,21 +40,12 @@ impl BackOff {
             Some(entry) if !expired(entry, failed_at) => (entry.delay * 2).min(MAX),
             _ => INITIAL,
         };
-        self.entries.insert(
-            key.to_owned(),
-            Entry {
-                delay,
-                last_update: now,
-            },
-        );
+        self.entries.insert(key.to_owned(), Entry { delay, last_update: now });
     }
 
     /// Until when what failed at `failed_at` has to wait, if it has to.
     pub fn until(&self, key: &str, failed_at: Timestamp, now: Timestamp) -> Option<Timestamp> {
-        let entry = self
-            .entries
-            .get(key)
-            .filter(|entry| !expired(entry, failed_at))?;
+        let entry = self.entries.get(key).filter(|entry| !expired(entry, failed_at))?;
         Some(later(failed_at, entry.delay)).filter(|until| *until > now)
     }
 
@@ -71,15 +57,8 @@ impl BackOff {
 
     /// The pauses of one pod (keys begin with its UID).
     pub fn clone_pod(&self, uid: &str) -> BackOff {
-        let range = self
-            .entries
-            .range(uid.to_owned()..)
-            .take_while(|(key, _)| key.starts_with(uid));
-        BackOff {
-            entries: range
-                .map(|(key, entry)| (key.clone(), entry.clone()))
-                .collect(),
-        }
+        let range = self.entries.range(uid.to_owned()..).take_while(|(key, _)| key.starts_with(uid));
+        BackOff { entries: range.map(|(key, entry)| (key.clone(), entry.clone())).collect() }
     }
 
     /// Forgets `key`.
@@ -110,11 +89,7 @@ mod tests {
     fn doubles_to_five_minutes_and_starts_anew_after_ten_good_ones() {
         let mut backoff = BackOff::default();
         let mut now = at(0);
-        assert_eq!(
-            backoff.until("k", now, now),
-            None,
-            "the first crash restarts at once"
-        );
+        assert_eq!(backoff.until("k", now, now), None, "the first crash restarts at once");
         let mut delays = Vec::new();
         for _ in 0..7 {
             backoff.next("k", now, now);

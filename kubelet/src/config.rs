@@ -31,12 +31,7 @@ pub struct Capacity {
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self {
-            cpu: "4".into(),
-            memory: "8Gi".into(),
-            ephemeral_storage: "100Gi".into(),
-            pods: 110,
-        }
+        Self { cpu: "4".into(), memory: "8Gi".into(), ephemeral_storage: "100Gi".into(), pods: 110 }
     }
 }
 

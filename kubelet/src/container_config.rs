@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use k8s_openapi::api::core::v1::{
-    Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext, VolumeMount};
 use minik8s_cri::proto;
 
 use crate::env;
@@ -36,12 +34,7 @@ pub struct Dns {
 
 /// The folder of a pod's logs.
 pub fn log_directory(pod: &Pod) -> String {
-    format!(
-        "{POD_LOGS}/{}_{}_{}",
-        pod.namespace(),
-        pod.name(),
-        pod.uid()
-    )
+    format!("{POD_LOGS}/{}_{}_{}", pod.namespace(), pod.name(), pod.uid())
 }
 
 /// The log of one start of one container, below [`log_directory`].
@@ -52,32 +45,20 @@ pub fn log_path(container: &str, attempt: u32) -> String {
 /// The pod's host name.
 pub fn host_name(pod: &Pod, node_name: &str) -> String {
     let spec = pod.spec();
-    if let Some(name) = spec
-        .hostname_override
-        .as_ref()
-        .filter(|name| !name.is_empty())
-    {
+    if let Some(name) = spec.hostname_override.as_ref().filter(|name| !name.is_empty()) {
         return name.clone();
     }
     if pod.is_host_network() {
         return node_name.to_owned();
     }
-    let name = spec
-        .hostname
-        .as_deref()
-        .filter(|name| !name.is_empty())
-        .unwrap_or(pod.name());
+    let name = spec.hostname.as_deref().filter(|name| !name.is_empty()).unwrap_or(pod.name());
     let cut: String = name.chars().take(HOST_NAME_MAX).collect();
     cut.trim_end_matches(['-', '.']).to_owned()
 }
 
 /// The pod's fully qualified name, if it has one: a subdomain is what gives it one.
 pub fn host_domain(pod: &Pod, domain: &str) -> Option<String> {
-    let subdomain = pod
-        .spec()
-        .subdomain
-        .as_ref()
-        .filter(|subdomain| !subdomain.is_empty())?;
+    let subdomain = pod.spec().subdomain.as_ref().filter(|subdomain| !subdomain.is_empty())?;
     Some(format!("{subdomain}.{}.svc.{domain}", pod.namespace()))
 }
 
@@ -93,11 +74,7 @@ fn dns_config(pod: &Pod, dns: &Dns) -> proto::DnsConfig {
     if cluster && !dns.servers.is_empty() {
         let (namespace, domain) = (pod.namespace(), &dns.domain);
         config.servers.clone_from(&dns.servers);
-        config.searches = vec![
-            format!("{namespace}.svc.{domain}"),
-            format!("svc.{domain}"),
-            domain.clone(),
-        ];
+        config.searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
         config.options = vec!["ndots:5".to_owned()];
     }
     if let Some(own) = &spec.dns_config {
@@ -112,9 +89,7 @@ fn dns_config(pod: &Pod, dns: &Dns) -> proto::DnsConfig {
         add(&mut config.searches, &own.searches);
         for option in own.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
-            config
-                .options
-                .retain(|old| old.split(':').next() != Some(&name));
+            config.options.retain(|old| old.split(':').next() != Some(&name));
             config.options.push(match &option.value {
                 Some(value) => format!("{name}:{value}"),
                 None => name,
@@ -125,19 +100,8 @@ fn dns_config(pod: &Pod, dns: &Dns) -> proto::DnsConfig {
 }
 
 /// The configuration of the pod's `attempt`th sandbox.
-pub fn sandbox_config(
-    pod: &Pod,
-    attempt: u32,
-    node_name: &str,
-    dns: &Dns,
-) -> proto::PodSandboxConfig {
-    let mut labels: HashMap<String, String> = pod
-        .metadata
-        .labels
-        .clone()
-        .unwrap_or_default()
-        .into_iter()
-        .collect();
+pub fn sandbox_config(pod: &Pod, attempt: u32, node_name: &str, dns: &Dns) -> proto::PodSandboxConfig {
+    let mut labels: HashMap<String, String> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
     labels.extend(identity_labels(pod));
     let mut port_mappings = Vec::new();
     for (_, container) in pod.all_containers() {
@@ -166,13 +130,7 @@ pub fn sandbox_config(
         dns_config: Some(dns_config(pod, dns)),
         port_mappings,
         labels,
-        annotations: pod
-            .metadata
-            .annotations
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
+        annotations: pod.metadata.annotations.clone().unwrap_or_default().into_iter().collect(),
         linux: Some(linux_sandbox(pod)),
         windows: None,
     }
@@ -181,10 +139,7 @@ pub fn sandbox_config(
 fn identity_labels(pod: &Pod) -> [(String, String); 3] {
     [
         (runtime::POD_NAME_LABEL.to_owned(), pod.name().to_owned()),
-        (
-            runtime::POD_NAMESPACE_LABEL.to_owned(),
-            pod.namespace().to_owned(),
-        ),
+        (runtime::POD_NAMESPACE_LABEL.to_owned(), pod.namespace().to_owned()),
         (runtime::POD_UID_LABEL.to_owned(), pod.uid().to_owned()),
     ]
 }
@@ -192,11 +147,7 @@ fn identity_labels(pod: &Pod) -> [(String, String); 3] {
 fn namespaces(pod: &Pod) -> proto::NamespaceOption {
     let spec = pod.spec();
     let node_or = |host: Option<bool>, other: proto::NamespaceMode| {
-        if host == Some(true) {
-            proto::NamespaceMode::Node as i32
-        } else {
-            other as i32
-        }
+        if host == Some(true) { proto::NamespaceMode::Node as i32 } else { other as i32 }
     };
     let pid = if spec.share_process_namespace == Some(true) {
         proto::NamespaceMode::Pod
@@ -223,13 +174,8 @@ fn seccomp(profile: Option<&SeccompProfile>) -> Option<proto::SecurityProfile> {
         Some("Localhost") => ProfileType::Localhost,
         _ => ProfileType::Unconfined,
     };
-    let localhost_ref = profile
-        .and_then(|profile| profile.localhost_profile.clone())
-        .unwrap_or_default();
-    Some(proto::SecurityProfile {
-        profile_type: profile_type as i32,
-        localhost_ref,
-    })
+    let localhost_ref = profile.and_then(|profile| profile.localhost_profile.clone()).unwrap_or_default();
+    Some(proto::SecurityProfile { profile_type: profile_type as i32, localhost_ref })
 }
 
 fn groups_policy(context: &PodSecurityContext) -> i32 {
@@ -246,21 +192,14 @@ fn groups(context: &PodSecurityContext) -> Vec<i64> {
 
 fn linux_sandbox(pod: &Pod) -> proto::LinuxPodSandboxConfig {
     let context = pod.spec().security_context.clone().unwrap_or_default();
-    let is_privileged = |c: &Container| {
-        c.security_context
-            .as_ref()
-            .is_some_and(|s| s.privileged == Some(true))
-    };
+    let is_privileged = |c: &Container| c.security_context.as_ref().is_some_and(|s| s.privileged == Some(true));
     let security_context = proto::LinuxSandboxSecurityContext {
         namespace_options: Some(namespaces(pod)),
         run_as_user: int64(context.run_as_user),
         run_as_group: int64(context.run_as_group),
         supplemental_groups: groups(&context),
         supplemental_groups_policy: groups_policy(&context),
-        privileged: pod
-            .all_containers()
-            .iter()
-            .any(|(_, container)| is_privileged(container)),
+        privileged: pod.all_containers().iter().any(|(_, container)| is_privileged(container)),
         seccomp: seccomp(context.seccomp_profile.as_ref()),
         ..Default::default()
     };
@@ -299,52 +238,28 @@ pub struct Parts<'a> {
 ///
 /// # Errors
 /// What the spec asks for and cannot be had; the words are those of `CreateContainerConfigError`.
-pub fn container_config(
-    pod: &Pod,
-    container: &Container,
-    parts: Parts<'_>,
-) -> Result<proto::ContainerConfig> {
+pub fn container_config(pod: &Pod, container: &Container, parts: Parts<'_>) -> Result<proto::ContainerConfig> {
     let context = container.security_context.clone().unwrap_or_default();
     let pod_context = pod.spec().security_context.clone().unwrap_or_default();
-    verify_non_root(
-        pod,
-        container,
-        &context,
-        &pod_context,
-        parts.image_user.as_ref(),
-    )?;
+    verify_non_root(pod, container, &context, &pod_context, parts.image_user.as_ref())?;
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         mounts.push(volume_mount(mount, &parts)?);
     }
     if let Some(hosts) = &parts.hosts_file
-        && mounts
-            .iter()
-            .all(|mount| mount.container_path != HOSTS_PATH)
+        && mounts.iter().all(|mount| mount.container_path != HOSTS_PATH)
     {
         mounts.push(bind(hosts.clone(), HOSTS_PATH));
     }
-    let message_path = container
-        .termination_message_path
-        .as_deref()
-        .unwrap_or(TERMINATION_MESSAGE_PATH);
+    let message_path = container.termination_message_path.as_deref().unwrap_or(TERMINATION_MESSAGE_PATH);
     mounts.push(bind(parts.termination_log.clone(), message_path));
     let expand = |list: &Option<Vec<String>>| -> Vec<String> {
-        list.iter()
-            .flatten()
-            .map(|text| env::expand(text, &parts.env))
-            .collect()
+        list.iter().flatten().map(|text| env::expand(text, &parts.env)).collect()
     };
     let mut labels: HashMap<String, String> = identity_labels(pod).into_iter().collect();
-    labels.insert(
-        runtime::CONTAINER_NAME_LABEL.to_owned(),
-        container.name.clone(),
-    );
+    labels.insert(runtime::CONTAINER_NAME_LABEL.to_owned(), container.name.clone());
     Ok(proto::ContainerConfig {
-        metadata: Some(proto::ContainerMetadata {
-            name: container.name.clone(),
-            attempt: parts.attempt,
-        }),
+        metadata: Some(proto::ContainerMetadata { name: container.name.clone(), attempt: parts.attempt }),
         image: Some(proto::ImageSpec {
             image: parts.image_ref.clone(),
             user_specified_image: container.image.clone().unwrap_or_default(),
@@ -356,10 +271,7 @@ pub fn container_config(
         envs: parts
             .env
             .iter()
-            .map(|(key, value)| proto::KeyValue {
-                key: key.clone(),
-                value: value.clone().into_bytes(),
-            })
+            .map(|(key, value)| proto::KeyValue { key: key.clone(), value: value.clone().into_bytes() })
             .collect(),
         mounts,
         labels,
@@ -368,69 +280,34 @@ pub fn container_config(
         stdin: container.stdin == Some(true),
         stdin_once: container.stdin_once == Some(true),
         tty: container.tty == Some(true),
-        linux: Some(linux_container(
-            pod,
-            container,
-            &context,
-            &pod_context,
-            &parts,
-        )?),
+        linux: Some(linux_container(pod, container, &context, &pod_context, &parts)?),
         ..Default::default()
     })
 }
 
-fn annotations(
-    pod: &Pod,
-    container: &Container,
-    attempt: u32,
-    message_path: &str,
-) -> HashMap<String, String> {
-    let policy = container
-        .termination_message_policy
-        .as_deref()
-        .unwrap_or("File");
+fn annotations(pod: &Pod, container: &Container, attempt: u32, message_path: &str) -> HashMap<String, String> {
+    let policy = container.termination_message_policy.as_deref().unwrap_or("File");
     let mut annotations = HashMap::from([
-        (
-            runtime::CONTAINER_HASH_ANNOTATION.to_owned(),
-            spec::container_hash(container),
-        ),
-        (
-            runtime::RESTART_COUNT_ANNOTATION.to_owned(),
-            attempt.to_string(),
-        ),
-        (
-            runtime::TERMINATION_MESSAGE_PATH_ANNOTATION.to_owned(),
-            message_path.to_owned(),
-        ),
-        (
-            runtime::TERMINATION_MESSAGE_POLICY_ANNOTATION.to_owned(),
-            policy.to_owned(),
-        ),
+        (runtime::CONTAINER_HASH_ANNOTATION.to_owned(), spec::container_hash(container)),
+        (runtime::RESTART_COUNT_ANNOTATION.to_owned(), attempt.to_string()),
+        (runtime::TERMINATION_MESSAGE_PATH_ANNOTATION.to_owned(), message_path.to_owned()),
+        (runtime::TERMINATION_MESSAGE_POLICY_ANNOTATION.to_owned(), policy.to_owned()),
     ]);
     if let Some(seconds) = pod.spec().termination_grace_period_seconds {
-        annotations.insert(
-            runtime::GRACE_PERIOD_ANNOTATION.to_owned(),
-            seconds.to_string(),
-        );
+        annotations.insert(runtime::GRACE_PERIOD_ANNOTATION.to_owned(), seconds.to_string());
     }
     annotations
 }
 
 fn bind(host_path: String, container_path: &str) -> proto::Mount {
-    proto::Mount {
-        host_path,
-        container_path: container_path.to_owned(),
-        ..Default::default()
-    }
+    proto::Mount { host_path, container_path: container_path.to_owned(), ..Default::default() }
 }
 
 fn volume_mount(mount: &VolumeMount, parts: &Parts<'_>) -> Result<proto::Mount> {
-    let volume = parts.volumes.get(&mount.name).ok_or_else(|| {
-        Error::InvalidPod(format!(
-            "cannot find volume {:?} to mount into container",
-            mount.name
-        ))
-    })?;
+    let volume = parts
+        .volumes
+        .get(&mount.name)
+        .ok_or_else(|| Error::InvalidPod(format!("cannot find volume {:?} to mount into container", mount.name)))?;
     let sub_path = match (&mount.sub_path_expr, &mount.sub_path) {
         (Some(expression), _) if !expression.is_empty() => env::expand(expression, &parts.env),
         (_, Some(path)) => path.clone(),
@@ -438,16 +315,9 @@ fn volume_mount(mount: &VolumeMount, parts: &Parts<'_>) -> Result<proto::Mount> 
     };
     if sub_path.starts_with('/') || sub_path.split('/').any(|part| part == "..") {
         let words = "must be a relative path without '..'";
-        return Err(Error::InvalidPod(format!(
-            "subPath {sub_path:?} of volume {:?} {words}",
-            mount.name
-        )));
+        return Err(Error::InvalidPod(format!("subPath {sub_path:?} of volume {:?} {words}", mount.name)));
     }
-    let host_path = if sub_path.is_empty() {
-        volume.clone()
-    } else {
-        format!("{volume}/{sub_path}")
-    };
+    let host_path = if sub_path.is_empty() { volume.clone() } else { format!("{volume}/{sub_path}") };
     let propagation = match mount.mount_propagation.as_deref() {
         Some("HostToContainer") => proto::MountPropagation::PropagationHostToContainer,
         Some("Bidirectional") => proto::MountPropagation::PropagationBidirectional,
@@ -472,22 +342,14 @@ fn verify_non_root(
     if context.run_as_non_root.or(pod_context.run_as_non_root) != Some(true) {
         return Ok(());
     }
-    let about = format!(
-        "(pod: \"{}\", container: {})",
-        pod.full_format(),
-        container.name
-    );
+    let about = format!("(pod: \"{}\", container: {})", pod.full_format(), container.name);
     match (context.run_as_user.or(pod_context.run_as_user), image_user) {
-        (Some(0), _) => Err(Error::InvalidPod(format!(
-            "container's runAsUser breaks non-root policy {about}"
-        ))),
+        (Some(0), _) => Err(Error::InvalidPod(format!("container's runAsUser breaks non-root policy {about}"))),
         (Some(_), _) | (None, Some(Ok(1..))) => Ok(()),
         (None, Some(Err(name))) => Err(Error::InvalidPod(format!(
             "container has runAsNonRoot and image has non-numeric user ({name}), cannot verify user is non-root {about}"
         ))),
-        (None, _) => Err(Error::InvalidPod(format!(
-            "container has runAsNonRoot and image will run as root {about}"
-        ))),
+        (None, _) => Err(Error::InvalidPod(format!("container has runAsNonRoot and image will run as root {about}"))),
     }
 }
 
@@ -514,19 +376,9 @@ fn linux_container(
         "/sys/firmware",
         "/sys/devices/virtual/powercap",
     ];
-    let readonly = [
-        "/proc/bus",
-        "/proc/fs",
-        "/proc/irq",
-        "/proc/sys",
-        "/proc/sysrq-trigger",
-    ];
+    let readonly = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
     let paths = |list: &[&str]| {
-        if privileged {
-            Vec::new()
-        } else {
-            list.iter().map(|path| (*path).to_owned()).collect()
-        }
+        if privileged { Vec::new() } else { list.iter().map(|path| (*path).to_owned()).collect() }
     };
     let security_context = proto::LinuxContainerSecurityContext {
         capabilities: Some(proto::Capability {
@@ -544,12 +396,7 @@ fn linux_container(
         no_new_privs: context.allow_privilege_escalation == Some(false),
         masked_paths: paths(&masked),
         readonly_paths: paths(&readonly),
-        seccomp: seccomp(
-            context
-                .seccomp_profile
-                .as_ref()
-                .or(pod_context.seccomp_profile.as_ref()),
-        ),
+        seccomp: seccomp(context.seccomp_profile.as_ref().or(pod_context.seccomp_profile.as_ref())),
         ..Default::default()
     };
     Ok(proto::LinuxContainerConfig {
@@ -577,21 +424,10 @@ pub fn hosts_file(pod: &Pod, ips: &[String], node_name: &str, domain: &str) -> S
             None => text.push_str(&format!("{ip}\t{host}\n")),
         }
     }
-    if let Some(aliases) = pod
-        .spec()
-        .host_aliases
-        .as_ref()
-        .filter(|aliases| !aliases.is_empty())
-    {
+    if let Some(aliases) = pod.spec().host_aliases.as_ref().filter(|aliases| !aliases.is_empty()) {
         text.push_str("\n# Entries added by HostAliases.\n");
         for alias in aliases {
-            let names = alias
-                .hostnames
-                .iter()
-                .flatten()
-                .cloned()
-                .collect::<Vec<_>>()
-                .join("\t");
+            let names = alias.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t");
             text.push_str(&format!("{}\t{names}\n", alias.ip));
         }
     }

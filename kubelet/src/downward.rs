@@ -29,20 +29,10 @@ pub struct NodeView {
 pub fn field(pod: &Pod, path: &str, node: &NodeView) -> Result<String> {
     let meta = &pod.metadata;
     if let Some(key) = subscript(path, "metadata.labels") {
-        return Ok(meta
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(key))
-            .cloned()
-            .unwrap_or_default());
+        return Ok(meta.labels.as_ref().and_then(|labels| labels.get(key)).cloned().unwrap_or_default());
     }
     if let Some(key) = subscript(path, "metadata.annotations") {
-        return Ok(meta
-            .annotations
-            .as_ref()
-            .and_then(|map| map.get(key))
-            .cloned()
-            .unwrap_or_default());
+        return Ok(meta.annotations.as_ref().and_then(|map| map.get(key)).cloned().unwrap_or_default());
     }
     let lines = |map: &Option<std::collections::BTreeMap<String, String>>| {
         map.iter()
@@ -68,9 +58,7 @@ pub fn field(pod: &Pod, path: &str, node: &NodeView) -> Result<String> {
 }
 
 fn subscript<'a>(path: &'a str, name: &str) -> Option<&'a str> {
-    path.strip_prefix(name)?
-        .strip_prefix("['")?
-        .strip_suffix("']")
+    path.strip_prefix(name)?.strip_prefix("['")?.strip_suffix("']")
 }
 
 /// The value of a `resourceFieldRef`, rounded up to its divisor. `container` is the one that asks, unless it names another.
@@ -83,36 +71,23 @@ pub fn resource(
     selector: &ResourceFieldSelector,
     node: &NodeView,
 ) -> Result<String> {
-    let named = selector
-        .container_name
-        .as_deref()
-        .filter(|name| !name.is_empty());
-    let found = named
-        .and_then(|name| pod.container(name))
-        .map(|(_, container)| container);
+    let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
+    let found = named.and_then(|name| pod.container(name)).map(|(_, container)| container);
     let container = match (named, &found) {
         (Some(name), None) => return Err(Error::InvalidPod(format!("container {name} not found"))),
         (_, Some(found)) => found,
-        (None, None) => container.ok_or_else(|| {
-            Error::InvalidPod("resourceFieldRef of a volume needs a containerName".to_owned())
-        })?,
+        (None, None) => container
+            .ok_or_else(|| Error::InvalidPod("resourceFieldRef of a volume needs a containerName".to_owned()))?,
     };
-    let unsupported = || {
-        Error::InvalidPod(format!(
-            "unsupported container resource : {}",
-            selector.resource
-        ))
-    };
+    let unsupported = || Error::InvalidPod(format!("unsupported container resource : {}", selector.resource));
     let (list, name) = selector.resource.split_once('.').ok_or_else(unsupported)?;
     let requirements = container.resources.as_ref();
     let limit = resources::amount_of(requirements.and_then(|r| r.limits.as_ref()), name)?;
     let amount = match list {
-        "limits" => limit
-            .or_else(|| node.allocatable.get(name).copied())
-            .unwrap_or_default(),
-        "requests" => resources::amount_of(requirements.and_then(|r| r.requests.as_ref()), name)?
-            .or(limit)
-            .unwrap_or_default(),
+        "limits" => limit.or_else(|| node.allocatable.get(name).copied()).unwrap_or_default(),
+        "requests" => {
+            resources::amount_of(requirements.and_then(|r| r.requests.as_ref()), name)?.or(limit).unwrap_or_default()
+        }
         _ => return Err(unsupported()),
     };
     let divisor = match selector.divisor.as_ref().map(|q| q.0.as_str()) {

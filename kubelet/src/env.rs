@@ -27,9 +27,7 @@ impl Objects {
     /// `configmap "x" not found`.
     pub fn config_map(&self, name: &str, optional: Option<bool>) -> Result<Option<&ConfigMap>> {
         match self.config_maps.get(name) {
-            None if optional != Some(true) => Err(Error::MissingObject(format!(
-                "configmap \"{name}\" not found"
-            ))),
+            None if optional != Some(true) => Err(Error::MissingObject(format!("configmap \"{name}\" not found"))),
             found => Ok(found),
         }
     }
@@ -40,9 +38,7 @@ impl Objects {
     /// `secret "x" not found`.
     pub fn secret(&self, name: &str, optional: Option<bool>) -> Result<Option<&Secret>> {
         match self.secrets.get(name) {
-            None if optional != Some(true) => {
-                Err(Error::MissingObject(format!("secret \"{name}\" not found")))
-            }
+            None if optional != Some(true) => Err(Error::MissingObject(format!("secret \"{name}\" not found"))),
             found => Ok(found),
         }
     }
@@ -58,10 +54,7 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
         if let Some(after) = after.strip_prefix('$') {
             out.push('$');
             rest = after;
-        } else if let Some((name, after)) = after
-            .strip_prefix('(')
-            .and_then(|inner| inner.split_once(')'))
-        {
+        } else if let Some((name, after)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
             match variables.get(name) {
                 Some(value) => out.push_str(value),
                 None => out.push_str(&format!("$({name})")),
@@ -101,10 +94,7 @@ pub fn environment(
             && let Some(secret) = objects.secret(&reference.name, reference.optional)?
         {
             for (key, value) in secret.data.iter().flatten() {
-                result.insert(
-                    format!("{prefix}{key}"),
-                    String::from_utf8_lossy(&value.0).into_owned(),
-                );
+                result.insert(format!("{prefix}{key}"), String::from_utf8_lossy(&value.0).into_owned());
             }
         }
     }
@@ -113,11 +103,7 @@ pub fn environment(
             (Some(value), _) if !value.is_empty() => {
                 // Variables declared before win over those of Services.
                 let mut known = services.clone();
-                known.extend(
-                    result
-                        .iter()
-                        .map(|(name, value)| (name.clone(), value.clone())),
-                );
+                known.extend(result.iter().map(|(name, value)| (name.clone(), value.clone())));
                 Some(expand(value, &known))
             }
             (_, Some(source)) => referenced(pod, container, source, objects, node)?,
@@ -151,54 +137,31 @@ fn referenced(
         let Some(config_map) = objects.config_map(&reference.name, reference.optional)? else {
             return Ok(None);
         };
-        return match config_map
-            .data
-            .iter()
-            .flatten()
-            .find(|(key, _)| **key == reference.key)
-        {
+        return match config_map.data.iter().flatten().find(|(key, _)| **key == reference.key) {
             Some((_, value)) => Ok(Some(value.clone())),
             None if reference.optional == Some(true) => Ok(None),
-            None => Err(missing_key(
-                &reference.key,
-                "ConfigMap",
-                pod,
-                &reference.name,
-            )),
+            None => Err(missing_key(&reference.key, "ConfigMap", pod, &reference.name)),
         };
     }
     if let Some(reference) = &source.secret_key_ref {
         let Some(secret) = objects.secret(&reference.name, reference.optional)? else {
             return Ok(None);
         };
-        return match secret
-            .data
-            .iter()
-            .flatten()
-            .find(|(key, _)| **key == reference.key)
-        {
+        return match secret.data.iter().flatten().find(|(key, _)| **key == reference.key) {
             Some((_, value)) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
             None if reference.optional == Some(true) => Ok(None),
             None => Err(missing_key(&reference.key, "Secret", pod, &reference.name)),
         };
     }
-    Err(Error::InvalidPod(
-        "environment variable refers to nothing that is supported".to_owned(),
-    ))
+    Err(Error::InvalidPod("environment variable refers to nothing that is supported".to_owned()))
 }
 
 fn missing_key(key: &str, kind: &str, pod: &Pod, name: &str) -> Error {
-    Error::MissingObject(format!(
-        "couldn't find key {key} in {kind} {}/{name}",
-        pod.namespace()
-    ))
+    Error::MissingObject(format!("couldn't find key {key} in {kind} {}/{name}", pod.namespace()))
 }
 
 /// The variables by which containers find Services: of their own namespace, and the `kubernetes` Service always.
-pub fn service_variables(
-    pod: &Pod,
-    services: &[std::sync::Arc<Service>],
-) -> BTreeMap<String, String> {
+pub fn service_variables(pod: &Pod, services: &[std::sync::Arc<Service>]) -> BTreeMap<String, String> {
     let links = pod.spec().enable_service_links != Some(false);
     let mut variables = BTreeMap::new();
     for service in services {
@@ -215,28 +178,18 @@ pub fn service_variables(
 fn add_service(variables: &mut BTreeMap<String, String>, service: &Service, name: &str) {
     let Some(spec) = &service.spec else { return };
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let address = spec
-        .cluster_ip
-        .as_deref()
-        .filter(|ip| !ip.is_empty() && *ip != "None");
+    let address = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None");
     let (Some(address), Some(first)) = (address, ports.first()) else {
         return;
     };
     let upper = name.to_uppercase().replace('-', "_");
     variables.insert(format!("{upper}_SERVICE_HOST"), address.to_owned());
     variables.insert(format!("{upper}_SERVICE_PORT"), first.port.to_string());
-    let host = if address.contains(':') {
-        format!("[{address}]")
-    } else {
-        address.to_owned()
-    };
+    let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
     for (index, port) in ports.iter().enumerate() {
         if let Some(port_name) = port.name.as_deref().filter(|name| !name.is_empty()) {
             let port_name = port_name.to_uppercase().replace('-', "_");
-            variables.insert(
-                format!("{upper}_SERVICE_PORT_{port_name}"),
-                port.port.to_string(),
-            );
+            variables.insert(format!("{upper}_SERVICE_PORT_{port_name}"), port.port.to_string());
         }
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         let url = format!("{}://{host}:{}", protocol.to_lowercase(), port.port);

@@ -39,12 +39,7 @@ impl Kubelet {
             };
         }
         if let Some(action) = &hook.handler.http_get {
-            let request = http_get(
-                &self.config,
-                hook.container,
-                action,
-                hook.pod_ip.unwrap_or_default(),
-            );
+            let request = http_get(&self.config, hook.container, action, hook.pod_ip.unwrap_or_default());
             return match self.config.clock.timeout(HTTP_TIMEOUT, request).await {
                 Ok(Ok(_)) => Ok(()),
                 Ok(Err(error)) => Err(error),
@@ -52,12 +47,7 @@ impl Kubelet {
             };
         }
         if let Some(sleep) = &hook.handler.sleep {
-            self.config
-                .clock
-                .sleep(Duration::from_secs(
-                    u64::try_from(sleep.seconds).unwrap_or(0),
-                ))
-                .await;
+            self.config.clock.sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
             return Ok(());
         }
         Err("invalid handler: the hook names no action".to_owned())
@@ -69,30 +59,17 @@ pub(crate) fn port_number(container: &Container, port: &IntOrString) -> Result<u
     let number = match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
-            let named = container
-                .ports
-                .iter()
-                .flatten()
-                .find(|port| port.name.as_ref() == Some(name));
+            let named = container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
             match named {
                 Some(port) => port.container_port,
-                None => name
-                    .parse()
-                    .map_err(|_| format!("couldn't find port: {name:?} in {:?}", container.name))?,
+                None => name.parse().map_err(|_| format!("couldn't find port: {name:?} in {:?}", container.name))?,
             }
         }
     };
-    u16::try_from(number)
-        .ok()
-        .filter(|port| *port > 0)
-        .ok_or_else(|| format!("invalid port number: {number}"))
+    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
 }
 
 /// The host an HTTP action is sent to: its own, or the pod.
 pub(crate) fn host_of<'a>(action: &'a HTTPGetAction, pod_ip: &'a str) -> &'a str {
-    action
-        .host
-        .as_deref()
-        .filter(|host| !host.is_empty())
-        .unwrap_or(pod_ip)
+    action.host.as_deref().filter(|host| !host.is_empty()).unwrap_or(pod_ip)
 }

@@ -25,13 +25,7 @@ pub(crate) struct ImageFailure {
 
 impl ImageFailure {
     fn new(reason: &str, message: String) -> Self {
-        Self {
-            failure: StartFailure {
-                reason: reason.to_owned(),
-                message,
-            },
-            retry_at: None,
-        }
+        Self { failure: StartFailure { reason: reason.to_owned(), message }, retry_at: None }
     }
 }
 
@@ -47,11 +41,10 @@ impl Kubelet {
     ) -> Result<proto::Image, ImageFailure> {
         let named = container.image.clone().unwrap_or_default();
         let quoted = words::quoted(&named);
-        let warn = |reason: &str, message: &str| {
-            self.event(reference, EventType::Warning, reason, message)
-        };
+        let warn = |reason: &str, message: &str| self.event(reference, EventType::Warning, reason, message);
         let image = image_name::with_default_tag(&named).map_err(|why| {
-            let message = format!("Failed to apply default image tag {quoted}: couldn't parse image name {quoted}: {why}");
+            let message =
+                format!("Failed to apply default image tag {quoted}: couldn't parse image name {quoted}: {why}");
             warn("InspectFailed", &message);
             ImageFailure::new("InvalidImageName", message)
         })?;
@@ -60,42 +53,25 @@ impl Kubelet {
             user_specified_image: named.clone(),
             ..proto::ImageSpec::default()
         };
-        let present = self
-            .config
-            .cri
-            .image_status(spec.clone())
-            .await
-            .map_err(|error| {
-                let message = format!("Failed to inspect image {quoted}: {error}");
-                warn("InspectFailed", &message);
-                ImageFailure::new("ImageInspectError", message)
-            })?;
-        let default = if image.ends_with(":latest") {
-            "Always"
-        } else {
-            "IfNotPresent"
-        };
-        match (
-            container.image_pull_policy.as_deref().unwrap_or(default),
-            present,
-        ) {
+        let present = self.config.cri.image_status(spec.clone()).await.map_err(|error| {
+            let message = format!("Failed to inspect image {quoted}: {error}");
+            warn("InspectFailed", &message);
+            ImageFailure::new("ImageInspectError", message)
+        })?;
+        let default = if image.ends_with(":latest") { "Always" } else { "IfNotPresent" };
+        match (container.image_pull_policy.as_deref().unwrap_or(default), present) {
             ("Never", None) => {
-                let message =
-                    format!("Container image {quoted} is not present with pull policy of Never");
+                let message = format!("Container image {quoted} is not present with pull policy of Never");
                 warn("ErrImageNeverPull", &message);
                 Err(ImageFailure::new("ErrImageNeverPull", message))
             }
             ("Never" | "IfNotPresent", Some(image)) => {
-                let message = format!(
-                    "Container image {quoted} already present on machine and can be accessed by the pod"
-                );
+                let message =
+                    format!("Container image {quoted} already present on machine and can be accessed by the pod");
                 self.event(reference, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
-            _ => {
-                self.pull(pod, &named, spec, reference, objects, sandbox)
-                    .await
-            }
+            _ => self.pull(pod, &named, spec, reference, objects, sandbox).await,
         }
     }
 
@@ -124,33 +100,15 @@ impl Kubelet {
                 None => message,
             };
             let retry_at = Some(until);
-            return Err(ImageFailure {
-                retry_at,
-                ..ImageFailure::new("ImagePullBackOff", message)
-            });
+            return Err(ImageFailure { retry_at, ..ImageFailure::new("ImagePullBackOff", message) });
         }
-        self.event(
-            reference,
-            EventType::Normal,
-            "Pulling",
-            format!("Pulling image {quoted}"),
-        );
+        self.event(reference, EventType::Normal, "Pulling", format!("Pulling image {quoted}"));
         let started = clock.monotonic();
         let auth = self.pull_secret(pod, &spec.image, reference, objects);
         let pulled = async {
-            let image = self
-                .config
-                .cri
-                .pull_image(spec.clone(), auth, Some(sandbox.clone()))
-                .await?;
-            let resolved = proto::ImageSpec {
-                image,
-                ..proto::ImageSpec::default()
-            };
-            let missing = CriError::Incomplete {
-                call: "ImageStatus",
-                field: "image",
-            };
+            let image = self.config.cri.pull_image(spec.clone(), auth, Some(sandbox.clone())).await?;
+            let resolved = proto::ImageSpec { image, ..proto::ImageSpec::default() };
+            let missing = CriError::Incomplete { call: "ImageStatus", field: "image" };
             self.config.cri.image_status(resolved).await?.ok_or(missing)
         };
         match pulled.await {
@@ -200,12 +158,7 @@ impl Kubelet {
                 "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
                 missing.join(", ")
             );
-            self.event(
-                reference,
-                EventType::Warning,
-                "FailedToRetrieveImagePullSecret",
-                message,
-            );
+            self.event(reference, EventType::Warning, "FailedToRetrieveImagePullSecret", message);
         }
         found
     }
@@ -214,10 +167,7 @@ impl Kubelet {
 /// A code that says nothing is left out (`cri-client/pkg/remote_image.go`).
 fn pull_error(error: &CriError) -> String {
     match error {
-        CriError::Rpc {
-            code: Code::Unknown,
-            message,
-        } => message.clone(),
+        CriError::Rpc { code: Code::Unknown, message } => message.clone(),
         other => other.to_string(),
     }
 }
@@ -225,9 +175,7 @@ fn pull_error(error: &CriError) -> String {
 /// The registry an image comes from.
 fn registry(image: &str) -> &str {
     match image.split_once('/') {
-        Some((first, _)) if first.contains('.') || first.contains(':') || first == "localhost" => {
-            first
-        }
+        Some((first, _)) if first.contains('.') || first.contains(':') || first == "localhost" => first,
         _ => "docker.io",
     }
 }
@@ -247,25 +195,19 @@ fn credentials(secret: &Secret, registry: &str) -> Option<proto::AuthConfig> {
         auths: HashMap<String, Entry>,
     }
     let data = secret.data.as_ref()?;
-    let mut entries: HashMap<String, Entry> =
-        match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
-            (Some(json), _) => serde_json::from_slice::<Config>(&json.0).ok()?.auths,
-            (None, Some(json)) => serde_json::from_slice(&json.0).ok()?,
-            (None, None) => return None,
-        };
+    let mut entries: HashMap<String, Entry> = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
+        (Some(json), _) => serde_json::from_slice::<Config>(&json.0).ok()?.auths,
+        (None, Some(json)) => serde_json::from_slice(&json.0).ok()?,
+        (None, None) => return None,
+    };
     let host = |server: &str| {
-        let server = server
-            .trim_start_matches("https://")
-            .trim_start_matches("http://");
+        let server = server.trim_start_matches("https://").trim_start_matches("http://");
         match server.split('/').next().unwrap_or_default() {
             "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
             host => host.to_owned(),
         }
     };
-    let server = entries
-        .keys()
-        .find(|server| host(server) == registry)?
-        .clone();
+    let server = entries.keys().find(|server| host(server) == registry)?.clone();
     let entry = entries.remove(&server)?;
     Some(proto::AuthConfig {
         username: entry.username,

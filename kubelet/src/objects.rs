@@ -32,70 +32,24 @@ pub fn references(pod: &Pod) -> References {
     let mut found = References::default();
     for (_, container) in pod.all_containers() {
         for source in container.env_from.iter().flatten() {
-            found.config_maps.extend(
-                source
-                    .config_map_ref
-                    .iter()
-                    .map(|reference| reference.name.clone()),
-            );
-            found.secrets.extend(
-                source
-                    .secret_ref
-                    .iter()
-                    .map(|reference| reference.name.clone()),
-            );
+            found.config_maps.extend(source.config_map_ref.iter().map(|reference| reference.name.clone()));
+            found.secrets.extend(source.secret_ref.iter().map(|reference| reference.name.clone()));
         }
-        for source in container
-            .env
-            .iter()
-            .flatten()
-            .filter_map(|variable| variable.value_from.as_ref())
-        {
-            found.config_maps.extend(
-                source
-                    .config_map_key_ref
-                    .iter()
-                    .map(|reference| reference.name.clone()),
-            );
-            found.secrets.extend(
-                source
-                    .secret_key_ref
-                    .iter()
-                    .map(|reference| reference.name.clone()),
-            );
+        for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
+            found.config_maps.extend(source.config_map_key_ref.iter().map(|reference| reference.name.clone()));
+            found.secrets.extend(source.secret_key_ref.iter().map(|reference| reference.name.clone()));
         }
     }
     for volume in pod.spec().volumes.iter().flatten() {
-        found
-            .config_maps
-            .extend(volume.config_map.iter().map(|source| source.name.clone()));
-        found.secrets.extend(
-            volume
-                .secret
-                .iter()
-                .filter_map(|source| source.secret_name.clone()),
-        );
-        let projected = volume
-            .projected
-            .iter()
-            .filter_map(|projected| projected.sources.as_ref())
-            .flatten();
+        found.config_maps.extend(volume.config_map.iter().map(|source| source.name.clone()));
+        found.secrets.extend(volume.secret.iter().filter_map(|source| source.secret_name.clone()));
+        let projected = volume.projected.iter().filter_map(|projected| projected.sources.as_ref()).flatten();
         for source in projected {
-            found
-                .config_maps
-                .extend(source.config_map.iter().map(|source| source.name.clone()));
-            found
-                .secrets
-                .extend(source.secret.iter().map(|source| source.name.clone()));
+            found.config_maps.extend(source.config_map.iter().map(|source| source.name.clone()));
+            found.secrets.extend(source.secret.iter().map(|source| source.name.clone()));
         }
     }
-    found.secrets.extend(
-        pod.spec()
-            .image_pull_secrets
-            .iter()
-            .flatten()
-            .map(|reference| reference.name.clone()),
-    );
+    found.secrets.extend(pod.spec().image_pull_secrets.iter().flatten().map(|reference| reference.name.clone()));
     found
 }
 
@@ -121,13 +75,7 @@ pub struct ObjectCache {
 impl ObjectCache {
     /// A cache whose watches end with `cancel`. `changed` is called with the UID of every pod that names a changed object.
     pub fn new(client: Client, cancel: CancellationToken, changed: Changed) -> Self {
-        Self {
-            client,
-            cancel,
-            changed,
-            config_maps: Mutex::default(),
-            secrets: Mutex::default(),
-        }
+        Self { client, cancel, changed, config_maps: Mutex::default(), secrets: Mutex::default() }
     }
 
     /// The objects `pod` names, watched from now on. Those that are not there are missing in the answer.
@@ -136,15 +84,11 @@ impl ObjectCache {
         let mut objects = Objects::default();
         for name in names.config_maps {
             let found = self.read(&self.config_maps, "configmaps", pod, &name).await;
-            objects
-                .config_maps
-                .extend(found.map(|object| (name, object.as_ref().clone())));
+            objects.config_maps.extend(found.map(|object| (name, object.as_ref().clone())));
         }
         for name in names.secrets {
             let found = self.read(&self.secrets, "secrets", pod, &name).await;
-            objects
-                .secrets
-                .extend(found.map(|object| (name, object.as_ref().clone())));
+            objects.secrets.extend(found.map(|object| (name, object.as_ref().clone())));
         }
         objects
     }
@@ -155,45 +99,22 @@ impl ObjectCache {
         release(&self.secrets, uid);
     }
 
-    async fn read<K: Watched>(
-        &self,
-        watches: &Watches<K>,
-        plural: &str,
-        pod: &Pod,
-        name: &str,
-    ) -> Option<Arc<K>> {
+    async fn read<K: Watched>(&self, watches: &Watches<K>, plural: &str, pod: &Pod, name: &str) -> Option<Arc<K>> {
         let informer = self.watch(watches, plural, pod, name);
-        let synced = self
-            .client
-            .clock()
-            .timeout(FIRST_READ_TIMEOUT, informer.wait_synced())
-            .await;
+        let synced = self.client.clock().timeout(FIRST_READ_TIMEOUT, informer.wait_synced()).await;
         if synced.is_err() {
-            tracing::warn!(
-                plural,
-                namespace = pod.namespace(),
-                name,
-                "could not be read in time"
-            );
+            tracing::warn!(plural, namespace = pod.namespace(), name, "could not be read in time");
         }
         informer.lister().get(pod.namespace(), name)
     }
 
-    fn watch<K: Watched>(
-        &self,
-        watches: &Watches<K>,
-        plural: &str,
-        pod: &Pod,
-        name: &str,
-    ) -> Informer<K> {
+    fn watch<K: Watched>(&self, watches: &Watches<K>, plural: &str, pod: &Pod, name: &str) -> Informer<K> {
         let key = (pod.namespace().to_owned(), name.to_owned());
         let mut watches = watches.lock();
         let watch = watches.entry(key).or_insert_with(|| {
             let path = format!("/api/v1/namespaces/{}/{plural}", pod.namespace());
-            let options = ListOptions {
-                field_selector: Some(format!("metadata.name={name}")),
-                ..ListOptions::default()
-            };
+            let options =
+                ListOptions { field_selector: Some(format!("metadata.name={name}")), ..ListOptions::default() };
             let informer = Informer::new(self.client.clone(), path, options);
             let pods: Arc<Mutex<BTreeSet<String>>> = Arc::default();
             let (interested, changed) = (pods.clone(), self.changed.clone());
@@ -203,11 +124,7 @@ impl ObjectCache {
             });
             let cancel = self.cancel.child_token();
             informer.start(cancel.clone());
-            Watch {
-                informer,
-                pods,
-                cancel,
-            }
+            Watch { informer, pods, cancel }
         });
         watch.pods.lock().insert(pod.uid().to_owned());
         watch.informer.clone()

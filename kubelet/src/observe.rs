@@ -10,8 +10,8 @@ use minik8s_cri::{Client, NodeFs};
 
 use crate::error::Result;
 use crate::runtime::{
-    CONTAINER_HASH_ANNOTATION, POD_UID_LABEL, RuntimeContainer, RuntimePod, RuntimeSandbox,
-    RuntimeState, TERMINATION_MESSAGE_PATH_ANNOTATION, TERMINATION_MESSAGE_POLICY_ANNOTATION,
+    CONTAINER_HASH_ANNOTATION, POD_UID_LABEL, RuntimeContainer, RuntimePod, RuntimeSandbox, RuntimeState,
+    TERMINATION_MESSAGE_PATH_ANNOTATION, TERMINATION_MESSAGE_POLICY_ANNOTATION,
 };
 
 /// The longest termination message that is shown (`kubecontainer.MaxContainerTerminationMessageLength`).
@@ -23,9 +23,7 @@ const LOG_MESSAGE_MAX_LINES: usize = 80;
 
 /// The labels by which sandboxes and containers of one pod are found.
 pub fn pod_selector(uid: &str) -> std::collections::HashMap<String, String> {
-    [(POD_UID_LABEL.to_owned(), uid.to_owned())]
-        .into_iter()
-        .collect()
+    [(POD_UID_LABEL.to_owned(), uid.to_owned())].into_iter().collect()
 }
 
 /// What the runtime has of the pod with that UID.
@@ -34,38 +32,18 @@ pub fn pod_selector(uid: &str) -> std::collections::HashMap<String, String> {
 /// The runtime's.
 pub async fn observe(cri: &Client, fs: &dyn NodeFs, uid: &str) -> Result<RuntimePod> {
     let mut pod = RuntimePod::default();
-    let filter = proto::PodSandboxFilter {
-        label_selector: pod_selector(uid),
-        ..Default::default()
-    };
+    let filter = proto::PodSandboxFilter { label_selector: pod_selector(uid), ..Default::default() };
     for sandbox in cri.list_pod_sandbox(Some(filter)).await? {
         let ready = sandbox.state == proto::PodSandboxState::SandboxReady as i32;
-        let attempt = sandbox
-            .metadata
-            .as_ref()
-            .map_or(0, |metadata| metadata.attempt);
+        let attempt = sandbox.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
         // Only a sandbox that lives has an address worth asking for.
-        let ips = if ready {
-            sandbox_ips(cri, &sandbox.id).await?
-        } else {
-            Vec::new()
-        };
-        pod.sandboxes.push(RuntimeSandbox {
-            id: sandbox.id,
-            ready,
-            attempt,
-            ips,
-        });
+        let ips = if ready { sandbox_ips(cri, &sandbox.id).await? } else { Vec::new() };
+        pod.sandboxes.push(RuntimeSandbox { id: sandbox.id, ready, attempt, ips });
     }
-    let filter = proto::ContainerFilter {
-        label_selector: pod_selector(uid),
-        ..Default::default()
-    };
+    let filter = proto::ContainerFilter { label_selector: pod_selector(uid), ..Default::default() };
     for container in cri.list_containers(Some(filter)).await? {
         match cri.container_status(&container.id).await {
-            Ok(status) => pod
-                .containers
-                .push(convert(status, container.pod_sandbox_id, fs)),
+            Ok(status) => pod.containers.push(convert(status, container.pod_sandbox_id, fs)),
             // It was removed between the two calls.
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error.into()),
@@ -85,21 +63,14 @@ async fn sandbox_ips(cri: &Client, id: &str) -> Result<Vec<String>> {
         return Ok(Vec::new());
     };
     let more = network.additional_ips.into_iter().map(|ip| ip.ip);
-    Ok(std::iter::once(network.ip)
-        .chain(more)
-        .filter(|ip| !ip.is_empty())
-        .collect())
+    Ok(std::iter::once(network.ip).chain(more).filter(|ip| !ip.is_empty()).collect())
 }
 
 fn timestamp(nanoseconds: i64) -> Timestamp {
     Timestamp::from_nanosecond(i128::from(nanoseconds)).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
-fn convert(
-    status: proto::ContainerStatus,
-    sandbox_id: String,
-    fs: &dyn NodeFs,
-) -> RuntimeContainer {
+fn convert(status: proto::ContainerStatus, sandbox_id: String, fs: &dyn NodeFs) -> RuntimeContainer {
     let state = match proto::ContainerState::try_from(status.state) {
         Ok(proto::ContainerState::ContainerCreated) => RuntimeState::Created,
         Ok(proto::ContainerState::ContainerRunning) => RuntimeState::Running,
@@ -113,9 +84,7 @@ fn convert(
     };
     let metadata = status.metadata.unwrap_or_default();
     let image = status.image.unwrap_or_default();
-    let named = [image.user_specified_image, image.image]
-        .into_iter()
-        .find(|name| !name.is_empty());
+    let named = [image.user_specified_image, image.image].into_iter().find(|name| !name.is_empty());
     let user = status.user.and_then(|user| user.linux);
     RuntimeContainer {
         id: status.id,
@@ -131,11 +100,7 @@ fn convert(
         message,
         image: named.unwrap_or_default(),
         image_id: status.image_ref,
-        hash: status
-            .annotations
-            .get(CONTAINER_HASH_ANNOTATION)
-            .cloned()
-            .unwrap_or_default(),
+        hash: status.annotations.get(CONTAINER_HASH_ANNOTATION).cloned().unwrap_or_default(),
         user: user.map(|user| (user.uid, user.gid, user.supplemental_groups)),
         log_path: status.log_path,
     }
@@ -143,41 +108,22 @@ fn convert(
 
 /// What the container said last: its termination message file or, if it failed and asks for it, the end of its log.
 fn termination_message(status: &proto::ContainerStatus, fs: &dyn NodeFs) -> Option<String> {
-    let path = status
-        .annotations
-        .get(TERMINATION_MESSAGE_PATH_ANNOTATION)?;
-    let mount = status
-        .mounts
-        .iter()
-        .find(|mount| mount.container_path == *path)?;
-    let data = fs
-        .read_at(&mount.host_path, 0, MESSAGE_MAX_BYTES)
-        .unwrap_or_default();
+    let path = status.annotations.get(TERMINATION_MESSAGE_PATH_ANNOTATION)?;
+    let mount = status.mounts.iter().find(|mount| mount.container_path == *path)?;
+    let data = fs.read_at(&mount.host_path, 0, MESSAGE_MAX_BYTES).unwrap_or_default();
     if !data.is_empty() {
         return Some(String::from_utf8_lossy(&data).into_owned());
     }
-    let policy = status
-        .annotations
-        .get(TERMINATION_MESSAGE_POLICY_ANNOTATION)
-        .map(String::as_str);
+    let policy = status.annotations.get(TERMINATION_MESSAGE_POLICY_ANNOTATION).map(String::as_str);
     if policy != Some("FallbackToLogsOnError") || status.exit_code == 0 {
         return None;
     }
     let length = fs.metadata(&status.log_path).ok()?.len;
     // A log line has up to 50 bytes before its text.
     let window = (LOG_MESSAGE_MAX_BYTES + LOG_MESSAGE_MAX_LINES * 50) as u64;
-    let tail = fs
-        .read_at(
-            &status.log_path,
-            length.saturating_sub(window),
-            usize::MAX / 2,
-        )
-        .ok()?;
+    let tail = fs.read_at(&status.log_path, length.saturating_sub(window), usize::MAX / 2).ok()?;
     let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.splitn(4, ' ').nth(3))
-        .collect();
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
     let mut message = lines[lines.len().saturating_sub(LOG_MESSAGE_MAX_LINES)..].join("\n");
     message.push('\n');
     let mut cut = message.len().saturating_sub(LOG_MESSAGE_MAX_BYTES);

@@ -46,10 +46,9 @@ impl KillReason {
             KillReason::DefinitionChanged => {
                 format!("Container {container} definition changed, will be restarted")
             }
-            KillReason::Unknown => format!(
-                "Container is in {} state, try killing it before restart",
-                crate::words::quoted("unknown")
-            ),
+            KillReason::Unknown => {
+                format!("Container is in {} state, try killing it before restart", crate::words::quoted("unknown"))
+            }
             KillReason::PodFinished => format!("Stopping container {container}"),
         }
     }
@@ -129,33 +128,19 @@ pub fn sandbox_needed(pod: &Pod, runtime: &RuntimePod) -> Option<u32> {
     let Some(sandbox) = runtime.sandbox() else {
         return Some(0);
     };
-    let ready = runtime
-        .sandboxes
-        .iter()
-        .filter(|sandbox| sandbox.ready)
-        .count();
+    let ready = runtime.sandboxes.iter().filter(|sandbox| sandbox.ready).count();
     let has_network = pod.is_host_network() || !sandbox.ips.is_empty();
     (ready != 1 || !sandbox.ready || !has_network).then_some(sandbox.attempt + 1)
 }
 
 /// The back-off key of a container: another spec is another story.
 pub fn backoff_key(pod: &Pod, container: &Container) -> String {
-    format!(
-        "{}_{}_{}",
-        pod.uid(),
-        container.name,
-        spec::container_hash(container)
-    )
+    format!("{}_{}_{}", pod.uid(), container.name, spec::container_hash(container))
 }
 
 /// What has to be done next for a pod that is meant to run.
 pub fn plan(pod: &Pod, runtime: &RuntimePod, view: &View<'_>) -> Plan {
-    let mut planner = Planner {
-        pod,
-        runtime,
-        view,
-        plan: Plan::default(),
-    };
+    let mut planner = Planner { pod, runtime, view, plan: Plan::default() };
     match (sandbox_needed(pod, runtime), runtime.sandbox()) {
         (None, Some(sandbox)) => planner.in_sandbox(sandbox),
         (attempt, _) => planner.new_sandbox(attempt.unwrap_or(0)),
@@ -174,8 +159,7 @@ impl Planner<'_> {
     /// The pod has no usable sandbox: end what is left of the old one and, if there is anything to run, make a new one.
     fn new_sandbox(&mut self, attempt: u32) {
         let had_containers = !self.runtime.containers.is_empty();
-        let over = (attempt > 0 && had_containers && spec::never_restarts(self.pod))
-            || !self.anything_to_run();
+        let over = (attempt > 0 && had_containers && spec::never_restarts(self.pod)) || !self.anything_to_run();
         if !self.runtime.is_stopped() {
             self.plan.actions.push(Action::KillPod { finished: over });
         }
@@ -186,13 +170,11 @@ impl Planner<'_> {
 
     /// Whether a regular container would be started in a new sandbox.
     fn anything_to_run(&self) -> bool {
-        self.pod.spec().containers.iter().any(|container| {
-            match self.runtime.latest(&container.name) {
-                Some(last) if last.state == RuntimeState::Exited => {
-                    spec::restarts(self.pod, ContainerKind::Regular, container, last.exit_code)
-                }
-                _ => true,
+        self.pod.spec().containers.iter().any(|container| match self.runtime.latest(&container.name) {
+            Some(last) if last.state == RuntimeState::Exited => {
+                spec::restarts(self.pod, ContainerKind::Regular, container, last.exit_code)
             }
+            _ => true,
         })
     }
 
@@ -202,11 +184,12 @@ impl Planner<'_> {
                 self.push_start(&container.name, ContainerKind::Ephemeral, 0, None);
             }
         }
-        let initialized = self.pod.spec().containers.iter().any(|container| {
-            self.runtime
-                .latest_in(&sandbox.id, &container.name)
-                .is_some()
-        });
+        let initialized = self
+            .pod
+            .spec()
+            .containers
+            .iter()
+            .any(|container| self.runtime.latest_in(&sandbox.id, &container.name).is_some());
         if !initialized {
             if self.initialize(sandbox) {
                 self.regular();
@@ -227,12 +210,7 @@ impl Planner<'_> {
             let kind = spec::init_kind(container);
             let Some(last) = self.runtime.latest_in(&sandbox.id, &container.name) else {
                 // In a new sandbox the init containers begin anew, without a pause.
-                self.push_start(
-                    &container.name,
-                    kind,
-                    self.next_attempt(&container.name),
-                    None,
-                );
+                self.push_start(&container.name, kind, self.next_attempt(&container.name), None);
                 return false;
             };
             match (last.state, kind) {
@@ -294,12 +272,7 @@ impl Planner<'_> {
         for container in &self.pod.spec().containers {
             let kind = ContainerKind::Regular;
             let Some(last) = self.runtime.latest(&container.name) else {
-                self.push_start(
-                    &container.name,
-                    kind,
-                    self.next_attempt(&container.name),
-                    None,
-                );
+                self.push_start(&container.name, kind, self.next_attempt(&container.name), None);
                 going_on = true;
                 continue;
             };
@@ -320,9 +293,7 @@ impl Planner<'_> {
                     going_on = true;
                     self.restart(container, kind, last);
                 }
-                RuntimeState::Exited
-                    if spec::restarts(self.pod, kind, container, last.exit_code) =>
-                {
+                RuntimeState::Exited if spec::restarts(self.pod, kind, container, last.exit_code) => {
                     going_on = true;
                     self.restart(container, kind, last);
                 }
@@ -347,19 +318,8 @@ impl Planner<'_> {
         self.plan.actions.push(Action::Kill { id, name, reason });
     }
 
-    fn push_start(
-        &mut self,
-        name: &str,
-        kind: ContainerKind,
-        attempt: u32,
-        restart_of: Option<(String, Timestamp)>,
-    ) {
-        self.plan.actions.push(Action::Start {
-            name: name.to_owned(),
-            kind,
-            attempt,
-            restart_of,
-        });
+    fn push_start(&mut self, name: &str, kind: ContainerKind, attempt: u32, restart_of: Option<(String, Timestamp)>) {
+        self.plan.actions.push(Action::Start { name: name.to_owned(), kind, attempt, restart_of });
     }
 
     /// Starts a container that ran before, or lets it wait for the end of its back-off.
@@ -369,25 +329,11 @@ impl Planner<'_> {
         if last.state != RuntimeState::Exited {
             return self.push_start(&container.name, kind, attempt, None);
         }
-        match self
-            .view
-            .backoff
-            .until(&key, last.finished_at, self.view.now)
-        {
-            None => self.push_start(
-                &container.name,
-                kind,
-                attempt,
-                Some((key, last.finished_at)),
-            ),
+        match self.view.backoff.until(&key, last.finished_at, self.view.now) {
+            None => self.push_start(&container.name, kind, attempt, Some((key, last.finished_at))),
             Some(until) => {
                 self.plan.wake = Some(self.plan.wake.map_or(until, |wake| wake.min(until)));
-                self.plan.actions.push(Action::BackOff {
-                    name: container.name.clone(),
-                    kind,
-                    key,
-                    until,
-                });
+                self.plan.actions.push(Action::BackOff { name: container.name.clone(), kind, key, until });
             }
         }
     }
@@ -395,11 +341,7 @@ impl Planner<'_> {
     fn next_attempt(&self, name: &str) -> u32 {
         match self.runtime.latest(name) {
             Some(last) => last.attempt + 1,
-            None => self
-                .view
-                .known_restarts
-                .get(name)
-                .map_or(0, |restarts| restarts + 1),
+            None => self.view.known_restarts.get(name).map_or(0, |restarts| restarts + 1),
         }
     }
 }

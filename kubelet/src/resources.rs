@@ -29,8 +29,8 @@ impl Amount {
     /// # Errors
     /// The quantity is malformed, which the API server does not let through.
     pub fn parse(text: &str) -> Result<Self> {
-        let quantity = Quantity::parse(text)
-            .map_err(|error| Error::InvalidPod(format!("quantity {text:?}: {error}")))?;
+        let quantity =
+            Quantity::parse(text).map_err(|error| Error::InvalidPod(format!("quantity {text:?}: {error}")))?;
         Ok(Self(i128::from(quantity.milli_value())))
     }
 
@@ -46,11 +46,7 @@ impl Amount {
 
     /// How many times `divisor` it is, rounded up.
     pub fn divided_up(self, divisor: Amount) -> i128 {
-        if divisor.0 <= 0 {
-            0
-        } else {
-            (self.0 + divisor.0 - 1).div_euclid(divisor.0)
-        }
+        if divisor.0 <= 0 { 0 } else { (self.0 + divisor.0 - 1).div_euclid(divisor.0) }
     }
 
     fn plus(self, other: Amount) -> Amount {
@@ -62,13 +58,8 @@ impl Amount {
 ///
 /// # Errors
 /// The quantity is malformed.
-pub fn amount_of(
-    list: Option<&BTreeMap<String, ApiQuantity>>,
-    name: &str,
-) -> Result<Option<Amount>> {
-    list.and_then(|list| list.get(name))
-        .map(|quantity| Amount::parse(&quantity.0))
-        .transpose()
+pub fn amount_of(list: Option<&BTreeMap<String, ApiQuantity>>, name: &str) -> Result<Option<Amount>> {
+    list.and_then(|list| list.get(name)).map(|quantity| Amount::parse(&quantity.0)).transpose()
 }
 
 fn request_of(container: &Container, name: &str) -> Result<Amount> {
@@ -100,21 +91,14 @@ pub fn pod_request(pod: &Pod, name: &str) -> Result<Amount> {
     for container in &spec.containers {
         sum = sum.plus(request_of(container, name)?);
     }
-    let pod_level = spec
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.requests.as_ref());
+    let pod_level = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let total = amount_of(pod_level, name)?.unwrap_or(sum.max(peak));
     Ok(total.plus(amount_of(spec.overhead.as_ref(), name)?.unwrap_or_default()))
 }
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos_class(pod: &Pod) -> &'static str {
-    if let Some(class) = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.qos_class.as_deref())
-    {
+    if let Some(class) = pod.status.as_ref().and_then(|status| status.qos_class.as_deref()) {
         match class {
             "Guaranteed" => return "Guaranteed",
             "Burstable" => return "Burstable",
@@ -124,25 +108,16 @@ pub fn qos_class(pod: &Pod) -> &'static str {
     }
     let spec: &PodSpec = pod.spec();
     let (mut any, mut guaranteed) = (false, true);
-    for container in spec
-        .init_containers
-        .iter()
-        .flatten()
-        .chain(&spec.containers)
-    {
+    for container in spec.init_containers.iter().flatten().chain(&spec.containers) {
         for name in ["cpu", "memory"] {
             let resources = container.resources.as_ref();
             let get = |list: Option<&BTreeMap<String, ApiQuantity>>| {
-                amount_of(list, name)
-                    .ok()
-                    .flatten()
-                    .filter(|amount| *amount > Amount::default())
+                amount_of(list, name).ok().flatten().filter(|amount| *amount > Amount::default())
             };
             let request = get(resources.and_then(|r| r.requests.as_ref()));
             let limit = get(resources.and_then(|r| r.limits.as_ref()));
             any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some()
-                && request.unwrap_or(limit.unwrap_or_default()) == limit.unwrap_or_default();
+            guaranteed &= limit.is_some() && request.unwrap_or(limit.unwrap_or_default()) == limit.unwrap_or_default();
         }
     }
     match (any, guaranteed) {
@@ -175,38 +150,22 @@ pub struct CgroupLimits {
 /// # Errors
 /// A quantity is malformed.
 pub fn cgroup_limits(container: &Container) -> Result<CgroupLimits> {
-    let limits = container
-        .resources
-        .as_ref()
-        .and_then(|resources| resources.limits.as_ref());
+    let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
     let cpu_limit = amount_of(limits, "cpu")?.unwrap_or_default();
     let request = request_of(container, "cpu")?.millis();
-    let cpu_shares = if request == 0 {
-        SHARES.0
-    } else {
-        (request * 1024 / 1000).clamp(SHARES.0, SHARES.1)
-    };
+    let cpu_shares = if request == 0 { SHARES.0 } else { (request * 1024 / 1000).clamp(SHARES.0, SHARES.1) };
     let cpu_quota = match cpu_limit.millis() {
         0 => 0,
         millis => (millis * QUOTA_PERIOD / 1000).max(1000),
     };
     let memory_limit = amount_of(limits, "memory")?.unwrap_or_default().units();
-    Ok(CgroupLimits {
-        cpu_shares,
-        cpu_quota,
-        cpu_period: QUOTA_PERIOD,
-        memory_limit,
-    })
+    Ok(CgroupLimits { cpu_shares, cpu_quota, cpu_period: QUOTA_PERIOD, memory_limit })
 }
 
 /// How willingly the kernel kills the container when memory runs out: from -997 (last) to 1000 (first).
 pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
     const CRITICAL_PRIORITY: i32 = 2_000_000_000;
-    if pod
-        .spec()
-        .priority
-        .is_some_and(|priority| priority >= CRITICAL_PRIORITY)
-    {
+    if pod.spec().priority.is_some_and(|priority| priority >= CRITICAL_PRIORITY) {
         return -997;
     }
     match qos_class(pod) {

@@ -17,11 +17,9 @@ pub const CONTAINER_HASH_ANNOTATION: &str = "io.kubernetes.container.hash";
 /// Annotation of containers: how often the container was restarted before.
 pub const RESTART_COUNT_ANNOTATION: &str = "io.kubernetes.container.restartCount";
 /// Annotation of containers: where in the container the termination message is written.
-pub const TERMINATION_MESSAGE_PATH_ANNOTATION: &str =
-    "io.kubernetes.container.terminationMessagePath";
+pub const TERMINATION_MESSAGE_PATH_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePath";
 /// Annotation of containers: where the termination message is taken from.
-pub const TERMINATION_MESSAGE_POLICY_ANNOTATION: &str =
-    "io.kubernetes.container.terminationMessagePolicy";
+pub const TERMINATION_MESSAGE_POLICY_ANNOTATION: &str = "io.kubernetes.container.terminationMessagePolicy";
 /// Annotation of containers: how long the pod may take to end, so that an orphan still ends gracefully.
 pub const GRACE_PERIOD_ANNOTATION: &str = "io.kubernetes.pod.terminationGracePeriod";
 
@@ -106,23 +104,17 @@ impl RuntimePod {
 
     /// The newest container of that name.
     pub fn latest(&self, name: &str) -> Option<&RuntimeContainer> {
-        self.containers
-            .iter()
-            .find(|container| container.name == name)
+        self.containers.iter().find(|container| container.name == name)
     }
 
     /// The newest container of that name in one sandbox.
     pub fn latest_in(&self, sandbox_id: &str, name: &str) -> Option<&RuntimeContainer> {
-        self.containers
-            .iter()
-            .find(|container| container.name == name && container.sandbox_id == sandbox_id)
+        self.containers.iter().find(|container| container.name == name && container.sandbox_id == sandbox_id)
     }
 
     /// The containers that may still have a process.
     pub fn alive(&self) -> impl Iterator<Item = &RuntimeContainer> {
-        self.containers
-            .iter()
-            .filter(|c| matches!(c.state, RuntimeState::Running | RuntimeState::Unknown))
+        self.containers.iter().filter(|c| matches!(c.state, RuntimeState::Running | RuntimeState::Unknown))
     }
 
     /// Whether nothing of the pod runs, and nothing can.
@@ -132,12 +124,8 @@ impl RuntimePod {
 
     /// Sorts sandboxes and containers newest first, which all readers rely on.
     pub fn sort(&mut self) {
-        self.sandboxes
-            .sort_by(|a, b| b.attempt.cmp(&a.attempt).then_with(|| a.id.cmp(&b.id)));
-        self.containers.sort_by(|a, b| {
-            (b.created_at, b.attempt)
-                .cmp(&(a.created_at, a.attempt))
-                .then_with(|| a.id.cmp(&b.id))
-        });
+        self.sandboxes.sort_by(|a, b| b.attempt.cmp(&a.attempt).then_with(|| a.id.cmp(&b.id)));
+        self.containers
+            .sort_by(|a, b| (b.created_at, b.attempt).cmp(&(a.created_at, a.attempt)).then_with(|| a.id.cmp(&b.id)));
     }
 }

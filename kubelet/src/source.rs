@@ -42,13 +42,8 @@ impl InformerPodSource {
     /// Serves kubelets from an informer over all pods. The caller starts the informer.
     pub fn shared(informer: Informer<Pod>) -> Self {
         let handlers: Arc<RwLock<HashMap<String, PodHandler>>> = Arc::default();
-        informer.add_index(BY_NODE, |pod| {
-            node_name(pod).map(str::to_owned).into_iter().collect()
-        });
-        let source = Self {
-            informer,
-            handlers: handlers.clone(),
-        };
+        informer.add_index(BY_NODE, |pod| node_name(pod).map(str::to_owned).into_iter().collect());
+        let source = Self { informer, handlers: handlers.clone() };
         source.informer.on_event(move |event| {
             let Some(node) = node_name(event.object()) else {
                 return;
@@ -64,10 +59,7 @@ impl InformerPodSource {
     /// Watches the pods of one node only, until `cancel`.
     pub fn of_node(client: Client, node: &str, cancel: CancellationToken) -> Self {
         let selector = Some(format!("spec.nodeName={node}"));
-        let options = ListOptions {
-            field_selector: selector,
-            ..ListOptions::default()
-        };
+        let options = ListOptions { field_selector: selector, ..ListOptions::default() };
         let informer = Informer::new(client, "/api/v1/pods", options);
         let source = Self::shared(informer.clone());
         informer.start(cancel);
@@ -76,19 +68,13 @@ impl InformerPodSource {
 }
 
 fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec
-        .as_ref()?
-        .node_name
-        .as_deref()
-        .filter(|name| !name.is_empty())
+    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }
 
 #[async_trait]
 impl PodSource for InformerPodSource {
     fn subscribe(&self, node: &str, handler: PodHandler) {
-        self.handlers
-            .write()
-            .insert(node.to_owned(), handler.clone());
+        self.handlers.write().insert(node.to_owned(), handler.clone());
         for pod in self.list(node) {
             handler(&Event::Added(pod));
         }

@@ -74,19 +74,10 @@ impl PodExt for Pod {
 
     fn all_containers(&self) -> Vec<(ContainerKind, Container)> {
         let spec = self.spec();
-        let init = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .map(|c| (init_kind(c), c.clone()));
-        let regular = spec
-            .containers
-            .iter()
-            .map(|c| (ContainerKind::Regular, c.clone()));
+        let init = spec.init_containers.iter().flatten().map(|c| (init_kind(c), c.clone()));
+        let regular = spec.containers.iter().map(|c| (ContainerKind::Regular, c.clone()));
         let ephemeral = spec.ephemeral_containers.iter().flatten();
-        init.chain(regular)
-            .chain(ephemeral.map(|c| (ContainerKind::Ephemeral, from_ephemeral(c))))
-            .collect()
+        init.chain(regular).chain(ephemeral.map(|c| (ContainerKind::Ephemeral, from_ephemeral(c)))).collect()
     }
 
     fn container(&self, name: &str) -> Option<(ContainerKind, Container)> {
@@ -94,19 +85,10 @@ impl PodExt for Pod {
         if let Some(container) = spec.containers.iter().find(|c| c.name == name) {
             return Some((ContainerKind::Regular, container.clone()));
         }
-        if let Some(container) = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .find(|c| c.name == name)
-        {
+        if let Some(container) = spec.init_containers.iter().flatten().find(|c| c.name == name) {
             return Some((init_kind(container), container.clone()));
         }
-        let container = spec
-            .ephemeral_containers
-            .iter()
-            .flatten()
-            .find(|c| c.name == name)?;
+        let container = spec.ephemeral_containers.iter().flatten().find(|c| c.name == name)?;
         Some((ContainerKind::Ephemeral, from_ephemeral(container)))
     }
 
@@ -128,20 +110,13 @@ impl PodExt for Pod {
             ContainerKind::Ephemeral => "ephemeralContainers",
         };
         let field_path = Some(format!("spec.{list}{{{name}}}"));
-        ObjectReference {
-            field_path,
-            ..object_reference(self)
-        }
+        ObjectReference { field_path, ..object_reference(self) }
     }
 }
 
 /// The kind of an init container.
 pub fn init_kind(container: &Container) -> ContainerKind {
-    if container.restart_policy.as_deref() == Some(ALWAYS) {
-        ContainerKind::Sidecar
-    } else {
-        ContainerKind::Init
-    }
+    if container.restart_policy.as_deref() == Some(ALWAYS) { ContainerKind::Sidecar } else { ContainerKind::Init }
 }
 
 /// Whether a container that ended with `exit_code` is started again.
@@ -156,19 +131,12 @@ pub fn restarts(pod: &Pod, kind: ContainerKind, container: &Container, exit_code
         let Some(codes) = &rule.exit_codes else {
             continue;
         };
-        let listed = codes
-            .values
-            .iter()
-            .flatten()
-            .any(|value| *value == exit_code);
+        let listed = codes.values.iter().flatten().any(|value| *value == exit_code);
         if rule.action == "Restart" && exit_code != 0 && listed == (codes.operator == "In") {
             return true;
         }
     }
-    let policy = container
-        .restart_policy
-        .as_deref()
-        .unwrap_or(pod.restart_policy());
+    let policy = container.restart_policy.as_deref().unwrap_or(pod.restart_policy());
     match (kind, policy) {
         (ContainerKind::Sidecar, _) => true,
         (_, NEVER) => false,
@@ -180,12 +148,7 @@ pub fn restarts(pod: &Pod, kind: ContainerKind, container: &Container, exit_code
 
 /// Whether what runs in the pod may be restarted at all after its sandbox was lost.
 pub fn never_restarts(pod: &Pod) -> bool {
-    pod.restart_policy() == NEVER
-        && pod
-            .spec()
-            .containers
-            .iter()
-            .all(|c| c.restart_policy.is_none())
+    pod.restart_policy() == NEVER && pod.spec().containers.iter().all(|c| c.restart_policy.is_none())
 }
 
 fn from_ephemeral(ephemeral: &k8s_openapi::api::core::v1::EphemeralContainer) -> Container {

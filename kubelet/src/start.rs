@@ -38,13 +38,7 @@ pub(crate) struct StartRequest<'a> {
 type Failure = (StartFailure, Option<Timestamp>);
 
 fn failure(reason: &str, message: impl Into<String>) -> Failure {
-    (
-        StartFailure {
-            reason: reason.to_owned(),
-            message: message.into(),
-        },
-        None,
-    )
+    (StartFailure { reason: reason.to_owned(), message: message.into() }, None)
 }
 
 impl Kubelet {
@@ -58,20 +52,12 @@ impl Kubelet {
         attempt: u32,
     ) -> std::result::Result<(), Failure> {
         let pod = request.pod;
-        let (Some((_, container)), Some(sandbox)) =
-            (pod.container(name), request.runtime.sandbox())
-        else {
-            return Err(failure(
-                "CreateContainerConfigError",
-                "the pod has no sandbox",
-            ));
+        let (Some((_, container)), Some(sandbox)) = (pod.container(name), request.runtime.sandbox()) else {
+            return Err(failure("CreateContainerConfigError", "the pod has no sandbox"));
         };
         let reference = pod.container_reference(kind, name);
         let config = sandbox_config(pod, sandbox.attempt, &self.config.node_name, &self.dns());
-        let image = match self
-            .ensure_image(pod, &container, &reference, request.objects, &config)
-            .await
-        {
+        let image = match self.ensure_image(pod, &container, &reference, request.objects, &config).await {
             Ok(image) => image,
             Err(error) => {
                 let message = format!("Error: {}", error.failure.reason);
@@ -79,54 +65,24 @@ impl Kubelet {
                 return Err((error.failure, error.retry_at));
             }
         };
-        let made =
-            self.container_config(request, &container, attempt, &image, volumes, &sandbox.ips);
+        let made = self.container_config(request, &container, attempt, &image, volumes, &sandbox.ips);
         let made = made.map_err(|error| {
-            self.event(
-                &reference,
-                EventType::Warning,
-                "Failed",
-                format!("Error: {error}"),
-            );
+            self.event(&reference, EventType::Warning, "Failed", format!("Error: {error}"));
             failure("CreateContainerConfigError", error.to_string())
         })?;
         self.remove_dead_containers(request.runtime, name).await;
         let cri = &self.config.cri;
-        let id = cri
-            .create_container(&sandbox.id, made, config)
-            .await
-            .map_err(|error| {
-                self.event(
-                    &reference,
-                    EventType::Warning,
-                    "Failed",
-                    format!("Error: {}", error.message()),
-                );
-                failure("CreateContainerError", error.message())
-            })?;
-        self.event(
-            &reference,
-            EventType::Normal,
-            "Created",
-            "Container created",
-        );
+        let id = cri.create_container(&sandbox.id, made, config).await.map_err(|error| {
+            self.event(&reference, EventType::Warning, "Failed", format!("Error: {}", error.message()));
+            failure("CreateContainerError", error.message())
+        })?;
+        self.event(&reference, EventType::Normal, "Created", "Container created");
         cri.start_container(&id).await.map_err(|error| {
-            self.event(
-                &reference,
-                EventType::Warning,
-                "Failed",
-                format!("Error: {}", error.message()),
-            );
+            self.event(&reference, EventType::Warning, "Failed", format!("Error: {}", error.message()));
             failure("RunContainerError", error.message())
         })?;
-        self.event(
-            &reference,
-            EventType::Normal,
-            "Started",
-            "Container started",
-        );
-        self.post_start(worker, pod, &container, &reference, &id, request.runtime)
-            .await
+        self.event(&reference, EventType::Normal, "Started", "Container started");
+        self.post_start(worker, pod, &container, &reference, &id, request.runtime).await
     }
 
     async fn post_start(
@@ -142,38 +98,14 @@ impl Kubelet {
         let Some(handler) = lifecycle.and_then(|lifecycle| lifecycle.post_start.as_ref()) else {
             return Ok(());
         };
-        let ip = runtime
-            .sandbox()
-            .and_then(|sandbox| sandbox.ips.first().cloned());
-        match self
-            .run_hook(Hook {
-                handler,
-                container,
-                id,
-                pod_ip: ip.as_deref(),
-            })
-            .await
-        {
+        let ip = runtime.sandbox().and_then(|sandbox| sandbox.ips.first().cloned());
+        match self.run_hook(Hook { handler, container, id, pod_ip: ip.as_deref() }).await {
             Ok(()) => Ok(()),
             Err(error) => {
-                tracing::debug!(
-                    pod = pod.full_format(),
-                    container = container.name,
-                    error,
-                    "postStart hook failed"
-                );
-                self.event(
-                    reference,
-                    EventType::Warning,
-                    "FailedPostStartHook",
-                    "PostStartHook failed",
-                );
-                self.kill_container(worker, pod, id, &container.name, None)
-                    .await;
-                Err(failure(
-                    "PostStartHookError",
-                    format!("PostStartHook failed: {error}"),
-                ))
+                tracing::debug!(pod = pod.full_format(), container = container.name, error, "postStart hook failed");
+                self.event(reference, EventType::Warning, "FailedPostStartHook", "PostStartHook failed");
+                self.kill_container(worker, pod, id, &container.name, None).await;
+                Err(failure("PostStartHookError", format!("PostStartHook failed: {error}")))
             }
         }
     }
@@ -188,18 +120,8 @@ impl Kubelet {
         sandbox_ips: &[String],
     ) -> Result<proto::ContainerConfig> {
         let pod = request.pod;
-        let ips = if pod.is_host_network() {
-            self.host_ips()
-        } else {
-            sandbox_ips.to_vec()
-        };
-        let env = env::environment(
-            pod,
-            container,
-            request.objects,
-            request.services,
-            &self.node_view(ips.clone()),
-        )?;
+        let ips = if pod.is_host_network() { self.host_ips() } else { sandbox_ips.to_vec() };
+        let env = env::environment(pod, container, request.objects, request.services, &self.node_view(ips.clone()))?;
         let fs = self.config.fs.as_ref();
         let directory = pod_directory(pod.uid());
         let own = format!("{directory}/containers/{}", container.name);
@@ -213,12 +135,7 @@ impl Kubelet {
             None
         } else {
             let path = format!("{directory}/etc-hosts");
-            let text = hosts_file(
-                pod,
-                &ips,
-                &self.config.node_name,
-                &self.config.cluster_domain,
-            );
+            let text = hosts_file(pod, &ips, &self.config.node_name, &self.config.cluster_domain);
             fs.write(&path, text.as_bytes())?;
             Some(path)
         };
@@ -260,19 +177,14 @@ impl Kubelet {
             && !sub_path.split('/').any(|part| part == "..")
             && !self.config.fs.exists(&format!("{volume}/{sub_path}"))
         {
-            self.config
-                .fs
-                .create_dir_all(&format!("{volume}/{sub_path}"))?;
+            self.config.fs.create_dir_all(&format!("{volume}/{sub_path}"))?;
         }
         Ok(())
     }
 
     /// Removes what ended long ago, so that only the last life of a container is kept.
     async fn remove_dead_containers(&self, runtime: &RuntimePod, name: &str) {
-        let dead = runtime
-            .containers
-            .iter()
-            .filter(|c| c.name == name && c.state == RuntimeState::Exited);
+        let dead = runtime.containers.iter().filter(|c| c.name == name && c.state == RuntimeState::Exited);
         for container in dead.skip(DEAD_CONTAINERS_KEPT) {
             if let Err(error) = self.config.cri.remove_container(&container.id).await {
                 tracing::debug!(container = container.id, %error, "could not remove a dead container");

@@ -31,10 +31,7 @@ const FILE_SOURCE: &str = "file";
 
 /// Whether a pod of the API only mirrors a static one.
 pub fn is_mirror(pod: &Pod) -> bool {
-    pod.metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|annotations| annotations.contains_key(MIRROR_ANNOTATION))
+    pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR_ANNOTATION))
 }
 
 /// Makes a static pod of this node from a manifest.
@@ -44,9 +41,7 @@ pub fn from_manifest(mut pod: Pod, node_name: &str, now: jiff::Timestamp) -> Pod
     let metadata = &mut pod.metadata;
     let name = metadata.name.clone().unwrap_or_default();
     metadata.name = Some(format!("{name}-{}", node_name.to_lowercase()));
-    metadata
-        .namespace
-        .get_or_insert_with(|| "default".to_owned());
+    metadata.namespace.get_or_insert_with(|| "default".to_owned());
     metadata.uid.get_or_insert_with(|| hash.clone());
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(SOURCE_ANNOTATION.to_owned(), FILE_SOURCE.to_owned());
@@ -54,24 +49,15 @@ pub fn from_manifest(mut pod: Pod, node_name: &str, now: jiff::Timestamp) -> Pod
     annotations.insert(HASH_ANNOTATION.to_owned(), hash);
     let spec = pod.spec.get_or_insert_default();
     spec.node_name = Some(node_name.to_owned());
-    spec.restart_policy
-        .get_or_insert_with(|| "Always".to_owned());
+    spec.restart_policy.get_or_insert_with(|| "Always".to_owned());
     spec.termination_grace_period_seconds.get_or_insert(30);
-    spec.dns_policy
-        .get_or_insert_with(|| "ClusterFirst".to_owned());
+    spec.dns_policy.get_or_insert_with(|| "ClusterFirst".to_owned());
     spec.enable_service_links.get_or_insert(true);
     // Nothing evicts what the node itself wants to run.
     let tolerations = spec.tolerations.get_or_insert_default();
-    if tolerations
-        .iter()
-        .all(|t| t.operator.as_deref() != Some("Exists") || t.key.is_some())
-    {
+    if tolerations.iter().all(|t| t.operator.as_deref() != Some("Exists") || t.key.is_some()) {
         let effect = Some("NoExecute".to_owned());
-        tolerations.push(Toleration {
-            operator: Some("Exists".to_owned()),
-            effect,
-            ..Toleration::default()
-        });
+        tolerations.push(Toleration { operator: Some("Exists".to_owned()), effect, ..Toleration::default() });
     }
     pod
 }
@@ -81,9 +67,7 @@ fn hash(node_name: &str, manifest: &[u8]) -> String {
     const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     let bytes = node_name.bytes().chain([0]).chain(manifest.iter().copied());
-    let hash = bytes.fold(OFFSET, |hash, byte| {
-        (hash ^ u128::from(byte)).wrapping_mul(PRIME)
-    });
+    let hash = bytes.fold(OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
     format!("{hash:032x}")
 }
 
@@ -109,15 +93,12 @@ impl Kubelet {
                 return Vec::new();
             }
         };
-        let visible = entries
-            .into_iter()
-            .filter(|entry| !entry.name.starts_with('.'));
+        let visible = entries.into_iter().filter(|entry| !entry.name.starts_with('.'));
         let mut pods = Vec::new();
         for entry in visible {
             let file = format!("{path}/{}", entry.name);
             let read = fs.read(&file).map_err(Error::from).and_then(|data| {
-                serde_yaml::from_slice::<Pod>(&data)
-                    .map_err(|error| Error::InvalidPod(error.to_string()))
+                serde_yaml::from_slice::<Pod>(&data).map_err(|error| Error::InvalidPod(error.to_string()))
             });
             match read {
                 Ok(pod) => pods.push(pod),
@@ -130,10 +111,7 @@ impl Kubelet {
     /// A mirror that changes or goes makes its static pod look again.
     pub(crate) fn on_mirror(&self, event: &Event<Pod>) {
         let mirror = event.object();
-        match self
-            .pod_named(mirror.namespace(), mirror.name())
-            .filter(|worker| worker.input().pod.is_static())
-        {
+        match self.pod_named(mirror.namespace(), mirror.name()).filter(|worker| worker.input().pod.is_static()) {
             Some(worker) => match event {
                 Event::Updated { old, new }
                     if old.spec == new.spec
@@ -169,9 +147,9 @@ impl Kubelet {
         // Looked up among the pods that are watched: a node may not ask for a pod that has nothing to do with it, and one
         // that is not there has to do with nobody.
         let watched = self.config.pods.list(&self.config.node_name);
-        let found = watched.into_iter().find(|other| {
-            is_mirror(other) && other.namespace() == pod.namespace() && other.name() == pod.name()
-        });
+        let found = watched
+            .into_iter()
+            .find(|other| is_mirror(other) && other.namespace() == pod.namespace() && other.name() == pod.name());
         if let Some(found) = found {
             let is_current = annotation(&found, MIRROR_ANNOTATION) == Some(hash);
             if is_current && found.metadata.deletion_timestamp.is_none() {
@@ -183,19 +161,11 @@ impl Kubelet {
         let owner = match known {
             Some(uid) => uid,
             None => {
-                let node = self
-                    .config
-                    .client
-                    .all::<Node>()
-                    .get(&self.config.node_name)
-                    .await?;
+                let node = self.config.client.all::<Node>().get(&self.config.node_name).await?;
                 node.metadata.uid.unwrap_or_default()
             }
         };
-        let mut mirror = Pod {
-            status: None,
-            ..pod.as_ref().clone()
-        };
+        let mut mirror = Pod { status: None, ..pod.as_ref().clone() };
         mirror.metadata.uid = None;
         let annotations: &mut BTreeMap<_, _> = mirror.metadata.annotations.get_or_insert_default();
         annotations.insert(MIRROR_ANNOTATION.to_owned(), hash.to_owned());
@@ -216,12 +186,7 @@ impl Kubelet {
 
     /// Writes the status of a static pod into its mirror. Where there is no API there is nobody to tell, and the status
     /// is written when there is.
-    pub(crate) async fn send_mirror_status(
-        &self,
-        pod: &Arc<Pod>,
-        new: PodStatus,
-        state: &mut SyncState,
-    ) -> Result<()> {
+    pub(crate) async fn send_mirror_status(&self, pod: &Arc<Pod>, new: PodStatus, state: &mut SyncState) -> Result<()> {
         let mirror = match self.create_mirror(pod).await {
             Ok(Some(mirror)) => mirror,
             Ok(None) => return Ok(()),
@@ -268,28 +233,13 @@ impl Kubelet {
 const MIRROR_RETRY: std::time::Duration = std::time::Duration::from_secs(2);
 
 fn annotation<'a>(pod: &'a Pod, name: &str) -> Option<&'a str> {
-    pod.metadata
-        .annotations
-        .as_ref()?
-        .get(name)
-        .map(String::as_str)
+    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
 async fn delete(client: &minik8s_client::Client, mirror: &Pod) -> Result<()> {
-    let preconditions = Some(Preconditions {
-        uid: mirror.metadata.uid.clone(),
-        resource_version: None,
-    });
-    let params = DeleteParams {
-        grace_period_seconds: Some(0),
-        preconditions,
-        ..DeleteParams::default()
-    };
-    match client
-        .namespaced::<Pod>(mirror.namespace())
-        .delete(mirror.name(), &params)
-        .await
-    {
+    let preconditions = Some(Preconditions { uid: mirror.metadata.uid.clone(), resource_version: None });
+    let params = DeleteParams { grace_period_seconds: Some(0), preconditions, ..DeleteParams::default() };
+    match client.namespaced::<Pod>(mirror.namespace()).delete(mirror.name(), &params).await {
         Err(error) if !is_not_found(&error) => Err(error.into()),
         _ => Ok(()),
     }

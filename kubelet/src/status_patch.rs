@@ -20,11 +20,7 @@ pub fn status_patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value
         if old.get(name) == Some(value) {
             continue;
         }
-        let before = old
-            .get(name)
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let before = old.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let value = match name.as_str() {
             "conditions" => changed_conditions(before, value),
             // Merged by address: what is not named as deleted would stay.
@@ -52,21 +48,13 @@ fn fields(status: &PodStatus) -> Map<String, Value> {
 
 fn changed_conditions(old: &[Value], new: &Value) -> Option<Value> {
     let new = new.as_array()?.iter();
-    let mine = new.filter(|c| {
-        c["type"]
-            .as_str()
-            .is_some_and(|type_| OWNED_CONDITIONS.contains(&type_))
-    });
+    let mine = new.filter(|c| c["type"].as_str().is_some_and(|type_| OWNED_CONDITIONS.contains(&type_)));
     let mut changed = Vec::new();
     for condition in mine.filter(|condition| !old.contains(condition)) {
         let mut condition = condition.clone();
-        let before = old
-            .iter()
-            .find(|before| before["type"] == condition["type"]);
+        let before = old.iter().find(|before| before["type"] == condition["type"]);
         for name in ["reason", "message"] {
-            if before.is_some_and(|before| before.get(name).is_some())
-                && condition.get(name).is_none()
-            {
+            if before.is_some_and(|before| before.get(name).is_some()) && condition.get(name).is_none() {
                 condition[name] = Value::Null;
             }
         }
@@ -78,9 +66,7 @@ fn changed_conditions(old: &[Value], new: &Value) -> Option<Value> {
 fn replaced_addresses(old: &[Value], new: &Value) -> Option<Value> {
     let mut list = new.as_array()?.clone();
     let gone = old.iter().filter(|before| !list.contains(before));
-    let gone: Vec<Value> = gone
-        .map(|before| json!({"$patch": "delete", "ip": before["ip"]}))
-        .collect();
+    let gone: Vec<Value> = gone.map(|before| json!({"$patch": "delete", "ip": before["ip"]})).collect();
     list.extend(gone);
     Some(Value::Array(list))
 }
@@ -89,14 +75,7 @@ impl Kubelet {
     /// Patches the status of a pod. A pod that is gone needs none.
     pub(crate) async fn patch_status(&self, pod: &Pod, patch: &Value) -> Result<()> {
         let api = self.config.client.namespaced::<Pod>(pod.namespace());
-        match api
-            .patch_status(
-                pod.name(),
-                &PatchParams::default(),
-                &Patch::Strategic(patch),
-            )
-            .await
-        {
+        match api.patch_status(pod.name(), &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => Ok(()),
             Err(error) if is_not_found(&error) => Ok(()),
             Err(error) => Err(error.into()),

@@ -35,19 +35,12 @@ pub struct Tokens {
 }
 
 fn later(at: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by)
-        .ok()
-        .and_then(|by| at.checked_add(by).ok())
-        .unwrap_or(Timestamp::MAX)
+    SignedDuration::try_from(by).ok().and_then(|by| at.checked_add(by).ok()).unwrap_or(Timestamp::MAX)
 }
 
 impl Tokens {
     /// The tokens that the volumes of `pod` want, fresh ones where they are missing or old.
-    pub async fn current(
-        &mut self,
-        client: &Client,
-        pod: &Pod,
-    ) -> BTreeMap<(String, String), Result<String, String>> {
+    pub async fn current(&mut self, client: &Client, pod: &Pod) -> BTreeMap<(String, String), Result<String, String>> {
         let mut current = BTreeMap::new();
         for (key, source) in wanted(pod) {
             let token = self.token(client, pod, &source, key.clone()).await;
@@ -76,21 +69,10 @@ impl Tokens {
             Ok((token, expires)) => {
                 let validity = Duration::try_from(expires.duration_since(now)).unwrap_or_default();
                 let renew = later(now, validity.mul_f64(0.8).min(MAX_AGE)).max(later(now, RETRY));
-                self.tokens.insert(
-                    key,
-                    Token {
-                        token: token.clone(),
-                        expires,
-                        renew,
-                    },
-                );
+                self.tokens.insert(key, Token { token: token.clone(), expires, renew });
                 Ok(token)
             }
-            Err(error) => match self
-                .tokens
-                .get_mut(&key)
-                .filter(|token| token.expires > now)
-            {
+            Err(error) => match self.tokens.get_mut(&key).filter(|token| token.expires > now) {
                 Some(token) => {
                     tracing::warn!(pod = pod.full_format(), %error, "could not renew a token, keeping the old one");
                     token.renew = later(now, RETRY);
@@ -107,15 +89,9 @@ fn wanted(pod: &Pod) -> Vec<((String, String), ServiceAccountTokenProjection)> {
     let mut wanted = Vec::new();
     for volume in pod.spec().volumes.iter().flatten() {
         let projected = volume.projected.as_ref();
-        for source in projected
-            .and_then(|projected| projected.sources.as_ref())
-            .into_iter()
-            .flatten()
-        {
+        for source in projected.and_then(|projected| projected.sources.as_ref()).into_iter().flatten() {
             let token = source.service_account_token.iter();
-            wanted.extend(
-                token.map(|token| ((volume.name.clone(), token.path.clone()), token.clone())),
-            );
+            wanted.extend(token.map(|token| ((volume.name.clone(), token.path.clone()), token.clone())));
         }
     }
     wanted
@@ -126,12 +102,7 @@ async fn request(
     pod: &Pod,
     source: &ServiceAccountTokenProjection,
 ) -> Result<(String, Timestamp), kube::Error> {
-    let account = pod
-        .spec()
-        .service_account_name
-        .as_deref()
-        .filter(|name| !name.is_empty())
-        .unwrap_or("default");
+    let account = pod.spec().service_account_name.as_deref().filter(|name| !name.is_empty()).unwrap_or("default");
     let bound = BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Pod".to_owned()),
@@ -139,33 +110,15 @@ async fn request(
         uid: Some(pod.uid().to_owned()),
     };
     let spec = TokenRequestSpec {
-        audiences: Some(
-            source
-                .audience
-                .iter()
-                .filter(|audience| !audience.is_empty())
-                .cloned()
-                .collect(),
-        ),
-        expiration_seconds: Some(
-            source
-                .expiration_seconds
-                .unwrap_or(DEFAULT_EXPIRATION_SECONDS),
-        ),
+        audiences: Some(source.audience.iter().filter(|audience| !audience.is_empty()).cloned().collect()),
+        expiration_seconds: Some(source.expiration_seconds.unwrap_or(DEFAULT_EXPIRATION_SECONDS)),
         bound_object_ref: Some(bound),
         ..TokenRequestSpec::default()
     };
-    let body = TokenRequest {
-        spec: Some(spec),
-        ..TokenRequest::default()
-    };
+    let body = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
     let api = client.namespaced::<ServiceAccount>(pod.namespace());
-    let answer = api
-        .create_token_request(account, &PostParams::default(), &body)
-        .await?;
+    let answer = api.create_token_request(account, &PostParams::default(), &body).await?;
     let status = answer.status.unwrap_or_default();
-    let expires = status
-        .expiration_timestamp
-        .map_or_else(|| later(client.clock().now(), RETRY), |time| time.0);
+    let expires = status.expiration_timestamp.map_or_else(|| later(client.clock().now(), RETRY), |time| time.0);
     Ok((status.token.unwrap_or_default(), expires))
 }

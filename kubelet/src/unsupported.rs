@@ -4,9 +4,7 @@
 //! The table is the whole truth: a field that is neither here nor used somewhere in this crate means nothing to any
 //! kubelet (scheduling, admission, bookkeeping).
 
-use k8s_openapi::api::core::v1::{
-    Container, LifecycleHandler, Pod, SecurityContext, Volume, VolumeMount,
-};
+use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, SecurityContext, Volume, VolumeMount};
 
 use crate::spec::PodExt as _;
 
@@ -15,116 +13,49 @@ type Row<T> = (&'static str, fn(&T) -> bool);
 
 const POD_FIELDS: &[Row<Pod>] = &[
     ("spec.hostUsers", |pod| pod.spec().host_users == Some(false)),
-    ("spec.os.name", |pod| {
-        pod.spec().os.as_ref().is_some_and(|os| os.name != "linux")
-    }),
-    ("spec.resourceClaims", |pod| {
-        pod.spec()
-            .resource_claims
-            .as_ref()
-            .is_some_and(|claims| !claims.is_empty())
-    }),
-    ("spec.runtimeClassName", |pod| {
-        pod.spec()
-            .runtime_class_name
-            .as_ref()
-            .is_some_and(|name| !name.is_empty())
-    }),
-    ("spec.evictionResponders", |pod| {
-        pod.spec()
-            .eviction_responders
-            .as_ref()
-            .is_some_and(|list| !list.is_empty())
-    }),
+    ("spec.os.name", |pod| pod.spec().os.as_ref().is_some_and(|os| os.name != "linux")),
+    ("spec.resourceClaims", |pod| pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())),
+    ("spec.runtimeClassName", |pod| pod.spec().runtime_class_name.as_ref().is_some_and(|name| !name.is_empty())),
+    ("spec.evictionResponders", |pod| pod.spec().eviction_responders.as_ref().is_some_and(|list| !list.is_empty())),
     ("spec.securityContext.sysctls", |pod| {
         let context = pod.spec().security_context.as_ref();
-        context
-            .and_then(|c| c.sysctls.as_ref())
-            .is_some_and(|list| !list.is_empty())
+        context.and_then(|c| c.sysctls.as_ref()).is_some_and(|list| !list.is_empty())
     }),
     ("spec.securityContext.seLinuxOptions", |pod| {
-        pod.spec()
-            .security_context
-            .as_ref()
-            .is_some_and(|c| c.se_linux_options.is_some())
+        pod.spec().security_context.as_ref().is_some_and(|c| c.se_linux_options.is_some())
     }),
     ("spec.securityContext.windowsOptions", |pod| {
-        pod.spec()
-            .security_context
-            .as_ref()
-            .is_some_and(|c| c.windows_options.is_some())
+        pod.spec().security_context.as_ref().is_some_and(|c| c.windows_options.is_some())
     }),
 ];
 
 const CONTAINER_FIELDS: &[Row<Container>] = &[
-    ("volumeDevices", |c| {
-        c.volume_devices
-            .as_ref()
-            .is_some_and(|list| !list.is_empty())
-    }),
-    ("resources.claims", |c| {
-        c.resources
-            .as_ref()
-            .and_then(|r| r.claims.as_ref())
-            .is_some_and(|list| !list.is_empty())
-    }),
+    ("volumeDevices", |c| c.volume_devices.as_ref().is_some_and(|list| !list.is_empty())),
+    ("resources.claims", |c| c.resources.as_ref().and_then(|r| r.claims.as_ref()).is_some_and(|list| !list.is_empty())),
     ("restartPolicyRules (action RestartAllContainers)", |c| {
-        c.restart_policy_rules
-            .iter()
-            .flatten()
-            .any(|rule| rule.action != "Restart")
+        c.restart_policy_rules.iter().flatten().any(|rule| rule.action != "Restart")
     }),
-    ("lifecycle.stopSignal", |c| {
-        c.lifecycle
-            .as_ref()
-            .is_some_and(|lifecycle| lifecycle.stop_signal.is_some())
-    }),
-    ("lifecycle.postStart.tcpSocket", |c| {
-        hook(c, |l| l.post_start.as_ref(), |h| h.tcp_socket.is_some())
-    }),
-    ("lifecycle.preStop.tcpSocket", |c| {
-        hook(c, |l| l.pre_stop.as_ref(), |h| h.tcp_socket.is_some())
-    }),
+    ("lifecycle.stopSignal", |c| c.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.stop_signal.is_some())),
+    ("lifecycle.postStart.tcpSocket", |c| hook(c, |l| l.post_start.as_ref(), |h| h.tcp_socket.is_some())),
+    ("lifecycle.preStop.tcpSocket", |c| hook(c, |l| l.pre_stop.as_ref(), |h| h.tcp_socket.is_some())),
     ("env.valueFrom.fileKeyRef", |c| {
-        c.env.iter().flatten().any(|v| {
-            v.value_from
-                .as_ref()
-                .is_some_and(|from| from.file_key_ref.is_some())
-        })
+        c.env.iter().flatten().any(|v| v.value_from.as_ref().is_some_and(|from| from.file_key_ref.is_some()))
     }),
 ];
 
 const SECURITY_FIELDS: &[Row<SecurityContext>] = &[
-    ("securityContext.seLinuxOptions", |s| {
-        s.se_linux_options.is_some()
-    }),
-    ("securityContext.windowsOptions", |s| {
-        s.windows_options.is_some()
-    }),
-    ("securityContext.procMount", |s| {
-        s.proc_mount
-            .as_ref()
-            .is_some_and(|mount| mount != "Default")
-    }),
+    ("securityContext.seLinuxOptions", |s| s.se_linux_options.is_some()),
+    ("securityContext.windowsOptions", |s| s.windows_options.is_some()),
+    ("securityContext.procMount", |s| s.proc_mount.as_ref().is_some_and(|mount| mount != "Default")),
 ];
 
 const MOUNT_FIELDS: &[Row<VolumeMount>] = &[
-    ("volumeMounts.recursiveReadOnly", |m| {
-        m.recursive_read_only
-            .as_ref()
-            .is_some_and(|mode| mode == "Enabled")
-    }),
-    ("volumeMounts.bindMountOptions", |m| {
-        m.bind_mount_options
-            .as_ref()
-            .is_some_and(|list| !list.is_empty())
-    }),
+    ("volumeMounts.recursiveReadOnly", |m| m.recursive_read_only.as_ref().is_some_and(|mode| mode == "Enabled")),
+    ("volumeMounts.bindMountOptions", |m| m.bind_mount_options.as_ref().is_some_and(|list| !list.is_empty())),
 ];
 
 const VOLUME_FIELDS: &[Row<Volume>] = &[
-    ("awsElasticBlockStore", |v| {
-        v.aws_elastic_block_store.is_some()
-    }),
+    ("awsElasticBlockStore", |v| v.aws_elastic_block_store.is_some()),
     ("azureDisk", |v| v.azure_disk.is_some()),
     ("azureFile", |v| v.azure_file.is_some()),
     ("cephfs", |v| v.cephfs.is_some()),
@@ -140,24 +71,16 @@ const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("image", |v| v.image.is_some()),
     ("iscsi", |v| v.iscsi.is_some()),
     ("nfs", |v| v.nfs.is_some()),
-    ("persistentVolumeClaim", |v| {
-        v.persistent_volume_claim.is_some()
-    }),
-    ("photonPersistentDisk", |v| {
-        v.photon_persistent_disk.is_some()
-    }),
+    ("persistentVolumeClaim", |v| v.persistent_volume_claim.is_some()),
+    ("photonPersistentDisk", |v| v.photon_persistent_disk.is_some()),
     ("portworxVolume", |v| v.portworx_volume.is_some()),
     ("quobyte", |v| v.quobyte.is_some()),
     ("rbd", |v| v.rbd.is_some()),
     ("scaleIO", |v| v.scale_io.is_some()),
     ("storageos", |v| v.storageos.is_some()),
     ("vsphereVolume", |v| v.vsphere_volume.is_some()),
-    ("projected.sources.clusterTrustBundle", |v| {
-        projects(v, |p| p.cluster_trust_bundle.is_some())
-    }),
-    ("projected.sources.podCertificate", |v| {
-        projects(v, |p| p.pod_certificate.is_some())
-    }),
+    ("projected.sources.clusterTrustBundle", |v| projects(v, |p| p.cluster_trust_bundle.is_some())),
+    ("projected.sources.podCertificate", |v| projects(v, |p| p.pod_certificate.is_some())),
 ];
 
 fn hook(
@@ -165,31 +88,16 @@ fn hook(
     which: fn(&k8s_openapi::api::core::v1::Lifecycle) -> Option<&LifecycleHandler>,
     is_set: fn(&LifecycleHandler) -> bool,
 ) -> bool {
-    container
-        .lifecycle
-        .as_ref()
-        .and_then(which)
-        .is_some_and(is_set)
+    container.lifecycle.as_ref().and_then(which).is_some_and(is_set)
 }
 
-fn projects(
-    volume: &Volume,
-    is_set: fn(&k8s_openapi::api::core::v1::VolumeProjection) -> bool,
-) -> bool {
-    let sources = volume
-        .projected
-        .as_ref()
-        .and_then(|projected| projected.sources.as_ref());
+fn projects(volume: &Volume, is_set: fn(&k8s_openapi::api::core::v1::VolumeProjection) -> bool) -> bool {
+    let sources = volume.projected.as_ref().and_then(|projected| projected.sources.as_ref());
     sources.is_some_and(|sources| sources.iter().any(is_set))
 }
 
 fn rows<T>(found: &mut Vec<String>, prefix: &str, table: &[Row<T>], object: &T) {
-    found.extend(
-        table
-            .iter()
-            .filter(|(_, is_set)| is_set(object))
-            .map(|(field, _)| format!("{prefix}{field}")),
-    );
+    found.extend(table.iter().filter(|(_, is_set)| is_set(object)).map(|(field, _)| format!("{prefix}{field}")));
 }
 
 /// The fields of `pod` that this kubelet cannot honour, by their paths.
@@ -198,9 +106,7 @@ pub fn unsupported_fields(pod: &Pod) -> Vec<String> {
     rows(&mut found, "", POD_FIELDS, pod);
     for (kind, container) in pod.all_containers() {
         let list = match kind {
-            crate::spec::ContainerKind::Init | crate::spec::ContainerKind::Sidecar => {
-                "initContainers"
-            }
+            crate::spec::ContainerKind::Init | crate::spec::ContainerKind::Sidecar => "initContainers",
             crate::spec::ContainerKind::Regular => "containers",
             crate::spec::ContainerKind::Ephemeral => "ephemeralContainers",
         };
@@ -214,12 +120,7 @@ pub fn unsupported_fields(pod: &Pod) -> Vec<String> {
         }
     }
     for volume in pod.spec().volumes.iter().flatten() {
-        rows(
-            &mut found,
-            &format!("spec.volumes{{{}}}.", volume.name),
-            VOLUME_FIELDS,
-            volume,
-        );
+        rows(&mut found, &format!("spec.volumes{{{}}}.", volume.name), VOLUME_FIELDS, volume);
     }
     found
 }

@@ -40,9 +40,7 @@ fn decimal(value: u128, unit: u128) -> String {
 
 /// A duration cut to whole milliseconds, as the kubelet prints pull times.
 pub fn milliseconds(value: Duration) -> String {
-    duration(Duration::from_millis(
-        u64::try_from(value.as_millis()).unwrap_or(u64::MAX),
-    ))
+    duration(Duration::from_millis(u64::try_from(value.as_millis()).unwrap_or(u64::MAX)))
 }
 
 /// A string as Go's `%q`.
@@ -76,8 +74,7 @@ mod tests {
 
     #[test]
     fn durations_read_as_in_go() {
-        let check =
-            |millis: u64, expect: &str| assert_eq!(duration(Duration::from_millis(millis)), expect);
+        let check = |millis: u64, expect: &str| assert_eq!(duration(Duration::from_millis(millis)), expect);
         check(0, "0s");
         check(313, "313ms");
         check(1_594, "1.594s");

@@ -39,15 +39,9 @@ impl Input {
         /// What the API server defaults `terminationGracePeriodSeconds` to.
         const DEFAULT: i64 = 30;
         let metadata = &self.pod.metadata;
-        let deletion = metadata
-            .deletion_timestamp
-            .as_ref()
-            .and(metadata.deletion_grace_period_seconds);
+        let deletion = metadata.deletion_timestamp.as_ref().and(metadata.deletion_grace_period_seconds);
         // Even a forced deletion lets the process see the signal.
-        deletion
-            .or(self.pod.spec().termination_grace_period_seconds)
-            .unwrap_or(DEFAULT)
-            .max(1)
+        deletion.or(self.pod.spec().termination_grace_period_seconds).unwrap_or(DEFAULT).max(1)
     }
 }
 
@@ -112,10 +106,7 @@ impl PodWorker {
         };
         let worker = Self {
             uid: pod.uid().to_owned(),
-            input: Mutex::new(Input {
-                pod: pod.clone(),
-                gone: false,
-            }),
+            input: Mutex::new(Input { pod: pod.clone(), gone: false }),
             changed: Notify::new(),
             ending: CancellationToken::new(),
             state: tokio::sync::Mutex::new(state),

@@ -23,10 +23,7 @@ type Answer = Result<String, Box<dyn Error>>;
 #[test]
 fn scripts() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testscripts");
-    let mut scripts: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut scripts: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     scripts.sort();
     assert!(!scripts.is_empty());
     for script in scripts {
@@ -84,10 +81,7 @@ impl World {
         let mut out = String::new();
         for _ in 0..5 {
             let plan = self.plan();
-            let acts = plan
-                .actions
-                .iter()
-                .any(|action| !matches!(action, Action::BackOff { .. }));
+            let acts = plan.actions.iter().any(|action| !matches!(action, Action::BackOff { .. }));
             for action in &plan.actions {
                 self.carry_out(action, &mut out)?;
             }
@@ -108,48 +102,27 @@ impl World {
     fn carry_out(&mut self, action: &Action, out: &mut String) -> Result<(), Box<dyn Error>> {
         match action {
             Action::KillPod { finished } => {
-                writeln!(
-                    out,
-                    "kill pod{}",
-                    if *finished { ", it is done" } else { "" }
-                )?;
+                writeln!(out, "kill pod{}", if *finished { ", it is done" } else { "" })?;
                 for container in &mut self.runtime.containers {
                     if container.state == RuntimeState::Running {
                         end(container, 137, "Error", self.now);
                     }
                 }
-                self.runtime
-                    .sandboxes
-                    .iter_mut()
-                    .for_each(|sandbox| sandbox.ready = false);
+                self.runtime.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
             }
             Action::CreateSandbox { attempt } => {
                 writeln!(out, "create sandbox {attempt}")?;
                 let ips = vec![format!("10.128.0.{}", attempt + 2)];
-                let sandbox = RuntimeSandbox {
-                    id: format!("s{attempt}"),
-                    ready: true,
-                    attempt: *attempt,
-                    ips,
-                };
+                let sandbox = RuntimeSandbox { id: format!("s{attempt}"), ready: true, attempt: *attempt, ips };
                 self.runtime.sandboxes.push(sandbox);
             }
             Action::Kill { id, name, reason } => {
                 writeln!(out, "kill {name}: {}", reason.message(name))?;
-                let found = self
-                    .runtime
-                    .containers
-                    .iter_mut()
-                    .find(|container| container.id == *id);
+                let found = self.runtime.containers.iter_mut().find(|container| container.id == *id);
                 end(found.ok_or("no such container")?, 137, "Error", self.now);
                 self.unhealthy.remove(id);
             }
-            Action::Start {
-                name,
-                kind,
-                attempt,
-                restart_of,
-            } => {
+            Action::Start { name, kind, attempt, restart_of } => {
                 writeln!(out, "start {name} ({kind:?}), attempt {attempt}")?;
                 if let Some((key, failed_at)) = restart_of {
                     self.backoff.next(key, *failed_at, self.now);
@@ -157,19 +130,12 @@ impl World {
                 self.failures.remove(name);
                 self.start_container(name, *attempt)?;
             }
-            Action::BackOff {
-                name, key, until, ..
-            } => {
+            Action::BackOff { name, key, until, .. } => {
                 let delay = words::duration(self.backoff.delay(key));
                 writeln!(out, "back-off {delay} for {name} until {}", self.at(*until))?;
-                let message = format!(
-                    "back-off {delay} restarting failed container={name} pod={}",
-                    self.pod.full_format()
-                );
-                let failure = StartFailure {
-                    reason: "CrashLoopBackOff".to_owned(),
-                    message,
-                };
+                let message =
+                    format!("back-off {delay} restarting failed container={name} pod={}", self.pod.full_format());
+                let failure = StartFailure { reason: "CrashLoopBackOff".to_owned(), message };
                 self.failures.insert(name.clone(), failure);
             }
         }
@@ -198,11 +164,7 @@ impl World {
     }
 
     fn latest(&mut self, name: &str) -> Result<&mut RuntimeContainer, Box<dyn Error>> {
-        let found = self
-            .runtime
-            .containers
-            .iter_mut()
-            .find(|container| container.name == name);
+        let found = self.runtime.containers.iter_mut().find(|container| container.name == name);
         Ok(found.ok_or_else(|| format!("{name} was never started"))?)
     }
 
@@ -234,16 +196,8 @@ fn end(container: &mut RuntimeContainer, code: i32, reason: &str, now: Timestamp
 fn render(status: &PodStatus, start: Timestamp) -> Answer {
     let mut out = String::new();
     let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let ip = status
-        .pod_ip
-        .as_ref()
-        .map_or_else(String::new, |ip| format!(" ip={ip}"));
-    write!(
-        out,
-        "{} {}{ip}",
-        text(&status.phase),
-        text(&status.qos_class)
-    )?;
+    let ip = status.pod_ip.as_ref().map_or_else(String::new, |ip| format!(" ip={ip}"));
+    write!(out, "{} {}{ip}", text(&status.phase), text(&status.qos_class))?;
     if let Some(reason) = &status.reason {
         write!(out, " {reason}: {}", text(&status.message))?;
     }
@@ -261,12 +215,7 @@ fn render(status: &PodStatus, start: Timestamp) -> Answer {
         }
         out.push('\n');
     }
-    for container in status
-        .init_container_statuses
-        .iter()
-        .chain(&status.container_statuses)
-        .flatten()
-    {
+    for container in status.init_container_statuses.iter().chain(&status.container_statuses).flatten() {
         writeln!(out, "  {}", render_container(container)?)?;
     }
     Ok(out)
@@ -280,11 +229,7 @@ fn render_container(status: &ContainerStatus) -> Answer {
     }
     write!(out, ", restarts {}", status.restart_count)?;
     out.push_str(if status.ready { ", ready" } else { "" });
-    out.push_str(if status.started == Some(true) {
-        ", started"
-    } else {
-        ""
-    });
+    out.push_str(if status.started == Some(true) { ", started" } else { "" });
     Ok(out)
 }
 
@@ -293,25 +238,14 @@ fn render_state(state: &Option<ContainerState>) -> String {
         return String::new();
     };
     if let Some(waiting) = &state.waiting {
-        let message = waiting
-            .message
-            .as_ref()
-            .map(|message| format!(": {message}"))
-            .unwrap_or_default();
-        return format!(
-            "waiting {}{message}",
-            waiting.reason.clone().unwrap_or_default()
-        );
+        let message = waiting.message.as_ref().map(|message| format!(": {message}")).unwrap_or_default();
+        return format!("waiting {}{message}", waiting.reason.clone().unwrap_or_default());
     }
     if state.running.is_some() {
         return "running".to_owned();
     }
     match &state.terminated {
-        Some(ended) => format!(
-            "exited {} {}",
-            ended.exit_code,
-            ended.reason.clone().unwrap_or_default()
-        ),
+        Some(ended) => format!("exited {} {}", ended.exit_code, ended.reason.clone().unwrap_or_default()),
         None => String::new(),
     }
 }
@@ -321,18 +255,12 @@ impl goldenscript::Runner for World {
 
     fn run(&mut self, command: &goldenscript::Command, _: &goldenscript::Context) -> Answer {
         let mut arguments = command.consume_args();
-        let mut word = |what: &str| {
-            arguments
-                .next_pos()
-                .map(str::to_owned)
-                .ok_or_else(|| format!("which {what}?"))
-        };
+        let mut word = |what: &str| arguments.next_pos().map(str::to_owned).ok_or_else(|| format!("which {what}?"));
         match command.name.as_str() {
             // A new pod with that spec.
             "pod" => {
                 let spec: serde_json::Value = serde_yaml::from_str(&word("spec")?)?;
-                let metadata =
-                    json!({"name": "web", "namespace": "default", "uid": "u1", "generation": 1});
+                let metadata = json!({"name": "web", "namespace": "default", "uid": "u1", "generation": 1});
                 *self = World::new();
                 self.pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec}))?;
                 Ok(String::new())
@@ -341,42 +269,29 @@ impl goldenscript::Runner for World {
             "status" => self.status(),
             // Time goes on by that many seconds.
             "advance" => {
-                self.now = self
-                    .now
-                    .checked_add(SignedDuration::from_secs(word("seconds")?.parse()?))?;
+                self.now = self.now.checked_add(SignedDuration::from_secs(word("seconds")?.parse()?))?;
                 Ok(String::new())
             }
             // A container ends: name, exit code, reason.
             "exit" => {
                 let (name, code, now) = (word("container")?, word("code")?.parse()?, self.now);
-                let reason = word("reason")
-                    .unwrap_or(if code == 0 { "Completed" } else { "Error" }.to_owned());
+                let reason = word("reason").unwrap_or(if code == 0 { "Completed" } else { "Error" }.to_owned());
                 end(self.latest(&name)?, code, &reason, now);
                 Ok(String::new())
             }
             // The sandbox dies with all that is in it.
             "lose-sandbox" => {
-                self.runtime
-                    .sandboxes
-                    .iter_mut()
-                    .for_each(|sandbox| sandbox.ready = false);
+                self.runtime.sandboxes.iter_mut().for_each(|sandbox| sandbox.ready = false);
                 let now = self.now;
                 let running = |c: &&mut RuntimeContainer| c.state == RuntimeState::Running;
-                self.runtime
-                    .containers
-                    .iter_mut()
-                    .filter(running)
-                    .for_each(|c| end(c, 137, "Error", now));
+                self.runtime.containers.iter_mut().filter(running).for_each(|c| end(c, 137, "Error", now));
                 Ok(String::new())
             }
             // Starting a container failed: name, reason, message.
             "fail" => {
-                let (name, reason, message) =
-                    (word("container")?, word("reason")?, word("message")?);
+                let (name, reason, message) = (word("container")?, word("reason")?, word("message")?);
                 let alive = |c: &RuntimeContainer| c.state != RuntimeState::Exited;
-                self.runtime
-                    .containers
-                    .retain(|c| c.name != name || !alive(c));
+                self.runtime.containers.retain(|c| c.name != name || !alive(c));
                 self.failures.insert(name, StartFailure { reason, message });
                 Ok(String::new())
             }
@@ -398,9 +313,7 @@ impl goldenscript::Runner for World {
             "set-image" => {
                 let image = word("image")?;
                 let spec = self.pod.spec.as_mut().ok_or("no pod")?;
-                spec.containers
-                    .iter_mut()
-                    .for_each(|container| container.image = Some(image.clone()));
+                spec.containers.iter_mut().for_each(|container| container.image = Some(image.clone()));
                 Ok(String::new())
             }
             "terminate" => {
@@ -410,10 +323,7 @@ impl goldenscript::Runner for World {
                 Ok(out)
             }
             "force" => {
-                self.forced = Some(Forced {
-                    reason: word("reason")?,
-                    message: word("message")?,
-                });
+                self.forced = Some(Forced { reason: word("reason")?, message: word("message")? });
                 Ok(String::new())
             }
             other => Err(format!("unknown command {other}").into()),

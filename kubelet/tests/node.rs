@@ -72,21 +72,9 @@ impl World {
         let fs = Arc::new(MemoryFs::new(clock.clone(), 1 << 24));
         let runtime = FakeRuntime::new(clock.clone(), fs.clone());
         let (api, network) = (FakeApi::new(), Arc::default());
-        let surroundings = Surroundings {
-            api,
-            runtime,
-            fs,
-            network,
-            clock,
-            static_pods,
-        };
+        let surroundings = Surroundings { api, runtime, fs, network, clock, static_pods };
         let (kubelet, cancel) = surroundings.start();
-        Self {
-            surroundings,
-            simulation,
-            kubelet,
-            cancel,
-        }
+        Self { surroundings, simulation, kubelet, cancel }
     }
 
     /// Lets everything happen that needs no time.
@@ -124,28 +112,15 @@ impl World {
         let pod = self.pod();
         let status = &pod["status"];
         let container = &status["containerStatuses"][0];
-        let state = container["state"]
-            .as_object()
-            .and_then(|state| state.iter().next());
-        let (state, detail) = state.map_or(("", Value::Null), |(name, value)| {
-            (name.as_str(), value.clone())
-        });
-        let reason = detail["reason"]
-            .as_str()
-            .map(|reason| format!(" {reason}"))
-            .unwrap_or_default();
-        format!(
-            "{} {state}{reason} restarts={}",
-            status["phase"].as_str().unwrap_or("-"),
-            container["restartCount"]
-        )
+        let state = container["state"].as_object().and_then(|state| state.iter().next());
+        let (state, detail) = state.map_or(("", Value::Null), |(name, value)| (name.as_str(), value.clone()));
+        let reason = detail["reason"].as_str().map(|reason| format!(" {reason}")).unwrap_or_default();
+        format!("{} {state}{reason} restarts={}", status["phase"].as_str().unwrap_or("-"), container["restartCount"])
     }
 
     async fn get(&self, path: &str) -> (u16, String) {
         let stream = self.kubelet.connect().unwrap();
-        let request = http::Request::get(path)
-            .body(Empty::<bytes::Bytes>::new())
-            .unwrap();
+        let request = http::Request::get(path).body(Empty::<bytes::Bytes>::new()).unwrap();
         let response = http_over(stream, request).await.unwrap();
         let code = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
@@ -157,14 +132,8 @@ impl Surroundings {
     fn start(&self) -> (Arc<Kubelet>, CancellationToken) {
         let cancel = CancellationToken::new();
         let random = Random::seeded(7);
-        let client = Client::over(
-            self.api.clone(),
-            "kubelet",
-            self.clock.clone(),
-            random.clone(),
-        );
-        let services: Informer<Service> =
-            Informer::new(client.clone(), "/api/v1/services", ListOptions::default());
+        let client = Client::over(self.api.clone(), "kubelet", self.clock.clone(), random.clone());
+        let services: Informer<Service> = Informer::new(client.clone(), "/api/v1/services", ListOptions::default());
         let config = KubeletConfig {
             node_name: "node-1".to_owned(),
             clock: self.clock.clone(),
@@ -173,11 +142,7 @@ impl Surroundings {
             fs: self.fs.clone(),
             streams: Arc::new(TcpStreamConnector),
             network: self.network.clone(),
-            pods: Arc::new(InformerPodSource::of_node(
-                client.clone(),
-                "node-1",
-                cancel.clone(),
-            )),
+            pods: Arc::new(InformerPodSource::of_node(client.clone(), "node-1", cancel.clone())),
             services: services.lister(),
             client,
             capacity: Capacity::default(),
@@ -185,10 +150,7 @@ impl Surroundings {
             labels: Default::default(),
             taints: Vec::new(),
             roles: vec!["control-plane".to_owned()],
-            addresses: vec![NodeAddress {
-                type_: "InternalIP".to_owned(),
-                address: "192.168.0.10".to_owned(),
-            }],
+            addresses: vec![NodeAddress { type_: "InternalIP".to_owned(), address: "192.168.0.10".to_owned() }],
             pod_cidr: Some("10.128.0.0/24".to_owned()),
             cluster_dns: vec!["10.96.0.10".to_owned()],
             cluster_domain: "cluster.local".to_owned(),
@@ -202,8 +164,7 @@ impl Surroundings {
 }
 
 fn web(spec: Value) -> Value {
-    let mut pod =
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generation": 1}, "spec": spec});
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"generation": 1}, "spec": spec});
     pod["spec"]["nodeName"] = json!("node-1");
     pod
 }
@@ -216,28 +177,12 @@ fn nginx() -> Value {
 async fn a_node_registers_and_stays_alive() {
     let world = World::new(Vec::new());
     world.settle().await;
-    let node = world
-        .api
-        .get(NODE)
-        .expect("the node registers without any time passing");
-    let ready = node["status"]["conditions"]
-        .as_array()
-        .unwrap()
-        .last()
-        .unwrap();
-    assert_eq!(
-        (ready["type"].as_str(), ready["status"].as_str()),
-        (Some("Ready"), Some("True"))
-    );
+    let node = world.api.get(NODE).expect("the node registers without any time passing");
+    let ready = node["status"]["conditions"].as_array().unwrap().last().unwrap();
+    assert_eq!((ready["type"].as_str(), ready["status"].as_str()), (Some("Ready"), Some("True")));
     assert_eq!(ready["message"], "kubelet is posting ready status");
-    assert_eq!(
-        node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"],
-        ""
-    );
-    assert_eq!(
-        node["status"]["nodeInfo"]["containerRuntimeVersion"],
-        "containerd://2.2.0"
-    );
+    assert_eq!(node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"], "");
+    assert_eq!(node["status"]["nodeInfo"]["containerRuntimeVersion"], "containerd://2.2.0");
     let renewed = |world: &World| {
         world
             .api
@@ -260,10 +205,7 @@ async fn a_node_registers_and_stays_alive() {
         "Node node-1 status is now: NodeReady",
     ];
     for message in expected {
-        let count = events
-            .iter()
-            .filter(|event| event.contains("x1") && event.ends_with(message))
-            .count();
+        let count = events.iter().filter(|event| event.contains("x1") && event.ends_with(message)).count();
         assert_eq!(count, 1, "{message} in {events:?}");
     }
 }
@@ -278,32 +220,20 @@ async fn a_pod_runs_crashes_backs_off_and_ends() {
     assert_eq!(pod["status"]["podIP"], "10.128.0.2");
     assert_eq!(pod["status"]["hostIP"], "192.168.0.10");
     let container = &pod["status"]["containerStatuses"][0];
-    assert!(
-        container["containerID"]
-            .as_str()
-            .unwrap()
-            .starts_with("containerd://")
-    );
+    assert!(container["containerID"].as_str().unwrap().starts_with("containerd://"));
     world.runtime.exit("c", 1);
     world.settle().await;
     assert_eq!(world.summary(), "Running running restarts=1");
     world.runtime.exit("c", 1);
     world.settle().await;
-    assert_eq!(
-        world.summary(),
-        "Running waiting CrashLoopBackOff restarts=1"
-    );
+    assert_eq!(world.summary(), "Running waiting CrashLoopBackOff restarts=1");
     assert_eq!(
         world.pod()["status"]["containerStatuses"][0]["state"]["waiting"]["message"],
         "back-off 10s restarting failed container=c pod=web_default(uid-web)"
     );
     world.pass(Duration::from_secs(10)).await;
     assert_eq!(world.summary(), "Running running restarts=2");
-    assert_eq!(
-        world.runtime.containers().len(),
-        2,
-        "one dead container is kept"
-    );
+    assert_eq!(world.runtime.containers().len(), 2, "one dead container is kept");
     assert_eq!(
         world.api.event_messages("web"),
         [
@@ -320,103 +250,53 @@ async fn a_pod_runs_crashes_backs_off_and_ends() {
     pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
     world.api.put(POD, pod);
     world.settle().await;
-    assert_eq!(
-        world.api.get(POD),
-        None,
-        "the kubelet deletes the pod for good"
-    );
+    assert_eq!(world.api.get(POD), None, "the kubelet deletes the pod for good");
     assert!(world.runtime.containers().is_empty());
     assert_eq!(world.runtime.sandboxes(), 0);
     assert!(!world.fs.exists("/var/lib/kubelet/pods/uid-web"));
     let events = world.api.event_messages("web");
-    assert!(
-        events.contains(&"Normal Killing x1: Stopping container c".to_owned()),
-        "{events:?}"
-    );
+    assert!(events.contains(&"Normal Killing x1: Stopping container c".to_owned()), "{events:?}");
 }
 
 #[tokio::test]
 async fn what_is_missing_is_named_and_waited_for() {
     let world = World::new(Vec::new());
     let env = json!([{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "k"}}}, {"name": "B", "value": "<$(A)>"}]);
-    world.api.put(
-        POD,
-        web(json!({"containers": [{"name": "c", "image": "nginx:1.27", "env": env}]})),
-    );
+    world.api.put(POD, web(json!({"containers": [{"name": "c", "image": "nginx:1.27", "env": env}]})));
     world.settle().await;
-    assert_eq!(
-        world.summary(),
-        "Pending waiting CreateContainerConfigError restarts=0"
-    );
-    let message = |world: &World| {
-        world.pod()["status"]["containerStatuses"][0]["state"]["waiting"]["message"].clone()
-    };
+    assert_eq!(world.summary(), "Pending waiting CreateContainerConfigError restarts=0");
+    let message = |world: &World| world.pod()["status"]["containerStatuses"][0]["state"]["waiting"]["message"].clone();
     assert_eq!(message(&world), "configmap \"x\" not found");
-    world.api.put(
-        "/api/v1/namespaces/default/configmaps/x",
-        json!({"data": {"other": "v"}}),
-    );
+    world.api.put("/api/v1/namespaces/default/configmaps/x", json!({"data": {"other": "v"}}));
     world.settle().await;
-    assert_eq!(
-        message(&world),
-        "couldn't find key k in ConfigMap default/x"
-    );
-    world.api.put(
-        "/api/v1/namespaces/default/configmaps/x",
-        json!({"data": {"k": "v"}}),
-    );
+    assert_eq!(message(&world), "couldn't find key k in ConfigMap default/x");
+    world.api.put("/api/v1/namespaces/default/configmaps/x", json!({"data": {"k": "v"}}));
     world.settle().await;
-    assert_eq!(
-        world.summary(),
-        "Running running restarts=0",
-        "a watched object that changes brings the pod back"
-    );
+    assert_eq!(world.summary(), "Running running restarts=0", "a watched object that changes brings the pod back");
     let config = world.runtime.config("c");
-    let value = |name: &str| {
-        config
-            .envs
-            .iter()
-            .find(|env| env.key == name)
-            .map(|env| env.value.to_vec())
-    };
+    let value = |name: &str| config.envs.iter().find(|env| env.key == name).map(|env| env.value.to_vec());
     assert_eq!(value("B"), Some(b"<v>".to_vec()));
 }
 
 #[tokio::test]
 async fn an_image_that_does_not_exist_is_backed_off() {
     let world = World::new(Vec::new());
-    world.api.put(
-        POD,
-        web(json!({"containers": [{"name": "c", "image": "nginx:nonexistent"}]})),
-    );
+    world.api.put(POD, web(json!({"containers": [{"name": "c", "image": "nginx:nonexistent"}]})));
     world.settle().await;
     assert_eq!(world.summary(), "Pending waiting ErrImagePull restarts=0");
     world.pass(Duration::from_secs(2)).await;
-    assert_eq!(
-        world.summary(),
-        "Pending waiting ImagePullBackOff restarts=0"
-    );
+    assert_eq!(world.summary(), "Pending waiting ImagePullBackOff restarts=0");
     assert_eq!(
         world.pod()["status"]["containerStatuses"][0]["state"]["waiting"]["message"],
         "Back-off pulling image \"nginx:nonexistent\": ErrImagePull: rpc error: code = NotFound desc = failed to pull and unpack image \"docker.io/library/nginx:nonexistent\""
     );
     world.pass(Duration::from_secs(20)).await;
     let events = world.api.event_messages("web");
-    assert!(
-        events.contains(&"Normal Pulling x2: Pulling image \"nginx:nonexistent\"".to_owned()),
-        "{events:?}"
-    );
-    assert!(
-        events.contains(&"Warning Failed x2: Error: ErrImagePull".to_owned()),
-        "{events:?}"
-    );
+    assert!(events.contains(&"Normal Pulling x2: Pulling image \"nginx:nonexistent\"".to_owned()), "{events:?}");
+    assert!(events.contains(&"Warning Failed x2: Error: ErrImagePull".to_owned()), "{events:?}");
     assert_eq!(
         world.get("/containerLogs/default/web/c").await,
-        (
-            400,
-            "container \"c\" in pod \"web\" is waiting to start: trying and failing to pull image"
-                .to_owned()
-        )
+        (400, "container \"c\" in pod \"web\" is waiting to start: trying and failing to pull image".to_owned())
     );
 }
 
@@ -425,67 +305,42 @@ async fn volumes_appear_and_follow_their_objects() {
     let world = World::new(Vec::new());
     let token = json!({"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}});
     let name = json!({"downwardAPI": {"items": [{"path": "name", "fieldRef": {"fieldPath": "metadata.name"}}]}});
-    let volumes = json!([{"name": "v", "configMap": {"name": "x"}}, {"name": "p", "projected": {"sources": [token, name]}}]);
+    let volumes =
+        json!([{"name": "v", "configMap": {"name": "x"}}, {"name": "p", "projected": {"sources": [token, name]}}]);
     let mounts = json!([{"name": "v", "mountPath": "/v"}, {"name": "p", "mountPath": "/p", "readOnly": true}]);
     let container = json!({"name": "c", "image": "nginx:1.27", "volumeMounts": mounts});
-    world.api.put(
-        POD,
-        web(json!({"containers": [container], "volumes": volumes})),
-    );
+    world.api.put(POD, web(json!({"containers": [container], "volumes": volumes})));
     world.settle().await;
-    assert_eq!(
-        world.summary(),
-        "Pending waiting ContainerCreating restarts=0"
-    );
+    assert_eq!(world.summary(), "Pending waiting ContainerCreating restarts=0");
     let events = world.api.event_messages("web");
     assert_eq!(
         events,
-        [
-            "Warning FailedMount x1: MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found"
-        ]
+        ["Warning FailedMount x1: MountVolume.SetUp failed for volume \"v\" : configmap \"x\" not found"]
     );
-    world.api.put(
-        "/api/v1/namespaces/default/configmaps/x",
-        json!({"data": {"a": "1"}}),
-    );
+    world.api.put("/api/v1/namespaces/default/configmaps/x", json!({"data": {"a": "1"}}));
     world.settle().await;
     assert_eq!(world.summary(), "Running running restarts=0");
     let read = |path: &str| {
         let config = world.runtime.config("c");
         let (mount, file) = path[1..].split_once('/').unwrap();
-        let mount = config
-            .mounts
-            .iter()
-            .find(|found| found.container_path == format!("/{mount}"))
-            .unwrap();
-        world
-            .fs
-            .read(&format!("{}/{file}", mount.host_path))
-            .map(|data| data.to_vec())
-            .ok()
+        let mount = config.mounts.iter().find(|found| found.container_path == format!("/{mount}")).unwrap();
+        world.fs.read(&format!("{}/{file}", mount.host_path)).map(|data| data.to_vec()).ok()
     };
     assert_eq!(read("/v/a"), Some(b"1".to_vec()));
     assert_eq!(read("/p/token"), Some(b"t0ken".to_vec()));
     assert_eq!(read("/p/name"), Some(b"web".to_vec()));
-    world.api.put(
-        "/api/v1/namespaces/default/configmaps/x",
-        json!({"data": {"a": "2", "b": "3"}}),
-    );
+    world.api.put("/api/v1/namespaces/default/configmaps/x", json!({"data": {"a": "2", "b": "3"}}));
     world.settle().await;
-    assert_eq!(
-        (read("/v/a"), read("/v/b")),
-        (Some(b"2".to_vec()), Some(b"3".to_vec()))
-    );
+    assert_eq!((read("/v/a"), read("/v/b")), (Some(b"2".to_vec()), Some(b"3".to_vec())));
 }
 
 #[tokio::test]
 async fn a_new_kubelet_adopts_what_runs_and_ends_what_is_gone() {
     let mut world = World::new(Vec::new());
     world.api.put(POD, nginx());
-    world.api.put(
-        "/api/v1/namespaces/default/pods/old",
-        web(json!({"containers": [{"name": "o", "image": "nginx:1.27"}]})),
-    );
+    world
+        .api
+        .put("/api/v1/namespaces/default/pods/old", web(json!({"containers": [{"name": "o", "image": "nginx:1.27"}]})));
     world.settle().await;
     assert_eq!(world.runtime.containers().len(), 2);
     world.cancel.cancel();
@@ -509,29 +364,15 @@ async fn a_static_pod_runs_without_an_api_and_is_mirrored_when_there_is_one() {
     assert_eq!(world.runtime.containers(), ["c/0 CONTAINER_RUNNING"]);
     world.api.set_down(false);
     world.pass(Duration::from_secs(30)).await;
-    let mirror = world
-        .api
-        .get("/api/v1/namespaces/kube-system/pods/web-node-1")
-        .expect("the mirror");
+    let mirror = world.api.get("/api/v1/namespaces/kube-system/pods/web-node-1").expect("the mirror");
     assert_eq!(mirror["status"]["phase"], "Running");
     assert_eq!(mirror["status"]["podIP"], "192.168.0.10");
     assert_eq!(mirror["metadata"]["ownerReferences"][0]["kind"], "Node");
     let annotations = &mirror["metadata"]["annotations"];
-    assert_eq!(
-        annotations["kubernetes.io/config.mirror"],
-        annotations["kubernetes.io/config.hash"]
-    );
-    world
-        .api
-        .remove("/api/v1/namespaces/kube-system/pods/web-node-1");
+    assert_eq!(annotations["kubernetes.io/config.mirror"], annotations["kubernetes.io/config.hash"]);
+    world.api.remove("/api/v1/namespaces/kube-system/pods/web-node-1");
     world.pass(Duration::from_secs(1)).await;
-    assert!(
-        world
-            .api
-            .get("/api/v1/namespaces/kube-system/pods/web-node-1")
-            .is_some(),
-        "the mirror comes back"
-    );
+    assert!(world.api.get("/api/v1/namespaces/kube-system/pods/web-node-1").is_some(), "the mirror comes back");
     assert_eq!(world.runtime.containers(), ["c/0 CONTAINER_RUNNING"]);
 }
 
@@ -544,25 +385,14 @@ async fn logs_are_cut_followed_and_kept() {
     world.pass(Duration::from_secs(60)).await;
     world.runtime.log("c", "two");
     world.runtime.log("c", "three");
-    let get = async |query: &str| {
-        world
-            .get(&format!("/containerLogs/default/web/c?{query}"))
-            .await
-            .1
-    };
+    let get = async |query: &str| world.get(&format!("/containerLogs/default/web/c?{query}")).await.1;
     assert_eq!(get("").await, "one\ntwo\nthree\n");
     assert_eq!(get("tailLines=2").await, "two\nthree\n");
     assert_eq!(get("tailLines=0").await, "");
     assert_eq!(get("sinceSeconds=30").await, "two\nthree\n");
     assert_eq!(get("limitBytes=5").await, "one\nt");
-    assert_eq!(
-        get("tailLines=1&timestamps=true").await,
-        "2026-01-01T00:01:00Z three\n"
-    );
-    assert_eq!(
-        get("previous=true").await,
-        "previous terminated container \"c\" in pod \"web\" not found"
-    );
+    assert_eq!(get("tailLines=1&timestamps=true").await, "2026-01-01T00:01:00Z three\n");
+    assert_eq!(get("previous=true").await, "previous terminated container \"c\" in pod \"web\" not found");
     assert_eq!(world.get("/containerLogs/default/web/x").await.0, 404);
     let follower = async { get("follow=true&tailLines=1").await };
     let writer = async {
@@ -580,33 +410,17 @@ async fn logs_are_cut_followed_and_kept() {
 async fn refusals_name_their_reason() {
     let world = World::new(Vec::new());
     let volumes = json!([{"name": "v", "nfs": {"server": "s", "path": "/"}}]);
-    world.api.put(
-        POD,
-        web(json!({"containers": [{"name": "c", "image": "nginx:1.27"}], "volumes": volumes})),
-    );
+    world.api.put(POD, web(json!({"containers": [{"name": "c", "image": "nginx:1.27"}], "volumes": volumes})));
     world.settle().await;
-    assert_eq!(
-        world.summary(),
-        "Pending waiting UnsupportedField restarts=0"
-    );
+    assert_eq!(world.summary(), "Pending waiting UnsupportedField restarts=0");
     let events = world.api.event_messages("web");
-    assert_eq!(
-        events,
-        ["Warning UnsupportedField x1: this kubelet does not support spec.volumes{v}.nfs"]
-    );
+    assert_eq!(events, ["Warning UnsupportedField x1: this kubelet does not support spec.volumes{v}.nfs"]);
     let resources = json!({"requests": {"cpu": "8"}});
-    let big =
-        web(json!({"containers": [{"name": "c", "image": "nginx:1.27", "resources": resources}]}));
+    let big = web(json!({"containers": [{"name": "c", "image": "nginx:1.27", "resources": resources}]}));
     world.api.put("/api/v1/namespaces/default/pods/big", big);
     world.settle().await;
-    let status = &world
-        .api
-        .get("/api/v1/namespaces/default/pods/big")
-        .unwrap()["status"];
-    assert_eq!(
-        (status["phase"].as_str(), status["reason"].as_str()),
-        (Some("Failed"), Some("OutOfcpu"))
-    );
+    let status = &world.api.get("/api/v1/namespaces/default/pods/big").unwrap()["status"];
+    assert_eq!((status["phase"].as_str(), status["reason"].as_str()), (Some("Failed"), Some("OutOfcpu")));
     assert_eq!(
         status["message"],
         "Pod was rejected: Node didn't have enough resource: cpu, requested: 8000, used: 0, capacity: 4000"
@@ -619,20 +433,13 @@ async fn probes_decide_over_traffic_and_life() {
     let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 2});
     let container = json!({"name": "c", "image": "nginx:1.27", "readinessProbe": probe, "livenessProbe": probe});
     world.network.listens.store(true, Ordering::SeqCst);
-    world.api.put(
-        POD,
-        web(json!({"containers": [container], "terminationGracePeriodSeconds": 1})),
-    );
+    world.api.put(POD, web(json!({"containers": [container], "terminationGracePeriodSeconds": 1})));
     let ready = |world: &World| world.pod()["status"]["containerStatuses"][0]["ready"].clone();
     world.settle().await;
     assert_eq!(ready(&world), true);
     world.network.listens.store(false, Ordering::SeqCst);
     world.pass(Duration::from_millis(1_500)).await;
-    assert_eq!(
-        world.summary(),
-        "Running running restarts=0",
-        "one failure is none"
-    );
+    assert_eq!(world.summary(), "Running running restarts=0", "one failure is none");
     world.pass(Duration::from_secs(1)).await;
     assert_eq!(world.summary(), "Running running restarts=1");
     assert_eq!(ready(&world), false);

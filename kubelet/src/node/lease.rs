@@ -53,9 +53,7 @@ impl Kubelet {
             None => api.get_opt(name).await?,
         };
         let Some(mut lease) = known else {
-            return Ok(api
-                .create(&PostParams::default(), &self.new_lease())
-                .await?);
+            return Ok(api.create(&PostParams::default(), &self.new_lease()).await?);
         };
         let spec = lease.spec.get_or_insert_default();
         spec.holder_identity = Some(name.clone());
@@ -71,19 +69,13 @@ impl Kubelet {
 
     fn new_lease(&self) -> Lease {
         let name = self.config.node_name.clone();
-        let owner = self
-            .node
-            .lock()
-            .metadata
-            .uid
-            .clone()
-            .map(|uid| OwnerReference {
-                api_version: "v1".to_owned(),
-                kind: "Node".to_owned(),
-                name: name.clone(),
-                uid,
-                ..OwnerReference::default()
-            });
+        let owner = self.node.lock().metadata.uid.clone().map(|uid| OwnerReference {
+            api_version: "v1".to_owned(),
+            kind: "Node".to_owned(),
+            name: name.clone(),
+            uid,
+            ..OwnerReference::default()
+        });
         let metadata = ObjectMeta {
             name: Some(name.clone()),
             namespace: Some(NAMESPACE.to_owned()),
@@ -96,9 +88,6 @@ impl Kubelet {
             renew_time: Some(MicroTime(self.config.clock.now())),
             ..LeaseSpec::default()
         };
-        Lease {
-            metadata,
-            spec: Some(spec),
-        }
+        Lease { metadata, spec: Some(spec) }
     }
 }

@@ -47,10 +47,7 @@ pub(crate) fn allocatable_amounts(capacity: &Capacity) -> Result<Amounts> {
         ("ephemeral-storage", &capacity.ephemeral_storage),
         ("pods", &pods),
     ];
-    amounts
-        .into_iter()
-        .map(|(name, text)| Ok((name.to_owned(), Amount::parse(text)?)))
-        .collect()
+    amounts.into_iter().map(|(name, text)| Ok((name.to_owned(), Amount::parse(text)?))).collect()
 }
 
 impl Kubelet {
@@ -72,10 +69,7 @@ impl Kubelet {
     pub(crate) async fn prepare_runtime(&self) {
         match self.config.cri.version().await {
             Ok(version) => {
-                *self.runtime.lock() = RuntimeIdentity {
-                    name: version.runtime_name,
-                    version: version.runtime_version,
-                };
+                *self.runtime.lock() = RuntimeIdentity { name: version.runtime_name, version: version.runtime_version };
             }
             Err(error) => {
                 tracing::warn!(node = self.config.node_name, %error, "the runtime does not answer")
@@ -102,13 +96,7 @@ impl Kubelet {
         // Whether the runtime was told: that the Node has a range does not mean that this kubelet has acted on it.
         let mut waits_for_range = self.config.pod_cidr.is_none();
         loop {
-            clock
-                .sleep(if waits_for_range {
-                    poll
-                } else {
-                    CHECK_PERIOD
-                })
-                .await;
+            clock.sleep(if waits_for_range { poll } else { CHECK_PERIOD }).await;
             if waits_for_range {
                 poll = (poll * 2).min(POD_CIDR_POLL_MAX);
                 waits_for_range = !self.take_pod_cidr().await;
@@ -142,11 +130,7 @@ impl Kubelet {
             )])),
             ..ObjectMeta::default()
         };
-        let node = Node {
-            metadata,
-            spec: Some(spec),
-            status: Some(status.clone()),
-        };
+        let node = Node { metadata, spec: Some(spec), status: Some(status.clone()) };
         let api = self.config.client.all::<Node>();
         let registered = match api.create(&PostParams::default(), &node).await {
             Ok(mut created) => {
@@ -157,8 +141,7 @@ impl Kubelet {
             }
             Err(error) if is_already_exists(&error) => {
                 let labels = Patch::Strategic(json!({"metadata": {"labels": self.node_labels()}}));
-                api.patch(&self.config.node_name, &PatchParams::default(), &labels)
-                    .await?
+                api.patch(&self.config.node_name, &PatchParams::default(), &labels).await?
             }
             Err(error) => return Err(error.into()),
         };
@@ -171,33 +154,13 @@ impl Kubelet {
     fn node_labels(&self) -> BTreeMap<String, String> {
         let machine = &self.config.machine;
         let mut labels = BTreeMap::from([
-            (
-                "kubernetes.io/hostname".to_owned(),
-                self.config.node_name.clone(),
-            ),
-            (
-                "kubernetes.io/os".to_owned(),
-                machine.operating_system.clone(),
-            ),
-            (
-                "kubernetes.io/arch".to_owned(),
-                machine.architecture.clone(),
-            ),
-            (
-                "beta.kubernetes.io/os".to_owned(),
-                machine.operating_system.clone(),
-            ),
-            (
-                "beta.kubernetes.io/arch".to_owned(),
-                machine.architecture.clone(),
-            ),
+            ("kubernetes.io/hostname".to_owned(), self.config.node_name.clone()),
+            ("kubernetes.io/os".to_owned(), machine.operating_system.clone()),
+            ("kubernetes.io/arch".to_owned(), machine.architecture.clone()),
+            ("beta.kubernetes.io/os".to_owned(), machine.operating_system.clone()),
+            ("beta.kubernetes.io/arch".to_owned(), machine.architecture.clone()),
         ]);
-        labels.extend(
-            self.config
-                .roles
-                .iter()
-                .map(|role| (format!("node-role.kubernetes.io/{role}"), String::new())),
-        );
+        labels.extend(self.config.roles.iter().map(|role| (format!("node-role.kubernetes.io/{role}"), String::new())));
         labels.extend(self.config.labels.clone());
         labels
     }
@@ -213,13 +176,8 @@ impl Kubelet {
         self.report_transitions(&old, &new);
         let patch = json!({"status": status::owned(&new)});
         let api = self.config.client.all::<Node>();
-        let patched = api
-            .patch_status(
-                &self.config.node_name,
-                &PatchParams::default(),
-                &Patch::Strategic(patch),
-            )
-            .await?;
+        let patched =
+            api.patch_status(&self.config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
         *self.node.lock() = patched;
         Ok(true)
     }
@@ -275,10 +233,6 @@ trait NodeExt {
 
 impl NodeExt for Node {
     fn spec_pod_cidr(&self) -> Option<String> {
-        self.spec
-            .as_ref()?
-            .pod_cidr
-            .clone()
-            .filter(|cidr| !cidr.is_empty())
+        self.spec.as_ref()?.pod_cidr.clone().filter(|cidr| !cidr.is_empty())
     }
 }

@@ -4,8 +4,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -36,34 +35,24 @@ pub(super) fn status(view: &View<'_>) -> NodeStatus {
     let config = view.config;
     let capacity = [
         ("cpu", config.capacity.cpu.clone()),
-        (
-            "ephemeral-storage",
-            config.capacity.ephemeral_storage.clone(),
-        ),
+        ("ephemeral-storage", config.capacity.ephemeral_storage.clone()),
         ("hugepages-1Gi", "0".to_owned()),
         ("hugepages-2Mi", "0".to_owned()),
         ("memory", config.capacity.memory.clone()),
         ("pods", config.capacity.pods.to_string()),
     ];
-    let capacity: std::collections::BTreeMap<_, _> = capacity
-        .into_iter()
-        .map(|(name, amount)| (name.to_owned(), Quantity(amount)))
-        .collect();
+    let capacity: std::collections::BTreeMap<_, _> =
+        capacity.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount))).collect();
     let mut addresses = config.addresses.clone();
     if addresses.iter().all(|address| address.type_ != "Hostname") {
-        addresses.push(NodeAddress {
-            type_: "Hostname".to_owned(),
-            address: config.node_name.clone(),
-        });
+        addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.node_name.clone() });
     }
     NodeStatus {
         addresses: Some(addresses),
         allocatable: Some(capacity.clone()),
         capacity: Some(capacity),
         conditions: Some(conditions(view)),
-        daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint { port: KUBELET_PORT }),
-        }),
+        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: KUBELET_PORT }) }),
         images: Some(images(view.images)),
         node_info: Some(node_info(view)),
         ..NodeStatus::default()
@@ -97,15 +86,7 @@ fn node_info(view: &View<'_>) -> NodeSystemInfo {
 
 fn images(images: &[proto::Image]) -> Vec<ContainerImage> {
     let listed = images.iter().take(IMAGES_MAX).map(|image| ContainerImage {
-        names: Some(
-            image
-                .repo_digests
-                .iter()
-                .chain(&image.repo_tags)
-                .take(IMAGE_NAMES_MAX)
-                .cloned()
-                .collect(),
-        ),
+        names: Some(image.repo_digests.iter().chain(&image.repo_tags).take(IMAGE_NAMES_MAX).cloned().collect()),
         size_bytes: i64::try_from(image.size).ok(),
     });
     listed.collect()
@@ -114,20 +95,13 @@ fn images(images: &[proto::Image]) -> Vec<ContainerImage> {
 /// What the runtime's own conditions say against running pods.
 pub(super) fn runtime_problems(status: &proto::RuntimeStatus) -> Vec<String> {
     let mut problems = Vec::new();
-    for (type_, what) in [
-        ("RuntimeReady", "container runtime not ready"),
-        ("NetworkReady", "container runtime network not ready"),
-    ] {
-        match status
-            .conditions
-            .iter()
-            .find(|condition| condition.r#type == type_)
-        {
+    for (type_, what) in
+        [("RuntimeReady", "container runtime not ready"), ("NetworkReady", "container runtime network not ready")]
+    {
+        match status.conditions.iter().find(|condition| condition.r#type == type_) {
             Some(condition) if condition.status => {}
-            Some(condition) => problems.push(format!(
-                "{what}: {type_}=false reason:{} message:{}",
-                condition.reason, condition.message
-            )),
+            Some(condition) => problems
+                .push(format!("{what}: {type_}=false reason:{} message:{}", condition.reason, condition.message)),
             None => problems.push(format!("{what}: {type_} condition not set")),
         }
     }
@@ -136,53 +110,21 @@ pub(super) fn runtime_problems(status: &proto::RuntimeStatus) -> Vec<String> {
 
 fn conditions(view: &View<'_>) -> Vec<NodeCondition> {
     let fine = [
-        (
-            "MemoryPressure",
-            "KubeletHasSufficientMemory",
-            "kubelet has sufficient memory available",
-        ),
-        (
-            "DiskPressure",
-            "KubeletHasNoDiskPressure",
-            "kubelet has no disk pressure",
-        ),
-        (
-            "PIDPressure",
-            "KubeletHasSufficientPID",
-            "kubelet has sufficient PID available",
-        ),
+        ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
     ];
-    let mut conditions: Vec<NodeCondition> = fine
-        .iter()
-        .map(|(type_, reason, message)| condition(view, type_, "False", reason, message))
-        .collect();
+    let mut conditions: Vec<NodeCondition> =
+        fine.iter().map(|(type_, reason, message)| condition(view, type_, "False", reason, message)).collect();
     conditions.push(if view.problems.is_empty() {
-        condition(
-            view,
-            "Ready",
-            "True",
-            "KubeletReady",
-            "kubelet is posting ready status",
-        )
+        condition(view, "Ready", "True", "KubeletReady", "kubelet is posting ready status")
     } else {
-        condition(
-            view,
-            "Ready",
-            "False",
-            "KubeletNotReady",
-            &view.problems.join(","),
-        )
+        condition(view, "Ready", "False", "KubeletNotReady", &view.problems.join(","))
     });
     conditions
 }
 
-fn condition(
-    view: &View<'_>,
-    type_: &str,
-    truth: &str,
-    reason: &str,
-    message: &str,
-) -> NodeCondition {
+fn condition(view: &View<'_>, type_: &str, truth: &str, reason: &str, message: &str) -> NodeCondition {
     let before = find(view.old, type_).filter(|before| before.status == truth);
     NodeCondition {
         type_: type_.to_owned(),
@@ -190,18 +132,12 @@ fn condition(
         reason: Some(reason.to_owned()),
         message: Some(message.to_owned()),
         last_heartbeat_time: Some(Time(view.now)),
-        last_transition_time: before
-            .and_then(|b| b.last_transition_time.clone())
-            .or(Some(Time(view.now))),
+        last_transition_time: before.and_then(|b| b.last_transition_time.clone()).or(Some(Time(view.now))),
     }
 }
 
 fn find<'a>(status: &'a NodeStatus, type_: &str) -> Option<&'a NodeCondition> {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == type_)
+    status.conditions.iter().flatten().find(|condition| condition.type_ == type_)
 }
 
 /// The part of the status this kubelet owns, as a patch of it.
@@ -226,16 +162,17 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
 
 /// The reasons of the events that say which conditions changed.
 pub(super) fn transitions(old: &NodeStatus, new: &NodeStatus) -> Vec<&'static str> {
-    let changed = new.conditions.iter().flatten().filter(|condition| {
-        find(old, &condition.type_).is_none_or(|before| before.status != condition.status)
-    });
-    let reason =
-        |condition: &NodeCondition| match (condition.type_.as_str(), condition.status.as_str()) {
-            ("Ready", "True") => "NodeReady",
-            ("Ready", _) => "NodeNotReady",
-            ("MemoryPressure", _) => "NodeHasSufficientMemory",
-            ("DiskPressure", _) => "NodeHasNoDiskPressure",
-            _ => "NodeHasSufficientPID",
-        };
+    let changed = new
+        .conditions
+        .iter()
+        .flatten()
+        .filter(|condition| find(old, &condition.type_).is_none_or(|before| before.status != condition.status));
+    let reason = |condition: &NodeCondition| match (condition.type_.as_str(), condition.status.as_str()) {
+        ("Ready", "True") => "NodeReady",
+        ("Ready", _) => "NodeNotReady",
+        ("MemoryPressure", _) => "NodeHasSufficientMemory",
+        ("DiskPressure", _) => "NodeHasNoDiskPressure",
+        _ => "NodeHasSufficientPID",
+    };
     changed.map(reason).collect()
 }

@@ -1,9 +1,8 @@
 //! The status of each container, from what the runtime has of it and from what was known before.
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated,
-    ContainerStateWaiting, ContainerStatus, ContainerUser, LinuxContainerUser, Pod,
-    ResourceRequirements, VolumeMountStatus,
+    Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerUser, LinuxContainerUser, Pod, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -27,28 +26,14 @@ pub(super) struct Statuses<'a> {
 
 impl Statuses<'_> {
     /// The statuses of containers, in the order of the spec.
-    pub(super) fn of(
-        &self,
-        containers: &[Container],
-        old: &Option<Vec<ContainerStatus>>,
-    ) -> Vec<ContainerStatus> {
+    pub(super) fn of(&self, containers: &[Container], old: &Option<Vec<ContainerStatus>>) -> Vec<ContainerStatus> {
         let old = |name: &str| old.iter().flatten().find(|status| status.name == name);
-        containers
-            .iter()
-            .map(|container| self.of_one(container, old(&container.name)))
-            .collect()
+        containers.iter().map(|container| self.of_one(container, old(&container.name))).collect()
     }
 
     fn of_one(&self, container: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
-        let kind = self
-            .pod
-            .container(&container.name)
-            .map_or(ContainerKind::Regular, |(kind, _)| kind);
-        let mut seen = self
-            .runtime
-            .containers
-            .iter()
-            .filter(|c| c.name == container.name);
+        let kind = self.pod.container(&container.name).map_or(ContainerKind::Regular, |(kind, _)| kind);
+        let mut seen = self.runtime.containers.iter().filter(|c| c.name == container.name);
         let latest = seen.next();
         let mut status = match latest {
             Some(latest) => self.known_to_runtime(container, latest),
@@ -58,23 +43,16 @@ impl Statuses<'_> {
             let before = seen.next().and_then(|previous| self.state(previous));
             // The one before may have been removed already; the status remembers it.
             status.last_state = before.or_else(|| {
-                old.filter(|old| old.restart_count == status.restart_count)
-                    .and_then(|old| old.last_state.clone())
+                old.filter(|old| old.restart_count == status.restart_count).and_then(|old| old.last_state.clone())
             });
         }
-        status
-            .last_state
-            .get_or_insert_with(ContainerState::default);
+        status.last_state.get_or_insert_with(ContainerState::default);
         self.explain_waiting(container, kind, latest, &mut status);
         self.set_readiness(kind, latest, &mut status);
         status
     }
 
-    fn known_to_runtime(
-        &self,
-        container: &Container,
-        latest: &RuntimeContainer,
-    ) -> ContainerStatus {
+    fn known_to_runtime(&self, container: &Container, latest: &RuntimeContainer) -> ContainerStatus {
         let mut status = ContainerStatus {
             name: container.name.clone(),
             image: latest.image.clone(),
@@ -86,18 +64,12 @@ impl Statuses<'_> {
             ..ContainerStatus::default()
         };
         if let Some((uid, gid, groups)) = &latest.user {
-            let linux = LinuxContainerUser {
-                uid: *uid,
-                gid: *gid,
-                supplemental_groups: Some(groups.clone()),
-            };
+            let linux = LinuxContainerUser { uid: *uid, gid: *gid, supplemental_groups: Some(groups.clone()) };
             status.user = Some(ContainerUser { linux: Some(linux) });
         }
         if latest.state == RuntimeState::Running {
             let requirements = container.resources.clone().unwrap_or_default();
-            status
-                .allocated_resources
-                .clone_from(&requirements.requests);
+            status.allocated_resources.clone_from(&requirements.requests);
             status.resources = Some(ResourceRequirements {
                 limits: requirements.limits,
                 requests: requirements.requests,
@@ -108,24 +80,13 @@ impl Statuses<'_> {
     }
 
     /// The status of a container the runtime does not know: not made yet, or lost.
-    fn unknown_to_runtime(
-        &self,
-        container: &Container,
-        old: Option<&ContainerStatus>,
-    ) -> ContainerStatus {
+    fn unknown_to_runtime(&self, container: &Container, old: Option<&ContainerStatus>) -> ContainerStatus {
         if let Some(old) = old
-            && old
-                .state
-                .as_ref()
-                .is_some_and(|state| state.terminated.is_some())
+            && old.state.as_ref().is_some_and(|state| state.terminated.is_some())
         {
             return old.clone();
         }
-        let reason = if self.has_init {
-            POD_INITIALIZING
-        } else {
-            CONTAINER_CREATING
-        };
+        let reason = if self.has_init { POD_INITIALIZING } else { CONTAINER_CREATING };
         let mut status = ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
@@ -135,15 +96,8 @@ impl Statuses<'_> {
             volume_mounts: volume_mounts(container),
             ..ContainerStatus::default()
         };
-        let ran = old.is_some_and(|old| {
-            old.state
-                .as_ref()
-                .is_some_and(|state| state.running.is_some())
-        });
-        let known = status
-            .last_state
-            .as_ref()
-            .is_some_and(|state| state.terminated.is_some());
+        let ran = old.is_some_and(|old| old.state.as_ref().is_some_and(|state| state.running.is_some()));
+        let known = status.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
         if ran && !known {
             status.last_state = Some(lost());
             if self.pod.metadata.deletion_timestamp.is_none() {
@@ -160,13 +114,8 @@ impl Statuses<'_> {
     fn state(&self, container: &RuntimeContainer) -> Option<ContainerState> {
         let state = match container.state {
             RuntimeState::Running => {
-                let running = ContainerStateRunning {
-                    started_at: Some(Time(container.started_at)),
-                };
-                ContainerState {
-                    running: Some(running),
-                    ..ContainerState::default()
-                }
+                let running = ContainerStateRunning { started_at: Some(Time(container.started_at)) };
+                ContainerState { running: Some(running), ..ContainerState::default() }
             }
             RuntimeState::Exited => {
                 let terminated = ContainerStateTerminated {
@@ -178,10 +127,7 @@ impl Statuses<'_> {
                     container_id: Some(self.container_id(container)),
                     signal: None,
                 };
-                ContainerState {
-                    terminated: Some(terminated),
-                    ..ContainerState::default()
-                }
+                ContainerState { terminated: Some(terminated), ..ContainerState::default() }
             }
             RuntimeState::Created | RuntimeState::Unknown => return None,
         };
@@ -210,42 +156,23 @@ impl Statuses<'_> {
         if !to_start || self.view.terminating {
             return;
         }
-        if status
-            .state
-            .as_ref()
-            .is_some_and(|state| state.terminated.is_some())
-        {
+        if status.state.as_ref().is_some_and(|state| state.terminated.is_some()) {
             status.last_state = status.state.take();
         }
-        let waiting = ContainerStateWaiting {
-            reason: Some(failure.reason.clone()),
-            message: non_empty(&failure.message),
-        };
-        status.state = Some(ContainerState {
-            waiting: Some(waiting),
-            ..ContainerState::default()
-        });
+        let waiting =
+            ContainerStateWaiting { reason: Some(failure.reason.clone()), message: non_empty(&failure.message) };
+        status.state = Some(ContainerState { waiting: Some(waiting), ..ContainerState::default() });
     }
 
-    fn set_readiness(
-        &self,
-        kind: ContainerKind,
-        latest: Option<&RuntimeContainer>,
-        status: &mut ContainerStatus,
-    ) {
+    fn set_readiness(&self, kind: ContainerKind, latest: Option<&RuntimeContainer>, status: &mut ContainerStatus) {
         let running = latest.filter(|latest| latest.state == RuntimeState::Running);
         let started = running.is_some_and(|container| !self.view.starting.contains(&container.id));
         status.ready = match kind {
-            ContainerKind::Init => status
-                .state
-                .as_ref()
-                .and_then(|s| s.terminated.as_ref())
-                .is_some_and(|ended| ended.exit_code == 0),
-            ContainerKind::Ephemeral => false,
-            _ => {
-                started
-                    && running.is_some_and(|container| !self.view.unready.contains(&container.id))
+            ContainerKind::Init => {
+                status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|ended| ended.exit_code == 0)
             }
+            ContainerKind::Ephemeral => false,
+            _ => started && running.is_some_and(|container| !self.view.unready.contains(&container.id)),
         };
         status.started = match kind {
             ContainerKind::Init | ContainerKind::Ephemeral => Some(running.is_some()),
@@ -263,14 +190,8 @@ pub(super) fn non_empty(text: &str) -> Option<String> {
 }
 
 fn waiting(reason: Option<&str>) -> ContainerState {
-    let waiting = ContainerStateWaiting {
-        reason: reason.map(str::to_owned),
-        message: None,
-    };
-    ContainerState {
-        waiting: Some(waiting),
-        ..ContainerState::default()
-    }
+    let waiting = ContainerStateWaiting { reason: reason.map(str::to_owned), message: None };
+    ContainerState { waiting: Some(waiting), ..ContainerState::default() }
 }
 
 fn lost() -> ContainerState {
@@ -282,17 +203,11 @@ fn lost() -> ContainerState {
         ),
         ..ContainerStateTerminated::default()
     };
-    ContainerState {
-        terminated: Some(terminated),
-        ..ContainerState::default()
-    }
+    ContainerState { terminated: Some(terminated), ..ContainerState::default() }
 }
 
 fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
-    let mounts = container
-        .volume_mounts
-        .as_ref()
-        .filter(|mounts| !mounts.is_empty())?;
+    let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
     let status = mounts.iter().map(|mount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),

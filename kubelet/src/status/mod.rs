@@ -19,13 +19,8 @@ use crate::spec::{ContainerKind, PodExt as _};
 use containers::Statuses;
 
 /// The conditions a kubelet owns; all others are left as they are (`pkg/kubelet/types/pod_status.go`).
-pub const OWNED_CONDITIONS: [&str; 5] = [
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-];
+pub const OWNED_CONDITIONS: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// Why a container could not be started, until it could (kubelet: `reason_cache.go`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,26 +68,13 @@ pub struct Forced {
 pub fn status(pod: &Pod, runtime: &RuntimePod, view: &View<'_>) -> PodStatus {
     let spec = pod.spec();
     let init_containers: Vec<Container> = spec.init_containers.iter().flatten().cloned().collect();
-    let ephemeral = pod
-        .all_containers()
-        .into_iter()
-        .filter(|(kind, _)| *kind == ContainerKind::Ephemeral);
+    let ephemeral = pod.all_containers().into_iter().filter(|(kind, _)| *kind == ContainerKind::Ephemeral);
     let ephemeral: Vec<Container> = ephemeral.map(|(_, container)| container).collect();
-    let statuses = Statuses {
-        pod,
-        runtime,
-        view,
-        has_init: !init_containers.is_empty(),
-    };
+    let statuses = Statuses { pod, runtime, view, has_init: !init_containers.is_empty() };
     let mut status = PodStatus {
         observed_generation: pod.metadata.generation,
         host_ip: view.host_ips.first().cloned(),
-        host_ips: Some(
-            view.host_ips
-                .iter()
-                .map(|ip| HostIP { ip: ip.clone() })
-                .collect(),
-        ),
+        host_ips: Some(view.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         start_time: view.old.start_time.clone().or(Some(Time(view.start_time))),
         qos_class: Some(resources::qos_class(pod).to_owned()),
         container_statuses: Some(statuses.of(&spec.containers, &view.old.container_statuses)),
@@ -113,10 +95,7 @@ fn set_addresses(status: &mut PodStatus, pod: &Pod, runtime: &RuntimePod, view: 
     let ips: Vec<String> = if pod.is_host_network() {
         view.host_ips.to_vec()
     } else {
-        runtime
-            .sandbox()
-            .map(|sandbox| sandbox.ips.clone())
-            .unwrap_or_default()
+        runtime.sandbox().map(|sandbox| sandbox.ips.clone()).unwrap_or_default()
     };
     if ips.is_empty() {
         status.pod_ip.clone_from(&view.old.pod_ip);

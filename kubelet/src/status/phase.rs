@@ -38,8 +38,7 @@ impl Tally {
     }
 
     fn init(&mut self, status: Option<&ContainerStatus>) {
-        let ended =
-            |state: &Option<ContainerState>| state.as_ref().and_then(|s| s.terminated.clone());
+        let ended = |state: &Option<ContainerState>| state.as_ref().and_then(|s| s.terminated.clone());
         let Some(status) = status else {
             self.pending_init += 1;
             return;
@@ -90,17 +89,11 @@ impl Tally {
 }
 
 fn is_waiting(status: &ContainerStatus) -> bool {
-    status
-        .state
-        .as_ref()
-        .is_some_and(|state| state.waiting.is_some())
+    status.state.as_ref().is_some_and(|state| state.waiting.is_some())
 }
 
 fn has_ended_before(status: &ContainerStatus) -> bool {
-    status
-        .last_state
-        .as_ref()
-        .is_some_and(|state| state.terminated.is_some())
+    status.last_state.as_ref().is_some_and(|state| state.terminated.is_some())
 }
 
 /// Whether a regular container has run: from then on the pod counts as initialized.
@@ -108,10 +101,7 @@ pub(super) fn any_regular_started(pod: &Pod, status: &PodStatus) -> bool {
     pod.spec().containers.iter().any(|container| {
         find(&status.container_statuses, &container.name).is_some_and(|status| {
             status.started == Some(true)
-                || status
-                    .state
-                    .as_ref()
-                    .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+                || status.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some())
                 || has_ended_before(status)
         })
     })
@@ -133,11 +123,7 @@ pub(super) fn phase(pod: &Pod, status: &PodStatus, terminating: bool) -> &'stati
     if tally.running > 0 || tally.stopped == 0 || tally.unknown > 0 {
         return "Pending";
     }
-    let outcome = if tally.stopped == tally.succeeded {
-        "Succeeded"
-    } else {
-        "Failed"
-    };
+    let outcome = if tally.stopped == tally.succeeded { "Succeeded" } else { "Failed" };
     if terminating && !pod.is_static() {
         return outcome;
     }

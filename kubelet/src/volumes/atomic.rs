@@ -21,10 +21,7 @@ const NEW_DATA: &str = "..data_tmp";
 pub fn write(fs: &dyn NodeFs, path: &str, files: &Files) -> io::Result<()> {
     fs.create_dir_all(path)?;
     let old = fs.read_link(&format!("{path}/{DATA}")).ok();
-    let version = old
-        .as_deref()
-        .and_then(|name| name.strip_prefix("..v")?.parse::<u64>().ok())
-        .map_or(0, |v| v + 1);
+    let version = old.as_deref().and_then(|name| name.strip_prefix("..v")?.parse::<u64>().ok()).map_or(0, |v| v + 1);
     let folder = format!("..v{version}");
     // A kubelet that died halfway may have left one of that name.
     fs.remove_all(&format!("{path}/{folder}"))?;
@@ -50,10 +47,7 @@ pub fn write(fs: &dyn NodeFs, path: &str, files: &Files) -> io::Result<()> {
 
 /// Makes a link for every first path component, and removes those of files that are gone.
 fn link_names(fs: &dyn NodeFs, path: &str, files: &Files) -> io::Result<()> {
-    let names: BTreeSet<&str> = files
-        .keys()
-        .filter_map(|name| name.split('/').next())
-        .collect();
+    let names: BTreeSet<&str> = files.keys().filter_map(|name| name.split('/').next()).collect();
     for entry in fs.list(path)? {
         if !entry.name.starts_with("..") && !names.contains(entry.name.as_str()) {
             fs.remove_all(&format!("{path}/{}", entry.name))?;

@@ -44,19 +44,11 @@ pub struct SetUpFailure {
 }
 
 /// Sets up (or brings up to date) every volume of the pod. All are tried; the failures come back.
-pub fn set_up(
-    fs: &dyn NodeFs,
-    pod: &Pod,
-    sources: &Sources<'_>,
-    mounted: &mut Mounted,
-) -> Vec<SetUpFailure> {
+pub fn set_up(fs: &dyn NodeFs, pod: &Pod, sources: &Sources<'_>, mounted: &mut Mounted) -> Vec<SetUpFailure> {
     let mut failures = Vec::new();
     for volume in pod.spec().volumes.iter().flatten() {
         if let Err(error) = set_up_one(fs, pod, volume, sources, mounted) {
-            failures.push(SetUpFailure {
-                volume: volume.name.clone(),
-                error,
-            });
+            failures.push(SetUpFailure { volume: volume.name.clone(), error });
         }
     }
     failures
@@ -70,26 +62,14 @@ pub fn tear_down(fs: &dyn NodeFs, uid: &str) -> Result<()> {
     Ok(fs.remove_all(&pod_directory(uid))?)
 }
 
-fn set_up_one(
-    fs: &dyn NodeFs,
-    pod: &Pod,
-    volume: &Volume,
-    sources: &Sources<'_>,
-    mounted: &mut Mounted,
-) -> Result<()> {
+fn set_up_one(fs: &dyn NodeFs, pod: &Pod, volume: &Volume, sources: &Sources<'_>, mounted: &mut Mounted) -> Result<()> {
     if let Some(host_path) = &volume.host_path {
         prepare_host_path(fs, host_path)?;
-        mounted
-            .paths
-            .insert(volume.name.clone(), host_path.path.clone());
+        mounted.paths.insert(volume.name.clone(), host_path.path.clone());
         return Ok(());
     }
     let plugin = plugin(volume);
-    let path = format!(
-        "{}/volumes/kubernetes.io~{plugin}/{}",
-        pod_directory(pod.uid()),
-        volume.name
-    );
+    let path = format!("{}/volumes/kubernetes.io~{plugin}/{}", pod_directory(pod.uid()), volume.name);
     if volume.empty_dir.is_some() {
         // What is in it survives restarts of containers and of the kubelet.
         if !fs.exists(&path) {
@@ -128,9 +108,7 @@ fn prepare_host_path(fs: &dyn NodeFs, source: &HostPathVolumeSource) -> Result<(
     let found = fs.metadata(path).ok().map(|metadata| metadata.kind);
     let expect = |wanted: FileKind, what: &str| match found {
         Some(found) if found == wanted => Ok(()),
-        _ => Err(Error::InvalidPod(format!(
-            "hostPath type check failed: {path} is not a {what}"
-        ))),
+        _ => Err(Error::InvalidPod(format!("hostPath type check failed: {path} is not a {what}"))),
     };
     match kind {
         "" if found.is_none() => {
@@ -156,14 +134,8 @@ fn prepare_host_path(fs: &dyn NodeFs, source: &HostPathVolumeSource) -> Result<(
         }
         "File" => expect(FileKind::File, "file"),
         "Socket" => expect(FileKind::File, "socket file"),
-        "CharDevice" => Err(Error::InvalidPod(format!(
-            "hostPath type check failed: {path} is not a character device"
-        ))),
-        "BlockDevice" => Err(Error::InvalidPod(format!(
-            "hostPath type check failed: {path} is not a block device"
-        ))),
-        other => Err(Error::InvalidPod(format!(
-            "{other} is an invalid volume type"
-        ))),
+        "CharDevice" => Err(Error::InvalidPod(format!("hostPath type check failed: {path} is not a character device"))),
+        "BlockDevice" => Err(Error::InvalidPod(format!("hostPath type check failed: {path} is not a block device"))),
+        other => Err(Error::InvalidPod(format!("{other} is an invalid volume type"))),
     }
 }

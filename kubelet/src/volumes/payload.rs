@@ -4,9 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume, VolumeProjection,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume, VolumeProjection};
 
 use crate::downward::{self, NodeView};
 use crate::env::Objects;
@@ -47,52 +45,30 @@ pub fn files(pod: &Pod, volume: &Volume, sources: &Sources<'_>) -> Result<Files>
         let mode = bits(source.default_mode);
         let name = source.name.as_str();
         if let Some(object) = sources.objects.config_map(name, source.optional)? {
-            add_config_map(
-                &mut files,
-                object,
-                source.items.as_deref(),
-                source.optional,
-                mode,
-            )?;
+            add_config_map(&mut files, object, source.items.as_deref(), source.optional, mode)?;
         }
     } else if let Some(source) = &volume.secret {
         let mode = bits(source.default_mode);
         let name = source.secret_name.as_deref().unwrap_or_default();
         if let Some(object) = sources.objects.secret(name, source.optional)? {
-            add_secret(
-                &mut files,
-                object,
-                source.items.as_deref(),
-                source.optional,
-                mode,
-            )?;
+            add_secret(&mut files, object, source.items.as_deref(), source.optional, mode)?;
         }
     } else if let Some(source) = &volume.downward_api {
         let items = source.items.as_deref().unwrap_or_default();
-        add_downward(
-            &mut files,
-            pod,
-            items,
-            sources.node,
-            bits(source.default_mode),
-        )?;
+        add_downward(&mut files, pod, items, sources.node, bits(source.default_mode))?;
     } else if let Some(source) = &volume.projected {
         let mode = bits(source.default_mode);
         for projection in source.sources.iter().flatten() {
             add_projection(&mut files, pod, &volume.name, projection, sources, mode)?;
         }
     } else {
-        return Err(Error::InvalidPod(format!(
-            "no volume plugin matched volume {}",
-            volume.name
-        )));
+        return Err(Error::InvalidPod(format!("no volume plugin matched volume {}", volume.name)));
     }
     Ok(files)
 }
 
 fn bits(mode: Option<i32>) -> u32 {
-    mode.and_then(|mode| u32::try_from(mode).ok())
-        .unwrap_or(DEFAULT_MODE)
+    mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(DEFAULT_MODE)
 }
 
 fn add_projection(
@@ -106,56 +82,28 @@ fn add_projection(
     if let Some(source) = &projection.config_map
         && let Some(object) = sources.objects.config_map(&source.name, source.optional)?
     {
-        add_config_map(
-            files,
-            object,
-            source.items.as_deref(),
-            source.optional,
-            mode,
-        )?;
+        add_config_map(files, object, source.items.as_deref(), source.optional, mode)?;
     }
     if let Some(source) = &projection.secret
         && let Some(object) = sources.objects.secret(&source.name, source.optional)?
     {
-        add_secret(
-            files,
-            object,
-            source.items.as_deref(),
-            source.optional,
-            mode,
-        )?;
+        add_secret(files, object, source.items.as_deref(), source.optional, mode)?;
     }
     if let Some(source) = &projection.downward_api {
-        add_downward(
-            files,
-            pod,
-            source.items.as_deref().unwrap_or_default(),
-            sources.node,
-            mode,
-        )?;
+        add_downward(files, pod, source.items.as_deref().unwrap_or_default(), sources.node, mode)?;
     }
     if let Some(source) = &projection.service_account_token {
         let key = (volume.to_owned(), source.path.clone());
         let token = match sources.tokens.get(&key) {
             Some(Ok(token)) => token,
             Some(Err(why)) => {
-                return Err(Error::MissingObject(format!(
-                    "failed to fetch token: {why}"
-                )));
+                return Err(Error::MissingObject(format!("failed to fetch token: {why}")));
             }
             None => {
-                return Err(Error::MissingObject(
-                    "failed to fetch token: none was requested".to_owned(),
-                ));
+                return Err(Error::MissingObject("failed to fetch token: none was requested".to_owned()));
             }
         };
-        files.insert(
-            source.path.clone(),
-            File {
-                data: token.clone().into_bytes(),
-                mode,
-            },
-        );
+        files.insert(source.path.clone(), File { data: token.clone().into_bytes(), mode });
     }
     Ok(())
 }
@@ -167,25 +115,10 @@ fn add_config_map(
     optional: Option<bool>,
     mode: u32,
 ) -> Result<()> {
-    let text = object
-        .data
-        .iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), value.clone().into_bytes()));
-    let binary = object
-        .binary_data
-        .iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), value.0.clone()));
+    let text = object.data.iter().flatten().map(|(key, value)| (key.clone(), value.clone().into_bytes()));
+    let binary = object.binary_data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone()));
     let missing = |key: &str| format!("configmap references non-existent config key: {key}");
-    add_data(
-        files,
-        text.chain(binary).collect(),
-        items,
-        optional,
-        mode,
-        missing,
-    )
+    add_data(files, text.chain(binary).collect(), items, optional, mode, missing)
 }
 
 fn add_secret(
@@ -195,12 +128,7 @@ fn add_secret(
     optional: Option<bool>,
     mode: u32,
 ) -> Result<()> {
-    let data = object
-        .data
-        .iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), value.0.clone()))
-        .collect();
+    let data = object.data.iter().flatten().map(|(key, value)| (key.clone(), value.0.clone())).collect();
     let missing = |key: &str| format!("references non-existent secret key: {key}");
     add_data(files, data, items, optional, mode, missing)
 }
@@ -215,23 +143,14 @@ fn add_data(
 ) -> Result<()> {
     let items = items.unwrap_or_default();
     if items.is_empty() {
-        files.extend(
-            data.into_iter()
-                .map(|(key, data)| (key, File { data, mode })),
-        );
+        files.extend(data.into_iter().map(|(key, data)| (key, File { data, mode })));
         return Ok(());
     }
     for item in items {
         match data.get_mut(&item.key) {
             Some(content) => {
                 let mode = item.mode.map_or(mode, |mode| bits(Some(mode)));
-                files.insert(
-                    item.path.clone(),
-                    File {
-                        data: content.clone(),
-                        mode,
-                    },
-                );
+                files.insert(item.path.clone(), File { data: content.clone(), mode });
             }
             None if optional == Some(true) => {}
             None => return Err(Error::MissingObject(missing(&item.key))),
@@ -252,20 +171,11 @@ fn add_downward(
             (Some(field), _) => downward::field(pod, &field.field_path, node)?,
             (None, Some(resource)) => downward::resource(pod, None, resource, node)?,
             (None, None) => {
-                return Err(Error::InvalidPod(format!(
-                    "downwardAPI item {} refers to nothing",
-                    item.path
-                )));
+                return Err(Error::InvalidPod(format!("downwardAPI item {} refers to nothing", item.path)));
             }
         };
         let mode = item.mode.map_or(mode, |mode| bits(Some(mode)));
-        files.insert(
-            item.path.clone(),
-            File {
-                data: text.into_bytes(),
-                mode,
-            },
-        );
+        files.insert(item.path.clone(), File { data: text.into_bytes(), mode });
     }
     Ok(())
 }

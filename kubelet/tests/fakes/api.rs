@@ -35,10 +35,7 @@ pub struct FakeApi {
 
 impl FakeApi {
     pub fn new() -> Self {
-        Self {
-            state: Arc::default(),
-            version: Arc::new(watch::Sender::new(0)),
-        }
+        Self { state: Arc::default(), version: Arc::new(watch::Sender::new(0)) }
     }
 
     pub fn get(&self, path: &str) -> Option<Value> {
@@ -61,12 +58,7 @@ impl FakeApi {
         if object["metadata"]["uid"].is_null() {
             object["metadata"]["uid"] = json!(format!("uid-{name}"));
         }
-        self.record(
-            &mut state,
-            path,
-            if is_new { "ADDED" } else { "MODIFIED" },
-            object,
-        );
+        self.record(&mut state, path, if is_new { "ADDED" } else { "MODIFIED" }, object);
     }
 
     pub fn remove(&self, path: &str) {
@@ -79,25 +71,14 @@ impl FakeApi {
     /// The messages of all events about the object of that name, with their counts.
     pub fn event_messages(&self, name: &str) -> Vec<String> {
         let state = self.state.lock();
-        let events = state
-            .objects
-            .iter()
-            .filter(|(path, _)| path.contains("/events/"));
-        let mut events: Vec<&Value> = events
-            .map(|(_, event)| event)
-            .filter(|event| event["involvedObject"]["name"] == name)
-            .collect();
+        let events = state.objects.iter().filter(|(path, _)| path.contains("/events/"));
+        let mut events: Vec<&Value> =
+            events.map(|(_, event)| event).filter(|event| event["involvedObject"]["name"] == name).collect();
         let version = |event: &Value| event["metadata"]["born"].as_u64();
         events.sort_by_key(|event| version(event));
         let line = |event: &&Value| {
             let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-            format!(
-                "{} {} x{}: {}",
-                text("type"),
-                text("reason"),
-                event["count"],
-                text("message")
-            )
+            format!("{} {} x{}: {}", text("type"), text("reason"), event["count"], text("message"))
         };
         events.iter().map(line).collect()
     }
@@ -112,9 +93,7 @@ impl FakeApi {
         if type_ != "DELETED" {
             state.objects.insert(path.to_owned(), object.clone());
         }
-        state
-            .events
-            .push((collection, json!({"type": type_, "object": object})));
+        state.events.push((collection, json!({"type": type_, "object": object})));
         self.version.send_replace(version);
     }
 
@@ -124,11 +103,7 @@ impl FakeApi {
         let path = parts.uri.path().to_owned();
         let query = parts.uri.query().unwrap_or_default().to_owned();
         if self.state.lock().down {
-            return status(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "ServiceUnavailable",
-                "down",
-            );
+            return status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "down");
         }
         let value = || serde_json::from_slice::<Value>(&body).unwrap();
         match parts.method {
@@ -199,22 +174,12 @@ impl FakeApi {
             .filter(|(key, _)| in_collection(key.rsplit_once('/').unwrap().0, path))
             .map(|(_, o)| o)
             .collect();
-        ok(
-            &json!({"metadata": {"resourceVersion": state.events.len().to_string()}, "items": items}),
-        )
+        ok(&json!({"metadata": {"resourceVersion": state.events.len().to_string()}, "items": items}))
     }
 
     fn watch(&self, path: &str, query: &str) -> Response<Body> {
-        let from = query
-            .split('&')
-            .find_map(|pair| pair.strip_prefix("resourceVersion="))
-            .unwrap();
-        let start = (
-            self.clone(),
-            path.to_owned(),
-            from.parse::<usize>().unwrap(),
-            self.version.subscribe(),
-        );
+        let from = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")).unwrap();
+        let start = (self.clone(), path.to_owned(), from.parse::<usize>().unwrap(), self.version.subscribe());
         let lines = stream::unfold(start, |(api, path, mut at, mut version)| async move {
             loop {
                 let next = api.state.lock().events.get(at).cloned();
@@ -237,8 +202,7 @@ impl FakeApi {
 fn in_collection(collection: &str, asked: &str) -> bool {
     let across = || {
         let (root, plural) = asked.rsplit_once('/').unwrap();
-        collection.starts_with(&format!("{root}/namespaces/"))
-            && collection.ends_with(&format!("/{plural}"))
+        collection.starts_with(&format!("{root}/namespaces/")) && collection.ends_with(&format!("/{plural}"))
     };
     collection == asked || across()
 }
@@ -259,10 +223,7 @@ fn merge(target: &mut Value, patch: Value) {
             }
         }
         (target, Value::Array(list)) => {
-            *target = list
-                .into_iter()
-                .filter(|item| item.get("$patch").is_none())
-                .collect();
+            *target = list.into_iter().filter(|item| item.get("$patch").is_none()).collect();
         }
         (target, patch) => *target = patch,
     }
@@ -288,10 +249,7 @@ fn ok(value: &Value) -> Response<Body> {
 }
 
 fn created(value: &Value) -> Response<Body> {
-    Response::builder()
-        .status(StatusCode::CREATED)
-        .body(json_body(value))
-        .unwrap()
+    Response::builder().status(StatusCode::CREATED).body(json_body(value)).unwrap()
 }
 
 fn status(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
@@ -299,18 +257,11 @@ fn status(code: StatusCode, reason: &str, message: &str) -> Response<Body> {
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code.as_u16(),
     });
-    Response::builder()
-        .status(code)
-        .body(json_body(&value))
-        .unwrap()
+    Response::builder().status(code).body(json_body(&value)).unwrap()
 }
 
 fn not_found(path: &str) -> Response<Body> {
-    status(
-        StatusCode::NOT_FOUND,
-        "NotFound",
-        &format!("{path} not found"),
-    )
+    status(StatusCode::NOT_FOUND, "NotFound", &format!("{path} not found"))
 }
 
 impl tower::Service<Request<kube::client::Body>> for FakeApi {
@@ -318,10 +269,7 @@ impl tower::Service<Request<kube::client::Body>> for FakeApi {
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
 
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
         std::task::Poll::Ready(Ok(()))
     }
 

@@ -42,12 +42,7 @@ pub struct FakeRuntime {
 
 impl FakeRuntime {
     pub fn new(clock: Clock, fs: Arc<MemoryFs>) -> Self {
-        Self {
-            clock,
-            fs,
-            state: Arc::default(),
-            events: broadcast::channel(EVENTS).0,
-        }
+        Self { clock, fs, state: Arc::default(), events: broadcast::channel(EVENTS).0 }
     }
 
     pub fn client(&self) -> Client {
@@ -63,20 +58,11 @@ impl FakeRuntime {
     /// The names and states of all containers.
     pub fn containers(&self) -> Vec<String> {
         let state = self.state.lock();
-        let mut containers: Vec<_> = state
-            .containers
-            .values()
-            .map(|(_, status)| status)
-            .collect();
+        let mut containers: Vec<_> = state.containers.values().map(|(_, status)| status).collect();
         containers.sort_by_key(|status| status.created_at);
         let line = |status: &&proto::ContainerStatus| {
             let metadata = status.metadata.clone().unwrap_or_default();
-            format!(
-                "{}/{} {}",
-                metadata.name,
-                metadata.attempt,
-                status.state().as_str_name()
-            )
+            format!("{}/{} {}", metadata.name, metadata.attempt, status.state().as_str_name())
         };
         containers.iter().map(line).collect()
     }
@@ -109,10 +95,7 @@ impl FakeRuntime {
         let state = self.state.lock();
         let found = state.containers.values().find(|(_, status)| {
             status.state() == proto::ContainerState::ContainerRunning
-                && status
-                    .metadata
-                    .as_ref()
-                    .is_some_and(|metadata| metadata.name == name)
+                && status.metadata.as_ref().is_some_and(|metadata| metadata.name == name)
         });
         found.expect("a running container").1.id.clone()
     }
@@ -141,11 +124,8 @@ impl FakeRuntime {
             return;
         };
         let pod_sandbox_status = state.sandboxes.get(sandbox).cloned();
-        let event = proto::ContainerEventResponse {
-            container_id: id.to_owned(),
-            pod_sandbox_status,
-            ..Default::default()
-        };
+        let event =
+            proto::ContainerEventResponse { container_id: id.to_owned(), pod_sandbox_status, ..Default::default() };
         let _ = self.events.send(event);
     }
 
@@ -157,10 +137,9 @@ impl FakeRuntime {
             return self.stream_events();
         }
         match self.call(&call, message) {
-            Ok(answer) => grpc(stream::iter([
-                Ok(Frame::data(framed(&answer))),
-                Ok(Frame::trailers(trailers(&Status::ok("")))),
-            ])),
+            Ok(answer) => {
+                grpc(stream::iter([Ok(Frame::data(framed(&answer))), Ok(Frame::trailers(trailers(&Status::ok(""))))]))
+            }
             Err(status) => grpc(stream::iter([Ok(Frame::trailers(trailers(&status)))])),
         }
     }
@@ -193,12 +172,13 @@ impl FakeRuntime {
                 })
             }
             "UpdateRuntimeConfig" => encode(proto::UpdateRuntimeConfigResponse {}),
-            "ListImages" => encode(proto::ListImagesResponse {
-                images: self.state.lock().images.values().cloned().collect(),
-            }),
+            "ListImages" => {
+                encode(proto::ListImagesResponse { images: self.state.lock().images.values().cloned().collect() })
+            }
             "ImageStatus" | "PullImage" => self.image(call, message),
-            "RunPodSandbox" | "StopPodSandbox" | "RemovePodSandbox" | "PodSandboxStatus"
-            | "ListPodSandbox" => self.sandbox(call, message),
+            "RunPodSandbox" | "StopPodSandbox" | "RemovePodSandbox" | "PodSandboxStatus" | "ListPodSandbox" => {
+                self.sandbox(call, message)
+            }
             _ => self.container(call, message),
         }
     }
@@ -206,23 +186,15 @@ impl FakeRuntime {
     fn image(&self, call: &str, message: Bytes) -> Result<Vec<u8>, Status> {
         let mut state = self.state.lock();
         if call == "ImageStatus" {
-            let wanted = decode::<proto::ImageStatusRequest>(message)?
-                .image
-                .unwrap_or_default()
-                .image;
+            let wanted = decode::<proto::ImageStatusRequest>(message)?.image.unwrap_or_default().image;
             return encode(proto::ImageStatusResponse {
                 image: state.images.get(&wanted).cloned(),
                 ..Default::default()
             });
         }
-        let name = decode::<proto::PullImageRequest>(message)?
-            .image
-            .unwrap_or_default()
-            .image;
+        let name = decode::<proto::PullImageRequest>(message)?.image.unwrap_or_default().image;
         if name.ends_with(":nonexistent") {
-            return Err(Status::not_found(format!(
-                "failed to pull and unpack image \"docker.io/library/{name}\""
-            )));
+            return Err(Status::not_found(format!("failed to pull and unpack image \"docker.io/library/{name}\"")));
         }
         let image = proto::Image {
             id: format!("sha256:{name}"),
@@ -232,9 +204,7 @@ impl FakeRuntime {
         };
         state.images.insert(image.id.clone(), image.clone());
         state.images.insert(name, image.clone());
-        encode(proto::PullImageResponse {
-            image_ref: image.id,
-        })
+        encode(proto::PullImageResponse { image_ref: image.id })
     }
 
     fn sandbox(&self, call: &str, message: Bytes) -> Result<Vec<u8>, Status> {
@@ -242,9 +212,7 @@ impl FakeRuntime {
         let mut state = self.state.lock();
         match call {
             "RunPodSandbox" => {
-                let config = decode::<proto::RunPodSandboxRequest>(message)?
-                    .config
-                    .unwrap_or_default();
+                let config = decode::<proto::RunPodSandboxRequest>(message)?.config.unwrap_or_default();
                 state.born += 1;
                 let id = format!("sandbox{}", state.born);
                 let ip = format!("10.128.0.{}", state.born + 1);
@@ -252,10 +220,7 @@ impl FakeRuntime {
                     id: id.clone(),
                     metadata: config.metadata,
                     labels: config.labels,
-                    network: Some(proto::PodSandboxNetworkStatus {
-                        ip,
-                        ..Default::default()
-                    }),
+                    network: Some(proto::PodSandboxNetworkStatus { ip, ..Default::default() }),
                     created_at: now,
                     ..Default::default()
                 };
@@ -282,13 +247,8 @@ impl FakeRuntime {
                 })
             }
             _ => {
-                let filter = decode::<proto::ListPodSandboxRequest>(message)?
-                    .filter
-                    .unwrap_or_default();
-                let matching = state
-                    .sandboxes
-                    .values()
-                    .filter(|s| selects(&filter.label_selector, &s.labels));
+                let filter = decode::<proto::ListPodSandboxRequest>(message)?.filter.unwrap_or_default();
+                let matching = state.sandboxes.values().filter(|s| selects(&filter.label_selector, &s.labels));
                 let items = matching.map(|status| proto::PodSandbox {
                     id: status.id.clone(),
                     metadata: status.metadata.clone(),
@@ -296,9 +256,7 @@ impl FakeRuntime {
                     labels: status.labels.clone(),
                     ..Default::default()
                 });
-                encode(proto::ListPodSandboxResponse {
-                    items: items.collect(),
-                })
+                encode(proto::ListPodSandboxResponse { items: items.collect() })
             }
         }
     }
@@ -317,10 +275,7 @@ impl FakeRuntime {
                 encode(proto::StartContainerResponse {})
             }
             "StopContainer" => {
-                self.end(
-                    &decode::<proto::StopContainerRequest>(message)?.container_id,
-                    137,
-                );
+                self.end(&decode::<proto::StopContainerRequest>(message)?.container_id, 137);
                 encode(proto::StopContainerResponse {})
             }
             "RemoveContainer" => {
@@ -330,28 +285,14 @@ impl FakeRuntime {
             }
             "ContainerStatus" => {
                 let id = decode::<proto::ContainerStatusRequest>(message)?.container_id;
-                let found = self
-                    .state
-                    .lock()
-                    .containers
-                    .get(&id)
-                    .map(|(_, status)| status.clone());
-                let status = found
-                    .ok_or_else(|| Status::not_found(format!("container {id:?} not found")))?;
-                encode(proto::ContainerStatusResponse {
-                    status: Some(status),
-                    ..Default::default()
-                })
+                let found = self.state.lock().containers.get(&id).map(|(_, status)| status.clone());
+                let status = found.ok_or_else(|| Status::not_found(format!("container {id:?} not found")))?;
+                encode(proto::ContainerStatusResponse { status: Some(status), ..Default::default() })
             }
             "ListContainers" => {
-                let filter = decode::<proto::ListContainersRequest>(message)?
-                    .filter
-                    .unwrap_or_default();
+                let filter = decode::<proto::ListContainersRequest>(message)?.filter.unwrap_or_default();
                 let state = self.state.lock();
-                let matching = state
-                    .containers
-                    .values()
-                    .filter(|(_, s)| selects(&filter.label_selector, &s.labels));
+                let matching = state.containers.values().filter(|(_, s)| selects(&filter.label_selector, &s.labels));
                 let containers = matching.map(|(sandbox, status)| proto::Container {
                     id: status.id.clone(),
                     pod_sandbox_id: sandbox.clone(),
@@ -360,27 +301,20 @@ impl FakeRuntime {
                     labels: status.labels.clone(),
                     ..Default::default()
                 });
-                encode(proto::ListContainersResponse {
-                    containers: containers.collect(),
-                })
+                encode(proto::ListContainersResponse { containers: containers.collect() })
             }
             other => Err(Status::new(Code::Unimplemented, other.to_owned())),
         }
     }
 
     fn create(&self, request: proto::CreateContainerRequest) -> Result<Vec<u8>, Status> {
-        let (config, sandbox) = (
-            request.config.unwrap_or_default(),
-            request.sandbox_config.unwrap_or_default(),
-        );
+        let (config, sandbox) = (request.config.unwrap_or_default(), request.sandbox_config.unwrap_or_default());
         let now = self.now();
         let mut state = self.state.lock();
         state.born += 1;
         let id = format!("container{}", state.born);
         let path = format!("{}/{}", sandbox.log_directory, config.log_path);
-        self.fs
-            .write(&path, b"")
-            .map_err(|error| Status::internal(error.to_string()))?;
+        self.fs.write(&path, b"").map_err(|error| Status::internal(error.to_string()))?;
         let status = proto::ContainerStatus {
             id: id.clone(),
             metadata: config.metadata.clone(),
@@ -393,9 +327,7 @@ impl FakeRuntime {
             log_path: path,
             ..Default::default()
         };
-        state
-            .containers
-            .insert(id.clone(), (request.pod_sandbox_id, status));
+        state.containers.insert(id.clone(), (request.pod_sandbox_id, status));
         state.configs.insert(id.clone(), config);
         encode(proto::CreateContainerResponse { container_id: id })
     }
@@ -405,9 +337,7 @@ fn selects(
     selector: &std::collections::HashMap<String, String>,
     labels: &std::collections::HashMap<String, String>,
 ) -> bool {
-    selector
-        .iter()
-        .all(|(key, value)| labels.get(key) == Some(value))
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
@@ -437,8 +367,5 @@ where
     S: futures::Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static,
 {
     let body = Body::new(StreamBody::new(frames));
-    Response::builder()
-        .header(http::header::CONTENT_TYPE, "application/grpc")
-        .body(body)
-        .unwrap()
+    Response::builder().header(http::header::CONTENT_TYPE, "application/grpc").body(body).unwrap()
 }
