@@ -72,23 +72,13 @@ pub struct Expected {
 impl Expected {
     /// An object of that kind.
     pub fn kind(kind: &Kind) -> Self {
-        Self {
-            gvk: kind.gvk(),
-            schema: kind.schema.clone(),
-            custom: kind.custom,
-        }
+        Self { gvk: kind.gvk(), schema: kind.schema.clone(), custom: kind.custom }
     }
 
     /// A body of a built-in type that need not be a resource: `autoscaling/v1, Scale`, `meta.k8s.io/v1, DeleteOptions`.
     pub fn built_in(gvk: GroupVersionKind) -> Option<Self> {
-        let schema = schema::built_in()
-            .kind(&gvk.group, &gvk.version, &gvk.kind)?
-            .clone();
-        Some(Self {
-            gvk,
-            schema,
-            custom: false,
-        })
+        let schema = schema::built_in().kind(&gvk.group, &gvk.version, &gvk.kind)?.clone();
+        Some(Self { gvk, schema, custom: false })
     }
 
     /// `DeleteOptions`, `CreateOptions` and the like, which clients send in any group.
@@ -122,12 +112,7 @@ pub enum DecodeError {
 }
 
 /// Decodes a body. The answer to a fault is the `Status` that kube-apiserver would give.
-pub fn decode(
-    body: &[u8],
-    format: Format,
-    expected: &Expected,
-    validation: FieldValidation,
-) -> Result<Decoded> {
+pub fn decode(body: &[u8], format: Format, expected: &Expected, validation: FieldValidation) -> Result<Decoded> {
     let mut problems = Problems::default();
     let ty = Type::Struct(expected.schema.clone());
     let value = match format {
@@ -139,24 +124,14 @@ pub fn decode(
     // What the object says it is counts before any fault of its content.
     match finished {
         Ok(mut decoded) => {
-            let said = |field| {
-                decoded
-                    .object
-                    .get(field)
-                    .and_then(Value::as_str)
-                    .unwrap_or_default()
-            };
-            let said = TypeMeta {
-                api_version: said("apiVersion").to_owned(),
-                kind: said("kind").to_owned(),
-            };
+            let said = |field| decoded.object.get(field).and_then(Value::as_str).unwrap_or_default();
+            let said = TypeMeta { api_version: said("apiVersion").to_owned(), kind: said("kind").to_owned() };
             check_type_meta(&said.with_defaults(&expected.gvk), expected)?;
             set_type_meta(&mut decoded.object, expected);
             Ok(decoded)
         }
         Err(fault) => {
-            let said = find_type_meta(body, format)
-                .map_err(|fault| unrecognized(body, expected, &fault))?;
+            let said = find_type_meta(body, format).map_err(|fault| unrecognized(body, expected, &fault))?;
             let actual = said.with_defaults(&expected.gvk);
             check_type_meta(&actual, expected)?;
             Err(cannot_be_handled(&actual, expected, &fault))
@@ -165,11 +140,7 @@ pub fn decode(
 }
 
 /// Brings a value into the form in which [`decode`] gives it: after a patch, which may have broken its types.
-pub fn normalize(
-    ty: &Type,
-    value: Value,
-    validation: FieldValidation,
-) -> std::result::Result<Decoded, DecodeError> {
+pub fn normalize(ty: &Type, value: Value, validation: FieldValidation) -> std::result::Result<Decoded, DecodeError> {
     let mut problems = Problems::default();
     let value = Walk::new(ty, &mut problems).deserialize(value);
     let value = value.map_err(|error| problems.fault(|| error.to_string()));
@@ -185,44 +156,26 @@ pub(crate) fn raw_json(json: &[u8], depth: usize) -> std::result::Result<Value, 
     read.map_err(|error| problems.fault(|| syntax_error(json).unwrap_or_else(|| error.to_string())))
 }
 
-fn finish(
-    value: Value,
-    problems: Problems,
-    validation: FieldValidation,
-) -> std::result::Result<Decoded, DecodeError> {
+fn finish(value: Value, problems: Problems, validation: FieldValidation) -> std::result::Result<Decoded, DecodeError> {
     if let Some(mismatch) = problems.mismatch() {
         return Err(DecodeError::Type(mismatch));
     }
     let found = problems.into_field_problems();
     match validation {
         FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
-        FieldValidation::Strict | FieldValidation::Ignore => Ok(Decoded {
-            object: value,
-            warnings: Vec::new(),
-        }),
-        FieldValidation::Warn => Ok(Decoded {
-            object: value,
-            warnings: found,
-        }),
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(Decoded { object: value, warnings: Vec::new() }),
+        FieldValidation::Warn => Ok(Decoded { object: value, warnings: found }),
     }
 }
 
-fn read_json(
-    body: &[u8],
-    ty: &Type,
-    problems: &mut Problems,
-) -> std::result::Result<Value, DecodeError> {
+fn read_json(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Result<Value, DecodeError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let read = Walk::new(ty, problems).deserialize(&mut json);
     let read = read.and_then(|value| json.end().map(|()| value));
     read.map_err(|error| problems.fault(|| syntax_error(body).unwrap_or_else(|| error.to_string())))
 }
 
-fn read_yaml(
-    body: &[u8],
-    ty: &Type,
-    problems: &mut Problems,
-) -> std::result::Result<Value, DecodeError> {
+fn read_yaml(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Result<Value, DecodeError> {
     let read = Walk::new(ty, problems).deserialize(serde_yaml::Deserializer::from_slice(body));
     read.map_err(|error| problems.fault(|| yaml_error(&error)))
 }
@@ -233,27 +186,16 @@ fn yaml_error(error: &serde_yaml::Error) -> String {
 
 fn decode_protobuf(body: &[u8], expected: &Expected) -> Result<Decoded> {
     if expected.custom {
-        return Err(Status::unsupported_media_type(&[
-            "application/json",
-            "application/yaml",
-        ]));
+        return Err(Status::unsupported_media_type(&["application/json", "application/yaml"]));
     }
-    let envelope = protobuf::Envelope::parse(body)
-        .map_err(|e| unrecognized(body, expected, &e.to_string()))?;
-    let said = TypeMeta {
-        api_version: envelope.api_version.to_owned(),
-        kind: envelope.kind.to_owned(),
-    };
+    let envelope = protobuf::Envelope::parse(body).map_err(|e| unrecognized(body, expected, &e.to_string()))?;
+    let said = TypeMeta { api_version: envelope.api_version.to_owned(), kind: envelope.kind.to_owned() };
     let actual = said.with_defaults(&expected.gvk);
     check_type_meta(&actual, expected)?;
     let object = protobuf::decode(&expected.schema, envelope.raw);
-    let mut object = object
-        .map_err(|e| cannot_be_handled(&actual, expected, &DecodeError::Type(e.to_string())))?;
+    let mut object = object.map_err(|e| cannot_be_handled(&actual, expected, &DecodeError::Type(e.to_string())))?;
     set_type_meta(&mut object, expected);
-    Ok(Decoded {
-        object,
-        warnings: Vec::new(),
-    })
+    Ok(Decoded { object, warnings: Vec::new() })
 }
 
 fn set_type_meta(object: &mut Value, expected: &Expected) {
@@ -273,16 +215,10 @@ impl TypeMeta {
     /// Fills in what is missing (`gvkWithDefaults` of apimachinery's JSON serializer).
     fn with_defaults(self, default: &GroupVersionKind) -> GroupVersionKind {
         let (group, version) = split_api_version(&self.api_version);
-        let kind = if self.kind.is_empty() {
-            default.kind.as_str()
-        } else {
-            &self.kind
-        };
+        let kind = if self.kind.is_empty() { default.kind.as_str() } else { &self.kind };
         match (group, version) {
             ("", "") => GroupVersionKind::new(&*default.group, &*default.version, kind),
-            (group, "") if group == default.group => {
-                GroupVersionKind::new(group, &*default.version, kind)
-            }
+            (group, "") if group == default.group => GroupVersionKind::new(group, &*default.version, kind),
             (group, version) => GroupVersionKind::new(group, version, kind),
         }
     }
@@ -300,8 +236,7 @@ fn find_type_meta(body: &[u8], format: Format) -> std::result::Result<TypeMeta, 
     let fields = match format {
         Format::Yaml => serde_yaml::from_slice::<Fields>(body).map_err(|e| yaml_error(&e))?,
         _ => {
-            let failed =
-                |fault: String| format!("couldn't get version/kind; json parse error: {fault}");
+            let failed = |fault: String| format!("couldn't get version/kind; json parse error: {fault}");
             if let Some(fault) = syntax_error(body) {
                 return Err(failed(fault));
             }
@@ -322,10 +257,7 @@ fn find_type_meta(body: &[u8], format: Format) -> std::result::Result<TypeMeta, 
             walk::json_type(&other)
         )),
     };
-    Ok(TypeMeta {
-        api_version: text(fields.api_version, "apiVersion")?,
-        kind: text(fields.kind, "kind")?,
-    })
+    Ok(TypeMeta { api_version: text(fields.api_version, "apiVersion")?, kind: text(fields.kind, "kind")? })
 }
 
 fn not_an_object(body: &[u8]) -> Option<&'static str> {
@@ -346,20 +278,13 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
     if expected.custom {
         return Err(not_that_resource(actual, expected));
     }
-    if schema::built_in()
-        .kind(&actual.group, &actual.version, &actual.kind)
-        .is_none()
-    {
+    if schema::built_in().kind(&actual.group, &actual.version, &actual.kind).is_none() {
         let fault = format!(
             "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
             go_quote(&actual.kind),
             go_quote(&actual.api_version())
         );
-        return Err(cannot_be_handled(
-            actual,
-            expected,
-            &DecodeError::Type(fault),
-        ));
+        return Err(cannot_be_handled(actual, expected, &DecodeError::Type(fault)));
     }
     let kinds = Kinds::built_in();
     let storage = |gvk: &GroupVersionKind| kinds.get(gvk).map(|kind| kind.storage.clone());
@@ -378,11 +303,7 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
         internal_package(&expected.gvk),
         expected.gvk.kind
     );
-    Err(cannot_be_handled(
-        actual,
-        expected,
-        &DecodeError::Type(fault),
-    ))
+    Err(cannot_be_handled(actual, expected, &DecodeError::Type(fault)))
 }
 
 /// A custom resource is an object of no Go type: only its version and kind can be wrong.
@@ -407,11 +328,7 @@ fn internal_package(gvk: &GroupVersionKind) -> &str {
     }
 }
 
-fn cannot_be_handled(
-    actual: &GroupVersionKind,
-    expected: &Expected,
-    fault: &DecodeError,
-) -> Status {
+fn cannot_be_handled(actual: &GroupVersionKind, expected: &Expected, fault: &DecodeError) -> Status {
     Status::bad_request(format!(
         "{} in version {} cannot be handled as a {}: {fault}",
         actual.kind,
@@ -428,10 +345,7 @@ fn unrecognized(body: &[u8], expected: &Expected, fault: &str) -> Status {
     let summary = match body.first() {
         None => "<empty>".to_owned(),
         Some(b'{') => format!("{}{more}", String::from_utf8_lossy(shown)),
-        Some(_) => format!(
-            "{}{more}",
-            shown.iter().map(|b| format!("{b:02x}")).collect::<String>()
-        ),
+        Some(_) => format!("{}{more}", shown.iter().map(|b| format!("{b:02x}")).collect::<String>()),
     };
     Status::bad_request(format!(
         "the object provided is unrecognized (must be of type {}): {fault} ({summary})",

@@ -36,17 +36,12 @@ impl IntOrString {
     }
 
     /// The number, or the percentage of `total`, rounded up or down (`GetScaledValueFromIntOrPercent`).
-    pub fn scaled_value_from_percent(
-        &self,
-        total: i32,
-        round_up: bool,
-    ) -> Result<i32, NotAPercentage> {
+    pub fn scaled_value_from_percent(&self, total: i32, round_up: bool) -> Result<i32, NotAPercentage> {
         match self {
             Self::Int(value) => Ok(*value),
             Self::String(_) => {
                 let scaled = i64::from(self.percent().ok_or(NotAPercentage)?) * i64::from(total);
-                let rounded =
-                    scaled.div_euclid(100) + i64::from(round_up && scaled.rem_euclid(100) != 0);
+                let rounded = scaled.div_euclid(100) + i64::from(round_up && scaled.rem_euclid(100) != 0);
                 Ok(rounded.clamp(i32::MIN.into(), i32::MAX.into()) as i32)
             }
         }
@@ -82,14 +77,8 @@ mod tests {
         assert_eq!(quarter.scaled_value_from_percent(3, true), Ok(1));
         assert_eq!(quarter.scaled_value_from_percent(3, false), Ok(0));
         assert_eq!(quarter.scaled_value_from_percent(8, true), Ok(2));
-        assert_eq!(
-            IntOrString::Int(7).scaled_value_from_percent(3, true),
-            Ok(7)
-        );
-        assert_eq!(
-            IntOrString::String("http".into()).scaled_value_from_percent(3, true),
-            Err(NotAPercentage)
-        );
+        assert_eq!(IntOrString::Int(7).scaled_value_from_percent(3, true), Ok(7));
+        assert_eq!(IntOrString::String("http".into()).scaled_value_from_percent(3, true), Err(NotAPercentage));
         assert_eq!(IntOrString::from_value(&json!(1.5)), None);
         assert_eq!(IntOrString::from_value(&json!(3_000_000_000_u64)), None);
     }

@@ -18,10 +18,7 @@ use crate::custom::CustomResource;
 use crate::schema::{Struct, Type};
 
 pub use convert::convert;
-pub use names::{
-    GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, api_version,
-    split_api_version,
-};
+pub use names::{GroupKind, GroupResource, GroupVersionKind, GroupVersionResource, api_version, split_api_version};
 
 /// A column of the kind's Table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,22 +137,14 @@ impl Kind {
 
     /// The prefix of its objects' keys in the store: `/registry/apps/deployments/`.
     pub fn storage_prefix(&self) -> String {
-        let group = if self.storage.kind.group.is_empty() {
-            "core"
-        } else {
-            &self.storage.kind.group
-        };
+        let group = if self.storage.kind.group.is_empty() { "core" } else { &self.storage.kind.group };
         format!("/registry/{group}/{}/", self.storage.plural)
     }
 
     /// The key of one object in the store; `namespace` is not looked at where the kind has none.
     pub fn storage_key(&self, namespace: &str, name: &str) -> String {
         let prefix = self.storage_prefix();
-        if self.namespaced {
-            format!("{prefix}{namespace}/{name}")
-        } else {
-            format!("{prefix}{name}")
-        }
+        if self.namespaced { format!("{prefix}{namespace}/{name}") } else { format!("{prefix}{name}") }
     }
 
     /// Whether objects are stored in this very version.
@@ -187,68 +176,42 @@ impl Kinds {
     /// The built-in kinds.
     pub fn built_in() -> Arc<Self> {
         static KINDS: OnceLock<Arc<Kinds>> = OnceLock::new();
-        KINDS
-            .get_or_init(|| Arc::new(Kinds::from_rows(built_in::read_tables())))
-            .clone()
+        KINDS.get_or_init(|| Arc::new(Kinds::from_rows(built_in::read_tables()))).clone()
     }
 
     /// A snapshot of these rows; a group's place is that of its first row, its versions are sorted by Kubernetes' priority.
     pub fn from_rows(rows: Vec<Arc<Kind>>) -> Self {
-        let mut this = Self {
-            rows,
-            ..Self::default()
-        };
+        let mut this = Self { rows, ..Self::default() };
         for (index, row) in this.rows.iter().enumerate() {
-            let entry = |map: &mut HashMap<String, HashMap<String, HashMap<String, usize>>>,
-                         name: &str| {
+            let entry = |map: &mut HashMap<String, HashMap<String, HashMap<String, usize>>>, name: &str| {
                 let versions = map.entry(row.group.clone()).or_default();
-                versions
-                    .entry(row.version.clone())
-                    .or_default()
-                    .insert(name.to_owned(), index);
+                versions.entry(row.version.clone()).or_default().insert(name.to_owned(), index);
             };
             entry(&mut this.by_plural, &row.plural);
             entry(&mut this.by_kind, &row.kind);
-            let at = this
-                .groups
-                .iter()
-                .position(|g| g.name == row.group)
-                .unwrap_or_else(|| {
-                    this.groups.push(Group {
-                        name: row.group.clone(),
-                        versions: Vec::new(),
-                    });
-                    this.groups.len() - 1
-                });
+            let at = this.groups.iter().position(|g| g.name == row.group).unwrap_or_else(|| {
+                this.groups.push(Group { name: row.group.clone(), versions: Vec::new() });
+                this.groups.len() - 1
+            });
             let versions = &mut this.groups[at].versions;
             if !versions.contains(&row.version) {
                 versions.push(row.version.clone());
             }
         }
         for group in &mut this.groups {
-            group
-                .versions
-                .sort_by_key(|version| std::cmp::Reverse(version_priority(version)));
+            group.versions.sort_by_key(|version| std::cmp::Reverse(version_priority(version)));
         }
         this
     }
 
     /// The kind under `/apis/{group}/{version}/{plural}`; the group of core is empty.
     pub fn by_resource(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
-        self.by_plural
-            .get(group)?
-            .get(version)?
-            .get(plural)
-            .map(|i| &self.rows[*i])
+        self.by_plural.get(group)?.get(version)?.get(plural).map(|i| &self.rows[*i])
     }
 
     /// The kind that `apiVersion` and `kind` name.
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Kind>> {
-        self.by_kind
-            .get(group)?
-            .get(version)?
-            .get(kind)
-            .map(|i| &self.rows[*i])
+        self.by_kind.get(group)?.get(version)?.get(kind).map(|i| &self.rows[*i])
     }
 
     /// The kind of a [`GroupVersionKind`].
@@ -259,10 +222,7 @@ impl Kinds {
     /// The kind of a resource in the group's preferred version that serves it.
     pub fn preferred(&self, resource: &GroupResource) -> Option<&Arc<Kind>> {
         let group = self.group(&resource.group)?;
-        group
-            .versions
-            .iter()
-            .find_map(|version| self.by_resource(&resource.group, version, &resource.resource))
+        group.versions.iter().find_map(|version| self.by_resource(&resource.group, version, &resource.resource))
     }
 
     /// All rows, in the order of discovery.
@@ -271,14 +231,8 @@ impl Kinds {
     }
 
     /// The rows of one group and version, in the order of discovery.
-    pub fn of_version<'a>(
-        &'a self,
-        group: &'a str,
-        version: &'a str,
-    ) -> impl Iterator<Item = &'a Arc<Kind>> + 'a {
-        self.rows
-            .iter()
-            .filter(move |row| row.group == group && row.version == version)
+    pub fn of_version<'a>(&'a self, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Arc<Kind>> + 'a {
+        self.rows.iter().filter(move |row| row.group == group && row.version == version)
     }
 
     /// The groups in the order of discovery, core (`""`) first.
@@ -293,40 +247,23 @@ impl Kinds {
 
     /// Whether the group serves that version.
     pub fn has_version(&self, group: &str, version: &str) -> bool {
-        self.group(group)
-            .is_some_and(|g| g.versions.iter().any(|v| v == version))
+        self.group(group).is_some_and(|g| g.versions.iter().any(|v| v == version))
     }
 
     /// A snapshot that has `kind` too, in place of a row of the same group, version and plural. Groups that come at run
     /// time follow the built-in ones in the order of their names, as in kube-apiserver.
     pub fn with(&self, kind: Arc<Kind>) -> Arc<Self> {
-        let mut rows: Vec<_> = self
-            .rows
-            .iter()
-            .filter(|row| row.gvr() != kind.gvr())
-            .cloned()
-            .collect();
-        let group_end = rows
-            .iter()
-            .rposition(|row| row.group == kind.group)
-            .map(|last| last + 1);
-        let at = group_end.unwrap_or_else(|| {
-            rows.iter()
-                .position(|row| row.custom && row.group > kind.group)
-                .unwrap_or(rows.len())
-        });
+        let mut rows: Vec<_> = self.rows.iter().filter(|row| row.gvr() != kind.gvr()).cloned().collect();
+        let group_end = rows.iter().rposition(|row| row.group == kind.group).map(|last| last + 1);
+        let at = group_end
+            .unwrap_or_else(|| rows.iter().position(|row| row.custom && row.group > kind.group).unwrap_or(rows.len()));
         rows.insert(at, kind);
         Arc::new(Self::from_rows(rows))
     }
 
     /// A snapshot without that resource.
     pub fn without(&self, resource: &GroupVersionResource) -> Arc<Self> {
-        let rows = self
-            .rows
-            .iter()
-            .filter(|row| row.gvr() != *resource)
-            .cloned()
-            .collect();
+        let rows = self.rows.iter().filter(|row| row.gvr() != *resource).cloned().collect();
         Arc::new(Self::from_rows(rows))
     }
 }
@@ -339,9 +276,7 @@ fn version_priority(version: &str) -> (u8, u32, u32, std::cmp::Reverse<String>) 
     let Some(rest) = version.strip_prefix('v') else {
         return unknown;
     };
-    let digits = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let Ok(major) = rest[..digits].parse::<u32>() else {
         return unknown;
     };
@@ -371,19 +306,10 @@ mod tests {
         let deployments = kinds.by_resource("apps", "v1", "deployments").unwrap();
         assert_eq!(deployments.gvk().to_string(), "apps/v1, Kind=Deployment");
         assert_eq!(deployments.group_resource().to_string(), "deployments.apps");
-        assert_eq!(
-            deployments.storage_key("default", "web"),
-            "/registry/apps/deployments/default/web"
-        );
-        assert_eq!(
-            deployments.subresource("scale").unwrap().kind.api_version(),
-            "autoscaling/v1"
-        );
+        assert_eq!(deployments.storage_key("default", "web"), "/registry/apps/deployments/default/web");
+        assert_eq!(deployments.subresource("scale").unwrap().kind.api_version(), "autoscaling/v1");
         let nodes = kinds.by_kind("", "v1", "Node").unwrap();
-        assert_eq!(
-            nodes.storage_key("ignored", "n1"),
-            "/registry/core/nodes/n1"
-        );
+        assert_eq!(nodes.storage_key("ignored", "n1"), "/registry/core/nodes/n1");
         assert_eq!(nodes.columns[0].name, "Name");
         assert_eq!(nodes.columns[0].format, "name");
     }
@@ -393,12 +319,7 @@ mod tests {
         for kind in Kinds::built_in().iter() {
             for subresource in &kind.subresources {
                 let gvk = &subresource.kind;
-                assert!(
-                    schema::built_in()
-                        .kind(&gvk.group, &gvk.version, &gvk.kind)
-                        .is_some(),
-                    "{gvk}"
-                );
+                assert!(schema::built_in().kind(&gvk.group, &gvk.version, &gvk.kind).is_some(), "{gvk}");
             }
         }
     }
@@ -406,23 +327,14 @@ mod tests {
     #[test]
     fn versions_share_storage() {
         let kinds = Kinds::built_in();
-        let v1 = kinds
-            .by_resource("autoscaling", "v1", "horizontalpodautoscalers")
-            .unwrap();
-        let v2 = kinds
-            .by_resource("autoscaling", "v2", "horizontalpodautoscalers")
-            .unwrap();
+        let v1 = kinds.by_resource("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+        let v2 = kinds.by_resource("autoscaling", "v2", "horizontalpodautoscalers").unwrap();
         assert_eq!(v1.storage, v2.storage);
         assert!(v2.is_storage_version() && !v1.is_storage_version());
         let events = kinds.by_resource("events.k8s.io", "v1", "events").unwrap();
         assert_eq!(events.storage_prefix(), "/registry/core/events/");
         assert_eq!(kinds.group("autoscaling").unwrap().versions, ["v2", "v1"]);
-        let preferred = kinds
-            .preferred(&GroupResource::new(
-                "autoscaling",
-                "horizontalpodautoscalers",
-            ))
-            .unwrap();
+        let preferred = kinds.preferred(&GroupResource::new("autoscaling", "horizontalpodautoscalers")).unwrap();
         assert_eq!(preferred.version, "v2");
     }
 
@@ -442,31 +354,8 @@ mod tests {
 
     #[test]
     fn versions_sort_as_kubernetes_sorts_them() {
-        let mut versions = [
-            "v1alpha1",
-            "foo",
-            "v1",
-            "v10",
-            "v1beta1",
-            "v2",
-            "v1beta2",
-            "v11alpha2",
-            "bar",
-        ];
+        let mut versions = ["v1alpha1", "foo", "v1", "v10", "v1beta1", "v2", "v1beta2", "v11alpha2", "bar"];
         versions.sort_by_key(|v| std::cmp::Reverse(version_priority(v)));
-        assert_eq!(
-            versions,
-            [
-                "v10",
-                "v2",
-                "v1",
-                "v1beta2",
-                "v1beta1",
-                "v11alpha2",
-                "v1alpha1",
-                "bar",
-                "foo"
-            ]
-        );
+        assert_eq!(versions, ["v10", "v2", "v1", "v1beta2", "v1beta1", "v11alpha2", "v1alpha1", "bar", "foo"]);
     }
 }

@@ -80,18 +80,13 @@ pub struct ObjectMeta {
     pub deletion_grace_period_seconds: Option<i64>,
 }
 
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-fn optional_time<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Timestamp>, D::Error> {
+fn optional_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-    text.map(|text| time::parse(&text).map_err(de::Error::custom))
-        .transpose()
+    text.map(|text| time::parse(&text).map_err(de::Error::custom)).transpose()
 }
 
 #[derive(Deserialize)]
@@ -152,10 +147,7 @@ static EMPTY: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 /// `metadata`; empty where there is none.
 pub fn metadata(object: &Value) -> &Map<String, Value> {
-    object
-        .get("metadata")
-        .and_then(Value::as_object)
-        .unwrap_or(&EMPTY)
+    object.get("metadata").and_then(Value::as_object).unwrap_or(&EMPTY)
 }
 
 /// `metadata`, made where there is none.
@@ -163,9 +155,7 @@ pub fn metadata(object: &Value) -> &Map<String, Value> {
 /// # Panics
 /// Where `object` is no JSON object, which decoding does not let through.
 pub fn metadata_mut(object: &mut Value) -> &mut Map<String, Value> {
-    let object = object
-        .as_object_mut()
-        .expect("API objects are JSON objects");
+    let object = object.as_object_mut().expect("API objects are JSON objects");
     ensure_object(object, "metadata")
 }
 
@@ -178,10 +168,7 @@ fn ensure_object<'a>(parent: &'a mut Map<String, Value>, name: &str) -> &'a mut 
 }
 
 fn text<'a>(object: &'a Value, field: &str) -> &'a str {
-    metadata(object)
-        .get(field)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    metadata(object).get(field).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// `metadata.name`, or empty.
@@ -211,10 +198,7 @@ pub fn resource_version(object: &Value) -> &str {
 
 /// `metadata.generation`, or 0.
 pub fn generation(object: &Value) -> i64 {
-    metadata(object)
-        .get("generation")
-        .and_then(Value::as_i64)
-        .unwrap_or_default()
+    metadata(object).get("generation").and_then(Value::as_i64).unwrap_or_default()
 }
 
 /// `metadata.creationTimestamp`.
@@ -229,10 +213,7 @@ pub fn deletion_timestamp(object: &Value) -> Option<Timestamp> {
 
 /// `metadata.labels`; empty where there are none.
 pub fn labels(object: &Value) -> &Map<String, Value> {
-    metadata(object)
-        .get("labels")
-        .and_then(Value::as_object)
-        .unwrap_or(&EMPTY)
+    metadata(object).get("labels").and_then(Value::as_object).unwrap_or(&EMPTY)
 }
 
 /// The value of a label.
@@ -242,10 +223,7 @@ pub fn label<'a>(object: &'a Value, key: &str) -> Option<&'a str> {
 
 /// `metadata.annotations`; empty where there are none.
 pub fn annotations(object: &Value) -> &Map<String, Value> {
-    metadata(object)
-        .get("annotations")
-        .and_then(Value::as_object)
-        .unwrap_or(&EMPTY)
+    metadata(object).get("annotations").and_then(Value::as_object).unwrap_or(&EMPTY)
 }
 
 /// The value of an annotation.
@@ -273,10 +251,7 @@ pub fn remove_annotation(object: &mut Value, key: &str) {
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return;
     };
-    if let Some(annotations) = metadata
-        .get_mut("annotations")
-        .and_then(Value::as_object_mut)
-    {
+    if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(key);
         if annotations.is_empty() {
             metadata.remove("annotations");
@@ -286,40 +261,23 @@ pub fn remove_annotation(object: &mut Value, key: &str) {
 
 /// `metadata.finalizers`.
 pub fn finalizers(object: &Value) -> impl Iterator<Item = &str> {
-    metadata(object)
-        .get("finalizers")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
+    metadata(object).get("finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// `metadata.ownerReferences`; what is no reference is left out, decoding having refused it.
 pub fn owner_references(object: &Value) -> Vec<OwnerReference> {
-    let owners = metadata(object)
-        .get("ownerReferences")
-        .and_then(Value::as_array);
-    owners
-        .into_iter()
-        .flatten()
-        .filter_map(|owner| OwnerReference::deserialize(owner).ok())
-        .collect()
+    let owners = metadata(object).get("ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().filter_map(|owner| OwnerReference::deserialize(owner).ok()).collect()
 }
 
 /// The owner that manages the object.
 pub fn controller_of(object: &Value) -> Option<OwnerReference> {
-    owner_references(object)
-        .into_iter()
-        .find(|owner| owner.controller)
+    owner_references(object).into_iter().find(|owner| owner.controller)
 }
 
 impl fmt::Display for OwnerReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "[{}/{}, name: {}, uid: {}]",
-            self.api_version, self.kind, self.name, self.uid
-        )
+        write!(f, "[{}/{}, name: {}, uid: {}]", self.api_version, self.kind, self.name, self.uid)
     }
 }
 
@@ -343,10 +301,7 @@ mod tests {
         });
         let bytes = serde_json::to_vec(&object).unwrap();
         let meta = ObjectMeta::parse(&bytes).unwrap();
-        assert_eq!(
-            (meta.name.as_str(), meta.namespace.as_str(), meta.generation),
-            ("web-1", "default", 3)
-        );
+        assert_eq!((meta.name.as_str(), meta.namespace.as_str(), meta.generation), ("web-1", "default", 3));
         assert_eq!(meta.controller().unwrap().name, "web");
         assert_eq!(controller_of(&object), meta.controller().cloned());
         assert_eq!(meta.creation_timestamp, creation_timestamp(&object));
@@ -378,14 +333,8 @@ mod tests {
         set(&mut object, "name", "a");
         set_label(&mut object, "l", "1");
         set_annotation(&mut object, "k", "v");
-        assert_eq!(
-            (name(&object), label(&object, "l"), annotation(&object, "k")),
-            ("a", Some("1"), Some("v"))
-        );
+        assert_eq!((name(&object), label(&object, "l"), annotation(&object, "k")), ("a", Some("1"), Some("v")));
         remove_annotation(&mut object, "k");
-        assert_eq!(
-            object,
-            json!({"kind": "Pod", "metadata": {"name": "a", "labels": {"l": "1"}}})
-        );
+        assert_eq!(object, json!({"kind": "Pod", "metadata": {"name": "a", "labels": {"l": "1"}}}));
     }
 }

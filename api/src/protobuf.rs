@@ -29,9 +29,7 @@ pub const MAGIC: &[u8; 4] = b"k8s\0";
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ProtobufError {
     /// The first bytes are not [`MAGIC`].
-    #[error(
-        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
-    )]
+    #[error("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]")]
     Prefix,
     /// A length points behind the end.
     #[error("unexpected EOF")]
@@ -95,11 +93,7 @@ impl<'a> Envelope<'a> {
     /// Reads what stands around the object.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ProtobufError> {
         let unknown = bytes.strip_prefix(MAGIC).ok_or(ProtobufError::Prefix)?;
-        let mut envelope = Self {
-            api_version: "",
-            kind: "",
-            raw: &[],
-        };
+        let mut envelope = Self { api_version: "", kind: "", raw: &[] };
         let mut reader = Reader::new(unknown);
         while let Some((number, payload)) = reader.next()? {
             match (number, payload) {
@@ -107,9 +101,7 @@ impl<'a> Envelope<'a> {
                     let mut reader = Reader::new(type_meta);
                     while let Some(field) = reader.next()? {
                         match field {
-                            (1, Payload::Bytes(text)) => {
-                                envelope.api_version = utf8(text, "apiVersion")?
-                            }
+                            (1, Payload::Bytes(text)) => envelope.api_version = utf8(text, "apiVersion")?,
                             (2, Payload::Bytes(text)) => envelope.kind = utf8(text, "kind")?,
                             _ => {}
                         }
@@ -117,9 +109,7 @@ impl<'a> Envelope<'a> {
                 }
                 (2, Payload::Bytes(raw)) => envelope.raw = raw,
                 (3, Payload::Bytes(encoding)) if !encoding.is_empty() => {
-                    return Err(ProtobufError::Encoding(
-                        String::from_utf8_lossy(encoding).into_owned(),
-                    ));
+                    return Err(ProtobufError::Encoding(String::from_utf8_lossy(encoding).into_owned()));
                 }
                 _ => {}
             }
@@ -163,20 +153,10 @@ pub fn encode(of: &Struct, value: &Value) -> Result<Vec<u8>, ProtobufError> {
 
 /// Writes an object, a list or a `Status` with its envelope; its type is the one that `apiVersion` and `kind` say.
 pub fn encode_object(object: &Value) -> Result<Vec<u8>, ProtobufError> {
-    let said = |field| {
-        object
-            .get(field)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
+    let said = |field| object.get(field).and_then(Value::as_str).unwrap_or_default();
     let (api_version, kind) = (said("apiVersion"), said("kind"));
     let raw = encode(type_of(api_version, kind)?, object)?;
-    Ok(Envelope {
-        api_version,
-        kind,
-        raw: &raw,
-    }
-    .to_bytes())
+    Ok(Envelope { api_version, kind, raw: &raw }.to_bytes())
 }
 
 /// Writes one event of a watch, with the length that precedes it. `object` is what [`encode_object`] gave.
@@ -194,10 +174,9 @@ pub fn encode_watch_event(event_type: &str, object: &[u8]) -> Vec<u8> {
 fn type_of(api_version: &str, kind: &str) -> Result<&'static Struct, ProtobufError> {
     let (group, version) = split_api_version(api_version);
     let found = built_in().kind(group, version, kind);
-    found.map(|of| &**of).ok_or_else(|| ProtobufError::Kind {
-        api_version: api_version.to_owned(),
-        kind: kind.to_owned(),
-    })
+    found
+        .map(|of| &**of)
+        .ok_or_else(|| ProtobufError::Kind { api_version: api_version.to_owned(), kind: kind.to_owned() })
 }
 
 #[cfg(test)]

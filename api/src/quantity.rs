@@ -26,27 +26,15 @@ const MAX_EXPONENT: i64 = 64;
 /// Longer texts are refused; a quantity has at most a few dozen characters.
 const MAX_LENGTH: usize = 512;
 
-const DECIMAL: [(&str, i32); 10] = [
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
+const DECIMAL: [(&str, i32); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 /// Why a text is no quantity, in the words of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum QuantityError {
     /// Not of the form at all.
-    #[error(
-        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
-    )]
+    #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
     Format,
     /// The number is none.
     #[error("unable to parse numeric part of quantity")]
@@ -77,25 +65,16 @@ pub struct Quantity {
 
 impl Quantity {
     /// Zero.
-    pub const ZERO: Self = Self {
-        nano: 0,
-        format: Format::DecimalSi,
-    };
+    pub const ZERO: Self = Self { nano: 0, format: Format::DecimalSi };
 
     /// A whole amount.
     pub const fn new(value: i64, format: Format) -> Self {
-        Self {
-            nano: value as i128 * NANO,
-            format,
-        }
+        Self { nano: value as i128 * NANO, format }
     }
 
     /// An amount in thousandths.
     pub const fn from_milli(value: i64, format: Format) -> Self {
-        Self {
-            nano: value as i128 * (NANO / 1000),
-            format,
-        }
+        Self { nano: value as i128 * (NANO / 1000), format }
     }
 
     /// Reads what `FromStr` reads.
@@ -173,15 +152,8 @@ impl Add for Quantity {
 
     /// Zero takes the format of what is added to it, as in Go.
     fn add(self, other: Self) -> Self {
-        let format = if self.is_zero() {
-            other.format
-        } else {
-            self.format
-        };
-        Self {
-            nano: self.nano.saturating_add(other.nano),
-            format,
-        }
+        let format = if self.is_zero() { other.format } else { self.format };
+        Self { nano: self.nano.saturating_add(other.nano), format }
     }
 }
 
@@ -197,10 +169,7 @@ impl Neg for Quantity {
     type Output = Self;
 
     fn neg(self) -> Self {
-        Self {
-            nano: -self.nano,
-            format: self.format,
-        }
+        Self { nano: -self.nano, format: self.format }
     }
 }
 
@@ -285,15 +254,10 @@ fn parse(text: &str) -> Result<Quantity, QuantityError> {
         b'+' => (false, &text[1..]),
         _ => (false, text),
     };
-    let whole_end = rest
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(rest.len());
+    let whole_end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     let (whole, rest) = rest.split_at(whole_end);
     let (fraction, suffix) = match rest.strip_prefix('.') {
-        Some(rest) => rest.split_at(
-            rest.find(|c: char| !c.is_ascii_digit())
-                .unwrap_or(rest.len()),
-        ),
+        Some(rest) => rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len())),
         None => ("", rest),
     };
     if !suffix_is_well_formed(suffix) {
@@ -307,10 +271,7 @@ fn parse(text: &str) -> Result<Quantity, QuantityError> {
     if format == Format::BinarySi && nano > 0 && nano < NANO {
         format = Format::DecimalSi;
     }
-    Ok(Quantity {
-        nano: if negative { -nano } else { nano },
-        format,
-    })
+    Ok(Quantity { nano: if negative { -nano } else { nano }, format })
 }
 
 /// `[eEinumkKMGTP]*[-+]?[0-9]*`
@@ -329,33 +290,20 @@ fn read_suffix(suffix: &str) -> Option<(Scale, Format)> {
     }
     let exponent = suffix.strip_prefix(['e', 'E'])?.parse::<i64>().ok()?;
     Some((
-        Scale::Ten(exponent.clamp(
-            -MAX_EXPONENT - MAX_LENGTH as i64,
-            MAX_EXPONENT + MAX_LENGTH as i64,
-        )),
+        Scale::Ten(exponent.clamp(-MAX_EXPONENT - MAX_LENGTH as i64, MAX_EXPONENT + MAX_LENGTH as i64)),
         Format::DecimalExponent,
     ))
 }
 
 /// The amount in billionths: exact, rounded up where finer, capped.
 fn amount(whole: &str, fraction: &str, scale: Scale) -> i128 {
-    let digits: Vec<u8> = whole
-        .bytes()
-        .chain(fraction.bytes())
-        .map(|b| b - b'0')
-        .collect();
+    let digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).map(|b| b - b'0').collect();
     let (ten, two) = match scale {
         Scale::Ten(ten) => (ten, 0),
         Scale::Two(two) => (0, two),
     };
     let point = whole.len() as i64 + ten;
-    let digit = |at: i64| {
-        usize::try_from(at)
-            .ok()
-            .and_then(|at| digits.get(at))
-            .copied()
-            .unwrap_or(0)
-    };
+    let digit = |at: i64| usize::try_from(at).ok().and_then(|at| digits.get(at)).copied().unwrap_or(0);
     let mut integer: i128 = 0;
     for at in 0..point.max(0) {
         integer = integer * 10 + i128::from(digit(at));
@@ -437,25 +385,13 @@ mod tests {
     #[test]
     fn what_is_no_quantity_is_refused_in_kubernetes_words() {
         for input in ["", "2 cores", "1gi", "1Gi ", "1.2.3", "x", "1_0", "١"] {
-            assert_eq!(
-                canonical(input),
-                QuantityError::Format.to_string(),
-                "{input}"
-            );
+            assert_eq!(canonical(input), QuantityError::Format.to_string(), "{input}");
         }
         for input in ["1kk", "1ki", "1mm", "1i", "1Ei3"] {
-            assert_eq!(
-                canonical(input),
-                QuantityError::Suffix.to_string(),
-                "{input}"
-            );
+            assert_eq!(canonical(input), QuantityError::Suffix.to_string(), "{input}");
         }
         for input in [".", "-", "Gi", "-."] {
-            assert_eq!(
-                canonical(input),
-                QuantityError::Numeric.to_string(),
-                "{input}"
-            );
+            assert_eq!(canonical(input), QuantityError::Numeric.to_string(), "{input}");
         }
     }
 
@@ -477,19 +413,14 @@ mod tests {
         assert_eq!((Quantity::ZERO + gi).to_string(), "1Gi");
         assert_eq!((gi - gi).to_string(), "0");
         assert!(gi > m);
-        assert_eq!(
-            Quantity::parse("1000m").unwrap(),
-            Quantity::parse("1").unwrap()
-        );
+        assert_eq!(Quantity::parse("1000m").unwrap(), Quantity::parse("1").unwrap());
         assert_eq!([gi, gi].into_iter().sum::<Quantity>().to_string(), "2Gi");
     }
 
     #[test]
     fn printing_and_parsing_again_changes_nothing() {
         for mantissa in [1_i64, 7, 999, 1000, 1023, 1024, 1_048_576, 123_456_789] {
-            for suffix in [
-                "n", "u", "m", "", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "e-6",
-            ] {
+            for suffix in ["n", "u", "m", "", "k", "M", "G", "Ki", "Mi", "Gi", "e3", "e-6"] {
                 let once = canonical(&format!("{mantissa}{suffix}"));
                 assert_eq!(canonical(&once), once, "{mantissa}{suffix}");
             }

@@ -43,46 +43,27 @@ pub enum Type {
 impl Type {
     /// The struct, if this is one.
     pub fn as_struct(&self) -> Option<&Arc<Struct>> {
-        if let Self::Struct(s) = self {
-            Some(s)
-        } else {
-            None
-        }
+        if let Self::Struct(s) = self { Some(s) } else { None }
     }
 
     /// The list, if this is one.
     pub fn as_list(&self) -> Option<&List> {
-        if let Self::List(l) = self {
-            Some(l)
-        } else {
-            None
-        }
+        if let Self::List(l) = self { Some(l) } else { None }
     }
 
     /// The map, if this is one.
     pub fn as_map(&self) -> Option<&Map> {
-        if let Self::Map(m) = self {
-            Some(m)
-        } else {
-            None
-        }
+        if let Self::Map(m) = self { Some(m) } else { None }
     }
 
     /// A list of `element` with the given merge behaviour.
     pub fn list(element: Type, list_type: ListType) -> Self {
-        Self::List(Arc::new(List {
-            element,
-            list_type,
-            wrapped: false,
-        }))
+        Self::List(Arc::new(List { element, list_type, wrapped: false }))
     }
 
     /// A granular map of `value`.
     pub fn map(value: Type) -> Self {
-        Self::Map(Arc::new(Map {
-            value,
-            wrapped: false,
-        }))
+        Self::Map(Arc::new(Map { value, wrapped: false }))
     }
 
     /// How Go prints the type in a decoding error: `int32`, `[]v1.Container`, `map[string]string`.
@@ -90,9 +71,7 @@ impl Type {
         match self {
             Self::Struct(s) => s.go_name(),
             Self::List(list) => format!("[]{}", list.element.go_name()),
-            Self::Map(map) if matches!(map.value, Self::Scalar(Scalar::Quantity)) => {
-                "v1.ResourceList".to_owned()
-            }
+            Self::Map(map) if matches!(map.value, Self::Scalar(Scalar::Quantity)) => "v1.ResourceList".to_owned(),
             Self::Map(map) => format!("map[string]{}", map.value.go_name()),
             Self::Scalar(scalar) => scalar.go_name().to_owned(),
             Self::Either(either) => either.go_name.to_owned(),
@@ -354,9 +333,7 @@ impl Field {
 
     /// `omitzero`, which of all fields of the API only `metadata.creationTimestamp` carries (apimachinery's `ObjectMeta`).
     fn omits_zero(&self) -> bool {
-        self.name == "creationTimestamp"
-            && self.omit_empty
-            && matches!(self.ty, Type::Scalar(Scalar::Time))
+        self.name == "creationTimestamp" && self.omit_empty && matches!(self.ty, Type::Scalar(Scalar::Time))
     }
 }
 
@@ -364,11 +341,7 @@ impl Field {
 pub(crate) fn double(value: f64) -> Option<Number> {
     /// Below, every whole double is an exact integer.
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() < EXACT {
-        Some((value as i64).into())
-    } else {
-        Number::from_f64(value)
-    }
+    if value.fract() == 0.0 && value.abs() < EXACT { Some((value as i64).into()) } else { Number::from_f64(value) }
 }
 
 /// What Go writes for the zero value of `ty`.
@@ -389,13 +362,7 @@ impl Struct {
         conformance: Conformance,
         atomic: bool,
     ) -> Arc<Self> {
-        let this = Arc::new(Self {
-            name: name.into(),
-            atomic,
-            unknown,
-            conformance,
-            body: OnceLock::new(),
-        });
+        let this = Arc::new(Self { name: name.into(), atomic, unknown, conformance, body: OnceLock::new() });
         this.fill(fields, Vec::new());
         this
     }
@@ -414,23 +381,15 @@ impl Struct {
     fn fill(&self, mut fields: Vec<Field>, wire: Vec<Wire>) {
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         let always = match self.conformance {
-            Conformance::Typed => (0..fields.len())
-                .filter(|i| fields[*i].is_always_written())
-                .collect(),
+            Conformance::Typed => (0..fields.len()).filter(|i| fields[*i].is_always_written()).collect(),
             Conformance::Structural => Vec::new(),
         };
-        let filled = self.body.set(Body {
-            fields,
-            always,
-            wire,
-        });
+        let filled = self.body.set(Body { fields, always, wire });
         assert!(filled.is_ok(), "the fields of {} are set once", self.name);
     }
 
     fn body(&self) -> &Body {
-        self.body
-            .get()
-            .expect("a struct is filled before it is handed out")
+        self.body.get().expect("a struct is filled before it is handed out")
     }
 
     /// The OpenAPI definition's name, as in `io.k8s.api.core.v1.Pod`; for custom types a name for messages.
@@ -478,10 +437,7 @@ impl Struct {
     }
 
     pub(crate) fn field_index(&self, name: &str) -> Option<usize> {
-        self.body()
-            .fields
-            .binary_search_by(|field| field.name.as_ref().cmp(name))
-            .ok()
+        self.body().fields.binary_search_by(|field| field.name.as_ref().cmp(name)).ok()
     }
 
     pub(crate) fn wire(&self) -> &[Wire] {
@@ -536,18 +492,12 @@ mod tests {
     use serde_json::json;
 
     fn definition(name: &str) -> Arc<Struct> {
-        built_in()
-            .definition(name)
-            .unwrap_or_else(|| panic!("{name} is in the tables"))
-            .clone()
+        built_in().definition(name).unwrap_or_else(|| panic!("{name} is in the tables")).clone()
     }
 
     #[test]
     fn zero_is_what_go_writes() {
-        assert_eq!(
-            definition("io.k8s.api.core.v1.Container").zero(),
-            json!({"name": "", "resources": {}})
-        );
+        assert_eq!(definition("io.k8s.api.core.v1.Container").zero(), json!({"name": "", "resources": {}}));
         assert_eq!(
             definition("io.k8s.api.core.v1.Service").zero(),
             json!({"metadata": {}, "spec": {}, "status": {"loadBalancer": {}}})
@@ -574,10 +524,7 @@ mod tests {
     fn lists_know_how_they_merge() {
         let spec = definition("io.k8s.api.core.v1.PodSpec");
         let containers = spec.field("containers").unwrap();
-        assert_eq!(
-            containers.ty.as_list().unwrap().list_type,
-            ListType::Map(vec!["name".into()])
-        );
+        assert_eq!(containers.ty.as_list().unwrap().list_type, ListType::Map(vec!["name".into()]));
         assert!(containers.patch.merge && containers.required);
         assert_eq!(containers.merge_key.as_deref(), Some("name"));
         let volumes = spec.field("volumes").unwrap();

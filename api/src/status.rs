@@ -158,13 +158,7 @@ impl Serialize for Status {
 
 impl Status {
     fn failure(code: u16, reason: StatusReason, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            success: false,
-            reason,
-            message: message.into(),
-            details: None,
-        }
+        Self { code, success: false, reason, message: message.into(), details: None }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -177,14 +171,11 @@ impl Status {
 
     /// Adds a cause.
     pub fn with_cause(mut self, reason: &str, message: impl Into<String>, field: &str) -> Self {
-        self.details
-            .get_or_insert_default()
-            .causes
-            .push(StatusCause {
-                reason: reason.to_owned(),
-                message: message.into(),
-                field: field.to_owned(),
-            });
+        self.details.get_or_insert_default().causes.push(StatusCause {
+            reason: reason.to_owned(),
+            message: message.into(),
+            field: field.to_owned(),
+        });
         self
     }
 
@@ -196,10 +187,7 @@ impl Status {
 
     /// The seconds of [`Status::with_retry_after`], if any.
     pub fn retry_after(&self) -> Option<u32> {
-        self.details
-            .as_ref()
-            .map(|d| d.retry_after_seconds)
-            .filter(|s| *s > 0)
+        self.details.as_ref().map(|d| d.retry_after_seconds).filter(|s| *s > 0)
     }
 
     /// The status as a JSON object.
@@ -214,58 +202,41 @@ impl Status {
 
     /// Success without an object, as a delete answers (`registry/rest`'s delete handler). It carries no code.
     pub fn success(resource: &GroupResource, name: &str, uid: &str) -> Self {
-        let mut status = Self {
-            code: 0,
-            success: true,
-            reason: StatusReason::Unknown,
-            message: String::new(),
-            details: None,
-        }
-        .about(&resource.group, &resource.resource, name);
+        let mut status =
+            Self { code: 0, success: true, reason: StatusReason::Unknown, message: String::new(), details: None }
+                .about(&resource.group, &resource.resource, name);
         status.details.get_or_insert_default().uid = uid.to_owned();
         status
     }
 
     /// Success with only a code, as `Binding` and `Eviction` answer (201).
     pub fn success_with_code(code: u16) -> Self {
-        Self {
-            code,
-            success: true,
-            reason: StatusReason::Unknown,
-            message: String::new(),
-            details: None,
-        }
+        Self { code, success: true, reason: StatusReason::Unknown, message: String::new(), details: None }
     }
 
     /// 404: no object of that name.
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
-        Self::failure(
-            404,
-            StatusReason::NotFound,
-            format!("{resource} {} not found", go_quote(name)),
+        Self::failure(404, StatusReason::NotFound, format!("{resource} {} not found", go_quote(name))).about(
+            &resource.group,
+            &resource.resource,
+            name,
         )
-        .about(&resource.group, &resource.resource, name)
     }
 
     /// 404: the path names no resource that is served.
     pub fn unknown_resource() -> Self {
-        let mut status = Self::failure(
-            404,
-            StatusReason::NotFound,
-            "the server could not find the requested resource",
-        );
+        let mut status = Self::failure(404, StatusReason::NotFound, "the server could not find the requested resource");
         status.details = Some(Box::default());
         status
     }
 
     /// 409: an object of that name is there already.
     pub fn already_exists(resource: &GroupResource, name: &str) -> Self {
-        Self::failure(
-            409,
-            StatusReason::AlreadyExists,
-            format!("{resource} {} already exists", go_quote(name)),
+        Self::failure(409, StatusReason::AlreadyExists, format!("{resource} {} already exists", go_quote(name))).about(
+            &resource.group,
+            &resource.resource,
+            name,
         )
-        .about(&resource.group, &resource.resource, name)
     }
 
     /// 409: every name tried for `generateName` was taken.
@@ -281,15 +252,8 @@ impl Status {
 
     /// 409: the write was made against a state that has passed. `why` is the sentence after the colon.
     pub fn conflict(resource: &GroupResource, name: &str, why: impl std::fmt::Display) -> Self {
-        let message = format!(
-            "Operation cannot be fulfilled on {resource} {}: {why}",
-            go_quote(name)
-        );
-        Self::failure(409, StatusReason::Conflict, message).about(
-            &resource.group,
-            &resource.resource,
-            name,
-        )
+        let message = format!("Operation cannot be fulfilled on {resource} {}: {why}", go_quote(name));
+        Self::failure(409, StatusReason::Conflict, message).about(&resource.group, &resource.resource, name)
     }
 
     /// 409 of an update whose `resourceVersion` is not the current one (`registry/generic`'s `OptimisticLockErrorMsg`).
@@ -315,15 +279,10 @@ impl Status {
             message.push_str(": ");
             message.push_str(&FieldError::aggregate(&errors));
         }
-        let mut status =
-            Self::failure(422, StatusReason::Invalid, message).about(&kind.group, &kind.kind, name);
+        let mut status = Self::failure(422, StatusReason::Invalid, message).about(&kind.group, &kind.kind, name);
         status.details.get_or_insert_default().causes = errors
             .into_iter()
-            .map(|e| StatusCause {
-                reason: e.kind.reason().to_owned(),
-                message: e.body(),
-                field: e.field,
-            })
+            .map(|e| StatusCause { reason: e.kind.reason().to_owned(), message: e.body(), field: e.field })
             .collect();
         status
     }
@@ -335,11 +294,8 @@ impl Status {
 
     /// 422 of a JSON patch that does not apply (`NewGenericServerResponse` of 422).
     pub fn unprocessable() -> Self {
-        let mut status = Self::failure(
-            422,
-            StatusReason::Invalid,
-            "the server rejected our request due to an error in our request",
-        );
+        let mut status =
+            Self::failure(422, StatusReason::Invalid, "the server rejected our request due to an error in our request");
         status.details = Some(Box::default());
         status
     }
@@ -363,11 +319,7 @@ impl Status {
         } else {
             format!("{resource} {} is forbidden: {why}", go_quote(name))
         };
-        Self::failure(403, StatusReason::Forbidden, message).about(
-            &resource.group,
-            &resource.resource,
-            name,
-        )
+        Self::failure(403, StatusReason::Forbidden, message).about(&resource.group, &resource.resource, name)
     }
 
     /// 405: this path does not take that method.
@@ -383,33 +335,19 @@ impl Status {
 
     /// 405: the resource does not support `action` (`create`, `list`, …).
     pub fn method_not_supported(resource: &GroupResource, action: &str) -> Self {
-        let message = format!(
-            "{action} is not supported on resources of kind {}",
-            go_quote(&resource.to_string())
-        );
-        Self::failure(405, StatusReason::MethodNotAllowed, message).about(
-            &resource.group,
-            &resource.resource,
-            "",
-        )
+        let message = format!("{action} is not supported on resources of kind {}", go_quote(&resource.to_string()));
+        Self::failure(405, StatusReason::MethodNotAllowed, message).about(&resource.group, &resource.resource, "")
     }
 
     /// 406: no answer can be given in a media type that the client accepts.
     pub fn not_acceptable(offered: &[&str]) -> Self {
-        let message = format!(
-            "only the following media types are accepted: {}",
-            offered.join(", ")
-        );
+        let message = format!("only the following media types are accepted: {}", offered.join(", "));
         Self::failure(406, StatusReason::NotAcceptable, message)
     }
 
     /// 413: the body is larger than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
-        Self::failure(
-            413,
-            StatusReason::RequestEntityTooLarge,
-            format!("Request entity too large: limit is {limit}"),
-        )
+        Self::failure(413, StatusReason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit}"))
     }
 
     /// 415: the body is in a media type that this request does not take.
@@ -435,22 +373,14 @@ impl Status {
     pub fn too_many_requests(message: impl Into<String>, retry_after: u32) -> Self {
         let mut status = Self::failure(429, StatusReason::TooManyRequests, message);
         status.details = Some(Box::default());
-        if retry_after == 0 {
-            status
-        } else {
-            status.with_retry_after(retry_after)
-        }
+        if retry_after == 0 { status } else { status.with_retry_after(retry_after) }
     }
 
     /// 500: something is broken on this side.
     pub fn internal_error(error: impl std::fmt::Display) -> Self {
         let text = error.to_string();
-        Self::failure(
-            500,
-            StatusReason::InternalError,
-            format!("Internal error occurred: {text}"),
-        )
-        .with_cause("", text, "")
+        Self::failure(500, StatusReason::InternalError, format!("Internal error occurred: {text}"))
+            .with_cause("", text, "")
     }
 
     /// 500 `ServerTimeout`: the operation could not be completed now; trying again is right.
@@ -472,20 +402,16 @@ impl Status {
     pub fn timeout(message: impl std::fmt::Display, retry_after: u32) -> Self {
         let mut status = Self::failure(504, StatusReason::Timeout, format!("Timeout: {message}"));
         status.details = Some(Box::default());
-        if retry_after == 0 {
-            status
-        } else {
-            status.with_retry_after(retry_after)
-        }
+        if retry_after == 0 { status } else { status.with_retry_after(retry_after) }
     }
 
     /// 504 of a read at a revision that the store has not reached (`storage.NewTooLargeResourceVersionError`).
     pub fn too_large_resource_version(asked: u64, current: u64) -> Self {
-        Self::timeout(
-            format_args!("Too large resource version: {asked}, current: {current}"),
-            0,
+        Self::timeout(format_args!("Too large resource version: {asked}, current: {current}"), 0).with_cause(
+            "ResourceVersionTooLarge",
+            "Too large resource version",
+            "",
         )
-        .with_cause("ResourceVersionTooLarge", "Too large resource version", "")
     }
 }
 
@@ -513,11 +439,7 @@ mod tests {
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"the server could not find the requested resource","reason":"NotFound","details":{},"code":404}"#,
         );
         check(
-            Status::forbidden(
-                &GroupResource::new("", ""),
-                "",
-                "User \"dev-user\" cannot get path \"/metrics\"",
-            ),
+            Status::forbidden(&GroupResource::new("", ""), "", "User \"dev-user\" cannot get path \"/metrics\""),
             r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"forbidden: User \"dev-user\" cannot get path \"/metrics\"","reason":"Forbidden","details":{},"code":403}"#,
         );
         check(

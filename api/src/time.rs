@@ -37,10 +37,7 @@ pub fn parse(text: &str) -> Result<Timestamp, TimeError> {
 }
 
 fn parse_as(text: &str, layout: &'static str) -> Result<Timestamp, TimeError> {
-    let error = || TimeError {
-        text: text.to_owned(),
-        layout,
-    };
+    let error = || TimeError { text: text.to_owned(), layout };
     // jiff reads more than RFC 3339 (spaces, missing seconds, named zones), Go does not.
     let bytes = text.as_bytes();
     let shape = b"dddd-dd-ddTdd:dd:dd";
@@ -52,12 +49,8 @@ fn parse_as(text: &str, layout: &'static str) -> Result<Timestamp, TimeError> {
     if !fits {
         return Err(error());
     }
-    let zone = bytes[shape.len()..]
-        .iter()
-        .position(|b| !(b.is_ascii_digit() || matches!(b, b'.' | b',')));
-    let zone = zone
-        .map(|at| &bytes[shape.len() + at..])
-        .ok_or_else(error)?;
+    let zone = bytes[shape.len()..].iter().position(|b| !(b.is_ascii_digit() || matches!(b, b'.' | b',')));
+    let zone = zone.map(|at| &bytes[shape.len() + at..]).ok_or_else(error)?;
     let zoned = match zone {
         b"Z" => true,
         [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|b| b.is_ascii_digit()),
@@ -117,10 +110,7 @@ fn read_duration(text: &str) -> Option<i64> {
         if (whole.is_empty() && fraction.is_empty()) || whole.len() > 18 {
             return None;
         }
-        let (unit, tail) = tail.split_at(
-            tail.find(|c: char| c.is_ascii_digit() || c == '.')
-                .unwrap_or(tail.len()),
-        );
+        let (unit, tail) = tail.split_at(tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len()));
         let nanos: i128 = match unit {
             "ns" => 1,
             "us" | "µs" | "μs" => 1_000,
@@ -154,9 +144,7 @@ pub fn format_duration(duration: SignedDuration) -> String {
             return whole.to_string();
         }
         let width = unit.ilog10() as usize;
-        format!("{whole}.{part:0width$}")
-            .trim_end_matches('0')
-            .to_owned()
+        format!("{whole}.{part:0width$}").trim_end_matches('0').to_owned()
     };
     let second = SECOND as u64;
     if rest < 1_000 {
@@ -232,14 +220,8 @@ mod tests {
         ] {
             assert_eq!(normalize(input).unwrap(), expected);
         }
-        assert_eq!(
-            normalize_micro("2026-01-02T03:04:05.5Z").unwrap(),
-            "2026-01-02T03:04:05.500000Z"
-        );
-        assert_eq!(
-            normalize_micro("2026-01-02T03:04:05Z").unwrap(),
-            "2026-01-02T03:04:05.000000Z"
-        );
+        assert_eq!(normalize_micro("2026-01-02T03:04:05.5Z").unwrap(), "2026-01-02T03:04:05.500000Z");
+        assert_eq!(normalize_micro("2026-01-02T03:04:05Z").unwrap(), "2026-01-02T03:04:05.000000Z");
     }
 
     #[test]
@@ -276,22 +258,9 @@ mod tests {
             ("12ns", "12ns"),
             (".5m", "30s"),
         ] {
-            assert_eq!(
-                format_duration(parse_duration(text).unwrap()),
-                canonical,
-                "{text}"
-            );
+            assert_eq!(format_duration(parse_duration(text).unwrap()), canonical, "{text}");
         }
-        for text in [
-            "",
-            "5",
-            "h",
-            "1x",
-            "1h-2m",
-            "--1s",
-            "99999999999999999999s",
-            "9999999999h",
-        ] {
+        for text in ["", "5", "h", "1x", "1h-2m", "--1s", "99999999999999999999s", "9999999999h"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

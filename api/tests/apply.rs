@@ -7,12 +7,8 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use minik8s_api::managed::{
-    Apply, ApplyError, FieldManager, FieldSet, compare_values, fields_of, ignore_timestamps,
-};
-use minik8s_api::schema::{
-    Conformance, Field, ListType, Scalar, Struct, Type, UnknownFields, built_in,
-};
+use minik8s_api::managed::{Apply, ApplyError, FieldManager, FieldSet, compare_values, fields_of, ignore_timestamps};
+use minik8s_api::schema::{Conformance, Field, ListType, Scalar, Struct, Type, UnknownFields, built_in};
 use minik8s_api::status::Status;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -60,18 +56,8 @@ fn time_of(step: usize) -> Timestamp {
 }
 
 fn owners(object: &Value) -> BTreeMap<String, Value> {
-    let list = object
-        .pointer("/metadata/managedFields")
-        .and_then(Value::as_array)
-        .cloned()
-        .unwrap_or_default();
-    let text = |entry: &Value, key: &str| {
-        entry
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let list = object.pointer("/metadata/managedFields").and_then(Value::as_array).cloned().unwrap_or_default();
+    let text = |entry: &Value, key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
     let describe = |entry: &Value| {
         let mut who = format!("{} {}", text(entry, "manager"), text(entry, "operation"));
         if !text(entry, "subresource").is_empty() {
@@ -104,11 +90,7 @@ fn run(scenario: Scenario, ty: &Type) {
     let mut live: Option<Value> = None;
     for (i, step) in scenario.steps.into_iter().enumerate() {
         let at = format!("{}: step {}", scenario.name, i + 1);
-        let resets: &[&[&str]] = if step.subresource == "status" {
-            &[&["spec"]]
-        } else {
-            &[&["status"]]
-        };
+        let resets: &[&[&str]] = if step.subresource == "status" { &[&["spec"]] } else { &[&["status"]] };
         let reset_fields = FieldSet::of_fields(resets);
         let fields = FieldManager {
             ty,
@@ -123,8 +105,7 @@ fn run(scenario: Scenario, ty: &Type) {
             (Some(manager), None) => {
                 let mut new = step.to.clone().unwrap_or_else(|| {
                     let mut new = live.clone().unwrap();
-                    minik8s_api::patch::merge::apply(&mut new, step.with.as_ref().unwrap())
-                        .unwrap();
+                    minik8s_api::patch::merge::apply(&mut new, step.with.as_ref().unwrap()).unwrap();
                     new
                 });
                 fields.update(live.as_ref(), &mut new, manager, now);
@@ -132,15 +113,7 @@ fn run(scenario: Scenario, ty: &Type) {
             }
             (None, Some(manager)) => {
                 let patch = step.config.as_ref().unwrap();
-                fields.apply(
-                    live.as_ref(),
-                    Apply {
-                        patch,
-                        manager,
-                        force: step.force,
-                        now,
-                    },
-                )
+                fields.apply(live.as_ref(), Apply { patch, manager, force: step.force, now })
             }
             _ => panic!("{at}: update or apply"),
         };
@@ -171,10 +144,7 @@ fn run(scenario: Scenario, ty: &Type) {
 fn causes_of(error: ApplyError) -> BTreeMap<String, String> {
     let status = Status::from(error);
     assert_eq!(status.code, 409);
-    let causes = status
-        .details
-        .map(|details| details.causes)
-        .unwrap_or_default();
+    let causes = status.details.map(|details| details.causes).unwrap_or_default();
     causes
         .into_iter()
         .map(|cause| {
@@ -196,41 +166,22 @@ fn scenarios() {
 /// A custom resource's type: a keyed list, a set, an atomic map, and one field of which nothing is known.
 fn widget() -> Type {
     let structure = |name: &'static str, fields: Vec<Field>| {
-        Type::Struct(Struct::new(
-            name,
-            fields,
-            UnknownFields::Drop,
-            Conformance::Structural,
-            false,
-        ))
+        Type::Struct(Struct::new(name, fields, UnknownFields::Drop, Conformance::Structural, false))
     };
     let string = || Type::Scalar(Scalar::String);
-    let part = structure(
-        "part",
-        vec![
-            Field::new("id", string()),
-            Field::new("size", Type::Scalar(Scalar::Int64)),
-        ],
-    );
+    let part = structure("part", vec![Field::new("id", string()), Field::new("size", Type::Scalar(Scalar::Int64))]);
     let spec = structure(
         "spec",
         vec![
             Field::new("parts", Type::list(part, ListType::Map(vec!["id".into()]))),
             Field::new("tags", Type::list(string(), ListType::Set)),
-            Field {
-                atomic: true,
-                ..Field::new("whole", Type::map(string()))
-            },
+            Field { atomic: true, ..Field::new("whole", Type::map(string())) },
             Field::new("free", Type::Scalar(Scalar::Any)),
             Field::new("always", string()),
         ],
     );
-    let metadata = Type::Struct(
-        built_in()
-            .definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-            .unwrap()
-            .clone(),
-    );
+    let metadata =
+        Type::Struct(built_in().definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap().clone());
     structure(
         "Widget",
         vec![
@@ -252,12 +203,7 @@ fn scenarios_of_custom_resources() {
 
 #[test]
 fn more_than_ten_updaters_become_ancient_changes() {
-    let ty = Type::Struct(
-        built_in()
-            .definition("io.k8s.api.core.v1.ConfigMap")
-            .unwrap()
-            .clone(),
-    );
+    let ty = Type::Struct(built_in().definition("io.k8s.api.core.v1.ConfigMap").unwrap().clone());
     let none = FieldSet::new();
     let fields = FieldManager {
         ty: &ty,
@@ -288,10 +234,7 @@ struct Seeded(u64);
 
 impl Seeded {
     fn below(&mut self, n: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n
     }
 
@@ -304,10 +247,7 @@ impl Seeded {
             }
             let value = match key {
                 "parts" => {
-                    let ids = ["a", "b", "c"]
-                        .into_iter()
-                        .filter(|_| self.below(2) == 0)
-                        .collect::<Vec<_>>();
+                    let ids = ["a", "b", "c"].into_iter().filter(|_| self.below(2) == 0).collect::<Vec<_>>();
                     ids.into_iter()
                         .map(|id| {
                             if self.below(2) == 0 {
@@ -318,11 +258,7 @@ impl Seeded {
                         })
                         .collect()
                 }
-                "tags" => ["s", "t", "u"]
-                    .into_iter()
-                    .filter(|_| self.below(2) == 0)
-                    .map(Value::from)
-                    .collect(),
+                "tags" => ["s", "t", "u"].into_iter().filter(|_| self.below(2) == 0).map(Value::from).collect(),
                 "whole" => json!({"k": self.below(3).to_string()}),
                 _ => json!({"n": {"m": self.below(3)}, "l": [self.below(2)]}),
             };
@@ -344,29 +280,13 @@ fn laws_of_sets_and_comparisons() {
         let (ours, theirs) = (fields_of(&ty, &old).unwrap(), fields_of(&ty, &new).unwrap());
         let changes = compare_values(&ty, &old, &new).unwrap();
         let back = compare_values(&ty, &new, &old).unwrap();
-        assert!(
-            changes.changed.intersection(&changes.removed).is_empty(),
-            "{old} {new}"
-        );
-        assert!(
-            changes.removed.is_subset(&back.changed),
-            "what goes one way comes the other: {old} {new}"
-        );
-        assert!(
-            theirs.difference(&ours).is_subset(&changes.changed),
-            "a new leaf is a change: {old} {new}"
-        );
-        assert!(
-            ours.difference(&theirs)
-                .is_subset(&changes.removed.union(&changes.changed)),
-            "{old} {new}"
-        );
+        assert!(changes.changed.intersection(&changes.removed).is_empty(), "{old} {new}");
+        assert!(changes.removed.is_subset(&back.changed), "what goes one way comes the other: {old} {new}");
+        assert!(theirs.difference(&ours).is_subset(&changes.changed), "a new leaf is a change: {old} {new}");
+        assert!(ours.difference(&theirs).is_subset(&changes.removed.union(&changes.changed)), "{old} {new}");
         assert!(compare_values(&ty, &old, &old).unwrap().is_same());
         assert_eq!(FieldSet::from_value(&ours.to_value()).unwrap(), ours);
-        assert_eq!(
-            ours.union(&theirs).difference(&theirs),
-            ours.difference(&theirs)
-        );
+        assert_eq!(ours.union(&theirs).difference(&theirs), ours.difference(&theirs));
         assert!(ours.intersection(&theirs).is_subset(&ours));
     }
 }
@@ -384,17 +304,7 @@ fn applying_gives_what_is_applied_and_applying_nothing_takes_it_back() {
         versions: None,
     };
     let apply = |live: Option<&Value>, patch: &Value, step| {
-        fields
-            .apply(
-                live,
-                Apply {
-                    patch,
-                    manager: "me",
-                    force: false,
-                    now: time_of(step),
-                },
-            )
-            .unwrap()
+        fields.apply(live, Apply { patch, manager: "me", force: false, now: time_of(step) }).unwrap()
     };
     let mut seeded = Seeded(8);
     for _ in 0..500 {
@@ -402,14 +312,8 @@ fn applying_gives_what_is_applied_and_applying_nothing_takes_it_back() {
         let one = apply(None, &first, 1);
         let two = apply(Some(&one), &second, 2);
         let mut direct = apply(None, &second, 2);
-        assert_eq!(
-            fields_of(&ty, &without_owners(&two)).unwrap(),
-            fields_of(&ty, &without_owners(&direct)).unwrap()
-        );
-        assert_eq!(
-            owners(&two).into_values().collect::<Vec<_>>(),
-            owners(&direct).into_values().collect::<Vec<_>>()
-        );
+        assert_eq!(fields_of(&ty, &without_owners(&two)).unwrap(), fields_of(&ty, &without_owners(&direct)).unwrap());
+        assert_eq!(owners(&two).into_values().collect::<Vec<_>>(), owners(&direct).into_values().collect::<Vec<_>>());
         direct["metadata"]["managedFields"] = two["metadata"]["managedFields"].clone();
         let again = apply(Some(&two), &second, 3);
         assert_eq!(again, two, "applying the same again changes nothing");

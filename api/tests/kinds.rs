@@ -30,17 +30,12 @@ fn now() -> Timestamp {
 fn kind_of(object: &Value) -> Arc<Kind> {
     let text = |name: &str| object[name].as_str().expect("an object says what it is");
     let (group, version) = split_api_version(text("apiVersion"));
-    Kinds::built_in()
-        .by_kind(group, version, text("kind"))
-        .expect("a built-in kind")
-        .clone()
+    Kinds::built_in().by_kind(group, version, text("kind")).expect("a built-in kind").clone()
 }
 
 fn decoded(body: &[u8], format: Format, kind: &Kind) -> Value {
     let decoded = decode(body, format, &Expected::kind(kind), FieldValidation::Strict);
-    decoded
-        .unwrap_or_else(|status| panic!("{}: {status}", kind.kind))
-        .object
+    decoded.unwrap_or_else(|status| panic!("{}: {status}", kind.kind)).object
 }
 
 fn stamp(object: &mut Value, namespace: &str) {
@@ -67,12 +62,7 @@ fn same_again(kind: &Kind, object: &Value) {
     strategy.set_defaults(&mut again);
     strategy.prepare_for_update(&Context::at(now()), Subresource::Main, &mut again, object);
     assert_eq!(again, *object, "{}", kind.kind);
-    assert_eq!(
-        strategy.validate_update(Subresource::Main, &again, object),
-        [],
-        "{}",
-        kind.kind
-    );
+    assert_eq!(strategy.validate_update(Subresource::Main, &again, object), [], "{}", kind.kind);
 }
 
 struct Case {
@@ -117,20 +107,13 @@ impl Case {
             Some((_, old)) => {
                 let mut before = created(&kind, old.clone(), namespace);
                 // Decoding adds an empty status; a fixture that has one says what was observed.
-                if self
-                    .read("old.yaml")
-                    .is_some_and(|text| text.contains("\nstatus:"))
-                {
+                if self.read("old.yaml").is_some_and(|text| text.contains("\nstatus:")) {
                     before["status"] = old["status"].clone();
                 }
                 let mut object = input;
                 strategy.set_defaults(&mut object);
                 stamp(&mut object, namespace);
-                let door = self
-                    .folder
-                    .extension()
-                    .and_then(|name| name.to_str())
-                    .unwrap_or("");
+                let door = self.folder.extension().and_then(|name| name.to_str()).unwrap_or("");
                 let door = Subresource::from_path(door).expect("a case names a subresource");
                 strategy.prepare_for_update(&Context::at(now()), door, &mut object, &before);
                 let errors = strategy.validate_update(door, &object, &before);
@@ -138,31 +121,17 @@ impl Case {
                 (object, errors, warnings)
             }
         };
-        let lines =
-            |list: Vec<String>| list.into_iter().map(|line| line + "\n").collect::<String>();
-        self.expect(
-            "errors.txt",
-            &lines(errors.iter().map(ToString::to_string).collect()),
-        );
+        let lines = |list: Vec<String>| list.into_iter().map(|line| line + "\n").collect::<String>();
+        self.expect("errors.txt", &lines(errors.iter().map(ToString::to_string).collect()));
         self.expect("warnings.txt", &lines(warnings));
         if errors.is_empty() {
-            self.expect(
-                "defaulted.yaml",
-                &serde_yaml::to_string(&object).expect("objects are YAML"),
-            );
+            self.expect("defaulted.yaml", &serde_yaml::to_string(&object).expect("objects are YAML"));
             same_again(&kind, &object);
             let row = table::rows(&kind, [&object], now()).remove(0);
             assert_eq!(row.len(), kind.columns.len(), "{}", self.folder.display());
-            let cell = |value: &Value| {
-                value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned)
-            };
-            let named = kind
-                .columns
-                .iter()
-                .zip(&row)
-                .map(|(column, value)| format!("{}: {}", column.name, cell(value)));
+            let cell = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let named =
+                kind.columns.iter().zip(&row).map(|(column, value)| format!("{}: {}", column.name, cell(value)));
             self.expect("row.txt", &lines(named.collect()));
         }
     }
@@ -188,13 +157,7 @@ fn without_admission(kind: &str, answer: &mut Value) {
     match kind {
         "Pod" => {
             let spec = &mut answer["spec"];
-            for name in [
-                "tolerations",
-                "priority",
-                "preemptionPolicy",
-                "serviceAccount",
-                "serviceAccountName",
-            ] {
+            for name in ["tolerations", "priority", "preemptionPolicy", "serviceAccount", "serviceAccountName"] {
                 spec.as_object_mut().expect("a spec").remove(name);
             }
             let injected = |value: &Value| value["name"] == "kube-api-access-<hash>";
@@ -215,10 +178,7 @@ fn without_admission(kind: &str, answer: &mut Value) {
             }
         }
         "PersistentVolumeClaim" => {
-            answer["metadata"]
-                .as_object_mut()
-                .expect("metadata")
-                .remove("finalizers");
+            answer["metadata"].as_object_mut().expect("metadata").remove("finalizers");
         }
         _ => {}
     }
@@ -238,9 +198,7 @@ fn kubernetes_answers() {
         let text = |name: &str| row[name].as_str().expect("a row says what it is");
         let step = text("step");
         let kinds = Kinds::built_in();
-        let kind = kinds
-            .by_kind(text("group"), text("version"), text("kind"))
-            .expect("a built-in kind");
+        let kind = kinds.by_kind(text("group"), text("version"), text("kind")).expect("a built-in kind");
         let body = decoded(row["body"].to_string().as_bytes(), Format::Json, kind);
         let mut object = created(kind, body, text("namespace"));
         let errors = strategy_for(kind).validate(&object);
@@ -250,10 +208,7 @@ fn kubernetes_answers() {
             for name in ["uid", "creationTimestamp"] {
                 object["metadata"][name] = answer["metadata"][name].clone();
             }
-            answer["metadata"]
-                .as_object_mut()
-                .expect("metadata")
-                .remove("resourceVersion");
+            answer["metadata"].as_object_mut().expect("metadata").remove("resourceVersion");
             without_admission(&kind.kind, &mut answer);
             without_admission(&kind.kind, &mut object);
             assert_eq!(object, answer, "{step}");

@@ -20,10 +20,7 @@ struct Case {
 }
 
 fn definition(name: &str) -> Arc<Struct> {
-    built_in()
-        .definition(name)
-        .unwrap_or_else(|| panic!("{name} is defined"))
-        .clone()
+    built_in().definition(name).unwrap_or_else(|| panic!("{name} is defined")).clone()
 }
 
 #[test]
@@ -65,10 +62,7 @@ struct Seeded(u64);
 
 impl Seeded {
     fn below(&mut self, n: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         usize::try_from((self.0 >> 33) % n as u64).unwrap()
     }
 
@@ -85,24 +79,13 @@ impl Seeded {
             _ => {
                 let keys = self.below(4);
                 Value::Object(
-                    (0..keys)
-                        .map(|_| {
-                            (
-                                self.pick(&["a", "b", "c", "d"]).to_owned(),
-                                self.any(depth - 1),
-                            )
-                        })
-                        .collect(),
+                    (0..keys).map(|_| (self.pick(&["a", "b", "c", "d"]).to_owned(), self.any(depth - 1))).collect(),
                 )
             }
         }
     }
 
-    fn keyed(
-        &mut self,
-        keys: &[&str],
-        mut rest: impl FnMut(&mut Seeded, &mut Map<String, Value>),
-    ) -> Value {
+    fn keyed(&mut self, keys: &[&str], mut rest: impl FnMut(&mut Seeded, &mut Map<String, Value>)) -> Value {
         let mut left: Vec<&str> = keys.to_vec();
         let count = self.below(keys.len() + 1);
         (0..count)
@@ -134,15 +117,9 @@ impl Seeded {
             let source = seeded.pick(&["emptyDir", "hostPath"]);
             volume.insert(source.to_owned(), json!({}));
         });
-        let mut spec = Map::from_iter([
-            ("containers".to_owned(), containers),
-            ("volumes".to_owned(), volumes),
-        ]);
+        let mut spec = Map::from_iter([("containers".to_owned(), containers), ("volumes".to_owned(), volumes)]);
         if self.below(2) == 0 {
-            spec.insert(
-                "nodeSelector".to_owned(),
-                json!({(self.pick(&["k", "l"])): self.pick(&["1", "2"])}),
-            );
+            spec.insert("nodeSelector".to_owned(), json!({(self.pick(&["k", "l"])): self.pick(&["1", "2"])}));
         }
         if self.below(2) == 0 {
             spec.insert("hostname".to_owned(), json!(self.pick(&["h", "i"])));
@@ -171,11 +148,7 @@ fn a_strategic_patch_computed_from_two_objects_makes_one_the_other() {
         let patch = strategic_diff(&ty, &before, &after).unwrap();
         let mut document = before.clone();
         strategic::apply(&ty, &mut document, &patch).unwrap();
-        assert_eq!(
-            without_empty_lists(document),
-            without_empty_lists(after),
-            "{before} + {patch}"
-        );
+        assert_eq!(without_empty_lists(document), without_empty_lists(after), "{before} + {patch}");
     }
 }
 
@@ -183,13 +156,8 @@ fn a_strategic_patch_computed_from_two_objects_makes_one_the_other() {
 fn without_empty_lists(value: Value) -> Value {
     match value {
         Value::Object(map) => {
-            let kept = map
-                .into_iter()
-                .filter(|(_, value)| value.as_array().is_none_or(|items| !items.is_empty()));
-            Value::Object(
-                kept.map(|(key, value)| (key, without_empty_lists(value)))
-                    .collect(),
-            )
+            let kept = map.into_iter().filter(|(_, value)| value.as_array().is_none_or(|items| !items.is_empty()));
+            Value::Object(kept.map(|(key, value)| (key, without_empty_lists(value))).collect())
         }
         Value::Array(items) => items.into_iter().map(without_empty_lists).collect(),
         other => other,

@@ -18,11 +18,7 @@ fn recorded() -> Vec<Recorded> {
         let text = |name: &str| row[name].as_str().expect("a row names its kind").to_owned();
         let gvk = GroupVersionKind::new(text("group"), text("version"), text("kind"));
         let expected = Expected::built_in(gvk).expect("a built-in kind");
-        Recorded {
-            step: text("step"),
-            expected,
-            row,
-        }
+        Recorded { step: text("step"), expected, row }
     });
     rows.collect()
 }
@@ -30,29 +26,17 @@ fn recorded() -> Vec<Recorded> {
 #[test]
 fn what_kubernetes_wrote_is_a_normal_form() {
     let mut seen = 0;
-    for Recorded {
-        step,
-        expected,
-        row,
-    } in recorded()
-    {
+    for Recorded { step, expected, row } in recorded() {
         let Some(answer) = row.get("answer") else {
             continue;
         };
         let body = answer.to_string();
-        let decoded = decode(
-            body.as_bytes(),
-            Format::Json,
-            &expected,
-            FieldValidation::Strict,
-        );
+        let decoded = decode(body.as_bytes(), Format::Json, &expected, FieldValidation::Strict);
         let decoded = decoded.unwrap_or_else(|status| panic!("{step}: {status}"));
         assert_eq!(decoded.object, *answer, "{step}");
 
-        let bytes =
-            protobuf::encode(&expected.schema, answer).expect("decoded values have a message");
-        let mut back =
-            protobuf::decode(&expected.schema, &bytes).expect("own messages can be read");
+        let bytes = protobuf::encode(&expected.schema, answer).expect("decoded values have a message");
+        let mut back = protobuf::decode(&expected.schema, &bytes).expect("own messages can be read");
         // apiVersion and kind, of embedded claims too, do not travel in messages.
         for field in ["apiVersion", "kind"] {
             back[field] = answer[field].clone();
@@ -68,27 +52,14 @@ fn what_kubernetes_wrote_is_a_normal_form() {
 #[test]
 fn what_kubernetes_refused_is_refused_in_its_words() {
     let mut seen = 0;
-    for Recorded {
-        step,
-        expected,
-        row,
-    } in recorded()
-    {
+    for Recorded { step, expected, row } in recorded() {
         let Some(refused) = row.get("refused") else {
             continue;
         };
         let body = row["body"].as_str().expect("a body");
-        let validation = if row["strict"] == true {
-            FieldValidation::Strict
-        } else {
-            FieldValidation::Warn
-        };
+        let validation = if row["strict"] == true { FieldValidation::Strict } else { FieldValidation::Warn };
         let status = decode(body.as_bytes(), Format::Json, &expected, validation).expect_err(&step);
-        assert_eq!(
-            (status.code, Value::from(status.message)),
-            (400, refused.clone()),
-            "{step}"
-        );
+        assert_eq!((status.code, Value::from(status.message)), (400, refused.clone()), "{step}");
         seen += 1;
     }
     assert!(seen >= 6, "the recording holds refusals, {seen} seen");

@@ -66,24 +66,14 @@ pub enum Error {
 }
 
 /// Creates and reconciles everything. Idempotent.
-pub async fn run(
-    registry: &Registry,
-    allocators: &ServiceAllocators,
-    bootstrap: &Bootstrap,
-) -> Result<(), Error> {
+pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap: &Bootstrap) -> Result<(), Error> {
     allocators.repair().await?;
     let mut by_path: BTreeMap<String, Vec<Value>> =
         serde_json::from_str(OBJECTS).map_err(|error| Error::Data(error.to_string()))?;
-    by_path
-        .entry("/api/v1/configmaps".to_owned())
-        .or_default()
-        .push(authentication_config(bootstrap));
+    by_path.entry("/api/v1/configmaps".to_owned()).or_default().push(authentication_config(bootstrap));
     by_path.entry("/apis/storage.k8s.io/v1/storageclasses".to_owned()).or_default().push(storage_class());
     if !bootstrap.advertise.ip().is_loopback() {
-        by_path
-            .entry("/api/v1/endpoints".to_owned())
-            .or_default()
-            .push(endpoints(bootstrap.advertise));
+        by_path.entry("/api/v1/endpoints".to_owned()).or_default().push(endpoints(bootstrap.advertise));
         by_path
             .entry("/apis/discovery.k8s.io/v1/endpointslices".to_owned())
             .or_default()
@@ -91,18 +81,11 @@ pub async fn run(
     }
     let mut objects = Vec::new();
     for (path, items) in by_path {
-        let place = Place::of(&path)
-            .ok_or_else(|| Error::Data(format!("{path} is no collection of a resource")))?;
+        let place = Place::of(&path).ok_or_else(|| Error::Data(format!("{path} is no collection of a resource")))?;
         objects.extend(items.into_iter().map(|object| (place.clone(), object)));
     }
-    let writes = objects
-        .into_iter()
-        .map(|(place, object)| ensure(registry, place, object));
-    stream::iter(writes)
-        .buffer_unordered(PARALLEL_WRITES)
-        .try_collect::<Vec<()>>()
-        .await
-        .map(drop)
+    let writes = objects.into_iter().map(|(place, object)| ensure(registry, place, object));
+    stream::iter(writes).buffer_unordered(PARALLEL_WRITES).try_collect::<Vec<()>>().await.map(drop)
 }
 
 /// The class of volumes that small clusters have: folders on the node. It is not marked as the default one, so that a
@@ -143,37 +126,14 @@ impl Place {
 
 /// Creates an object, or reconciles the one that is there.
 async fn ensure(registry: &Registry, place: Place, object: Value) -> Result<(), Error> {
-    let text = |field: &str| {
-        object["metadata"][field]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
+    let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
     let (namespace, name) = (text("namespace"), text("name"));
-    let refused = |status: Status| Error::Refused {
-        resource: place.resource.clone(),
-        name: name.clone(),
-        status,
-    };
-    let target = registry
-        .target(
-            &place.group,
-            &place.version,
-            &place.resource,
-            &namespace,
-            &name,
-        )
-        .map_err(refused)?;
-    create_or_reconcile(registry, &target, object)
-        .await
-        .map_err(refused)
+    let refused = |status: Status| Error::Refused { resource: place.resource.clone(), name: name.clone(), status };
+    let target = registry.target(&place.group, &place.version, &place.resource, &namespace, &name).map_err(refused)?;
+    create_or_reconcile(registry, &target, object).await.map_err(refused)
 }
 
-async fn create_or_reconcile(
-    registry: &Registry,
-    target: &Target,
-    mut object: Value,
-) -> Result<(), Status> {
+async fn create_or_reconcile(registry: &Registry, target: &Target, mut object: Value) -> Result<(), Status> {
     object["kind"] = json!(target.kind.kind);
     object["apiVersion"] = json!(target.kind.api_version());
     strategy_for(&target.kind).set_defaults(&mut object);
@@ -182,10 +142,7 @@ async fn create_or_reconcile(
     let mut present = match registry.get(target, Freshness::Any).await {
         Ok(present) => present.value(),
         Err(status) if status.reason == StatusReason::NotFound => {
-            return match registry
-                .create(&context, &collection, object, &options)
-                .await
-            {
+            return match registry.create(&context, &collection, object, &options).await {
                 // Another member boots the same cluster.
                 Err(status) if status.reason == StatusReason::AlreadyExists => Ok(()),
                 created => created.map(drop),
@@ -199,13 +156,8 @@ async fn create_or_reconcile(
         "rolebindings" | "clusterrolebindings"
             if present["roleRef"] != object["roleRef"] && updates_itself(&present) =>
         {
-            registry
-                .delete(&context, target, &DeleteOptions::default())
-                .await?;
-            return registry
-                .create(&context, &collection, object, &options)
-                .await
-                .map(drop);
+            registry.delete(&context, target, &DeleteOptions::default()).await?;
+            return registry.create(&context, &collection, object, &options).await.map(drop);
         }
         "rolebindings" | "clusterrolebindings" => reconcile_binding,
         "endpoints" => |wanted, present| replace(wanted, present, &["subsets"]),
@@ -220,10 +172,7 @@ async fn create_or_reconcile(
         reconcile(&object, present);
         Ok(())
     };
-    registry
-        .modify(&context, target, &options, &mut change)
-        .await
-        .map(drop)
+    registry.modify(&context, target, &options, &mut change).await.map(drop)
 }
 
 /// Makes fields be as wanted; says whether they were not.
@@ -283,10 +232,7 @@ fn reconcile_binding(wanted: &Value, present: &mut Value) -> bool {
     }
     let mut changed = reconcile_metadata(wanted, present);
     for subject in wanted["subjects"].as_array().into_iter().flatten() {
-        if !present["subjects"]
-            .as_array()
-            .is_some_and(|subjects| subjects.contains(subject))
-        {
+        if !present["subjects"].as_array().is_some_and(|subjects| subjects.contains(subject)) {
             append(&mut present["subjects"], subject.clone());
             changed = true;
         }
@@ -343,38 +289,21 @@ mod tests {
         cache::{Cache, Objects},
     };
 
-    async fn cluster(
-        store: Arc<MemoryStore>,
-        clock: &Clock,
-    ) -> (Arc<Registry>, Arc<ServiceAllocators>, Arc<Cache>) {
+    async fn cluster(store: Arc<MemoryStore>, clock: &Clock) -> (Arc<Registry>, Arc<ServiceAllocators>, Arc<Cache>) {
         let (kinds, random) = (Kinds::built_in(), Random::seeded(1));
-        let cache = Cache::start(
-            store.clone(),
-            kinds.clone(),
-            clock.clone(),
-            &TaskTracker::new(),
-            CancellationToken::new(),
-        )
-        .await
-        .expect("cache");
+        let cache =
+            Cache::start(store.clone(), kinds.clone(), clock.clone(), &TaskTracker::new(), CancellationToken::new())
+                .await
+                .expect("cache");
         let registry = Registry::new(store.clone(), cache.clone(), clock.clone(), random.clone());
-        let allocators = Arc::new(ServiceAllocators::new(
-            store,
-            cache.clone(),
-            kinds,
-            clock.clone(),
-            random,
-            &Ranges::default(),
-        ));
+        let allocators =
+            Arc::new(ServiceAllocators::new(store, cache.clone(), kinds, clock.clone(), random, &Ranges::default()));
         registry.set_hook(GroupResource::new("", "services"), allocators.clone());
         (registry, allocators, cache)
     }
 
     fn at(address: &str) -> Bootstrap {
-        Bootstrap {
-            advertise: address.parse().expect("address"),
-            client_ca: "PEM".to_owned(),
-        }
+        Bootstrap { advertise: address.parse().expect("address"), client_ca: "PEM".to_owned() }
     }
 
     #[tokio::test]
@@ -382,9 +311,7 @@ mod tests {
         let (clock, _simulation) = Clock::simulated("2026-01-01T00:00:00Z".parse().expect("time"));
         let store = MemoryStore::new(clock.clone());
         let (registry, allocators, cache) = cluster(store.clone(), &clock).await;
-        run(&registry, &allocators, &at("10.0.0.5:6443"))
-            .await
-            .expect("boots");
+        run(&registry, &allocators, &at("10.0.0.5:6443")).await.expect("boots");
         let rbac = |plural: &str| GroupResource::new(rbac::GROUP, plural);
         for (resource, count) in [
             (rbac("clusterroles"), 73),
@@ -392,28 +319,17 @@ mod tests {
             (rbac("roles"), 7),
             (rbac("rolebindings"), 7),
             (GroupResource::new("", "namespaces"), 4),
-            (
-                GroupResource::new("scheduling.k8s.io", "priorityclasses"),
-                2,
-            ),
-            (
-                GroupResource::new("flowcontrol.apiserver.k8s.io", "flowschemas"),
-                11,
-            ),
+            (GroupResource::new("scheduling.k8s.io", "priorityclasses"), 2),
+            (GroupResource::new("flowcontrol.apiserver.k8s.io", "flowschemas"), 11),
             (GroupResource::new("networking.k8s.io", "ipaddresses"), 1),
             (GroupResource::new("", "configmaps"), 1),
         ] {
             assert_eq!(cache.list(&resource, None).len(), count, "{resource}");
         }
-        let service = cache
-            .get(&GroupResource::new("", "services"), "default", "kubernetes")
-            .expect("service")
-            .value();
+        let service = cache.get(&GroupResource::new("", "services"), "default", "kubernetes").expect("service").value();
         assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
         let before = store.revision();
-        run(&registry, &allocators, &at("10.0.0.5:6443"))
-            .await
-            .expect("boots again");
+        run(&registry, &allocators, &at("10.0.0.5:6443")).await.expect("boots again");
         assert_eq!(store.revision(), before, "nothing to do the second time");
     }
 
@@ -421,52 +337,28 @@ mod tests {
     async fn what_went_missing_comes_back_and_what_was_added_stays() {
         let (clock, _simulation) = Clock::simulated("2026-01-01T00:00:00Z".parse().expect("time"));
         let (registry, allocators, cache) = cluster(MemoryStore::new(clock.clone()), &clock).await;
-        run(&registry, &allocators, &at("10.0.0.5:6443"))
-            .await
-            .expect("boots");
+        run(&registry, &allocators, &at("10.0.0.5:6443")).await.expect("boots");
         let context = Context::internal();
-        let role = |name: &str| {
-            registry
-                .target(rbac::GROUP, "v1", "clusterroles", "", name)
-                .expect("target")
-        };
-        let own =
-            json!({ "apiGroups": ["example.com"], "resources": ["things"], "verbs": ["get"] });
+        let role = |name: &str| registry.target(rbac::GROUP, "v1", "clusterroles", "", name).expect("target");
+        let own = json!({ "apiGroups": ["example.com"], "resources": ["things"], "verbs": ["get"] });
         for (name, autoupdate) in [("system:basic-user", "true"), ("system:discovery", "false")] {
             let mut spoil = |object: &mut Value| {
                 object["rules"] = json!([own]);
                 object["metadata"]["annotations"][AUTOUPDATE] = json!(autoupdate);
                 Ok(())
             };
-            registry
-                .modify(&context, &role(name), &WriteOptions::default(), &mut spoil)
-                .await
-                .expect("spoiled");
+            registry.modify(&context, &role(name), &WriteOptions::default(), &mut spoil).await.expect("spoiled");
         }
-        run(&registry, &allocators, &at("10.0.0.6:6443"))
-            .await
-            .expect("boots again");
+        run(&registry, &allocators, &at("10.0.0.6:6443")).await.expect("boots again");
         let rules = |name: &str| {
-            cache
-                .get(&GroupResource::new(rbac::GROUP, "clusterroles"), "", name)
-                .expect("role")
-                .value()["rules"]
+            cache.get(&GroupResource::new(rbac::GROUP, "clusterroles"), "", name).expect("role").value()["rules"]
                 .clone()
         };
         let mended = rules("system:basic-user");
-        assert_eq!(
-            (mended.as_array().map(Vec::len), &mended[0]),
-            (Some(3), &own)
-        );
+        assert_eq!((mended.as_array().map(Vec::len), &mended[0]), (Some(3), &own));
         assert_eq!(rules("system:discovery"), json!([own]));
-        let endpoints = cache
-            .get(
-                &GroupResource::new("", "endpoints"),
-                "default",
-                "kubernetes",
-            )
-            .expect("endpoints")
-            .value();
+        let endpoints =
+            cache.get(&GroupResource::new("", "endpoints"), "default", "kubernetes").expect("endpoints").value();
         assert_eq!(endpoints["subsets"][0]["addresses"][0]["ip"], "10.0.0.6");
     }
 }

@@ -45,24 +45,15 @@ impl Discovery {
 }
 
 fn plain(kinds: &Kinds, path: &str, address: &str) -> Option<Value> {
-    match path
-        .trim_start_matches('/')
-        .split('/')
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
+    match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
         ["api"] => Some(json!({
             "kind": "APIVersions",
             "versions": kinds.group("").map(|group| group.versions.clone()).unwrap_or_default(),
             "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": address }],
         })),
         ["apis"] => {
-            let groups: Vec<Value> = kinds
-                .groups()
-                .iter()
-                .filter(|group| !group.name.is_empty())
-                .map(group_value)
-                .collect();
+            let groups: Vec<Value> =
+                kinds.groups().iter().filter(|group| !group.name.is_empty()).map(group_value).collect();
             Some(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
         }
         ["api", version] => resource_list(kinds, "", version),
@@ -121,7 +112,8 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
             resources.push(resource);
         }
     }
-    let mut list = json!({ "kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources });
+    let mut list =
+        json!({ "kind": "APIResourceList", "groupVersion": api_version(group, version), "resources": resources });
     if !group.is_empty() {
         list["apiVersion"] = json!("v1");
     }
@@ -131,10 +123,7 @@ fn resource_list(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
 /// `k8s.io/apiserver/pkg/endpoints/discovery/storageversionhash.go`.
 fn storage_version_hash(kind: &Kind) -> String {
     let stored = &kind.storage.kind;
-    let hash = Sha256::digest(format!(
-        "{}/{}/{}",
-        stored.group, stored.version, stored.kind
-    ));
+    let hash = Sha256::digest(format!("{}/{}/{}", stored.group, stored.version, stored.kind));
     BASE64_STANDARD.encode(&hash[..8])
 }
 
@@ -144,38 +133,28 @@ fn aggregated(kinds: &Kinds, path: &str, version: &str) -> Option<Value> {
         "/apis" => false,
         _ => return None,
     };
-    let groups = kinds
-        .groups()
-        .iter()
-        .filter(|group| group.name.is_empty() == core);
+    let groups = kinds.groups().iter().filter(|group| group.name.is_empty() == core);
     let items: Vec<Value> = groups
         .map(|group| {
             let versions: Vec<Value> = group
                 .versions
                 .iter()
                 .map(|version| {
-                    let resources: Vec<Value> = kinds
-                        .of_version(&group.name, version)
-                        .map(|kind| aggregated_resource(kind))
-                        .collect();
+                    let resources: Vec<Value> =
+                        kinds.of_version(&group.name, version).map(|kind| aggregated_resource(kind)).collect();
                     json!({ "version": version, "resources": resources, "freshness": "Current" })
                 })
                 .collect();
-            let metadata = if core {
-                json!({})
-            } else {
-                json!({ "name": group.name })
-            };
+            let metadata = if core { json!({}) } else { json!({ "name": group.name }) };
             json!({ "metadata": metadata, "versions": versions })
         })
         .collect();
-    Some(
-        json!({ "kind": LIST, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items }),
-    )
+    Some(json!({ "kind": LIST, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items }))
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
-    let kind_value = |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
+    let kind_value =
+        |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
     let mut resource = json!({
         "resource": kind.plural,
         "responseKind": kind_value(&kind.group, &kind.version, &kind.kind),

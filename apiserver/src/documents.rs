@@ -12,23 +12,16 @@ use sha2::{Digest, Sha512};
 /// A document and its entity tag.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// JSON.
+    /// JSON, unless whoever made it says otherwise.
     pub bytes: Bytes,
     /// For `If-None-Match`.
     pub etag: String,
 }
 
 impl Document {
-    fn new(value: &Value) -> Document {
-        let bytes = Bytes::from(value.to_string());
-        let hash: String = Sha512::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect();
-        Document {
-            bytes,
-            etag: format!("\"{hash}\""),
-        }
+    fn new(bytes: Bytes) -> Document {
+        let hash: String = Sha512::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+        Document { bytes, etag: format!("\"{hash}\"") }
     }
 }
 
@@ -45,28 +38,21 @@ struct Made {
 }
 
 impl Documents {
-    /// A document by its key. What `make` has nothing for is not remembered: keys come from clients, without end.
-    pub fn get(
-        &self,
-        kinds: &Arc<Kinds>,
-        key: &str,
-        make: impl FnOnce() -> Option<Value>,
-    ) -> Option<Document> {
+    /// A JSON document by its key. What `make` has nothing for is not remembered: keys come from clients, without end.
+    pub fn get(&self, kinds: &Arc<Kinds>, key: &str, make: impl FnOnce() -> Option<Value>) -> Option<Document> {
+        self.get_encoded(kinds, key, || Some(Bytes::from(make()?.to_string())))
+    }
+
+    /// The same for a document in another encoding.
+    pub fn get_encoded(&self, kinds: &Arc<Kinds>, key: &str, make: impl FnOnce() -> Option<Bytes>) -> Option<Document> {
         let mut made = self.made.lock();
-        if !made
-            .kinds
-            .as_ref()
-            .is_some_and(|own| Arc::ptr_eq(own, kinds))
-        {
-            *made = Made {
-                kinds: Some(Arc::clone(kinds)),
-                documents: HashMap::new(),
-            };
+        if !made.kinds.as_ref().is_some_and(|own| Arc::ptr_eq(own, kinds)) {
+            *made = Made { kinds: Some(Arc::clone(kinds)), documents: HashMap::new() };
         }
         if let Some(document) = made.documents.get(key) {
             return Some(document.clone());
         }
-        let document = Document::new(&make()?);
+        let document = Document::new(make()?);
         made.documents.insert(key.to_owned(), document.clone());
         Some(document)
     }

@@ -36,10 +36,9 @@ pub fn store_status(error: minik8s_store::Error) -> Status {
         Store::Compacted { .. } => Status::expired("The provided continue parameter is too old"),
         Store::Closed => Status::service_unavailable("the server is shutting down"),
         Store::NoLeader => Status::service_unavailable("the store has no leader at the moment"),
-        Store::OutcomeUnknown => Status::timeout(
-            "the outcome of the write is unknown: the store's leader changed",
-            RETRY_AFTER_SECONDS,
-        ),
+        Store::OutcomeUnknown => {
+            Status::timeout("the outcome of the write is unknown: the store's leader changed", RETRY_AFTER_SECONDS)
+        }
         other => Status::internal_error(other.to_string()),
     }
 }

@@ -85,12 +85,7 @@ pub struct ProbeAnswer {
 impl Health {
     /// The health of a server on a store.
     pub fn new(store: Arc<dyn Store>, components: Vec<Component>) -> Health {
-        Health {
-            store,
-            components,
-            ready: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-        }
+        Health { store, components, ready: AtomicBool::new(false), stopping: AtomicBool::new(false) }
     }
 
     /// Everything a new cluster needs is there.
@@ -105,15 +100,9 @@ impl Health {
 
     /// The components, the store first.
     pub async fn components(&self) -> Vec<ComponentStatus> {
-        let mut statuses = vec![ComponentStatus {
-            name: "etcd-0".to_owned(),
-            error: self.store_error(),
-        }];
+        let mut statuses = vec![ComponentStatus { name: "etcd-0".to_owned(), error: self.store_error() }];
         for component in &self.components {
-            statuses.push(ComponentStatus {
-                name: component.name.clone(),
-                error: (component.check)().await.err(),
-            });
+            statuses.push(ComponentStatus { name: component.name.clone(), error: (component.check)().await.err() });
         }
         statuses.sort_by(|a, b| a.name.cmp(&b.name));
         statuses
@@ -129,26 +118,11 @@ impl Health {
             ("ping", None),
             ("log", None),
             ("etcd", self.store_error()),
-            (
-                "poststarthook/rbac/bootstrap-roles",
-                not(self.ready.load(Ordering::Acquire), "not finished"),
-            ),
+            ("poststarthook/rbac/bootstrap-roles", not(self.ready.load(Ordering::Acquire), "not finished")),
         ];
         if probe == Probe::Readyz {
-            checks.insert(
-                3,
-                (
-                    "informer-sync",
-                    not(self.ready.load(Ordering::Acquire), "not synced"),
-                ),
-            );
-            checks.push((
-                "shutdown",
-                not(
-                    !self.stopping.load(Ordering::Acquire),
-                    "process is shutting down",
-                ),
-            ));
+            checks.insert(3, ("informer-sync", not(self.ready.load(Ordering::Acquire), "not synced")));
+            checks.push(("shutdown", not(!self.stopping.load(Ordering::Acquire), "process is shutting down")));
         }
         checks
     }
@@ -158,24 +132,13 @@ impl Health {
         let checks = self.checks(probe);
         if let Some(name) = name {
             return match checks.iter().find(|(own, _)| *own == name) {
-                None => ProbeAnswer {
-                    code: 404,
-                    text: "404 page not found\n".to_owned(),
-                },
-                Some((_, None)) => ProbeAnswer {
-                    code: 200,
-                    text: "ok".to_owned(),
-                },
-                Some((_, Some(why))) => ProbeAnswer {
-                    code: 500,
-                    text: format!("internal server error: {why}\n"),
-                },
+                None => ProbeAnswer { code: 404, text: "404 page not found\n".to_owned() },
+                Some((_, None)) => ProbeAnswer { code: 200, text: "ok".to_owned() },
+                Some((_, Some(why))) => ProbeAnswer { code: 500, text: format!("internal server error: {why}\n") },
             };
         }
         let excluded = |name: &str| query.all("exclude").any(|excluded| excluded == name);
-        let failed = checks
-            .iter()
-            .any(|(name, why)| why.is_some() && !excluded(name));
+        let failed = checks.iter().any(|(name, why)| why.is_some() && !excluded(name));
         let mut text = String::new();
         for (name, why) in &checks {
             let line = match why {
@@ -190,10 +153,7 @@ impl Health {
         match (failed, query.get("verbose").is_some()) {
             (true, _) => ProbeAnswer { code: 500, text },
             (false, true) => ProbeAnswer { code: 200, text },
-            (false, false) => ProbeAnswer {
-                code: 200,
-                text: "ok".to_owned(),
-            },
+            (false, false) => ProbeAnswer { code: 200, text: "ok".to_owned() },
         }
     }
 }

@@ -41,26 +41,14 @@ pub struct UserInfo {
 
 impl UserInfo {
     /// An authenticated user: `system:authenticated` is added to `groups`.
-    pub fn new<G: Into<String>>(
-        name: impl Into<String>,
-        groups: impl IntoIterator<Item = G>,
-    ) -> UserInfo {
+    pub fn new<G: Into<String>>(name: impl Into<String>, groups: impl IntoIterator<Item = G>) -> UserInfo {
         let groups = groups.into_iter().map(Into::into).collect();
-        UserInfo {
-            name: name.into(),
-            groups,
-            ..UserInfo::default()
-        }
-        .authenticated()
+        UserInfo { name: name.into(), groups, ..UserInfo::default() }.authenticated()
     }
 
     /// Who sends a request without credentials.
     pub fn anonymous() -> UserInfo {
-        UserInfo {
-            name: ANONYMOUS.to_owned(),
-            groups: vec![UNAUTHENTICATED.to_owned()],
-            ..UserInfo::default()
-        }
+        UserInfo { name: ANONYMOUS.to_owned(), groups: vec![UNAUTHENTICATED.to_owned()], ..UserInfo::default() }
     }
 
     /// The API server itself (in `system:masters`, as the loopback client of kube-apiserver is).
@@ -75,10 +63,7 @@ impl UserInfo {
 
     /// A ServiceAccount, without a token that would bind it to a pod.
     pub fn service_account(namespace: &str, name: &str) -> UserInfo {
-        UserInfo::new(
-            service_account_name(namespace, name),
-            service_account_groups(namespace),
-        )
+        UserInfo::new(service_account_name(namespace, name), service_account_groups(namespace))
     }
 
     /// Adds `system:authenticated`, once (`k8s.io/apiserver/pkg/authentication/group/authenticated_group_adder.go`).
@@ -97,13 +82,7 @@ impl UserInfo {
     /// The node whose kubelet this is: a name that starts with `system:node:` in the group `system:nodes`
     /// (`pkg/auth/nodeidentifier/default.go`).
     pub fn node_name(&self) -> Option<&str> {
-        if self.in_group(NODES) {
-            self.name
-                .strip_prefix(NODE_PREFIX)
-                .filter(|node| !node.is_empty())
-        } else {
-            None
-        }
+        if self.in_group(NODES) { self.name.strip_prefix(NODE_PREFIX).filter(|node| !node.is_empty()) } else { None }
     }
 
     /// Namespace and name, if this is a ServiceAccount.
@@ -134,10 +113,7 @@ pub fn service_account_name(namespace: &str, name: &str) -> String {
 
 /// The groups of every ServiceAccount of a namespace.
 pub fn service_account_groups(namespace: &str) -> [String; 2] {
-    [
-        SERVICE_ACCOUNTS.to_owned(),
-        format!("{SERVICE_ACCOUNTS}:{namespace}"),
-    ]
+    [SERVICE_ACCOUNTS.to_owned(), format!("{SERVICE_ACCOUNTS}:{namespace}")]
 }
 
 /// Namespace and name of a ServiceAccount's user name.
@@ -153,10 +129,7 @@ mod tests {
     #[test]
     fn a_node_needs_both_the_name_and_the_group() {
         assert_eq!(UserInfo::node("n1").node_name(), Some("n1"));
-        assert_eq!(
-            UserInfo::new("system:node:n1", ["others"]).node_name(),
-            None
-        );
+        assert_eq!(UserInfo::new("system:node:n1", ["others"]).node_name(), None);
         assert_eq!(UserInfo::new("n1", [NODES]).node_name(), None);
         assert_eq!(UserInfo::new("system:node:", [NODES]).node_name(), None);
     }
@@ -176,13 +149,7 @@ mod tests {
 
     #[test]
     fn anonymous_is_never_authenticated() {
-        assert_eq!(
-            UserInfo::anonymous().authenticated().groups,
-            [UNAUTHENTICATED]
-        );
-        assert_eq!(
-            UserInfo::new("a", ["g"]).authenticated().groups,
-            ["g", AUTHENTICATED]
-        );
+        assert_eq!(UserInfo::anonymous().authenticated().groups, [UNAUTHENTICATED]);
+        assert_eq!(UserInfo::new("a", ["g"]).authenticated().groups, ["g", AUTHENTICATED]);
     }
 }

@@ -10,10 +10,7 @@ use minik8s_api::status::Status;
 
 use crate::{
     authz::{Attributes, Authorizer, forbidden},
-    identity::{
-        ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo, service_account_groups,
-        split_service_account,
-    },
+    identity::{ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, UserInfo, service_account_groups, split_service_account},
     request::percent_decode,
 };
 
@@ -24,11 +21,7 @@ const EXTRA_PREFIX: &str = "impersonate-extra-";
 const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
 
 /// Who the request acts as: `user` itself, or whom its headers name, if `user` may. The headers are taken away.
-pub fn impersonate(
-    request: &mut Parts,
-    user: UserInfo,
-    authorizer: &dyn Authorizer,
-) -> Result<UserInfo, Status> {
+pub fn impersonate(request: &mut Parts, user: UserInfo, authorizer: &dyn Authorizer) -> Result<UserInfo, Status> {
     let Some(wanted) = Wanted::of(&request.headers)? else {
         return Ok(user);
     };
@@ -36,9 +29,7 @@ pub fn impersonate(
     let taken: Vec<HeaderName> = request
         .headers
         .keys()
-        .filter(|name| {
-            [USER, GROUP, UID].contains(&name.as_str()) || name.as_str().starts_with(EXTRA_PREFIX)
-        })
+        .filter(|name| [USER, GROUP, UID].contains(&name.as_str()) || name.as_str().starts_with(EXTRA_PREFIX))
         .cloned()
         .collect();
     for name in taken {
@@ -63,13 +54,7 @@ impl Wanted {
                 .map(str::to_owned)
                 .map_err(|_| Status::bad_request("impersonation headers must be printable ASCII"))
         };
-        let all = |name: &str| {
-            headers
-                .get_all(name)
-                .iter()
-                .map(text)
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let all = |name: &str| headers.get_all(name).iter().map(text).collect::<Result<Vec<_>, _>>();
         let mut wanted = Wanted {
             user: all(USER)?.into_iter().next().unwrap_or_default(),
             groups: all(GROUP)?,
@@ -78,15 +63,10 @@ impl Wanted {
         };
         for name in headers.keys() {
             if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
-                wanted
-                    .extra
-                    .entry(percent_decode(key).to_lowercase())
-                    .or_default()
-                    .extend(all(name.as_str())?);
+                wanted.extra.entry(percent_decode(key).to_lowercase()).or_default().extend(all(name.as_str())?);
             }
         }
-        let nothing_else =
-            wanted.groups.is_empty() && wanted.uid.is_empty() && wanted.extra.is_empty();
+        let nothing_else = wanted.groups.is_empty() && wanted.uid.is_empty() && wanted.extra.is_empty();
         match (wanted.user.is_empty(), nothing_else) {
             (true, true) => Ok(None),
             (true, false) => Err(Status::bad_request(
@@ -99,46 +79,23 @@ impl Wanted {
     fn authorize(&self, user: &UserInfo, authorizer: &dyn Authorizer) -> Result<(), Status> {
         let ask = |question: Attributes<'_>| {
             let verdict = authorizer.authorize(&question);
-            if verdict.allowed() {
-                Ok(())
-            } else {
-                Err(forbidden(&question, &verdict.reason))
-            }
+            if verdict.allowed() { Ok(()) } else { Err(forbidden(&question, &verdict.reason)) }
         };
         let on = |group, resource| Attributes::resource(user, "impersonate", group, resource);
         match split_service_account(&self.user) {
-            Some((namespace, name)) => ask(Attributes {
-                namespace,
-                name,
-                ..on("", "serviceaccounts")
-            })?,
-            None => ask(Attributes {
-                name: &self.user,
-                ..on("", "users")
-            })?,
+            Some((namespace, name)) => ask(Attributes { namespace, name, ..on("", "serviceaccounts") })?,
+            None => ask(Attributes { name: &self.user, ..on("", "users") })?,
         }
         for name in &self.groups {
-            ask(Attributes {
-                name,
-                ..on("", "groups")
-            })?;
+            ask(Attributes { name, ..on("", "groups") })?;
         }
         for (key, values) in &self.extra {
             for name in values {
-                ask(Attributes {
-                    name,
-                    subresource: key,
-                    version: "v1",
-                    ..on(AUTHENTICATION_GROUP, "userextras")
-                })?;
+                ask(Attributes { name, subresource: key, version: "v1", ..on(AUTHENTICATION_GROUP, "userextras") })?;
             }
         }
         if !self.uid.is_empty() {
-            ask(Attributes {
-                name: &self.uid,
-                version: "v1",
-                ..on(AUTHENTICATION_GROUP, "uids")
-            })?;
+            ask(Attributes { name: &self.uid, version: "v1", ..on(AUTHENTICATION_GROUP, "uids") })?;
         }
         Ok(())
     }
@@ -151,25 +108,11 @@ impl Wanted {
             groups.extend(service_account_groups(namespace));
         }
         // Whoever is impersonated is in one of these two groups, and only a named one can be the second.
-        let named = groups
-            .iter()
-            .any(|group| group == AUTHENTICATED || group == UNAUTHENTICATED);
+        let named = groups.iter().any(|group| group == AUTHENTICATED || group == UNAUTHENTICATED);
         if !named {
-            groups.push(
-                if self.user == ANONYMOUS {
-                    UNAUTHENTICATED
-                } else {
-                    AUTHENTICATED
-                }
-                .to_owned(),
-            );
+            groups.push(if self.user == ANONYMOUS { UNAUTHENTICATED } else { AUTHENTICATED }.to_owned());
         }
-        UserInfo {
-            name: self.user,
-            uid: self.uid,
-            groups,
-            extra: self.extra,
-        }
+        UserInfo { name: self.user, uid: self.uid, groups, extra: self.extra }
     }
 }
 
@@ -185,20 +128,14 @@ mod tests {
         fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
             assert_eq!(attributes.verb, "impersonate");
             let asked = format!("{}/{}", attributes.resource, attributes.name);
-            if self.0.contains(&asked.as_str()) {
-                Verdict::allow("")
-            } else {
-                Verdict::no_opinion("")
-            }
+            if self.0.contains(&asked.as_str()) { Verdict::allow("") } else { Verdict::no_opinion("") }
         }
     }
 
     fn request(headers: &[(&'static str, &'static str)]) -> Parts {
         let mut parts = http::Request::new(()).into_parts().0;
         for (name, value) in headers {
-            parts
-                .headers
-                .append(*name, http::HeaderValue::from_static(value));
+            parts.headers.append(*name, http::HeaderValue::from_static(value));
         }
         parts
     }
@@ -216,17 +153,9 @@ mod tests {
         ]);
         for (headers, name, groups) in [
             (&[][..], "me", &["system:authenticated"][..]),
+            (&[("Impersonate-User", "dev")], "dev", &["system:authenticated"]),
             (
-                &[("Impersonate-User", "dev")],
-                "dev",
-                &["system:authenticated"],
-            ),
-            (
-                &[
-                    ("Impersonate-User", "dev"),
-                    ("Impersonate-Group", "a"),
-                    ("Impersonate-Group", "b"),
-                ],
+                &[("Impersonate-User", "dev"), ("Impersonate-Group", "a"), ("Impersonate-Group", "b")],
                 "dev",
                 &["a", "b", "system:authenticated"],
             ),
@@ -242,30 +171,15 @@ mod tests {
             (
                 &[("Impersonate-User", "system:serviceaccount:ns:sa")],
                 "system:serviceaccount:ns:sa",
-                &[
-                    "system:serviceaccounts",
-                    "system:serviceaccounts:ns",
-                    "system:authenticated",
-                ],
+                &["system:serviceaccounts", "system:serviceaccounts:ns", "system:authenticated"],
             ),
-            (
-                &[("Impersonate-User", "system:anonymous")],
-                "system:anonymous",
-                &["system:unauthenticated"],
-            ),
+            (&[("Impersonate-User", "system:anonymous")], "system:anonymous", &["system:unauthenticated"]),
         ] {
             let mut parts = request(headers);
-            let user = impersonate(&mut parts, UserInfo::new("me", [] as [&str; 0]), &allowed)
-                .expect("allowed");
+            let user = impersonate(&mut parts, UserInfo::new("me", [] as [&str; 0]), &allowed).expect("allowed");
             assert_eq!(
                 (user.name.as_str(), user.groups),
-                (
-                    name,
-                    groups
-                        .iter()
-                        .map(|group| (*group).to_owned())
-                        .collect::<Vec<_>>()
-                )
+                (name, groups.iter().map(|group| (*group).to_owned()).collect::<Vec<_>>())
             );
             assert!(parts.headers.is_empty(), "{headers:?}");
         }
@@ -279,17 +193,11 @@ mod tests {
                 r#"users "bob" is forbidden: User "me" cannot impersonate resource "users" in API group "" at the cluster scope"#,
             ),
             (
-                &[
-                    ("Impersonate-User", "dev"),
-                    ("Impersonate-Group", "system:masters"),
-                ],
+                &[("Impersonate-User", "dev"), ("Impersonate-Group", "system:masters")],
                 r#"groups "system:masters" is forbidden: User "me" cannot impersonate resource "groups" in API group "" at the cluster scope"#,
             ),
             (
-                &[
-                    ("Impersonate-User", "dev"),
-                    ("Impersonate-Extra-scopes", "all"),
-                ],
+                &[("Impersonate-User", "dev"), ("Impersonate-Extra-scopes", "all")],
                 r#"userextras.authentication.k8s.io "all" is forbidden: User "me" cannot impersonate resource "userextras/scopes" in API group "authentication.k8s.io" at the cluster scope"#,
             ),
             (
@@ -297,12 +205,9 @@ mod tests {
                 "requested impersonation of groups, a UID or extra values without impersonating a user",
             ),
         ] {
-            let refused = impersonate(
-                &mut request(headers),
-                UserInfo::new("me", [] as [&str; 0]),
-                &Only(&["users/dev"]),
-            )
-            .expect_err("refused");
+            let refused =
+                impersonate(&mut request(headers), UserInfo::new("me", [] as [&str; 0]), &Only(&["users/dev"]))
+                    .expect_err("refused");
             assert_eq!(refused.message, message);
         }
     }

@@ -37,7 +37,8 @@
 //! - No wait without a bound: bodies, queues, watch channels, recent events, request times are bounded by named constants.
 //!
 //! ## Left out, compared with Kubernetes
-//! - Audit logs; API aggregation; webhooks and admission policies; encryption at rest.
+//! - Audit logs, and with them the audit annotations of webhooks and policies; API aggregation; encryption at rest.
+//! - `status.typeChecking` of policies; what webhooks and policies leave out stands in their own chapters.
 //! - Priority and fairness: requests wait in one bounded queue for each of reads and writes.
 //! - OpenAPI documents in protobuf (406): clients that explain or validate ask for JSON.
 //! - Continue tokens that go on inconsistently after their revision is compacted: the client starts over.

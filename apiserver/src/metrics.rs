@@ -14,9 +14,7 @@ use crate::endpoints::connect::CONNECTIONS;
 use crate::request::RequestInfo;
 
 /// Upper bounds of the request duration's buckets, in seconds.
-const BUCKETS: [f64; 12] = [
-    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0,
-];
+const BUCKETS: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0];
 
 /// Counters and gauges of one server. Labels come from the kinds that are served, so their number is bounded.
 #[derive(Default)]
@@ -75,11 +73,7 @@ impl RequestLabels {
             "deletecollection" => "DELETECOLLECTION",
             _ => "other",
         };
-        let scope = match (
-            info.is_resource,
-            info.name.is_empty(),
-            info.namespace.is_empty(),
-        ) {
+        let scope = match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
             (false, ..) => "",
             (true, false, _) => "resource",
             (true, true, false) => "namespace",
@@ -87,11 +81,7 @@ impl RequestLabels {
         };
         // Names that nothing is served under come from anybody, without end.
         let text = |text: &str| {
-            if served {
-                text.to_owned()
-            } else {
-                String::new()
-            }
+            if served { text.to_owned() } else { String::new() }
         };
         RequestLabels {
             verb,
@@ -104,14 +94,7 @@ impl RequestLabels {
     }
 
     fn write(&self, out: &mut String) {
-        let RequestLabels {
-            verb,
-            group,
-            version,
-            resource,
-            subresource,
-            scope,
-        } = self;
+        let RequestLabels { verb, group, version, resource, subresource, scope } = self;
         let _ = write!(
             out,
             "group={group:?},resource={resource:?},scope={scope:?},subresource={subresource:?},verb={verb:?},version={version:?}"
@@ -156,12 +139,7 @@ impl Metrics {
     pub fn render(&self, cache: &Cache) -> String {
         let mut out = String::with_capacity(64 * 1024);
         self.render_requests(&mut out);
-        head(
-            &mut out,
-            "apiserver_current_inflight_requests",
-            "gauge",
-            "Requests that are being handled, by kind.",
-        );
+        head(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests that are being handled, by kind.");
         for (kind, gauge) in ["mutating", "readOnly"].iter().zip(&self.in_flight) {
             let _ = writeln!(
                 out,
@@ -169,12 +147,7 @@ impl Metrics {
                 gauge.load(Ordering::Relaxed)
             );
         }
-        head(
-            &mut out,
-            "apiserver_registered_watchers",
-            "gauge",
-            "Watches that are open, by kind.",
-        );
+        head(&mut out, "apiserver_registered_watchers", "gauge", "Watches that are open, by kind.");
         for ([group, version, kind], gauge) in self.watching.lock().iter() {
             let value = gauge.load(Ordering::Relaxed);
             let _ = writeln!(
@@ -182,23 +155,12 @@ impl Metrics {
                 "apiserver_registered_watchers{{group={group:?},kind={kind:?},version={version:?}}} {value}"
             );
         }
-        head(
-            &mut out,
-            "apiserver_storage_objects",
-            "gauge",
-            "Stored objects, by resource.",
-        );
-        let mut counts: Vec<(String, usize)> = cache
-            .resources()
-            .iter()
-            .map(|cache| (cache.kind().group_resource().to_string(), cache.len()))
-            .collect();
+        head(&mut out, "apiserver_storage_objects", "gauge", "Stored objects, by resource.");
+        let mut counts: Vec<(String, usize)> =
+            cache.resources().iter().map(|cache| (cache.kind().group_resource().to_string(), cache.len())).collect();
         counts.sort();
         for (resource, count) in counts {
-            let _ = writeln!(
-                out,
-                "apiserver_storage_objects{{resource={resource:?}}} {count}"
-            );
+            let _ = writeln!(out, "apiserver_storage_objects{{resource={resource:?}}} {count}");
         }
         head(
             &mut out,
@@ -206,44 +168,26 @@ impl Metrics {
             "gauge",
             "The revision up to which the watch cache is complete.",
         );
-        let _ = writeln!(
-            out,
-            "apiserver_watch_cache_resource_version {}",
-            cache.applied()
-        );
+        let _ = writeln!(out, "apiserver_watch_cache_resource_version {}", cache.applied());
         out
     }
 
     fn render_requests(&self, out: &mut String) {
-        head(
-            out,
-            "apiserver_request_total",
-            "counter",
-            "Requests, by what they asked and how they were answered.",
-        );
+        head(out, "apiserver_request_total", "counter", "Requests, by what they asked and how they were answered.");
         for ((labels, code), count) in self.codes.lock().iter() {
             let _ = write!(out, "apiserver_request_total{{code=\"{code}\",");
             labels.write(out);
             let _ = writeln!(out, "}} {count}");
         }
         let name = "apiserver_request_duration_seconds";
-        head(
-            out,
-            name,
-            "histogram",
-            "How long requests took, those that stay open aside.",
-        );
+        head(out, name, "histogram", "How long requests took, those that stay open aside.");
         for (labels, durations) in self.requests.lock().iter() {
             let mut text = String::new();
             labels.write(&mut text);
             for (bucket, bound) in durations.buckets.iter().zip(BUCKETS) {
                 let _ = writeln!(out, "{name}_bucket{{{text},le=\"{bound}\"}} {bucket}");
             }
-            let _ = writeln!(
-                out,
-                "{name}_bucket{{{text},le=\"+Inf\"}} {}",
-                durations.count
-            );
+            let _ = writeln!(out, "{name}_bucket{{{text},le=\"+Inf\"}} {}", durations.count);
             let _ = writeln!(out, "{name}_sum{{{text}}} {}", durations.sum);
             let _ = writeln!(out, "{name}_count{{{text}}} {}", durations.count);
         }

@@ -80,19 +80,13 @@ fn clauses(accept: &str) -> impl Iterator<Item = Clause<'_>> {
         let parameters = parts
             .filter_map(|part| part.split_once('='))
             .map(|(key, value)| (key.trim(), value.trim().trim_matches('"')));
-        Clause {
-            media_type,
-            parameters: parameters.collect(),
-        }
+        Clause { media_type, parameters: parameters.collect() }
     })
 }
 
 impl Clause<'_> {
     fn parameter(&self, name: &str) -> &str {
-        self.parameters
-            .iter()
-            .find(|(key, _)| *key == name)
-            .map_or("", |(_, value)| value)
+        self.parameters.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value)
     }
 
     /// The transformation it asks for; `None` if there is no such.
@@ -103,20 +97,14 @@ impl Clause<'_> {
             "PartialObjectMetadata" | "PartialObjectMetadataList" => Transform::PartialMetadata,
             _ => return None,
         };
-        let known =
-            matches!(self.parameter("v"), "v1" | "v1beta1") && self.parameter("g") == "meta.k8s.io";
+        let known = matches!(self.parameter("v"), "v1" | "v1beta1") && self.parameter("g") == "meta.k8s.io";
         known.then_some(transform)
     }
 }
 
 /// The text of a header that may stand several times.
 fn joined(headers: &HeaderMap, name: http::HeaderName) -> String {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .collect::<Vec<_>>()
-        .join(",")
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect::<Vec<_>>().join(",")
 }
 
 /// The form of the answer to a request about objects. `protobuf`: whether this kind can be written so.
@@ -136,10 +124,7 @@ fn negotiate(headers: &HeaderMap, protobuf: bool, transforms: bool) -> Result<Fo
     }
     let forms = clauses(&accept).filter_map(|clause| {
         let encoding = Encoding::of(clause.media_type)?;
-        Some(Form {
-            encoding,
-            transform: clause.transform()?,
-        })
+        Some(Form { encoding, transform: clause.transform()? })
     });
     let mut servable = forms.filter(|form| match form.transform {
         Transform::None => form.encoding != Encoding::Protobuf || protobuf,
@@ -153,12 +138,7 @@ fn negotiate(headers: &HeaderMap, protobuf: bool, transforms: bool) -> Result<Fo
 
 /// Whether the client accepts a media type with a parameter (`as=APIGroupDiscoveryList`), and which version of it, for
 /// documents that have forms of their own. The order of the header decides.
-pub fn accepted_as(
-    headers: &HeaderMap,
-    group: &str,
-    kind: &str,
-    versions: &[&'static str],
-) -> Option<&'static str> {
+pub fn accepted_as(headers: &HeaderMap, group: &str, kind: &str, versions: &[&'static str]) -> Option<&'static str> {
     let accept = joined(headers, ACCEPT);
     for clause in clauses(&accept) {
         if !matches!(clause.media_type, JSON | "*/*" | "application/*") {
@@ -167,13 +147,8 @@ pub fn accepted_as(
         if clause.parameter("as").is_empty() {
             return None;
         }
-        let version = versions
-            .iter()
-            .find(|version| **version == clause.parameter("v"));
-        if let (Some(version), true) = (
-            version,
-            clause.parameter("g") == group && clause.parameter("as") == kind,
-        ) {
+        let version = versions.iter().find(|version| **version == clause.parameter("v"));
+        if let (Some(version), true) = (version, clause.parameter("g") == group && clause.parameter("as") == kind) {
             return Some(version);
         }
     }
@@ -182,16 +157,8 @@ pub fn accepted_as(
 
 /// The media type of the body, JSON if it is not given, or what the body is not: one of `accepted`.
 pub fn body_media_type(headers: &HeaderMap) -> String {
-    let content_type = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or(JSON);
-    content_type
-        .split(';')
-        .next()
-        .unwrap_or(JSON)
-        .trim()
-        .to_ascii_lowercase()
+    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or(JSON);
+    content_type.split(';').next().unwrap_or(JSON).trim().to_ascii_lowercase()
 }
 
 /// The encoding of a body that is an object.
@@ -221,22 +188,14 @@ mod tests {
 
     #[test]
     fn the_first_form_that_can_be_served_wins() {
-        let table = Form {
-            encoding: Encoding::Json,
-            transform: Transform::Table,
-        };
+        let table = Form { encoding: Encoding::Json, transform: Transform::Table };
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(form(kubectl), Ok(table));
         assert_eq!(
-            form(
-                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json"
-            ),
+            form("application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io, application/json"),
             Ok(Form::default())
         );
-        assert_eq!(
-            form("application/json;as=Nope;v=v1;g=meta.k8s.io"),
-            Err(406)
-        );
+        assert_eq!(form("application/json;as=Nope;v=v1;g=meta.k8s.io"), Err(406));
         assert_eq!(form("text/html, */*;q=0.8"), Ok(Form::default()));
         assert_eq!(
             form("application/vnd.kubernetes.protobuf,application/json").map(|form| form.encoding),

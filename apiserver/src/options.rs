@@ -48,22 +48,15 @@ impl WriteOptions {
     pub fn parse(query: &Query, write: Write) -> Result<WriteOptions, Status> {
         let mut errors = Vec::new();
         let dry_run = dry_run(query.all("dryRun"), &mut errors);
-        let manager = query
-            .get("fieldManager")
-            .filter(|manager| !manager.is_empty());
+        let manager = query.get("fieldManager").filter(|manager| !manager.is_empty());
         let force = query.get("force").is_some();
         match write {
             Write::Apply if manager.is_none() => {
-                errors.push(FieldError::required(
-                    &FieldPath::new("fieldManager"),
-                    "is required for apply patch",
-                ));
+                errors.push(FieldError::required(&FieldPath::new("fieldManager"), "is required for apply patch"));
             }
             Write::Patch if force => {
-                errors.push(FieldError::forbidden(
-                    &FieldPath::new("force"),
-                    "may not be specified for non-apply patch",
-                ));
+                errors
+                    .push(FieldError::forbidden(&FieldPath::new("force"), "may not be specified for non-apply patch"));
             }
             _ => {}
         }
@@ -76,11 +69,7 @@ impl WriteOptions {
             "Ignore" => FieldValidation::Ignore,
             other => {
                 let path = FieldPath::new("fieldValidation");
-                errors.push(FieldError::not_supported(
-                    &path,
-                    other,
-                    &["", "Ignore", "Strict", "Warn"],
-                ));
+                errors.push(FieldError::not_supported(&path, other, &["", "Ignore", "Strict", "Warn"]));
                 FieldValidation::Warn
             }
         };
@@ -100,11 +89,7 @@ impl WriteOptions {
 
     /// The options as admission sees them.
     pub fn to_value(&self, operation: Operation) -> Value {
-        let kind = if operation == Operation::Create {
-            "CreateOptions"
-        } else {
-            "UpdateOptions"
-        };
+        let kind = if operation == Operation::Create { "CreateOptions" } else { "UpdateOptions" };
         let mut value = json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" });
         if self.dry_run {
             value["dryRun"] = json!(["All"]);
@@ -152,11 +137,7 @@ impl DeleteOptions {
         }
         for field in ["propagationPolicy", "orphanDependents"] {
             if let Some(text) = query.get(field) {
-                value[field] = if field == "orphanDependents" {
-                    json!(query.flag(field))
-                } else {
-                    json!(text)
-                };
+                value[field] = if field == "orphanDependents" { json!(query.flag(field)) } else { json!(text) };
             }
         }
         let dry_run: Vec<&str> = query.all("dryRun").collect();
@@ -170,10 +151,7 @@ impl DeleteOptions {
     pub fn from_value(value: &Value) -> Result<DeleteOptions, Status> {
         let mut errors = Vec::new();
         let list = value["dryRun"].as_array();
-        let dry_run = dry_run(
-            list.into_iter().flatten().filter_map(Value::as_str),
-            &mut errors,
-        );
+        let dry_run = dry_run(list.into_iter().flatten().filter_map(Value::as_str), &mut errors);
         let policy = value["propagationPolicy"].as_str();
         let orphan = value["orphanDependents"].as_bool();
         let path = FieldPath::new("propagationPolicy");
@@ -189,20 +167,10 @@ impl DeleteOptions {
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
             Some(other) => {
-                errors.push(FieldError::not_supported(
-                    &path,
-                    other,
-                    &["Foreground", "Background", "Orphan", "nil"],
-                ));
+                errors.push(FieldError::not_supported(&path, other, &["Foreground", "Background", "Orphan", "nil"]));
                 None
             }
-            None => orphan.map(|orphan| {
-                if orphan {
-                    Propagation::Orphan
-                } else {
-                    Propagation::Background
-                }
-            }),
+            None => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
         };
         refuse("DeleteOptions", errors)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -273,29 +241,15 @@ impl ListOptions {
             labels: text("labelSelector"),
             fields: text("fieldSelector"),
             limit: usize::try_from(number("limit")?).unwrap_or(usize::MAX),
-            token: query
-                .get("continue")
-                .filter(|token| !token.is_empty())
-                .map(str::to_owned),
+            token: query.get("continue").filter(|token| !token.is_empty()).map(str::to_owned),
             resource_version: text("resourceVersion"),
             version_match: text("resourceVersionMatch"),
             watch,
             bookmarks: query.flag("allowWatchBookmarks"),
-            send_initial_events: query
-                .get("sendInitialEvents")
-                .map(|_| query.flag("sendInitialEvents")),
-            timeout: Some(number("timeoutSeconds")?)
-                .filter(|seconds| *seconds > 0)
-                .map(Duration::from_secs),
+            send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
+            timeout: Some(number("timeoutSeconds")?).filter(|seconds| *seconds > 0).map(Duration::from_secs),
         };
-        refuse(
-            "ListOptions",
-            if watch {
-                options.watch_errors()
-            } else {
-                options.list_errors()
-            },
-        )?;
+        refuse("ListOptions", if watch { options.watch_errors() } else { options.list_errors() })?;
         Ok(options)
     }
 
@@ -343,17 +297,11 @@ impl ListOptions {
                 errors.push(FieldError::forbidden(&path, why));
             }
             if self.version_match != NOT_OLDER_THAN {
-                errors.push(FieldError::not_supported(
-                    &path,
-                    self.version_match.as_str(),
-                    &[NOT_OLDER_THAN],
-                ));
+                errors.push(FieldError::not_supported(&path, self.version_match.as_str(), &[NOT_OLDER_THAN]));
             }
             if self.token.is_some() {
-                errors.push(FieldError::forbidden(
-                    &path,
-                    "resourceVersionMatch is forbidden when continue is provided",
-                ));
+                errors
+                    .push(FieldError::forbidden(&path, "resourceVersionMatch is forbidden when continue is provided"));
             }
         }
         errors
@@ -362,17 +310,8 @@ impl ListOptions {
     /// Only the object of this name, if there is one: `/watch/…/{name}`, where the path says what a field selector would.
     pub fn pin_name(&mut self, name: &str) {
         let term = format!("metadata.name={name}");
-        if !name.is_empty()
-            && !self
-                .fields
-                .split(',')
-                .any(|own| own.replace("==", "=") == term)
-        {
-            self.fields = if self.fields.is_empty() {
-                term
-            } else {
-                format!("{},{term}", self.fields)
-            };
+        if !name.is_empty() && !self.fields.split(',').any(|own| own.replace("==", "=") == term) {
+            self.fields = if self.fields.is_empty() { term } else { format!("{},{term}", self.fields) };
         }
     }
 
@@ -383,15 +322,9 @@ impl ListOptions {
 
     /// What to list.
     pub fn list_query(&self) -> Result<ListQuery, Status> {
-        let continuation = self
-            .token
-            .as_deref()
-            .map(Continuation::decode)
-            .transpose()?;
+        let continuation = self.token.as_deref().map(Continuation::decode).transpose()?;
         if continuation.is_some() && !matches!(self.resource_version.as_str(), "" | "0") {
-            return Err(Status::bad_request(
-                "specifying resource version is not allowed when using continue",
-            ));
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
         let freshness = match (self.revision()?, self.version_match.as_str()) {
             (None, _) => Freshness::Latest,
@@ -401,23 +334,17 @@ impl ListOptions {
             (Some(revision), "") if self.limit > 0 => Freshness::Exact(revision),
             (Some(revision), _) => Freshness::NotOlderThan(revision),
         };
-        Ok(ListQuery {
-            freshness,
-            limit: self.limit,
-            continuation,
-        })
+        Ok(ListQuery { freshness, limit: self.limit, continuation })
     }
 }
 
 /// The freshness a get asks for.
 pub fn get_freshness(query: &Query) -> Result<Freshness, Status> {
-    Ok(
-        match revision(query.get("resourceVersion").unwrap_or_default())? {
-            None => Freshness::Latest,
-            Some(0) => Freshness::Any,
-            Some(revision) => Freshness::NotOlderThan(revision),
-        },
-    )
+    Ok(match revision(query.get("resourceVersion").unwrap_or_default())? {
+        None => Freshness::Latest,
+        Some(0) => Freshness::Any,
+        Some(revision) => Freshness::NotOlderThan(revision),
+    })
 }
 
 fn revision(text: &str) -> Result<Option<Revision>, Status> {
@@ -426,26 +353,18 @@ fn revision(text: &str) -> Result<Option<Revision>, Status> {
     }
     let parsed = text.parse::<Revision>();
     parsed.map(Some).map_err(|_| {
-        Status::bad_request(format!(
-            "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-        ))
+        Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
     })
 }
 
 fn bad_number(text: &str) -> Status {
-    Status::bad_request(format!(
-        "strconv.ParseInt: parsing {text:?}: invalid syntax"
-    ))
+    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
     let values: Vec<&str> = values.collect();
     if values.iter().any(|value| *value != "All") {
-        errors.push(FieldError::not_supported(
-            &FieldPath::new("dryRun"),
-            json!(values),
-            &["All"],
-        ));
+        errors.push(FieldError::not_supported(&FieldPath::new("dryRun"), json!(values), &["All"]));
     }
     !values.is_empty()
 }
@@ -456,18 +375,10 @@ fn manager_errors(manager: &str, errors: &mut Vec<FieldError>) {
         errors.push(FieldError::too_long(&path, MAX_MANAGER_LENGTH));
     }
     if manager.chars().any(char::is_control) {
-        errors.push(FieldError::invalid(
-            &path,
-            manager,
-            "should only contain printable characters",
-        ));
+        errors.push(FieldError::invalid(&path, manager, "should only contain printable characters"));
     }
 }
 
 fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), Status> {
-    if errors.is_empty() {
-        Ok(())
-    } else {
-        Err(Status::invalid_options(kind, errors))
-    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid_options(kind, errors)) }
 }

@@ -44,17 +44,10 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// Reads a request's method, path and query.
     pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
-        let mut info = RequestInfo {
-            path: path.to_owned(),
-            verb: method.as_str().to_ascii_lowercase(),
-            ..Default::default()
-        };
-        let mut parts: Vec<String> = path
-            .trim_matches('/')
-            .split('/')
-            .filter(|part| !part.is_empty())
-            .map(percent_decode)
-            .collect();
+        let mut info =
+            RequestInfo { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Default::default() };
+        let mut parts: Vec<String> =
+            path.trim_matches('/').split('/').filter(|part| !part.is_empty()).map(percent_decode).collect();
         if parts.len() < 3 {
             return info;
         }
@@ -110,23 +103,14 @@ impl RequestInfo {
         if self.name.is_empty() && self.verb == "delete" {
             self.verb = "deletecollection".to_owned();
         }
-        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
-            && self.name.is_empty()
-        {
-            self.name = query
-                .get("fieldSelector")
-                .and_then(name_in_field_selector)
-                .unwrap_or_default();
+        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") && self.name.is_empty() {
+            self.name = query.get("fieldSelector").and_then(name_in_field_selector).unwrap_or_default();
         }
     }
 
     /// `group/version` as objects spell it (`v1`, `apps/v1`).
     pub fn group_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
     }
 
     /// Whether the verb cannot change anything.
@@ -139,9 +123,7 @@ impl RequestInfo {
 fn name_in_field_selector(selector: &str) -> Option<String> {
     selector.split(',').find_map(|term| {
         let (field, value) = term.split_once('=')?;
-        (field == "metadata.name")
-            .then(|| value.trim_start_matches('=').to_owned())
-            .filter(|value| !value.is_empty())
+        (field == "metadata.name").then(|| value.trim_start_matches('=').to_owned()).filter(|value| !value.is_empty())
     })
 }
 
@@ -154,13 +136,8 @@ pub(crate) fn percent_decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let hex = (bytes[at] == b'%')
-            .then(|| bytes.get(at + 1..at + 3))
-            .flatten();
-        match hex
-            .and_then(|hex| std::str::from_utf8(hex).ok())
-            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
-        {
+        let hex = (bytes[at] == b'%').then(|| bytes.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             Some(byte) => {
                 out.push(byte);
                 at += 3;
@@ -198,63 +175,19 @@ mod tests {
     #[test]
     fn urls_read_as_kubernetes_reads_them() {
         check("GET", "/api/v1/namespaces", "list true||v1||namespaces||");
-        check(
-            "GET",
-            "/api/v1/namespaces/other",
-            "get true||v1|other|namespaces||other",
-        );
-        check(
-            "GET",
-            "/api/v1/namespaces/other/pods",
-            "list true||v1|other|pods||",
-        );
-        check(
-            "GET",
-            "/api/v1/namespaces/other/pods/foo",
-            "get true||v1|other|pods||foo",
-        );
-        check(
-            "HEAD",
-            "/api/v1/namespaces/other/pods/foo",
-            "get true||v1|other|pods||foo",
-        );
+        check("GET", "/api/v1/namespaces/other", "get true||v1|other|namespaces||other");
+        check("GET", "/api/v1/namespaces/other/pods", "list true||v1|other|pods||");
+        check("GET", "/api/v1/namespaces/other/pods/foo", "get true||v1|other|pods||foo");
+        check("HEAD", "/api/v1/namespaces/other/pods/foo", "get true||v1|other|pods||foo");
         check("GET", "/api/v1/pods?watch=true", "watch true||v1||pods||");
         check("GET", "/api/v1/pods?watch=false", "list true||v1||pods||");
-        check(
-            "GET",
-            "/api/v1/watch/namespaces/other/pods",
-            "watch true||v1|other|pods||",
-        );
-        check(
-            "GET",
-            "/api/v1/nodes?fieldSelector=metadata.name%3Dn1&watch=1",
-            "watch true||v1||nodes||n1",
-        );
-        check(
-            "PUT",
-            "/api/v1/namespaces/x/finalize",
-            "update true||v1|x|namespaces|finalize|x",
-        );
-        check(
-            "GET",
-            "/api/v1/namespaces/x/status",
-            "get true||v1|x|namespaces|status|x",
-        );
-        check(
-            "DELETE",
-            "/apis/apps/v1/namespaces/x/deployments",
-            "deletecollection true|apps|v1|x|deployments||",
-        );
-        check(
-            "POST",
-            "/apis/apps/v1/namespaces/x/deployments",
-            "create true|apps|v1|x|deployments||",
-        );
-        check(
-            "GET",
-            "/apis/apps/v1/namespaces/x/deployments/d/scale",
-            "get true|apps|v1|x|deployments|scale|d",
-        );
+        check("GET", "/api/v1/watch/namespaces/other/pods", "watch true||v1|other|pods||");
+        check("GET", "/api/v1/nodes?fieldSelector=metadata.name%3Dn1&watch=1", "watch true||v1||nodes||n1");
+        check("PUT", "/api/v1/namespaces/x/finalize", "update true||v1|x|namespaces|finalize|x");
+        check("GET", "/api/v1/namespaces/x/status", "get true||v1|x|namespaces|status|x");
+        check("DELETE", "/apis/apps/v1/namespaces/x/deployments", "deletecollection true|apps|v1|x|deployments||");
+        check("POST", "/apis/apps/v1/namespaces/x/deployments", "create true|apps|v1|x|deployments||");
+        check("GET", "/apis/apps/v1/namespaces/x/deployments/d/scale", "get true|apps|v1|x|deployments|scale|d");
         check("GET", "/apis/apps/v1", "get false||||||");
         check("GET", "/version", "get false||||||");
         check("GET", "/apis", "get false||||||");

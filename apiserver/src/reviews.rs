@@ -37,16 +37,8 @@ pub struct Reviews {
 
 impl Reviews {
     /// Reviews by the authenticator and authorizer that also judge requests.
-    pub fn new(
-        authenticator: Arc<Authenticator>,
-        authorizer: Arc<dyn Authorizer>,
-        clock: Clock,
-    ) -> Reviews {
-        Reviews {
-            authenticator,
-            authorizer,
-            clock,
-        }
+    pub fn new(authenticator: Arc<Authenticator>, authorizer: Arc<dyn Authorizer>, clock: Clock) -> Reviews {
+        Reviews { authenticator, authorizer, clock }
     }
 
     /// Whether a resource is a review, which only this answers.
@@ -67,13 +59,7 @@ impl Reviews {
     }
 
     /// Answers a decoded review for `user`; `namespace` is the URL's.
-    pub fn create(
-        &self,
-        resource: &str,
-        namespace: &str,
-        mut review: Value,
-        user: &UserInfo,
-    ) -> Result<Value, Status> {
+    pub fn create(&self, resource: &str, namespace: &str, mut review: Value, user: &UserInfo) -> Result<Value, Status> {
         if !review["metadata"].is_object() {
             review["metadata"] = json!({});
         }
@@ -91,9 +77,7 @@ impl Reviews {
     fn token(&self, mut review: Value) -> Result<Value, Status> {
         let token = text(&review, "/spec/token");
         if token.is_empty() {
-            return Err(Status::bad_request(
-                "token is required for TokenReview in authentication",
-            ));
+            return Err(Status::bad_request("token is required for TokenReview in authentication"));
         }
         let wanted: Vec<String> = list(&review, "/spec/audiences");
         let own = self.authenticator.service_accounts.audiences();
@@ -111,8 +95,7 @@ impl Reviews {
     }
 
     fn self_subject(&self, mut review: Value, user: &UserInfo) -> Value {
-        review["metadata"]["creationTimestamp"] =
-            json!(self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        review["metadata"]["creationTimestamp"] = json!(self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
         review["status"] = json!({ "userInfo": user.to_value() });
         review
     }
@@ -130,23 +113,14 @@ impl Reviews {
         }
         errors.extend(metadata_errors(&review, kind));
         if !errors.is_empty() {
-            return Err(Status::invalid(
-                &GroupKind::new(AUTHORIZATION, kind),
-                "",
-                errors,
-            ));
+            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, kind), "", errors));
         }
         let extra: BTreeMap<String, Vec<String>> = review
             .pointer("/spec/extra")
             .cloned()
             .and_then(|extra| serde_json::from_value(extra).ok())
             .unwrap_or_default();
-        let user = UserInfo {
-            name: name.to_owned(),
-            uid: text(&review, "/spec/uid").to_owned(),
-            groups,
-            extra,
-        };
+        let user = UserInfo { name: name.to_owned(), uid: text(&review, "/spec/uid").to_owned(), groups, extra };
         review["status"] = self.decide(&review, &user);
         Ok(review)
     }
@@ -164,11 +138,7 @@ impl Reviews {
                 review["spec"]["nonResourceAttributes"].clone(),
                 "disallowed on this kind of request",
             );
-            return Err(Status::invalid(
-                &GroupKind::new(AUTHORIZATION, "LocalSubjectAccessReview"),
-                "",
-                vec![error],
-            ));
+            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, "LocalSubjectAccessReview"), "", vec![error]));
         }
         self.access(review, "LocalSubjectAccessReview")
     }
@@ -177,11 +147,7 @@ impl Reviews {
         let mut errors = attribute_errors(&review);
         errors.extend(metadata_errors(&review, "SelfSubjectAccessReview"));
         if !errors.is_empty() {
-            return Err(Status::invalid(
-                &GroupKind::new(AUTHORIZATION, "SelfSubjectAccessReview"),
-                "",
-                errors,
-            ));
+            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, "SelfSubjectAccessReview"), "", errors));
         }
         review["status"] = self.decide(&review, user);
         Ok(review)
@@ -204,10 +170,7 @@ impl Reviews {
                 ]));
             }
             if !rule.non_resource_urls.is_empty() {
-                paths.push(present([
-                    ("verbs", &rule.verbs),
-                    ("nonResourceURLs", &rule.non_resource_urls),
-                ]));
+                paths.push(present([("verbs", &rule.verbs), ("nonResourceURLs", &rule.non_resource_urls)]));
             }
         }
         let mut status = json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": held.incomplete || !held.errors.is_empty() });
@@ -225,12 +188,7 @@ impl Reviews {
             Some(_) => Attributes {
                 is_resource: false,
                 path: text(review, "/spec/nonResourceAttributes/path"),
-                ..Attributes::resource(
-                    user,
-                    text(review, "/spec/nonResourceAttributes/verb"),
-                    "",
-                    "",
-                )
+                ..Attributes::resource(user, text(review, "/spec/nonResourceAttributes/verb"), "", "")
             },
             None => Attributes {
                 namespace: at("namespace"),
@@ -254,10 +212,7 @@ impl Reviews {
 }
 
 fn text<'v>(value: &'v Value, path: &str) -> &'v str {
-    value
-        .pointer(path)
-        .and_then(Value::as_str)
-        .unwrap_or_default()
+    value.pointer(path).and_then(Value::as_str).unwrap_or_default()
 }
 
 fn list(value: &Value, path: &str) -> Vec<String> {
@@ -273,14 +228,8 @@ fn list(value: &Value, path: &str) -> Vec<String> {
 
 /// An object of the lists that are not empty.
 fn present<const N: usize>(fields: [(&str, &Vec<String>); N]) -> Value {
-    let fields = fields
-        .into_iter()
-        .filter(|(name, list)| *name == "verbs" || !list.is_empty());
-    Value::Object(
-        fields
-            .map(|(name, list)| (name.to_owned(), json!(list)))
-            .collect::<Map<_, _>>(),
-    )
+    let fields = fields.into_iter().filter(|(name, list)| *name == "verbs" || !list.is_empty());
+    Value::Object(fields.map(|(name, list)| (name.to_owned(), json!(list))).collect::<Map<_, _>>())
 }
 
 /// `pkg/apis/authorization/validation/validation.go`.
@@ -306,15 +255,8 @@ fn attribute_errors(review: &Value) -> Vec<FieldError> {
 /// A review is no object: it has no metadata, but for the namespace of a local one.
 fn metadata_errors(review: &Value, kind: &str) -> Option<FieldError> {
     let metadata = review["metadata"].as_object()?;
-    let allowed = |field: &str| {
-        field == "managedFields" || (kind == "LocalSubjectAccessReview" && field == "namespace")
-    };
+    let allowed =
+        |field: &str| field == "managedFields" || (kind == "LocalSubjectAccessReview" && field == "namespace");
     let filled = metadata.keys().any(|field| !allowed(field));
-    filled.then(|| {
-        FieldError::invalid(
-            &FieldPath::new("metadata"),
-            review["metadata"].clone(),
-            "must be empty",
-        )
-    })
+    filled.then(|| FieldError::invalid(&FieldPath::new("metadata"), review["metadata"].clone(), "must be empty"))
 }

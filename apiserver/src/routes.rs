@@ -18,47 +18,31 @@ use crate::server::ApiServer;
 use crate::version;
 
 /// Serves a path.
-pub async fn serve(
-    server: &Arc<ApiServer>,
-    request: Request,
-    body: Body,
-) -> Result<Response<Body>, Status> {
+pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Result<Response<Body>, Status> {
     let path = request.info.path.clone();
-    let first = path
-        .trim_start_matches('/')
-        .split('/')
-        .next()
-        .unwrap_or_default();
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
     let read = matches!(request.parts.method.as_str(), "GET" | "HEAD");
     if !read
-        && matches!(
-            first,
-            "" | "api"
-                | "apis"
-                | "version"
-                | "openapi"
-                | "metrics"
-                | "healthz"
-                | "livez"
-                | "readyz"
-        )
+        && matches!(first, "" | "api" | "apis" | "version" | "openapi" | "metrics" | "healthz" | "livez" | "readyz")
     {
         return Err(Status::method_not_allowed());
     }
     match first {
-        "" => Ok(request.reply.json(
-            StatusCode::OK,
-            json!({ "paths": paths(server) }).to_string().into(),
-        )),
+        "" => Ok(request.reply.json(StatusCode::OK, json!({ "paths": paths(server) }).to_string().into())),
         "api" | "apis" => Ok(discover(server, &request, &path)),
-        "version" => Ok(request
-            .reply
-            .json(StatusCode::OK, version::info().to_string().into())),
+        "version" => Ok(request.reply.json(StatusCode::OK, version::info().to_string().into())),
         "healthz" => Ok(probe(server, &request, Probe::Healthz, &path)),
         "livez" => Ok(probe(server, &request, Probe::Livez, &path)),
         "readyz" => Ok(probe(server, &request, Probe::Readyz, &path)),
         "metrics" => Ok(metrics(server, &request)),
         "openapi" => match path.as_str() {
+            "/openapi/v2" if wants_gnostic(&request) => {
+                let found = server.openapi().v2_protobuf(&server.kinds());
+                Ok(found.map_or_else(
+                    || request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"),
+                    |found| document(&request, GNOSTIC_V2, &found),
+                ))
+            }
             "/openapi/v2" => openapi(&request, server.openapi().v2(&server.kinds())),
             "/openapi/v3" => openapi(&request, server.openapi().index(&server.kinds())),
             _ => match path.strip_prefix("/openapi/v3/") {
@@ -67,16 +51,10 @@ pub async fn serve(
             },
         },
         _ => match path.as_str() {
-            "/openid/v1/jwks" => Ok(request
-                .reply
-                .json(StatusCode::OK, server.tokens().key_set().to_string().into())),
+            "/openid/v1/jwks" => Ok(request.reply.json(StatusCode::OK, server.tokens().key_set().to_string().into())),
             "/.well-known/openid-configuration" => {
-                let configuration = server
-                    .tokens()
-                    .openid_configuration(&server.address().to_string());
-                Ok(request
-                    .reply
-                    .json(StatusCode::OK, configuration.to_string().into()))
+                let configuration = server.tokens().openid_configuration(&server.address().to_string());
+                Ok(request.reply.json(StatusCode::OK, configuration.to_string().into()))
             }
             _ => extra(server, request, body).await,
         },
@@ -91,10 +69,7 @@ async fn extra(server: &ApiServer, request: Request, body: Body) -> Result<Respo
         async move { reply.text(StatusCode::NOT_FOUND, "404 page not found\n") }
     };
     let routes = server.extra_routes().fallback(fallback);
-    match routes
-        .oneshot(http::Request::from_parts(request.parts, body))
-        .await
-    {
+    match routes.oneshot(http::Request::from_parts(request.parts, body)).await {
         Ok(response) => Ok(response),
         Err(never) => match never {},
     }
@@ -103,20 +78,11 @@ async fn extra(server: &ApiServer, request: Request, body: Body) -> Result<Respo
 fn paths(server: &ApiServer) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
     for group in server.kinds().groups() {
-        let prefix = if group.name.is_empty() {
-            "/api".to_owned()
-        } else {
-            format!("/apis/{}", group.name)
-        };
+        let prefix = if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
         if !group.name.is_empty() {
             paths.push(prefix.clone());
         }
-        paths.extend(
-            group
-                .versions
-                .iter()
-                .map(|version| format!("{prefix}/{version}")),
-        );
+        paths.extend(group.versions.iter().map(|version| format!("{prefix}/{version}")));
     }
     let own = [
         "/.well-known/openid-configuration",
@@ -139,31 +105,17 @@ fn discover(server: &ApiServer, request: &Request, path: &str) -> Response<Body>
     let headers = &request.parts.headers;
     let root = matches!(path.trim_end_matches('/'), "/api" | "/apis");
     let aggregated = if root {
-        negotiate::accepted_as(
-            headers,
-            discovery::GROUP,
-            discovery::LIST,
-            &discovery::VERSIONS,
-        )
+        negotiate::accepted_as(headers, discovery::GROUP, discovery::LIST, &discovery::VERSIONS)
     } else {
         None
     };
-    let Some(found) = server
-        .discovery()
-        .document(&kinds, path, aggregated, &address)
-    else {
-        return request
-            .reply
-            .text(StatusCode::NOT_FOUND, "404 page not found\n");
+    let Some(found) = server.discovery().document(&kinds, path, aggregated, &address) else {
+        return request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n");
     };
     match aggregated {
         None => request.reply.json(StatusCode::OK, found.bytes),
         Some(version) => {
-            let media_type = format!(
-                "application/json;g={};v={version};as={}",
-                discovery::GROUP,
-                discovery::LIST
-            );
+            let media_type = format!("application/json;g={};v={version};as={}", discovery::GROUP, discovery::LIST);
             document(request, &media_type, &found)
         }
     }
@@ -171,11 +123,7 @@ fn discover(server: &ApiServer, request: &Request, path: &str) -> Response<Body>
 
 /// A document with an entity tag.
 fn document(request: &Request, media_type: &str, document: &Document) -> Response<Body> {
-    let known = request
-        .parts
-        .headers
-        .get(IF_NONE_MATCH)
-        .is_some_and(|tag| tag.as_bytes() == document.etag.as_bytes());
+    let known = request.parts.headers.get(IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == document.etag.as_bytes());
     let mut response = if known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -193,28 +141,29 @@ fn document(request: &Request, media_type: &str, document: &Document) -> Respons
     response
 }
 
-/// OpenAPI documents are served as JSON; a client that takes only their protobuf form is told so.
+/// OpenAPI version 2 in protobuf, as it is answered, and as clients ask for it.
+const GNOSTIC_V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const GNOSTIC_V2_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// Whether the first thing that the client accepts is protobuf. (Kubernetes: `kube-openapi/pkg/handler/handler.go`.)
+fn wants_gnostic(request: &Request) -> bool {
+    let accept = request.parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let first = accept.and_then(|accept| accept.split([',', ';']).next()).unwrap_or_default().trim();
+    first == GNOSTIC_V2 || first == GNOSTIC_V2_ASKED
+}
+
+/// Otherwise OpenAPI documents are served as JSON; a client that takes only the protobuf form of version 3 is told so.
 fn openapi(request: &Request, found: Option<Document>) -> Result<Response<Body>, Status> {
-    let accept = request
-        .parts
-        .headers
-        .get(ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .unwrap_or_default();
+    let accept = request.parts.headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let json = |clause: &str| {
-        matches!(
-            clause.split(';').next().unwrap_or_default().trim(),
-            negotiate::JSON | "*/*" | "application/*"
-        )
+        matches!(clause.split(';').next().unwrap_or_default().trim(), negotiate::JSON | "*/*" | "application/*")
     };
     if !accept.is_empty() && !accept.split(',').any(json) {
         return Err(Status::not_acceptable(&[negotiate::JSON]));
     }
     Ok(match found {
         Some(found) => document(request, negotiate::JSON, &found),
-        None => request
-            .reply
-            .text(StatusCode::NOT_FOUND, "404 page not found\n"),
+        None => request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"),
     })
 }
 
@@ -225,20 +174,11 @@ fn probe(server: &ApiServer, request: &Request, probe: Probe, path: &str) -> Res
         .map(|(_, name)| name.trim_matches('/'))
         .filter(|name| !name.is_empty());
     let answer = server.health().probe(probe, name, &request.query);
-    request.reply.text(
-        StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        answer.text,
-    )
+    request.reply.text(StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), answer.text)
 }
 
 fn metrics(server: &ApiServer, request: &Request) -> Response<Body> {
-    let mut response = request.reply.text(
-        StatusCode::OK,
-        server.metrics().render(server.registry().cache()),
-    );
-    response.headers_mut().insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
-    );
+    let mut response = request.reply.text(StatusCode::OK, server.metrics().render(server.registry().cache()));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     response
 }

@@ -59,10 +59,7 @@ struct BoundTo {
 }
 
 fn reference(object: &Object) -> Reference {
-    Reference {
-        name: object.name().to_owned(),
-        uid: object.uid().to_owned(),
-    }
+    Reference { name: object.name().to_owned(), uid: object.uid().to_owned() }
 }
 
 impl Tokens {
@@ -75,42 +72,23 @@ impl Tokens {
         issuer: &str,
         audiences: Vec<String>,
     ) -> Tokens {
-        Tokens {
-            objects,
-            clock,
-            random,
-            key,
-            issuer: issuer.to_owned(),
-            audiences,
-        }
+        Tokens { objects, clock, random, key, issuer: issuer.to_owned(), audiences }
     }
 
     /// Answers a `TokenRequest` (decoded, in `authentication.k8s.io/v1`) for an account: the request with its token.
     pub fn create(&self, namespace: &str, name: &str, mut request: Value) -> Result<Value, Status> {
         let account = self.get("serviceaccounts", namespace, name)?;
         let audiences: Vec<String> = strings(request.pointer("/spec/audiences"));
-        let audiences = if audiences.is_empty() {
-            self.audiences.clone()
-        } else {
-            audiences
-        };
-        let seconds = request
-            .pointer("/spec/expirationSeconds")
-            .and_then(Value::as_i64)
-            .unwrap_or(DEFAULT_EXPIRATION_SECONDS);
+        let audiences = if audiences.is_empty() { self.audiences.clone() } else { audiences };
+        let seconds =
+            request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT_EXPIRATION_SECONDS);
         validate_expiration(seconds)?;
-        let bound_reference = request
-            .pointer("/spec/boundObjectRef")
-            .cloned()
-            .unwrap_or(Value::Null);
+        let bound_reference = request.pointer("/spec/boundObjectRef").cloned().unwrap_or(Value::Null);
         let bound = self.bound_to(namespace, name, &bound_reference)?;
 
         let now = self.clock.now();
-        let for_this_server = audiences
-            .iter()
-            .all(|audience| self.audiences.contains(audience));
-        let extended =
-            bound.pod.is_some() && seconds == PROJECTED_EXPIRATION_SECONDS && for_this_server;
+        let for_this_server = audiences.iter().all(|audience| self.audiences.contains(audience));
+        let extended = bound.pod.is_some() && seconds == PROJECTED_EXPIRATION_SECONDS && for_this_server;
         let claims = Claims {
             aud: audiences.clone(),
             exp: now.as_second() + if extended { EXTENDED_SECONDS } else { seconds },
@@ -128,57 +106,43 @@ impl Tokens {
             nbf: now.as_second(),
             sub: service_account_name(namespace, name),
         };
-        let token = self.key.sign(&claims).map_err(|error| {
-            Status::internal_error(format!("failed to generate token: {error}"))
-        })?;
+        let token = self
+            .key
+            .sign(&claims)
+            .map_err(|error| Status::internal_error(format!("failed to generate token: {error}")))?;
 
         let shown = |at: jiff::Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let expires = now
-            .checked_add(SignedDuration::from_secs(seconds))
-            .unwrap_or(jiff::Timestamp::MAX);
+        let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX);
         request["kind"] = json!("TokenRequest");
         request["apiVersion"] = json!("authentication.k8s.io/v1");
-        for (field, value) in [
-            ("name", name),
-            ("namespace", namespace),
-            ("uid", &self.random.uuid()),
-            ("creationTimestamp", &shown(now)),
-        ] {
+        for (field, value) in
+            [("name", name), ("namespace", namespace), ("uid", &self.random.uuid()), ("creationTimestamp", &shown(now))]
+        {
             request["metadata"][field] = json!(value);
         }
-        request["spec"] = json!({ "audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound_reference });
+        request["spec"] =
+            json!({ "audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound_reference });
         request["status"] = json!({ "token": token, "expirationTimestamp": shown(expires) });
         Ok(request)
     }
 
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
         let resource = GroupResource::new("", resource);
-        self.objects
-            .get(&resource, namespace, name)
-            .ok_or_else(|| Status::not_found(&resource, name))
+        self.objects.get(&resource, namespace, name).ok_or_else(|| Status::not_found(&resource, name))
     }
 
     fn bound_to(&self, namespace: &str, account: &str, wanted: &Value) -> Result<BoundTo, Status> {
         if wanted.is_null() {
             return Ok(BoundTo::default());
         }
-        let text = |field: &str| {
-            wanted
-                .get(field)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
+        let text = |field: &str| wanted.get(field).and_then(Value::as_str).unwrap_or_default();
         let (name, kind) = (text("name"), text("kind"));
         let mut bound = BoundTo::default();
         let uid = match (text("apiVersion"), kind) {
             ("v1", "Pod") => {
                 let pod = self.get("pods", namespace, name)?;
                 let spec = pod.value();
-                let of = |path: &str| {
-                    spec.pointer(path)
-                        .and_then(Value::as_str)
-                        .unwrap_or_default()
-                };
+                let of = |path: &str| spec.pointer(path).and_then(Value::as_str).unwrap_or_default();
                 if of("/spec/serviceAccountName") != account {
                     let message = format!(
                         "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
@@ -188,14 +152,8 @@ impl Tokens {
                 let node = of("/spec/nodeName");
                 if !node.is_empty() {
                     // A pod may name a node that is gone, or not there yet.
-                    let uid = self
-                        .get("nodes", "", node)
-                        .map(|node| node.uid().to_owned())
-                        .unwrap_or_default();
-                    bound.node = Some(Reference {
-                        name: node.to_owned(),
-                        uid,
-                    });
+                    let uid = self.get("nodes", "", node).map(|node| node.uid().to_owned()).unwrap_or_default();
+                    bound.node = Some(Reference { name: node.to_owned(), uid });
                 }
                 bound.pod.insert(pod).uid().to_owned()
             }
@@ -203,11 +161,7 @@ impl Tokens {
                 let node = reference(&*self.get("nodes", "", name)?);
                 bound.node.insert(node).uid.clone()
             }
-            ("v1", "Secret") => bound
-                .secret
-                .insert(self.get("secrets", namespace, name)?)
-                .uid()
-                .to_owned(),
+            ("v1", "Secret") => bound.secret.insert(self.get("secrets", namespace, name)?).uid().to_owned(),
             (version, _) => {
                 let (group, version) = version.split_once('/').unwrap_or(("", version));
                 return Err(Status::bad_request(format!(
@@ -220,11 +174,7 @@ impl Tokens {
                 "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
                 text("uid")
             );
-            return Err(Status::conflict(
-                &GroupResource::new("", kind),
-                name,
-                message,
-            ));
+            return Err(Status::conflict(&GroupResource::new("", kind), name, message));
         }
         Ok(bound)
     }
@@ -247,13 +197,7 @@ impl Tokens {
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {
-    value
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
+    value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// `pkg/apis/authentication/validation/validation.go`.
@@ -266,9 +210,5 @@ fn validate_expiration(seconds: i64) -> Result<(), Status> {
         return Ok(());
     };
     let error = FieldError::invalid(&FieldPath::new("spec.expirationSeconds"), seconds, detail);
-    Err(Status::invalid(
-        &GroupKind::new("authentication.k8s.io", "TokenRequest"),
-        "",
-        vec![error],
-    ))
+    Err(Status::invalid(&GroupKind::new("authentication.k8s.io", "TokenRequest"), "", vec![error]))
 }

@@ -33,7 +33,7 @@ pub mod informer;
 pub mod leader;
 pub mod queue;
 
-pub use client::{Client, Error, Result, is_already_exists, is_conflict, is_not_found};
+pub use client::{Client, Error, Result, is_already_exists, is_conflict, is_not_found, words};
 pub use controller::run_controller;
 pub use events::{EventRecorder, EventType, object_reference};
 pub use factory::InformerFactory;

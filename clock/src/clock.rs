@@ -74,33 +74,21 @@ fn machine_timestamp() -> Timestamp {
 impl Timeline {
     fn start() -> Self {
         let now = machine_instant();
-        Timeline {
-            started: now,
-            anchor: now,
-            reached: Duration::ZERO,
-            speed: 1.0,
-        }
+        Timeline { started: now, anchor: now, reached: Duration::ZERO, speed: 1.0 }
     }
 
     fn monotonic(&self, instant: Instant) -> Duration {
         let passed = instant.saturating_duration_since(self.anchor);
         // Multiplying by 1.0 would lose nanoseconds after a few months.
-        let passed = if self.speed == 1.0 {
-            passed
-        } else {
-            passed.mul_f64(self.speed)
-        };
+        let passed = if self.speed == 1.0 { passed } else { passed.mul_f64(self.speed) };
         self.reached.saturating_add(passed)
     }
 
     /// The machine's wall clock, plus what this timeline has gained on (or lost to) the machine.
     fn wall(&self) -> Timestamp {
         let instant = machine_instant();
-        let gained = signed(self.monotonic(instant))
-            - signed(instant.saturating_duration_since(self.started));
-        machine_timestamp()
-            .checked_add(gained)
-            .unwrap_or(Timestamp::MAX)
+        let gained = signed(self.monotonic(instant)) - signed(instant.saturating_duration_since(self.started));
+        machine_timestamp().checked_add(gained).unwrap_or(Timestamp::MAX)
     }
 
     fn re_anchor(&mut self) {
@@ -145,18 +133,13 @@ impl Clock {
     /// A clock that starts as the machine's and can be sped up or moved ahead.
     pub fn paced() -> (Clock, Pace) {
         let clock = Clock::real();
-        let pace = Pace {
-            shared: clock.shared.clone(),
-        };
+        let pace = Pace { shared: clock.shared.clone() };
         (clock, pace)
     }
 
     /// A clock that stands still until the [`Simulation`] moves it.
     pub fn simulated(start: Timestamp) -> (Clock, Simulation) {
-        let clock = Clock::new(Source::Simulated {
-            start,
-            elapsed: Duration::ZERO,
-        });
+        let clock = Clock::new(Source::Simulated { start, elapsed: Duration::ZERO });
         let simulation = Simulation::new(clock.shared.clone());
         (clock, simulation)
     }
@@ -164,11 +147,7 @@ impl Clock {
     fn new(source: Source) -> Clock {
         let real = matches!(source, Source::Real(_));
         let core = Arc::new(Core {
-            state: Mutex::new(State {
-                timers: Timers::default(),
-                source,
-                ended: false,
-            }),
+            state: Mutex::new(State { timers: Timers::default(), source, ended: false }),
             changed: Condvar::new(),
         });
         if real {
@@ -178,18 +157,14 @@ impl Clock {
                 .spawn(move || driven.drive())
                 .expect("the operating system gives a thread for timers");
         }
-        Clock {
-            shared: Arc::new(Shared { core }),
-        }
+        Clock { shared: Arc::new(Shared { core }) }
     }
 
     /// The wall clock: for timestamps that people and other programs read, never for measuring.
     pub fn now(&self) -> Timestamp {
         match &self.shared.core.state.lock().source {
             Source::Real(timeline) => timeline.wall(),
-            Source::Simulated { start, elapsed } => start
-                .checked_add(signed(*elapsed))
-                .unwrap_or(Timestamp::MAX),
+            Source::Simulated { start, elapsed } => start.checked_add(signed(*elapsed)).unwrap_or(Timestamp::MAX),
         }
     }
 
@@ -210,11 +185,7 @@ impl Clock {
 
     /// The answer of `future`, or [`Elapsed`] when it takes longer than `duration`. A ready future
     /// wins over an elapsed time.
-    pub async fn timeout<F: Future>(
-        &self,
-        duration: Duration,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
+    pub async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Result<F::Output, Elapsed> {
         let mut sleep = self.sleep(duration);
         let mut future = pin!(future);
         poll_fn(|context| match future.as_mut().poll(context) {
@@ -244,10 +215,7 @@ impl Pace {
     /// When `factor` is not a positive, finite number: a clock that stands still would never fire a
     /// timer.
     pub fn set_speed(&self, factor: f64) {
-        assert!(
-            factor.is_finite() && factor > 0.0,
-            "a clock's speed is a positive number, not {factor}"
-        );
+        assert!(factor.is_finite() && factor > 0.0, "a clock's speed is a positive number, not {factor}");
         self.change(|timeline| timeline.speed = factor);
     }
 
@@ -258,9 +226,7 @@ impl Pace {
 
     fn change(&self, change: impl FnOnce(&mut Timeline)) {
         let mut state = self.shared.core.state.lock();
-        let Source::Real(timeline) = &mut state.source else {
-            unreachable!("only paced clocks hand out a Pace")
-        };
+        let Source::Real(timeline) = &mut state.source else { unreachable!("only paced clocks hand out a Pace") };
         timeline.re_anchor();
         change(timeline);
         self.shared.core.changed.notify_one();
@@ -273,12 +239,7 @@ impl Shared {
     }
 
     /// Registers a sleep or renews its waker; ready when the deadline has been reached.
-    pub(crate) fn poll_timer(
-        &self,
-        deadline: Duration,
-        key: &mut Option<TimerKey>,
-        waker: &Waker,
-    ) -> Poll<()> {
+    pub(crate) fn poll_timer(&self, deadline: Duration, key: &mut Option<TimerKey>, waker: &Waker) -> Poll<()> {
         // Declared before the guard, so dropped after it.
         let _replaced;
         let mut state = self.core.state.lock();
@@ -307,11 +268,7 @@ impl Shared {
     pub(crate) fn step(&self, limit: Duration) -> bool {
         let due = {
             let mut state = self.core.state.lock();
-            let Some(deadline) = state
-                .timers
-                .next_deadline()
-                .filter(|deadline| *deadline <= limit)
-            else {
+            let Some(deadline) = state.timers.next_deadline().filter(|deadline| *deadline <= limit) else {
                 return false;
             };
             let now = state.move_to(deadline);
@@ -353,16 +310,13 @@ impl Core {
             due.extend(std::iter::from_fn(|| state.timers.pop_due(now)));
             if !due.is_empty() {
                 // Wakers run code of others: never under the lock.
-                parking_lot::MutexGuard::unlocked(&mut state, || {
-                    due.drain(..).for_each(Waker::wake)
-                });
+                parking_lot::MutexGuard::unlocked(&mut state, || due.drain(..).for_each(Waker::wake));
                 continue;
             }
             let next = match &state.source {
-                Source::Real(timeline) => state
-                    .timers
-                    .next_deadline()
-                    .and_then(|deadline| timeline.instant_of(deadline)),
+                Source::Real(timeline) => {
+                    state.timers.next_deadline().and_then(|deadline| timeline.instant_of(deadline))
+                }
                 Source::Simulated { .. } => unreachable!("a simulated clock has no driver"),
             };
             match next {

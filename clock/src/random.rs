@@ -29,9 +29,7 @@ impl Random {
     }
 
     fn new(stream: StdRng) -> Random {
-        Random {
-            stream: Arc::new(Mutex::new(stream)),
-        }
+        Random { stream: Arc::new(Mutex::new(stream)) }
     }
 
     /// A stream of its own, which depends only on how much was drawn here before.
@@ -45,28 +43,15 @@ impl Random {
         self.bytes(&mut bytes);
         bytes[6] = bytes[6] & 0x0f | 0x40; // RFC 9562, section 5.4: version 4
         bytes[8] = bytes[8] & 0x3f | 0x80; // and the variant
-        let hex = |range: std::ops::Range<usize>| {
-            bytes[range]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        };
-        format!(
-            "{}-{}-{}-{}-{}",
-            hex(0..4),
-            hex(4..6),
-            hex(6..8),
-            hex(8..10),
-            hex(10..16)
-        )
+        let hex =
+            |range: std::ops::Range<usize>| bytes[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        format!("{}-{}-{}-{}-{}", hex(0..4), hex(4..6), hex(6..8), hex(8..10), hex(10..16))
     }
 
     /// `length` characters of [`NAME_ALPHABET`], as `generateName` appends five of.
     pub fn suffix(&self, length: usize) -> String {
         let mut stream = self.stream.lock();
-        (0..length)
-            .map(|_| NAME_ALPHABET[stream.random_range(0..NAME_ALPHABET.len())] as char)
-            .collect()
+        (0..length).map(|_| NAME_ALPHABET[stream.random_range(0..NAME_ALPHABET.len())] as char).collect()
     }
 
     /// A number in `0.0..1.0`.
@@ -76,11 +61,7 @@ impl Random {
 
     /// A number in `0..n`; 0 when `n` is 0.
     pub fn below(&self, n: u64) -> u64 {
-        if n == 0 {
-            0
-        } else {
-            self.stream.lock().random_range(0..n)
-        }
+        if n == 0 { 0 } else { self.stream.lock().random_range(0..n) }
     }
 
     /// Puts a slice in random order.

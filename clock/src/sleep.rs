@@ -24,11 +24,7 @@ pub struct Elapsed;
 
 impl Sleep {
     pub(crate) fn new(shared: Arc<Shared>, deadline: Duration) -> Self {
-        Sleep {
-            shared,
-            deadline,
-            key: None,
-        }
+        Sleep { shared, deadline, key: None }
     }
 
     /// The moment, as [`Clock::monotonic`](crate::Clock::monotonic) counts, at which it completes.
@@ -42,9 +38,7 @@ impl Future for Sleep {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let sleep = self.get_mut();
-        sleep
-            .shared
-            .poll_timer(sleep.deadline, &mut sleep.key, context.waker())
+        sleep.shared.poll_timer(sleep.deadline, &mut sleep.key, context.waker())
     }
 }
 
@@ -58,9 +52,7 @@ impl Drop for Sleep {
 
 impl fmt::Debug for Sleep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep")
-            .field("deadline", &self.deadline)
-            .finish_non_exhaustive()
+        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
     }
 }
 

@@ -20,18 +20,10 @@ pub(crate) struct Timers {
 impl Timers {
     /// Registers a waker; says also whether it is now the first to fire.
     pub(crate) fn insert(&mut self, deadline: Duration, waker: Waker) -> (TimerKey, bool) {
-        let key = TimerKey {
-            deadline,
-            sequence: self.next_sequence,
-        };
+        let key = TimerKey { deadline, sequence: self.next_sequence };
         self.next_sequence += 1;
         self.waiting.insert(key, waker);
-        (
-            key,
-            self.waiting
-                .first_key_value()
-                .is_some_and(|(first, _)| *first == key),
-        )
+        (key, self.waiting.first_key_value().is_some_and(|(first, _)| *first == key))
     }
 
     /// Replaces the waker of a registered timer and gives back the old one; none when it has fired
@@ -40,9 +32,7 @@ impl Timers {
     /// The last waker of a task drops the task, which may hold other sleeps of this clock: the
     /// caller drops what it gets back only after it has let go of the lock.
     pub(crate) fn update(&mut self, key: TimerKey, waker: &Waker) -> Option<Waker> {
-        self.waiting
-            .get_mut(&key)
-            .map(|registered| std::mem::replace(registered, waker.clone()))
+        self.waiting.get_mut(&key).map(|registered| std::mem::replace(registered, waker.clone()))
     }
 
     /// Takes a timer out; the waker is to be dropped as that of [`Timers::update`].

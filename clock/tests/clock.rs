@@ -44,11 +44,7 @@ async fn an_earlier_deadline_overtakes_a_later_one() {
     assert!(!late.is_finished());
     late.abort();
     assert!(late.await.unwrap_err().is_cancelled());
-    assert_eq!(
-        clock.pending(),
-        0,
-        "a cancelled sleep leaves nothing behind"
-    );
+    assert_eq!(clock.pending(), 0, "a cancelled sleep leaves nothing behind");
 }
 
 #[tokio::test]
@@ -64,17 +60,12 @@ async fn a_paced_clock_jumps_and_speeds_up() {
     clock.sleep(seconds(600)).await;
     let before = clock.monotonic();
     pace.set_speed(1.0);
-    assert!(
-        clock.monotonic() >= before,
-        "a change of pace never turns time back"
-    );
+    assert!(clock.monotonic() >= before, "a change of pace never turns time back");
 }
 
 #[test]
 fn the_driver_survives_its_clock_while_somebody_sleeps() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let sleep = Clock::real().sleep(Duration::from_millis(1));
     runtime.block_on(sleep);
 }
@@ -99,9 +90,7 @@ fn a_day_of_many_tasks_passes_in_order() {
             tokio::spawn(async move {
                 for _ in 0..86400 / period {
                     clock.sleep(seconds(period)).await;
-                    log.lock()
-                        .unwrap()
-                        .push((clock.monotonic().as_secs() / 3600, name));
+                    log.lock().unwrap().push((clock.monotonic().as_secs() / 3600, name));
                 }
             })
         });
@@ -122,20 +111,10 @@ fn a_day_of_many_tasks_passes_in_order() {
 fn timeouts() {
     let (clock, simulation) = simulated();
     virtual_runtime(simulation).block_on(async {
-        assert_eq!(
-            clock.timeout(seconds(5), pending::<()>()).await,
-            Err(Elapsed)
-        );
+        assert_eq!(clock.timeout(seconds(5), pending::<()>()).await, Err(Elapsed));
         assert_eq!(clock.monotonic(), seconds(5));
-        assert_eq!(
-            clock.timeout(seconds(5), clock.sleep(seconds(4))).await,
-            Ok(())
-        );
-        assert_eq!(
-            clock.timeout(seconds(5), clock.sleep(seconds(5))).await,
-            Ok(()),
-            "ready wins"
-        );
+        assert_eq!(clock.timeout(seconds(5), clock.sleep(seconds(4))).await, Ok(()));
+        assert_eq!(clock.timeout(seconds(5), clock.sleep(seconds(5))).await, Ok(()), "ready wins");
         assert_eq!(clock.timeout(Duration::ZERO, async { 7 }).await, Ok(7));
         assert_eq!(clock.timeout(Duration::MAX, async { 7 }).await, Ok(7));
     });
@@ -145,9 +124,7 @@ fn timeouts() {
 #[test]
 fn advance_stops_at_its_limit() {
     let (clock, simulation) = simulated();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
         let task = tokio::spawn(clock.sleep(seconds(10)));
         tokio::task::yield_now().await;
@@ -164,9 +141,7 @@ fn advance_stops_at_its_limit() {
 fn a_task_dropped_with_its_last_waker_may_hold_other_sleeps() {
     let (clock, simulation) = simulated();
     let outer = clock.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async move {
         tokio::spawn(async move {
             let other = clock.sleep(seconds(20));

@@ -5,14 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 #[test]
 fn a_seed_replays() {
-    let draw = |random: &Random| {
-        (
-            random.uuid(),
-            random.suffix(5),
-            random.below(1000),
-            random.fork().suffix(10),
-        )
-    };
+    let draw = |random: &Random| (random.uuid(), random.suffix(5), random.below(1000), random.fork().suffix(10));
     assert_eq!(draw(&Random::seeded(7)), draw(&Random::seeded(7)));
     assert_ne!(draw(&Random::seeded(7)), draw(&Random::seeded(8)));
     assert_ne!(Random::from_os().uuid(), Random::from_os().uuid());
@@ -34,20 +27,13 @@ fn uuids_are_version_4() {
         assert_eq!(lengths, [8, 4, 4, 4, 12]);
         assert_eq!(uuid.as_bytes()[14], b'4');
         assert!(b"89ab".contains(&uuid.as_bytes()[19]), "{uuid}");
-        assert!(
-            uuid.bytes()
-                .all(|byte| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
-        );
+        assert!(uuid.bytes().all(|byte| byte == b'-' || byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)));
     }
 }
 
 #[test]
 fn suffixes_use_the_whole_alphabet_and_nothing_else() {
-    let seen: HashSet<u8> = Random::seeded(1)
-        .suffix(2000)
-        .into_bytes()
-        .into_iter()
-        .collect();
+    let seen: HashSet<u8> = Random::seeded(1).suffix(2000).into_bytes().into_iter().collect();
     assert_eq!(seen, NAME_ALPHABET.iter().copied().collect());
 }
 

@@ -15,6 +15,9 @@ pub enum Error {
     /// A ConfigMap or Secret that a pod names is not there, or has not the key it names. The words are Kubernetes'.
     #[error("{0}")]
     MissingObject(String),
+    /// A claim of the pod leads to no volume yet. The words are Kubernetes'.
+    #[error("{0}")]
+    Claim(String),
     /// The pod asks for something in a way that cannot be done.
     #[error("{0}")]
     InvalidPod(String),

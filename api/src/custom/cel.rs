@@ -20,8 +20,8 @@ pub mod values;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use cel::parser::Expression;
 pub use cel::Value;
+use cel::parser::Expression;
 use cel::{Context, Env, ExecutionError};
 
 use self::check::Ty;
@@ -77,7 +77,8 @@ impl Expr {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(format!("ERROR: <input>:1:1: expression exceeds {MAX_SOURCE_BYTES} bytes"));
         }
-        let parsed = ENV.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true).parse_with_source_info(source);
+        let parsed =
+            ENV.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true).parse_with_source_info(source);
         let (mut tree, places) = parsed.map_err(|errors| check::syntax(source, &errors))?;
         let found = check::check(&tree, source, &places, variables)?;
         let uses_old_self = tree.references().has_variable("oldSelf");

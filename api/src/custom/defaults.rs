@@ -52,7 +52,9 @@ fn fill_null(schema: &Schema, value: &mut Value) {
 fn drop_nulls(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(object) => {
-            object.retain(|name, value| !value.is_null() || schema.properties.get(name).is_none_or(|inner| inner.nullable));
+            object.retain(|name, value| {
+                !value.is_null() || schema.properties.get(name).is_none_or(|inner| inner.nullable)
+            });
             for (name, value) in object.iter_mut() {
                 if let Some(inner) = schema.member(name) {
                     drop_nulls(inner, value);

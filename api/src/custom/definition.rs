@@ -114,8 +114,10 @@ impl ScaleOfCustom {
     pub fn scale(&self, object: &Value) -> Value {
         let count = |place: &Place| place.get(object).and_then(Value::as_i64).unwrap_or(0);
         let names = ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"];
-        let metadata: Map<String, Value> =
-            names.into_iter().filter_map(|name| Some((name.to_owned(), object["metadata"].get(name)?.clone()))).collect();
+        let metadata: Map<String, Value> = names
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), object["metadata"].get(name)?.clone())))
+            .collect();
         let mut spec = Map::new();
         if count(&self.spec_replicas) != 0 {
             spec.insert("replicas".to_owned(), count(&self.spec_replicas).into());
@@ -185,7 +187,10 @@ impl Reader<'_> {
 
     fn terminating(&self) -> bool {
         let conditions = self.definition["status"]["conditions"].as_array();
-        conditions.into_iter().flatten().any(|condition| condition["type"] == "Terminating" && condition["status"] == "True")
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|condition| condition["type"] == "Terminating" && condition["status"] == "True")
     }
 
     fn kind(&self, version: &Value) -> Kind {
@@ -272,7 +277,8 @@ fn columns(version: &Value) -> Vec<Column> {
         description: String::new(),
         json_path: None,
     };
-    let own: Vec<Column> = version["additionalPrinterColumns"].as_array().into_iter().flatten().filter_map(column).collect();
+    let own: Vec<Column> =
+        version["additionalPrinterColumns"].as_array().into_iter().flatten().filter_map(column).collect();
     let age = own.is_empty().then(|| Column {
         name: "Age".to_owned(),
         ty: "date".to_owned(),
@@ -293,7 +299,9 @@ fn column(column: &Value) -> Option<Column> {
         format: text("format"),
         priority: column["priority"].as_u64().and_then(|priority| u32::try_from(priority).ok()).unwrap_or(0),
         description: match text("description") {
-            none if none.is_empty() => format!("Custom resource definition column (in JSONPath format): {}", text("jsonPath")),
+            none if none.is_empty() => {
+                format!("Custom resource definition column (in JSONPath format): {}", text("jsonPath"))
+            }
             description => description,
         },
         json_path: Some(text("jsonPath")),

@@ -16,8 +16,19 @@ pub fn is_known(format: &str) -> bool {
     PATTERNS.iter().any(|(name, _)| *name == format)
         || matches!(
             format,
-            "uri" | "email" | "ipv4" | "ipv6" | "cidr" | "byte" | "password" | "date" | "date-time" | "datetime" | "duration"
-                | "k8s-short-name" | "k8s-long-name"
+            "uri"
+                | "email"
+                | "ipv4"
+                | "ipv6"
+                | "cidr"
+                | "byte"
+                | "password"
+                | "date"
+                | "date-time"
+                | "datetime"
+                | "duration"
+                | "k8s-short-name"
+                | "k8s-long-name"
         )
 }
 

@@ -125,11 +125,15 @@ fn field_path(text: &str) -> Option<Vec<Step>> {
 
 /// Whether `fieldPath` names a field below a schema; the words of Kubernetes' refusal otherwise.
 pub fn check_field_path(text: &str, schema: &Schema) -> Result<(), String> {
-    let steps = field_path(text).filter(|steps| !steps.is_empty()).ok_or("must be a valid path: expected field path starting with a dot")?;
+    let steps = field_path(text)
+        .filter(|steps| !steps.is_empty())
+        .ok_or("must be a valid path: expected field path starting with a dot")?;
     let mut place = schema;
     for step in steps {
         let (Step::Field(name) | Step::Key(name)) = step;
-        place = place.member(&name).ok_or_else(|| format!("fieldPath must be a valid path: does not refer to a valid field: {name}"))?;
+        place = place
+            .member(&name)
+            .ok_or_else(|| format!("fieldPath must be a valid path: does not refer to a valid field: {name}"))?;
     }
     Ok(())
 }
@@ -234,7 +238,8 @@ impl Walk<'_> {
         if self.budget == 0 && !self.stopped {
             self.stopped = true;
             self.errors.push(invalid(
-                "validation failed due to running out of cost budget, no further validation rules will be run".to_owned(),
+                "validation failed due to running out of cost budget, no further validation rules will be run"
+                    .to_owned(),
             ));
         }
     }
@@ -260,7 +265,9 @@ impl Walk<'_> {
         self.errors.push(match (rule.reason, shown) {
             (Reason::Forbidden, _) => FieldError::forbidden(&path, message),
             (Reason::Required, _) => FieldError::required(&path, message),
-            (Reason::Duplicate, shown) => FieldError { detail: message, bad_value: shown, ..FieldError::duplicate(&path, Value::Null) },
+            (Reason::Duplicate, shown) => {
+                FieldError { detail: message, bad_value: shown, ..FieldError::duplicate(&path, Value::Null) }
+            }
             (Reason::Invalid, Some(value)) => FieldError::invalid(&path, value, message),
             (Reason::Invalid, None) => FieldError::invalid_omitted(&path, message),
         });

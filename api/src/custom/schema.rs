@@ -204,7 +204,12 @@ impl Schema {
         if let Some(items) = &mut self.items {
             items.compile_rules(&json["items"], false);
         }
-        self.rules = json["x-kubernetes-validations"].as_array().into_iter().flatten().map(|rule| Rule::new(rule, self, root)).collect();
+        self.rules = json["x-kubernetes-validations"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|rule| Rule::new(rule, self, root))
+            .collect();
         let below = self.inner().any(|inner| inner.has_rules);
         self.has_rules = below || !self.rules.is_empty();
     }
@@ -217,7 +222,10 @@ impl Checks {
         Checks {
             format: json["format"].as_str().filter(|format| super::formats::is_known(format)).map(str::to_owned),
             one_of: json["enum"].as_array().filter(|values| !values.is_empty()).cloned(),
-            pattern: json["pattern"].as_str().filter(|p| !p.is_empty()).map(|pattern| (pattern.to_owned(), Regex::new(pattern).ok())),
+            pattern: json["pattern"]
+                .as_str()
+                .filter(|p| !p.is_empty())
+                .map(|pattern| (pattern.to_owned(), Regex::new(pattern).ok())),
             max_length: count("maxLength"),
             min_length: count("minLength"),
             maximum: bound("maximum", "exclusiveMaximum"),
@@ -234,7 +242,11 @@ impl Checks {
 }
 
 fn children(json: &Value) -> BTreeMap<String, Schema> {
-    json.as_object().into_iter().flatten().map(|(name, schema)| (name.clone(), Schema::parse_without_rules(schema))).collect()
+    json.as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, schema)| (name.clone(), Schema::parse_without_rules(schema)))
+        .collect()
 }
 
 fn list(json: &Value) -> Vec<Schema> {

@@ -9,11 +9,13 @@ use serde_json::Value;
 use super::{CustomResource, defaults, rules, validate};
 use crate::status::{FieldError, FieldPath};
 use crate::strategy::field::Field;
-use crate::strategy::{Context, GarbageCollectionPolicy, NameRule, Strategy, Subresource, validate_object_meta, validate_object_meta_update};
+use crate::strategy::{
+    Context, GarbageCollectionPolicy, NameRule, Strategy, Subresource, validate_object_meta,
+    validate_object_meta_update,
+};
 
 /// What follows errors that make rules unanswerable.
-const NOT_CHECKED: &str =
-    "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+const NOT_CHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
 
 impl CustomResource {
     fn wish_changed(&self, new: &Value, old: &Value) -> bool {
@@ -93,7 +95,9 @@ impl Strategy for CustomResource {
             put(new, "status", old.get("status").cloned());
         }
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-        let changed = self.wish_changed(new, old) || (old["metadata"].get("deletionTimestamp").is_none() && new["metadata"].get("deletionTimestamp").is_some());
+        let changed = self.wish_changed(new, old)
+            || (old["metadata"].get("deletionTimestamp").is_none()
+                && new["metadata"].get("deletionTimestamp").is_some());
         new["metadata"]["generation"] = (generation + i64::from(changed)).into();
     }
 

@@ -14,15 +14,26 @@ use crate::status::{FieldError, FieldPath};
 const UNIQUE_ITEMS: &str = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const EXCLUSIVE: &str = "additionalProperties and properties are mutual exclusive";
-const KEYS_REQUIRED: &str = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+const KEYS_REQUIRED: &str =
+    "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
 
 /// Members of JSON schema that Kubernetes has no use for.
-const UNSUPPORTED: [&str; 7] = ["$ref", "$schema", "definitions", "dependencies", "id", "patternProperties", "additionalItems"];
+const UNSUPPORTED: [&str; 7] =
+    ["$ref", "$schema", "definitions", "dependencies", "id", "patternProperties", "additionalItems"];
 
 /// What may not be said of a value's structure inside `allOf` and the like.
 const STRUCTURE: [&str; 12] = [
-    "type", "additionalProperties", "default", "title", "description", "nullable", "x-kubernetes-preserve-unknown-fields",
-    "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string", "x-kubernetes-list-type", "x-kubernetes-map-type",
+    "type",
+    "additionalProperties",
+    "default",
+    "title",
+    "description",
+    "nullable",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
     "x-kubernetes-validations",
 ];
 
@@ -120,8 +131,14 @@ impl Walk<'_> {
             self.forbidden(&path.child("items"), "items must be a schema object and not an array");
         }
         self.pattern(json, path);
-        if json["x-kubernetes-preserve-unknown-fields"] == false && json.get("x-kubernetes-preserve-unknown-fields").is_some() {
-            self.invalid(&path.child("x-kubernetes-preserve-unknown-fields"), &Value::Bool(false), "must be true or undefined");
+        if json["x-kubernetes-preserve-unknown-fields"] == false
+            && json.get("x-kubernetes-preserve-unknown-fields").is_some()
+        {
+            self.invalid(
+                &path.child("x-kubernetes-preserve-unknown-fields"),
+                &Value::Bool(false),
+                "must be true or undefined",
+            );
         }
     }
 
@@ -129,7 +146,10 @@ impl Walk<'_> {
         if let Some(pattern) = json["pattern"].as_str()
             && let Err(error) = Regex::new(pattern)
         {
-            let words = format!("must be a valid regular expression, but isn't: {}", error.to_string().lines().last().unwrap_or_default());
+            let words = format!(
+                "must be a valid regular expression, but isn't: {}",
+                error.to_string().lines().last().unwrap_or_default()
+            );
             self.invalid(&path.child("pattern"), &json["pattern"], words);
         }
     }
@@ -139,7 +159,8 @@ impl Walk<'_> {
         let int_or_string = json["x-kubernetes-int-or-string"] == true;
         let at = path.child("type");
         match (ty, place) {
-            ("", Place::Property | Place::Item) if int_or_string || json["x-kubernetes-preserve-unknown-fields"] == true => {}
+            ("", Place::Property | Place::Item)
+                if int_or_string || json["x-kubernetes-preserve-unknown-fields"] == true => {}
             ("", place) => self.required(&at, place.words()),
             (_, Place::Root) if ty != "object" => self.invalid(&at, &json["type"], "must be object at the root"),
             _ if JsonType::parse(ty).is_none() => self.errors.push(FieldError::not_supported(&at, ty, &TYPES)),
@@ -164,26 +185,41 @@ impl Walk<'_> {
         let (list_at, keys_at) = (path.child("x-kubernetes-list-type"), path.child("x-kubernetes-list-map-keys"));
         if let Some(list) = list {
             if json["type"] != "array" {
-                self.invalid(&path.child("type"), &json["type"], format!("must be array if x-kubernetes-list-type is {list:?}").replace('"', ""));
+                self.invalid(
+                    &path.child("type"),
+                    &json["type"],
+                    format!("must be array if x-kubernetes-list-type is {list:?}").replace('"', ""),
+                );
             }
             if !["atomic", "set", "map"].contains(&list) {
                 self.errors.push(FieldError::not_supported(&list_at, list, &["atomic", "map", "set"]));
             }
         }
-        let keys: Vec<&str> = json["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let keys: Vec<&str> =
+            json["x-kubernetes-list-map-keys"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         match (list, keys.is_empty()) {
             (Some("map"), true) => self.required(&keys_at, "must not be empty if x-kubernetes-list-type is map"),
             (Some("map"), false) => self.list_map_keys(json, &keys, path),
-            (Some(other), false) => self.invalid(&list_at, &Value::from(other), "must be map if x-kubernetes-list-map-keys is non-empty"),
+            (Some(other), false) => {
+                self.invalid(&list_at, &Value::from(other), "must be map if x-kubernetes-list-map-keys is non-empty")
+            }
             (None, false) => self.required(&list_at, "must be map if x-kubernetes-list-map-keys is non-empty"),
             _ => {}
         }
         if let Some(map) = map {
             if !["atomic", "granular"].contains(&map) {
-                self.errors.push(FieldError::not_supported(&path.child("x-kubernetes-map-type"), map, &["atomic", "granular"]));
+                self.errors.push(FieldError::not_supported(
+                    &path.child("x-kubernetes-map-type"),
+                    map,
+                    &["atomic", "granular"],
+                ));
             }
             if json["type"] != "object" {
-                self.invalid(&path.child("type"), &json["type"], "must be object if x-kubernetes-map-type is specified");
+                self.invalid(
+                    &path.child("type"),
+                    &json["type"],
+                    "must be object if x-kubernetes-map-type is specified",
+                );
             }
         }
     }
@@ -191,7 +227,11 @@ impl Walk<'_> {
     fn list_map_keys(&mut self, json: &Value, keys: &[&str], path: &FieldPath) {
         let (items, at) = (&json["items"], path.child("items"));
         if items["type"] != "object" {
-            self.invalid(&at.child("type"), &items["type"], "must be object if parent array's x-kubernetes-list-type is map");
+            self.invalid(
+                &at.child("type"),
+                &items["type"],
+                "must be object if parent array's x-kubernetes-list-type is map",
+            );
         }
         for (index, key) in keys.iter().enumerate() {
             let property = &items["properties"][*key];
@@ -200,11 +240,19 @@ impl Walk<'_> {
                 self.errors.push(FieldError::duplicate(&path.child("x-kubernetes-list-map-keys").index(index), *key));
             }
             if property.is_null() {
-                self.invalid(&path.child("x-kubernetes-list-map-keys"), &json["x-kubernetes-list-map-keys"], "entries must all be names of item properties");
+                self.invalid(
+                    &path.child("x-kubernetes-list-map-keys"),
+                    &json["x-kubernetes-list-map-keys"],
+                    "entries must all be names of item properties",
+                );
                 continue;
             }
             if matches!(property["type"].as_str(), Some("array" | "object")) {
-                self.invalid(&property_at.child("type"), &property["type"], "must be a scalar type if parent array's x-kubernetes-list-type is map");
+                self.invalid(
+                    &property_at.child("type"),
+                    &property["type"],
+                    "must be a scalar type if parent array's x-kubernetes-list-type is map",
+                );
             }
             let required = items["required"].as_array().is_some_and(|names| names.iter().any(|name| name == key));
             if !required && property.get("default").is_none_or(Value::is_null) {
@@ -232,9 +280,16 @@ impl Walk<'_> {
         if metadata["type"] != "object" {
             self.invalid(&at.child("type"), &metadata["type"], "must be object");
         }
-        let others = metadata["properties"].as_object().into_iter().flatten().any(|(name, _)| name != "name" && name != "generateName");
+        let others = metadata["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .any(|(name, _)| name != "name" && name != "generateName");
         if others || is_set(&metadata["additionalProperties"]) || is_set(&metadata["required"]) {
-            self.forbidden(&at, "must not specify anything other than name and generateName, but metadata is implicitly specified");
+            self.forbidden(
+                &at,
+                "must not specify anything other than name and generateName, but metadata is implicitly specified",
+            );
         }
     }
 
@@ -261,10 +316,15 @@ impl Walk<'_> {
         self.pattern(json, path);
         for (name, property) in json["properties"].as_object().into_iter().flatten() {
             let at = path.child("properties").key(name.clone());
-            let outside = structure["properties"].get(name).or_else(|| structure.get("additionalProperties").filter(|value| value.is_object()));
+            let outside = structure["properties"]
+                .get(name)
+                .or_else(|| structure.get("additionalProperties").filter(|value| value.is_object()));
             match outside {
                 Some(outside) => self.nested_schema(outside, property, &at),
-                None => self.required(&FieldPath::new(outside_of(path)).child("properties").key(name.clone()), &format!("because it is defined in {at}")),
+                None => self.required(
+                    &FieldPath::new(outside_of(path)).child("properties").key(name.clone()),
+                    &format!("because it is defined in {at}"),
+                ),
             }
         }
         if json["items"].is_object() {
@@ -318,14 +378,19 @@ impl Walk<'_> {
         }
         let compiled = Rule::new(rule, schema, root);
         if let Some(fault) = compiled.fault() {
-            let words = if fault.starts_with("must evaluate") { format!("cel expression {fault}") } else { fault.to_owned() };
+            let words =
+                if fault.starts_with("must evaluate") { format!("cel expression {fault}") } else { fault.to_owned() };
             self.invalid(&path.child("rule"), rule, words);
         }
         if let Some(fault) = compiled.message_fault() {
             self.invalid(&path.child("messageExpression"), rule, format!("messageExpression {fault}"));
         }
         if rule["optionalOldSelf"] == true && !compiled.is_transition() && compiled.fault().is_none() {
-            self.invalid(&path.child("optionalOldSelf"), &Value::Bool(true), "may not be set if oldSelf is not used in rule");
+            self.invalid(
+                &path.child("optionalOldSelf"),
+                &Value::Bool(true),
+                "may not be set if oldSelf is not used in rule",
+            );
         }
         if rule["message"].is_string() && text("message").trim().is_empty() && !text("message").is_empty() {
             self.invalid(&path.child("message"), &rule["message"], "message must be non-empty if specified");
@@ -373,23 +438,32 @@ mod tests {
         check(json!({}), &["schema.properties[a].type: Required value: must not be empty for specified object fields"]);
         check(json!({ "type": "array" }), &["schema.properties[a].items: Required value: must be specified"]);
         check(json!({ "x-kubernetes-preserve-unknown-fields": true }), &[]);
-        check(json!({ "x-kubernetes-int-or-string": true, "anyOf": [{ "type": "integer" }, { "type": "string" }] }), &[]);
+        check(
+            json!({ "x-kubernetes-int-or-string": true, "anyOf": [{ "type": "integer" }, { "type": "string" }] }),
+            &[],
+        );
         check(
             json!({ "type": "object", "anyOf": [{ "type": "object" }] }),
             &["schema.properties[a].anyOf[0].type: Forbidden: must be empty to be structural"],
         );
         check(
             json!({ "type": "object", "oneOf": [{ "properties": { "x": { "minimum": 1 } } }] }),
-            &["schema.properties[a].properties[x]: Required value: because it is defined in schema.properties[a].oneOf[0].properties[x]"],
+            &[
+                "schema.properties[a].properties[x]: Required value: because it is defined in schema.properties[a].oneOf[0].properties[x]",
+            ],
         );
         check(
             json!({ "type": "object", "properties": { "b": { "type": "string" } }, "additionalProperties": { "type": "string" } }),
-            &["schema.properties[a].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive"],
+            &[
+                "schema.properties[a].additionalProperties: Forbidden: additionalProperties and properties are mutual exclusive",
+            ],
         );
         check(
             json!({ "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
                 "items": { "type": "object", "properties": { "k": { "type": "string" } } } }),
-            &["schema.properties[a].items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"],
+            &[
+                "schema.properties[a].items.properties[k].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+            ],
         );
         check(
             json!({ "type": "integer", "default": "x" }),
@@ -410,7 +484,10 @@ mod tests {
         );
         check(
             rule("self.n"),
-            &[&format!("schema.properties[a].x-kubernetes-validations[0].rule: Invalid value: {}: cel expression must evaluate to a bool", json!({ "rule": "self.n" }))],
+            &[&format!(
+                "schema.properties[a].x-kubernetes-validations[0].rule: Invalid value: {}: cel expression must evaluate to a bool",
+                json!({ "rule": "self.n" })
+            )],
         );
         check(
             rule("self.n == 'x'"),

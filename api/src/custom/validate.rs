@@ -77,7 +77,8 @@ impl Walk<'_> {
         if let Some(allowed) = &checks.one_of
             && !allowed.contains(value)
         {
-            let names: Vec<String> = allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
+            let names: Vec<String> =
+                allowed.iter().map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned)).collect();
             self.errors.push(FieldError::not_supported(&at(path), value.clone(), &names));
         }
         if let Value::Object(object) = value {
@@ -110,7 +111,9 @@ impl Walk<'_> {
             self.errors.push(FieldError::too_long(&at(path), usize::try_from(most).unwrap_or(usize::MAX)));
         } else if let Some(least) = checks.min_length.filter(|least| length < *least) {
             self.invalid(path, text, format_args!("should be at least {least} chars long"));
-        } else if let Some((pattern, _)) = checks.pattern.as_ref().filter(|(_, regex)| !regex.as_ref().is_some_and(|regex| regex.is_match(text))) {
+        } else if let Some((pattern, _)) =
+            checks.pattern.as_ref().filter(|(_, regex)| !regex.as_ref().is_some_and(|regex| regex.is_match(text)))
+        {
             self.invalid(path, text, format_args!("should match '{pattern}'"));
         }
     }
@@ -120,11 +123,15 @@ impl Walk<'_> {
         if let Some(step) = checks.multiple_of.filter(|step| !is_multiple(float, *step)) {
             self.invalid(path, Value::Number(number.clone()), format_args!("should be a multiple of {}", shown(step)));
         }
-        if let Some((bound, exclusive)) = checks.maximum.filter(|(bound, exclusive)| float > *bound || (*exclusive && float == *bound)) {
+        if let Some((bound, exclusive)) =
+            checks.maximum.filter(|(bound, exclusive)| float > *bound || (*exclusive && float == *bound))
+        {
             let words = if exclusive { "less than" } else { "less than or equal to" };
             self.invalid(path, Value::Number(number.clone()), format_args!("should be {words} {}", shown(bound)));
         }
-        if let Some((bound, exclusive)) = checks.minimum.filter(|(bound, exclusive)| float < *bound || (*exclusive && float == *bound)) {
+        if let Some((bound, exclusive)) =
+            checks.minimum.filter(|(bound, exclusive)| float < *bound || (*exclusive && float == *bound))
+        {
             let words = if exclusive { "greater than" } else { "greater than or equal to" };
             self.invalid(path, Value::Number(number.clone()), format_args!("should be {words} {}", shown(bound)));
         }
@@ -157,7 +164,11 @@ impl Walk<'_> {
             return self.invalid(path, count, format_args!("should have at least {least} properties"));
         }
         if let Some(most) = checks.max_properties.filter(|most| count > *most) {
-            return self.errors.push(FieldError::too_many(&at(path), object.len(), usize::try_from(most).unwrap_or(usize::MAX)));
+            return self.errors.push(FieldError::too_many(
+                &at(path),
+                object.len(),
+                usize::try_from(most).unwrap_or(usize::MAX),
+            ));
         }
         for (name, value) in object {
             let inner = schema.properties.get(name).or(match &schema.additional {
@@ -186,7 +197,8 @@ impl Walk<'_> {
         };
         let fewest = |failed: Vec<Vec<FieldError>>| failed.into_iter().min_by_key(Vec::len).unwrap_or_default();
         // These are said of no field: go-openapi's error carries none.
-        let mut said = |words: String| self.errors.push(FieldError::invalid(&FieldPath::root(), "", format!("{path:?} {words}")));
+        let mut said =
+            |words: String| self.errors.push(FieldError::invalid(&FieldPath::root(), "", format!("{path:?} {words}")));
         let any = failures(&schema.any_of);
         let one = failures(&schema.one_of);
         let all = failures(&schema.all_of);
@@ -197,7 +209,8 @@ impl Walk<'_> {
         }
         let valid = one.iter().filter(|errors| errors.is_empty()).count();
         if !one.is_empty() && valid != 1 {
-            let found = if valid == 0 { "Found none valid".to_owned() } else { format!("Found {valid} valid alternatives") };
+            let found =
+                if valid == 0 { "Found none valid".to_owned() } else { format!("Found {valid} valid alternatives") };
             said(format!("must validate one and only one schema (oneOf). {found}"));
             if valid == 0 {
                 more.extend(fewest(one));
@@ -328,27 +341,62 @@ mod tests {
 
     #[test]
     fn types_and_bounds() {
-        check(json!({ "type": "integer" }), json!("x"), &[r#"a: Invalid value: "string": a in body must be of type integer: "string""#]);
-        check(json!({ "type": "integer" }), json!(1.5), &[r#"a: Invalid value: "number": a in body must be of type integer: "number""#]);
+        check(
+            json!({ "type": "integer" }),
+            json!("x"),
+            &[r#"a: Invalid value: "string": a in body must be of type integer: "string""#],
+        );
+        check(
+            json!({ "type": "integer" }),
+            json!(1.5),
+            &[r#"a: Invalid value: "number": a in body must be of type integer: "number""#],
+        );
         check(json!({ "type": "integer" }), json!(2.0), &[]);
-        check(json!({ "type": "string" }), json!(null), &[r#"a: Invalid value: "null": a in body must be of type string: "null""#]);
+        check(
+            json!({ "type": "string" }),
+            json!(null),
+            &[r#"a: Invalid value: "null": a in body must be of type string: "null""#],
+        );
         check(json!({ "type": "string", "nullable": true }), json!(null), &[]);
         check(json!({ "x-kubernetes-int-or-string": true }), json!("5%"), &[]);
-        check(json!({ "type": "integer", "minimum": 10 }), json!(9), &["a: Invalid value: 9: a in body should be greater than or equal to 10"]);
+        check(
+            json!({ "type": "integer", "minimum": 10 }),
+            json!(9),
+            &["a: Invalid value: 9: a in body should be greater than or equal to 10"],
+        );
         check(
             json!({ "type": "number", "maximum": 1.5, "exclusiveMaximum": true, "multipleOf": 0.5 }),
             json!(1.75),
-            &["a: Invalid value: 1.75: a in body should be a multiple of 0.5", "a: Invalid value: 1.75: a in body should be less than 1.5"],
+            &[
+                "a: Invalid value: 1.75: a in body should be a multiple of 0.5",
+                "a: Invalid value: 1.75: a in body should be less than 1.5",
+            ],
         );
     }
 
     #[test]
     fn texts() {
-        check(json!({ "type": "string", "maxLength": 2 }), json!("äöü"), &["a: Too long: may not be more than 2 bytes"]);
+        check(
+            json!({ "type": "string", "maxLength": 2 }),
+            json!("äöü"),
+            &["a: Too long: may not be more than 2 bytes"],
+        );
         check(json!({ "type": "string", "maxLength": 3 }), json!("äöü"), &[]);
-        check(json!({ "type": "string", "minLength": 2 }), json!("x"), &[r#"a: Invalid value: "x": a in body should be at least 2 chars long"#]);
-        check(json!({ "type": "string", "pattern": "^[a-z]+$" }), json!("X"), &[r#"a: Invalid value: "X": a in body should match '^[a-z]+$'"#]);
-        check(json!({ "type": "string", "enum": ["a", "b"] }), json!("c"), &[r#"a: Unsupported value: "c": supported values: "a", "b""#]);
+        check(
+            json!({ "type": "string", "minLength": 2 }),
+            json!("x"),
+            &[r#"a: Invalid value: "x": a in body should be at least 2 chars long"#],
+        );
+        check(
+            json!({ "type": "string", "pattern": "^[a-z]+$" }),
+            json!("X"),
+            &[r#"a: Invalid value: "X": a in body should match '^[a-z]+$'"#],
+        );
+        check(
+            json!({ "type": "string", "enum": ["a", "b"] }),
+            json!("c"),
+            &[r#"a: Unsupported value: "c": supported values: "a", "b""#],
+        );
         check(
             json!({ "type": "string", "format": "date-time" }),
             json!("soon"),
@@ -362,7 +410,11 @@ mod tests {
         let items = json!({ "type": "array", "minItems": 1, "maxItems": 2, "items": { "type": "string" } });
         check(items.clone(), json!([]), &["a: Invalid value: 0: a in body should have at least 1 items"]);
         check(items.clone(), json!(["x", "y", "z"]), &["a: Too many: 3: must have at most 2 items"]);
-        check(items, json!([1]), &[r#"a[0]: Invalid value: "integer": a[0] in body must be of type string: "integer""#]);
+        check(
+            items,
+            json!([1]),
+            &[r#"a[0]: Invalid value: "integer": a[0] in body must be of type string: "integer""#],
+        );
         check(
             json!({ "type": "array", "x-kubernetes-list-type": "set", "items": { "type": "string" } }),
             json!(["x", "y", "x"]),
@@ -389,23 +441,41 @@ mod tests {
     #[test]
     fn junctors() {
         let either = json!([{ "minimum": 10 }, { "multipleOf": 2 }]);
-        check(json!({ "type": "integer", "oneOf": either }), json!(12), &[
-            r#"<nil>: Invalid value: "": "a" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
-        ]);
-        check(json!({ "type": "integer", "anyOf": either }), json!(3), &[
-            r#"<nil>: Invalid value: "": "a" must validate at least one schema (anyOf)"#,
-            "a: Invalid value: 3: a in body should be greater than or equal to 10",
-        ]);
-        check(json!({ "type": "integer", "not": { "minimum": 10 } }), json!(10), &[r#"<nil>: Invalid value: "": "a" must not validate the schema (not)"#]);
-        check(json!({ "type": "integer", "allOf": [{ "minimum": 10 }] }), json!(1), &[
-            r#"<nil>: Invalid value: "": "a" must validate all the schemas (allOf). None validated"#,
-            "a: Invalid value: 1: a in body should be greater than or equal to 10",
-        ]);
+        check(
+            json!({ "type": "integer", "oneOf": either }),
+            json!(12),
+            &[
+                r#"<nil>: Invalid value: "": "a" must validate one and only one schema (oneOf). Found 2 valid alternatives"#,
+            ],
+        );
+        check(
+            json!({ "type": "integer", "anyOf": either }),
+            json!(3),
+            &[
+                r#"<nil>: Invalid value: "": "a" must validate at least one schema (anyOf)"#,
+                "a: Invalid value: 3: a in body should be greater than or equal to 10",
+            ],
+        );
+        check(
+            json!({ "type": "integer", "not": { "minimum": 10 } }),
+            json!(10),
+            &[r#"<nil>: Invalid value: "": "a" must not validate the schema (not)"#],
+        );
+        check(
+            json!({ "type": "integer", "allOf": [{ "minimum": 10 }] }),
+            json!(1),
+            &[
+                r#"<nil>: Invalid value: "": "a" must validate all the schemas (allOf). None validated"#,
+                "a: Invalid value: 1: a in body should be greater than or equal to 10",
+            ],
+        );
     }
 
     #[test]
     fn what_has_not_changed_is_not_refused_again() {
-        let schema = Schema::parse(&json!({ "type": "object", "properties": { "a": { "type": "integer", "maximum": 1 }, "b": { "type": "integer" } } }));
+        let schema = Schema::parse(
+            &json!({ "type": "object", "properties": { "a": { "type": "integer", "maximum": 1 }, "b": { "type": "integer" } } }),
+        );
         let (old, new) = (json!({ "a": 5, "b": 1 }), json!({ "a": 5, "b": 2 }));
         assert_eq!(validate(&schema, &new, Some(&old)), []);
         assert_eq!(validate(&schema, &json!({ "a": 6 }), Some(&old)).len(), 1);

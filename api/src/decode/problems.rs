@@ -59,13 +59,7 @@ impl Problems {
         if let Some(bare) = &mismatch.bare {
             return Some(bare.clone());
         }
-        let Mismatch {
-            value,
-            go_type,
-            go_struct,
-            path,
-            ..
-        } = mismatch;
+        let Mismatch { value, go_type, go_struct, path, .. } = mismatch;
         Some(match go_struct {
             None => format!("json: cannot unmarshal {value} into Go value of type {go_type}"),
             Some(go_struct) => {
@@ -95,18 +89,12 @@ impl Problems {
             }
             path
         };
-        self.fields
-            .into_iter()
-            .map(|p| format!("{} {}", p.what, status::go_quote(&path(p.path))))
-            .collect()
+        self.fields.into_iter().map(|p| format!("{} {}", p.what, status::go_quote(&path(p.path)))).collect()
     }
 
     pub fn field_problem(&mut self, what: &'static str, name: impl Into<Cow<'static, str>>) {
         if self.fields.len() < MAX_FIELD_PROBLEMS {
-            self.fields.push(FieldProblem {
-                what,
-                path: vec![Segment::Name(name.into())],
-            });
+            self.fields.push(FieldProblem { what, path: vec![Segment::Name(name.into())] });
         }
     }
 
@@ -152,20 +140,13 @@ impl Problems {
     }
 
     /// Puts what a child added under `segment`, and under the struct it is a field of.
-    pub fn place(
-        &mut self,
-        mark: (usize, bool),
-        segment: impl Fn() -> Segment,
-        field_of: Option<(&Struct, &Field)>,
-    ) {
+    pub fn place(&mut self, mark: (usize, bool), segment: impl Fn() -> Segment, field_of: Option<(&Struct, &Field)>) {
         for problem in &mut self.fields[mark.0..] {
             problem.path.push(segment());
         }
         if let (false, Some(mismatch), Some((of, field))) = (mark.1, &mut self.mismatch, field_of) {
             mismatch.path.push(field.name.to_string());
-            mismatch
-                .go_struct
-                .get_or_insert_with(|| of.short_name().to_owned());
+            mismatch.go_struct.get_or_insert_with(|| of.short_name().to_owned());
         }
     }
 }

@@ -9,11 +9,7 @@ const GO_MAX_DEPTH: usize = 10_000;
 
 /// Go's sentence about the first fault in `text`; `None` where there is none.
 pub fn syntax_error(text: &[u8]) -> Option<String> {
-    let mut scanner = Scanner {
-        text,
-        at: 0,
-        nested: Vec::new(),
-    };
+    let mut scanner = Scanner { text, at: 0, nested: Vec::new() };
     scanner.document().err()
 }
 
@@ -143,10 +139,7 @@ impl Scanner<'_> {
     fn literal(&mut self, word: &str) -> Scanned {
         for expected in word.bytes() {
             if self.next()? != expected {
-                return self.invalid(&format!(
-                    "in literal {word} (expecting '{}')",
-                    expected as char
-                ));
+                return self.invalid(&format!("in literal {word} (expecting '{}')", expected as char));
             }
             self.at += 1;
         }
@@ -195,10 +188,7 @@ impl Scanner<'_> {
     }
 
     fn next(&self) -> Result<u8, String> {
-        self.text
-            .get(self.at)
-            .copied()
-            .ok_or_else(|| "unexpected end of JSON input".to_owned())
+        self.text.get(self.at).copied().ok_or_else(|| "unexpected end of JSON input".to_owned())
     }
 
     /// Go shows the byte as the character of that number.
@@ -206,10 +196,7 @@ impl Scanner<'_> {
         let shown = match self.text[self.at] {
             b'\'' => r"'\''".to_owned(),
             b'"' => "'\"'".to_owned(),
-            byte => format!(
-                "'{}'",
-                go_quote(&(byte as char).to_string()).trim_matches('"')
-            ),
+            byte => format!("'{}'", go_quote(&(byte as char).to_string()).trim_matches('"')),
         };
         Err(format!("invalid character {shown} {context}"))
     }
@@ -222,69 +209,31 @@ mod tests {
     #[test]
     fn faults_are_worded_as_go_words_them() {
         for (text, expected) in [
-            (
-                &b"{\"apiVersion\": \"v1\", "[..],
-                "unexpected end of JSON input",
-            ),
+            (&b"{\"apiVersion\": \"v1\", "[..], "unexpected end of JSON input"),
             (b"", "unexpected end of JSON input"),
-            (
-                b"{\"a\": }",
-                "invalid character '}' looking for beginning of value",
-            ),
-            (
-                b"{a: 1}",
-                "invalid character 'a' looking for beginning of object key string",
-            ),
+            (b"{\"a\": }", "invalid character '}' looking for beginning of value"),
+            (b"{a: 1}", "invalid character 'a' looking for beginning of object key string"),
             (b"{\"a\" 1}", "invalid character '1' after object key"),
-            (
-                b"{\"a\": 1 2}",
-                "invalid character '2' after object key:value pair",
-            ),
+            (b"{\"a\": 1 2}", "invalid character '2' after object key:value pair"),
             (b"[1 2]", "invalid character '2' after array element"),
             (b"{} x", "invalid character 'x' after top-level value"),
             (b"\"\n\"", "invalid character '\\n' in string literal"),
             (b"\"\\q\"", "invalid character 'q' in string escape code"),
-            (
-                b"\"\\u12g4\"",
-                "invalid character 'g' in \\u hexadecimal character escape",
-            ),
-            (
-                b"trux",
-                "invalid character 'x' in literal true (expecting 'e')",
-            ),
+            (b"\"\\u12g4\"", "invalid character 'g' in \\u hexadecimal character escape"),
+            (b"trux", "invalid character 'x' in literal true (expecting 'e')"),
             (b"-x", "invalid character 'x' in numeric literal"),
-            (
-                b"1.x",
-                "invalid character 'x' after decimal point in numeric literal",
-            ),
-            (
-                b"1ex",
-                "invalid character 'x' in exponent of numeric literal",
-            ),
-            (
-                b"\xcf",
-                "invalid character '\u{cf}' looking for beginning of value",
-            ),
-            (
-                b"{\"a\": [1, {\"b\": null}, ]}",
-                "invalid character ']' looking for beginning of value",
-            ),
+            (b"1.x", "invalid character 'x' after decimal point in numeric literal"),
+            (b"1ex", "invalid character 'x' in exponent of numeric literal"),
+            (b"\xcf", "invalid character '\u{cf}' looking for beginning of value"),
+            (b"{\"a\": [1, {\"b\": null}, ]}", "invalid character ']' looking for beginning of value"),
         ] {
-            assert_eq!(
-                syntax_error(text).as_deref(),
-                Some(expected),
-                "{}",
-                String::from_utf8_lossy(text)
-            );
+            assert_eq!(syntax_error(text).as_deref(), Some(expected), "{}", String::from_utf8_lossy(text));
         }
     }
 
     #[test]
     fn what_is_json_has_no_fault() {
-        for text in [
-            &b"{}"[..],
-            b" [1, -2.5e+3, true, null, {\"a\": [], \"b\": {\"c\": \"\\u00e9\\n\"}}] ",
-        ] {
+        for text in [&b"{}"[..], b" [1, -2.5e+3, true, null, {\"a\": [], \"b\": {\"c\": \"\\u00e9\\n\"}}] "] {
             assert_eq!(syntax_error(text), None);
         }
     }
@@ -292,9 +241,6 @@ mod tests {
     #[test]
     fn depth_is_bounded() {
         let deep = "[".repeat(GO_MAX_DEPTH + 1);
-        assert_eq!(
-            syntax_error(deep.as_bytes()).unwrap(),
-            "invalid character '[' exceeded max depth"
-        );
+        assert_eq!(syntax_error(deep.as_bytes()).unwrap(), "invalid character '[' exceeded max depth");
     }
 }

@@ -17,23 +17,11 @@ fn deployment() -> Expected {
 }
 
 fn decode_json(expected: &Expected, body: Value) -> Result<Decoded> {
-    decode(
-        body.to_string().as_bytes(),
-        Format::Json,
-        expected,
-        FieldValidation::Warn,
-    )
+    decode(body.to_string().as_bytes(), Format::Json, expected, FieldValidation::Warn)
 }
 
 fn fault(expected: &Expected, body: &str) -> String {
-    decode(
-        body.as_bytes(),
-        Format::Json,
-        expected,
-        FieldValidation::Strict,
-    )
-    .unwrap_err()
-    .message
+    decode(body.as_bytes(), Format::Json, expected, FieldValidation::Strict).unwrap_err().message
 }
 
 #[test]
@@ -133,10 +121,7 @@ fn bodies_that_are_something_else_are_told_what_they_are() {
         r#"Pod in version "v1" cannot be handled as a Deployment: converting (v1.Pod) to (apps.Deployment): unknown conversion"#
     );
     assert_eq!(
-        fault(
-            &deployment(),
-            r#"{"apiVersion": "apps/v2", "kind": "Deployment"}"#
-        ),
+        fault(&deployment(), r#"{"apiVersion": "apps/v2", "kind": "Deployment"}"#),
         r#"Deployment in version "v2" cannot be handled as a Deployment: no kind "Deployment" is registered for version "apps/v2" in scheme "pkg/runtime/scheme.go:111""#
     );
     assert_eq!(
@@ -183,18 +168,10 @@ fn unknown_and_duplicate_fields_are_found_where_they_are() {
     assert_eq!(decoded.object["spec"]["containers"][1]["name"], "d");
     assert_eq!(decoded.object["metadata"]["labels"]["a"], "2");
     let ignored = decode(body, Format::Json, &pod(), FieldValidation::Ignore).unwrap();
+    assert_eq!((ignored.warnings.len(), ignored.object), (0, decoded.object));
     assert_eq!(
-        (ignored.warnings.len(), ignored.object),
-        (0, decoded.object)
-    );
-    assert_eq!(
-        decode(body, Format::Json, &pod(), FieldValidation::Strict)
-            .unwrap_err()
-            .message,
-        format!(
-            "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: {}",
-            found.join(", ")
-        )
+        decode(body, Format::Json, &pod(), FieldValidation::Strict).unwrap_err().message,
+        format!("Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: {}", found.join(", "))
     );
 }
 
@@ -205,33 +182,25 @@ fn yaml_is_read_too() {
     assert_eq!(decoded.object["metadata"]["labels"]["1"], "one");
     assert_eq!(decoded.object["spec"]["containers"][0]["image"], "nginx");
     let fault = decode(b"a: [", Format::Yaml, &pod(), FieldValidation::Warn).unwrap_err();
-    assert!(fault.message.starts_with("the object provided is unrecognized (must be of type Pod): error converting YAML to JSON: yaml: "), "{fault}");
+    assert!(
+        fault.message.starts_with(
+            "the object provided is unrecognized (must be of type Pod): error converting YAML to JSON: yaml: "
+        ),
+        "{fault}"
+    );
 }
 
 #[test]
 fn depth_is_bounded_in_every_form() {
     let deep = |n: usize| format!(r#"{{"data": {}1{}}}"#, "[".repeat(n), "]".repeat(n));
     let revision = expected("apps", "v1", "ControllerRevision");
-    assert!(
-        decode(
-            deep(MAX_DEPTH - 1).as_bytes(),
-            Format::Json,
-            &revision,
-            FieldValidation::Warn
-        )
-        .is_ok()
-    );
+    assert!(decode(deep(MAX_DEPTH - 1).as_bytes(), Format::Json, &revision, FieldValidation::Warn).is_ok());
     for depth in [MAX_DEPTH, 200, 9_000, 100_000] {
         for format in [Format::Json, Format::Yaml] {
             if format == Format::Yaml && depth > 9_000 {
                 continue;
             }
-            let refused = decode(
-                deep(depth).as_bytes(),
-                format,
-                &revision,
-                FieldValidation::Warn,
-            );
+            let refused = decode(deep(depth).as_bytes(), format, &revision, FieldValidation::Warn);
             assert_eq!(refused.unwrap_err().code, 400, "{depth} {format:?}");
         }
     }
@@ -250,10 +219,7 @@ fn custom_types_prune_and_leave_types_alone() {
         Conformance::Structural,
         false,
     );
-    let meta = crate::schema::built_in()
-        .definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
-        .unwrap()
-        .clone();
+    let meta = crate::schema::built_in().definition("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap().clone();
     let root = Struct::new(
         "Pg",
         vec![
@@ -266,40 +232,22 @@ fn custom_types_prune_and_leave_types_alone() {
         Conformance::Structural,
         false,
     );
-    let custom = Expected {
-        gvk: GroupVersionKind::new("example.com", "v1", "Pg"),
-        schema: root,
-        custom: true,
-    };
+    let custom = Expected { gvk: GroupVersionKind::new("example.com", "v1", "Pg"), schema: root, custom: true };
     let body = json!({"metadata": {"name": "db"}, "spec": {"replicas": "x", "tags": {"a": null}, "what": 1}});
     let decoded = decode_json(&custom, body).unwrap();
     assert_eq!(decoded.warnings, ["unknown field \"spec.what\""]);
-    assert_eq!(
-        decoded.object["spec"],
-        json!({"replicas": "x", "tags": {"a": null}})
-    );
+    assert_eq!(decoded.object["spec"], json!({"replicas": "x", "tags": {"a": null}}));
 }
 
 #[test]
 fn normalizing_what_was_decoded_changes_nothing() {
     let body = json!({"metadata": {"name": "d"}, "spec": {"replicas": 2, "template": {"spec": {"containers": [{"name": "c"}]}}}});
     let decoded = decode_json(&deployment(), body).unwrap();
-    let again = normalize(
-        &Type::Struct(deployment().schema),
-        decoded.object.clone(),
-        FieldValidation::Strict,
-    )
-    .unwrap();
+    let again = normalize(&Type::Struct(deployment().schema), decoded.object.clone(), FieldValidation::Strict).unwrap();
     assert_eq!(again.object, decoded.object);
     let broken = json!({"spec": {"replicas": []}});
     assert_eq!(
-        normalize(
-            &Type::Struct(deployment().schema),
-            broken,
-            FieldValidation::Strict
-        )
-        .unwrap_err()
-        .to_string(),
+        normalize(&Type::Struct(deployment().schema), broken, FieldValidation::Strict).unwrap_err().to_string(),
         "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.replicas of type int32"
     );
 }
@@ -307,18 +255,12 @@ fn normalizing_what_was_decoded_changes_nothing() {
 #[test]
 fn aliases_make_no_more_than_the_bound() {
     // Each line holds ten of the line before.
-    let mut bomb =
-        "kind: ControllerRevision\ndata:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    let mut bomb = "kind: ControllerRevision\ndata:\n  a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..8 {
         let before = vec![format!("*a{}", level - 1); 10].join(", ");
         bomb.push_str(&format!("  a{level}: &a{level} [{before}]\n"));
     }
     let revision = expected("apps", "v1", "ControllerRevision");
-    let refused = decode(
-        bomb.as_bytes(),
-        Format::Yaml,
-        &revision,
-        FieldValidation::Ignore,
-    );
+    let refused = decode(bomb.as_bytes(), Format::Yaml, &revision, FieldValidation::Ignore);
     assert_eq!(refused.unwrap_err().code, 400);
 }

@@ -43,22 +43,12 @@ pub(super) struct Walk<'a> {
 impl<'a> Walk<'a> {
     /// The walk of a whole object.
     pub fn new(ty: &'a Type, problems: &'a mut Problems) -> Self {
-        Self {
-            ty,
-            problems,
-            depth: 0,
-            structural: false,
-        }
+        Self { ty, problems, depth: 0, structural: false }
     }
 
     /// The walk of a part that stands `depth` levels deep in its object.
     pub fn part(ty: &'a Type, problems: &'a mut Problems, depth: usize) -> Self {
-        Self {
-            ty,
-            problems,
-            depth,
-            structural: false,
-        }
+        Self { ty, problems, depth, structural: false }
     }
 
     /// A value of a JSON type that `ty` does not take.
@@ -78,11 +68,7 @@ impl<'a> Walk<'a> {
 
     fn deeper<E: de::Error>(&mut self) -> Result<usize, E> {
         let depth = self.depth + 1;
-        if depth > MAX_DEPTH {
-            Err(self.problems.fatal("exceeded max depth"))
-        } else {
-            Ok(depth)
-        }
+        if depth > MAX_DEPTH { Err(self.problems.fatal("exceeded max depth")) } else { Ok(depth) }
     }
 
     fn number<E: de::Error>(self, number: Number) -> Result<Value, E> {
@@ -94,9 +80,7 @@ impl<'a> Walk<'a> {
             return Ok(value);
         }
         let in_range = match scalar {
-            Scalar::Int32 | Scalar::IntOrString => {
-                value.as_i64().is_some_and(|n| i32::try_from(n).is_ok())
-            }
+            Scalar::Int32 | Scalar::IntOrString => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             Scalar::Int64 => value.is_i64(),
             Scalar::Double => {
                 return Ok(value.as_f64().and_then(double).map_or(value, Value::Number));
@@ -113,19 +97,14 @@ impl<'a> Walk<'a> {
             let text = format!("json: cannot unmarshal number {value} into Go value of type int32");
             return Err(self.problems.fatal(text));
         }
-        self.problems
-            .type_mismatch(format!("number {value}"), self.ty);
+        self.problems.type_mismatch(format!("number {value}"), self.ty);
         Ok(Value::Null)
     }
 
     fn text<E: de::Error>(self, text: Cow<'_, str>) -> Result<Value, E> {
         let Type::Scalar(scalar) = self.ty else {
             return match (self.ty, self.structural) {
-                (Type::Either(either), false) => Walk {
-                    ty: &either.other,
-                    ..self
-                }
-                .text(text),
+                (Type::Either(either), false) => Walk { ty: &either.other, ..self }.text(text),
                 _ => Ok(self.wrong("string", Value::String(text.into_owned()))),
             };
         };
@@ -142,25 +121,18 @@ impl<'a> Walk<'a> {
             },
             Scalar::Time => self.converted(time::normalize(&text)),
             Scalar::MicroTime => self.converted(time::normalize_micro(&text)),
-            Scalar::Duration => {
-                self.converted(time::parse_duration(&text).map(time::format_duration))
-            }
+            Scalar::Duration => self.converted(time::parse_duration(&text).map(time::format_duration)),
             Scalar::Bytes => {
                 if let Err(error) = STANDARD.decode(text.as_bytes()) {
                     self.problems.bare_mismatch(base64_error(&error, &text));
                 }
                 Ok(Value::String(text.into_owned()))
             }
-            Scalar::Bool | Scalar::Int32 | Scalar::Int64 | Scalar::Double => {
-                Ok(self.wrong("string", Value::Null))
-            }
+            Scalar::Bool | Scalar::Int32 | Scalar::Int64 | Scalar::Double => Ok(self.wrong("string", Value::Null)),
         }
     }
 
-    fn converted<T: Into<String>, X: fmt::Display, E: de::Error>(
-        self,
-        result: Result<T, X>,
-    ) -> Result<Value, E> {
+    fn converted<T: Into<String>, X: fmt::Display, E: de::Error>(self, result: Result<T, X>) -> Result<Value, E> {
         match result {
             Ok(text) => Ok(Value::String(text.into())),
             Err(error) => Err(self.problems.fatal(error)),
@@ -173,17 +145,11 @@ impl<'a> Walk<'a> {
 
     /// A value of a type whose Go form reads a JSON string first.
     fn no_string<E: de::Error>(self, found: &str) -> Result<Value, E> {
-        Err(self.problems.fatal(format!(
-            "json: cannot unmarshal {found} into Go value of type string"
-        )))
+        Err(self.problems.fatal(format!("json: cannot unmarshal {found} into Go value of type string")))
     }
 
     /// An object, array or boolean where a scalar is expected.
-    fn no_scalar<E: de::Error>(
-        self,
-        scalar: Scalar,
-        found: &'static str,
-    ) -> Result<Option<Value>, E> {
+    fn no_scalar<E: de::Error>(self, scalar: Scalar, found: &'static str) -> Result<Option<Value>, E> {
         if self.structural {
             return Ok(None);
         }
@@ -205,12 +171,8 @@ impl<'a> Walk<'a> {
 /// Go counts the bytes that it read before the bad one.
 fn base64_error(error: &base64::DecodeError, text: &str) -> String {
     let at = match error {
-        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => {
-            *at
-        }
-        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
-            text.len() / 4 * 4
-        }
+        base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,
+        base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => text.len() / 4 * 4,
     };
     format!("illegal base64 data at input byte {at}")
 }
@@ -246,14 +208,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
         match self.ty {
             Type::Scalar(Scalar::Bool | Scalar::Any | Scalar::FieldsV1) => Ok(Value::Bool(value)),
-            Type::Either(either) if !self.structural => Walk {
-                ty: &either.other,
-                ..self
-            }
-            .visit_bool(value),
-            Type::Scalar(scalar) => Ok(self
-                .no_scalar(*scalar, "bool")?
-                .unwrap_or(Value::Bool(value))),
+            Type::Either(either) if !self.structural => Walk { ty: &either.other, ..self }.visit_bool(value),
+            Type::Scalar(scalar) => Ok(self.no_scalar(*scalar, "bool")?.unwrap_or(Value::Bool(value))),
             _ => Ok(self.wrong("bool", Value::Bool(value))),
         }
     }
@@ -269,9 +225,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
         match Number::from_f64(value) {
             Some(number) => self.number(number),
-            None => Err(self
-                .problems
-                .fatal("json: unsupported value: NaN or infinity")),
+            None => Err(self.problems.fatal("json: unsupported value: NaN or infinity")),
         }
     }
 
@@ -288,11 +242,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let element = match self.ty {
             Type::List(list) => &list.element,
             Type::Either(either) if !self.structural => {
-                return Walk {
-                    ty: &either.other,
-                    ..self
-                }
-                .visit_seq(access);
+                return Walk { ty: &either.other, ..self }.visit_seq(access);
             }
             Type::Scalar(Scalar::Any | Scalar::FieldsV1) => &ANY,
             _ if self.takes_anything() => &ANY,
@@ -313,11 +263,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         match self.ty {
             Type::Struct(of) => self.object(of, access, depth),
             Type::Map(map) => self.map(&map.value, true, access, depth),
-            Type::Either(either) => Walk {
-                ty: &either.object,
-                ..self
-            }
-            .visit_map(access),
+            Type::Either(either) => Walk { ty: &either.object, ..self }.visit_map(access),
             Type::Scalar(Scalar::Any | Scalar::FieldsV1) => self.map(&ANY, false, access, depth),
             _ if self.structural => self.map(&ANY, false, access, depth),
             Type::Scalar(scalar) => {
@@ -343,40 +289,24 @@ fn drain_map<'de, A: MapAccess<'de>>(mut access: A) -> Result<(), A::Error> {
 }
 
 impl Walk<'_> {
-    fn array<'de, A: SeqAccess<'de>>(
-        self,
-        element: &Type,
-        mut access: A,
-        depth: usize,
-    ) -> Result<Value, A::Error> {
+    fn array<'de, A: SeqAccess<'de>>(self, element: &Type, mut access: A, depth: usize) -> Result<Value, A::Error> {
         // A size hint comes from the client in some formats.
         const MAX_RESERVED: usize = 1024;
-        let mut array =
-            Vec::with_capacity(access.size_hint().unwrap_or_default().min(MAX_RESERVED));
+        let mut array = Vec::with_capacity(access.size_hint().unwrap_or_default().min(MAX_RESERVED));
         loop {
             let mark = self.problems.mark();
-            let walk = Walk {
-                ty: element,
-                problems: &mut *self.problems,
-                depth,
-                structural: self.structural,
-            };
+            let walk = Walk { ty: element, problems: &mut *self.problems, depth, structural: self.structural };
             let Some(value) = access.next_element_seed(walk)? else {
                 return Ok(Value::Array(array));
             };
-            self.problems
-                .place(mark, || Segment::Index(array.len()), None);
+            self.problems.place(mark, || Segment::Index(array.len()), None);
             array.push(self.not_null(value, element));
         }
     }
 
     /// Where Go has no "absent", `null` is the zero value.
     fn not_null(&self, value: Value, ty: &Type) -> Value {
-        if value.is_null() && !self.structural {
-            zero(ty)
-        } else {
-            value
-        }
+        if value.is_null() && !self.structural { zero(ty) } else { value }
     }
 
     fn map<'de, A: MapAccess<'de>>(
@@ -389,15 +319,9 @@ impl Walk<'_> {
         let mut object = Map::new();
         while let Some(Name::Unknown(key)) = access.next_key_seed(Key(None))? {
             let mark = self.problems.mark();
-            let walk = Walk {
-                ty: value_type,
-                problems: &mut *self.problems,
-                depth,
-                structural: self.structural,
-            };
+            let walk = Walk { ty: value_type, problems: &mut *self.problems, depth, structural: self.structural };
             let value = access.next_value_seed(walk)?;
-            self.problems
-                .place(mark, || Segment::Name(key.clone().into()), None);
+            self.problems.place(mark, || Segment::Name(key.clone().into()), None);
             let value = self.not_null(value, value_type);
             if report_duplicates && object.contains_key(&key) {
                 self.problems.field_problem("duplicate field", key.clone());
@@ -407,12 +331,7 @@ impl Walk<'_> {
         Ok(Value::Object(object))
     }
 
-    fn object<'de, A: MapAccess<'de>>(
-        self,
-        of: &Struct,
-        mut access: A,
-        depth: usize,
-    ) -> Result<Value, A::Error> {
+    fn object<'de, A: MapAccess<'de>>(self, of: &Struct, mut access: A, depth: usize) -> Result<Value, A::Error> {
         let structural = of.conformance() == Conformance::Structural;
         let fields = of.fields();
         let mut object = Map::new();
@@ -421,12 +340,7 @@ impl Walk<'_> {
             let index = match name {
                 Name::Known(index) => index,
                 Name::Unknown(name) if of.unknown_fields() == UnknownFields::Keep => {
-                    let walk = Walk {
-                        ty: &ANY,
-                        problems: &mut *self.problems,
-                        depth,
-                        structural,
-                    };
+                    let walk = Walk { ty: &ANY, problems: &mut *self.problems, depth, structural };
                     object.insert(name, access.next_value_seed(walk)?);
                     continue;
                 }
@@ -438,21 +352,11 @@ impl Walk<'_> {
             };
             let field = &fields[index];
             let mark = self.problems.mark();
-            let walk = Walk {
-                ty: &field.ty,
-                problems: &mut *self.problems,
-                depth,
-                structural,
-            };
+            let walk = Walk { ty: &field.ty, problems: &mut *self.problems, depth, structural };
             let value = access.next_value_seed(walk)?;
-            self.problems.place(
-                mark,
-                || Segment::Name(field.name.clone()),
-                Some((of, field)),
-            );
+            self.problems.place(mark, || Segment::Name(field.name.clone()), Some((of, field)));
             if seen.insert(index) {
-                self.problems
-                    .field_problem("duplicate field", field.name.clone());
+                self.problems.field_problem("duplicate field", field.name.clone());
                 object.remove(field.name.as_ref());
             }
             if structural || field.is_written(&value) {

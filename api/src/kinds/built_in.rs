@@ -17,53 +17,28 @@ pub(super) fn read_tables() -> Vec<Arc<Kind>> {
         let [group, version, plural, name, ty, format, priority] = cells[..] else {
             panic!("a row of columns.tsv has {} cells: {line}", cells.len());
         };
-        columns
-            .entry([core(group), version, plural])
-            .or_default()
-            .push(Column {
-                name: name.to_owned(),
-                ty: ty.to_owned(),
-                format: dash(format).to_owned(),
-                priority: priority
-                    .parse()
-                    .unwrap_or_else(|_| panic!("priority in columns.tsv: {line}")),
-                description: String::new(),
-                json_path: None,
-            });
+        columns.entry([core(group), version, plural]).or_default().push(Column {
+            name: name.to_owned(),
+            ty: ty.to_owned(),
+            format: dash(format).to_owned(),
+            priority: priority.parse().unwrap_or_else(|_| panic!("priority in columns.tsv: {line}")),
+            description: String::new(),
+            json_path: None,
+        });
     }
-    KINDS
-        .lines()
-        .skip(1)
-        .map(|line| Arc::new(read_kind(line, &mut columns)))
-        .collect()
+    KINDS.lines().skip(1).map(|line| Arc::new(read_kind(line, &mut columns))).collect()
 }
 
 fn read_kind<'a>(line: &'a str, columns: &mut HashMap<[&'a str; 3], Vec<Column>>) -> Kind {
     let cells: Vec<_> = line.split('\t').collect();
-    let [
-        group,
-        version,
-        plural,
-        singular,
-        kind,
-        scope,
-        short,
-        categories,
-        verbs,
-        subresources,
-    ] = cells[..]
-    else {
+    let [group, version, plural, singular, kind, scope, short, categories, verbs, subresources] = cells[..] else {
         panic!("a row of kinds.tsv has {} cells: {line}", cells.len());
     };
     let group = core(group);
     let schema = schema::built_in().kind(group, version, kind);
     Kind {
-        schema: schema
-            .unwrap_or_else(|| panic!("kinds.tsv names {kind}, which has no type"))
-            .clone(),
-        columns: columns
-            .remove(&[group, version, plural])
-            .unwrap_or_default(),
+        schema: schema.unwrap_or_else(|| panic!("kinds.tsv names {kind}, which has no type")).clone(),
+        columns: columns.remove(&[group, version, plural]).unwrap_or_default(),
         group: group.to_owned(),
         version: version.to_owned(),
         plural: plural.to_owned(),
@@ -87,27 +62,18 @@ fn read_kind<'a>(line: &'a str, columns: &mut HashMap<[&'a str; 3], Vec<Column>>
 
 /// `scale(Scale:get,patch,update)`
 fn read_subresource(text: &str, group: &str, version: &str) -> Subresource {
-    let parsed = text
-        .strip_suffix(')')
-        .and_then(|t| t.split_once('('))
-        .and_then(|(name, rest)| {
-            let (kind, verbs) = rest.split_once(':')?;
-            Some((name, kind, verbs))
-        });
-    let Some((name, kind, verbs)) = parsed else {
-        panic!("a subresource in kinds.tsv: {text}")
-    };
+    let parsed = text.strip_suffix(')').and_then(|t| t.split_once('(')).and_then(|(name, rest)| {
+        let (kind, verbs) = rest.split_once(':')?;
+        Some((name, kind, verbs))
+    });
+    let Some((name, kind, verbs)) = parsed else { panic!("a subresource in kinds.tsv: {text}") };
     let (group, version) = match kind {
         "Scale" => ("autoscaling", "v1"),
         "Eviction" => ("policy", "v1"),
         "TokenRequest" => ("authentication.k8s.io", "v1"),
         _ => (group, version),
     };
-    Subresource {
-        name: name.to_owned(),
-        kind: GroupVersionKind::new(group, version, kind),
-        verbs: list(verbs),
-    }
+    Subresource { name: name.to_owned(), kind: GroupVersionKind::new(group, version, kind), verbs: list(verbs) }
 }
 
 /// Most kinds are stored as served. `convert` knows how to get from one to the other where not.
@@ -117,10 +83,7 @@ fn storage_of(group: &str, version: &str, plural: &str, kind: &str) -> Storage {
         ("autoscaling", "horizontalpodautoscalers") => ("autoscaling", "v2"),
         _ => (group, version),
     };
-    Storage {
-        kind: GroupVersionKind::new(group, version, kind),
-        plural: plural.to_owned(),
-    }
+    Storage { kind: GroupVersionKind::new(group, version, kind), plural: plural.to_owned() }
 }
 
 fn core(group: &str) -> &str {
@@ -132,9 +95,5 @@ fn dash(cell: &str) -> &str {
 }
 
 fn list(cell: &str) -> Vec<String> {
-    dash(cell)
-        .split(',')
-        .filter(|s| !s.is_empty())
-        .map(str::to_owned)
-        .collect()
+    dash(cell).split(',').filter(|s| !s.is_empty()).map(str::to_owned).collect()
 }

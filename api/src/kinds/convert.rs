@@ -22,11 +22,7 @@ pub fn convert(from: &Kind, to: &Kind, object: &mut Value) {
         definition.set_defaults(object);
         return;
     }
-    match (
-        from.kind.as_str(),
-        from.version.as_str(),
-        to.version.as_str(),
-    ) {
+    match (from.kind.as_str(), from.version.as_str(), to.version.as_str()) {
         ("HorizontalPodAutoscaler", "v1", "v2") => autoscaler_to_v2(object),
         ("HorizontalPodAutoscaler", "v2", "v1") => autoscaler_to_v1(object),
         ("Event", ..) => rename_event_fields(object, to.group == "events.k8s.io"),
@@ -56,11 +52,7 @@ fn rename_event_fields(event: &mut Value, to_events_group: bool) {
         return;
     };
     for (core, events) in EVENT_FIELDS {
-        let (old, new) = if to_events_group {
-            (core, events)
-        } else {
-            (events, core)
-        };
+        let (old, new) = if to_events_group { (core, events) } else { (events, core) };
         rename(event, old, new);
     }
 }
@@ -90,36 +82,27 @@ fn autoscaler_to_v2(object: &mut Value) {
         let Some(Value::Array(metrics)) = value else {
             return Vec::new();
         };
-        metrics
-            .into_iter()
-            .map(|metric| metric_to_v2(metric, target))
-            .collect()
+        metrics.into_iter().map(|metric| metric_to_v2(metric, target)).collect()
     };
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
         let mut all = Vec::new();
-        if let Some(percent) = spec
-            .remove("targetCPUUtilizationPercentage")
-            .filter(|p| !p.is_null())
-        {
+        if let Some(percent) = spec.remove("targetCPUUtilizationPercentage").filter(|p| !p.is_null()) {
             let target = json!({"type": "Utilization", "averageUtilization": percent});
             all.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
         all.extend(list(metrics, Target::Wanted));
         insert_filled(spec, "metrics", all);
         if let Some(behavior) = behavior {
-            spec.insert(
-                "behavior".to_owned(),
-                renamed_keys(behavior, char::to_ascii_lowercase),
-            );
+            spec.insert("behavior".to_owned(), renamed_keys(behavior, char::to_ascii_lowercase));
         }
     }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
-        let percent = status
-            .remove("currentCPUUtilizationPercentage")
-            .filter(|p| !p.is_null());
+        let percent = status.remove("currentCPUUtilizationPercentage").filter(|p| !p.is_null());
         let mut all = list(current, Target::Current);
         if let (Some(percent), true) = (percent, all.is_empty()) {
-            all.push(json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": percent}}}));
+            all.push(
+                json!({"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": percent}}}),
+            );
         }
         insert_filled(status, "currentMetrics", all);
         if let Some(conditions) = conditions {
@@ -131,21 +114,13 @@ fn autoscaler_to_v2(object: &mut Value) {
 fn autoscaler_to_v1(object: &mut Value) {
     let mut notes: Vec<(&str, Value)> = Vec::new();
     if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
-        let (cpu, others): (Vec<_>, Vec<_>) = take_list(spec, "metrics")
-            .into_iter()
-            .partition(is_cpu_utilization);
+        let (cpu, others): (Vec<_>, Vec<_>) = take_list(spec, "metrics").into_iter().partition(is_cpu_utilization);
         if let Some(cpu) = cpu.first() {
             let percent = cpu["resource"]["target"]["averageUtilization"].clone();
             spec.insert("targetCPUUtilizationPercentage".to_owned(), percent);
         }
         if !others.is_empty() {
-            notes.push((
-                METRICS,
-                others
-                    .into_iter()
-                    .map(|metric| metric_to_v1(metric, Target::Wanted))
-                    .collect(),
-            ));
+            notes.push((METRICS, others.into_iter().map(|metric| metric_to_v1(metric, Target::Wanted)).collect()));
         }
         if let Some(behavior) = spec.remove("behavior").filter(|b| !b.is_null()) {
             notes.push((BEHAVIOR, renamed_keys(behavior, char::to_ascii_uppercase)));
@@ -153,22 +128,16 @@ fn autoscaler_to_v1(object: &mut Value) {
     }
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         let current = take_list(status, "currentMetrics");
-        let cpu = current
-            .iter()
-            .find(|metric| metric["resource"]["name"] == "cpu");
-        if let Some(percent) = cpu
-            .map(|cpu| cpu["resource"]["current"]["averageUtilization"].clone())
-            .filter(|p| !p.is_null())
+        let cpu = current.iter().find(|metric| metric["resource"]["name"] == "cpu");
+        if let Some(percent) =
+            cpu.map(|cpu| cpu["resource"]["current"]["averageUtilization"].clone()).filter(|p| !p.is_null())
         {
             status.insert("currentCPUUtilizationPercentage".to_owned(), percent);
         }
         if !current.is_empty() {
             notes.push((
                 CURRENT_METRICS,
-                current
-                    .into_iter()
-                    .map(|metric| metric_to_v1(metric, Target::Current))
-                    .collect(),
+                current.into_iter().map(|metric| metric_to_v1(metric, Target::Current)).collect(),
             ));
         }
         let conditions = take_list(status, "conditions");
@@ -183,9 +152,7 @@ fn autoscaler_to_v1(object: &mut Value) {
 
 fn is_cpu_utilization(metric: &Value) -> bool {
     let resource = &metric["resource"];
-    metric["type"] == "Resource"
-        && resource["name"] == "cpu"
-        && resource["target"]["averageUtilization"].is_number()
+    metric["type"] == "Resource" && resource["name"] == "cpu" && resource["target"]["averageUtilization"].is_number()
 }
 
 fn take_list(object: &mut Map<String, Value>, field: &str) -> Vec<Value> {
@@ -209,20 +176,12 @@ fn renamed_keys(value: Value, first: fn(&char) -> char) -> Value {
                 .into_iter()
                 .map(|(key, value)| {
                     let mut letters = key.chars();
-                    let key = letters
-                        .next()
-                        .map(|c| first(&c))
-                        .into_iter()
-                        .chain(letters)
-                        .collect();
+                    let key = letters.next().map(|c| first(&c)).into_iter().chain(letters).collect();
                     (key, renamed_keys(value, first))
                 })
                 .collect(),
         ),
-        Value::Array(list) => list
-            .into_iter()
-            .map(|value| renamed_keys(value, first))
-            .collect(),
+        Value::Array(list) => list.into_iter().map(|value| renamed_keys(value, first)).collect(),
         scalar => scalar,
     }
 }
@@ -270,17 +229,9 @@ fn metric_to_v2(mut metric: Value, target: Target) -> Value {
         amount(old, format!("{prefix}Value"), "value");
         amount(old, format!("{prefix}AverageValue"), "averageValue");
         amount(old, "averageValue".to_owned(), "averageValue");
-        amount(
-            old,
-            format!("{prefix}AverageUtilization"),
-            "averageUtilization",
-        );
+        amount(old, format!("{prefix}AverageUtilization"), "averageUtilization");
         if matches!(target, Target::Wanted) {
-            let kinds = [
-                ("averageUtilization", "Utilization"),
-                ("averageValue", "AverageValue"),
-                ("value", "Value"),
-            ];
+            let kinds = [("averageUtilization", "Utilization"), ("averageValue", "AverageValue"), ("value", "Value")];
             if let Some((_, kind)) = kinds.iter().find(|(name, _)| amounts.contains_key(*name)) {
                 amounts.insert("type".to_owned(), (*kind).into());
             }
@@ -337,15 +288,9 @@ mod tests {
 
     fn check(kind: (&str, &str, &str), other: (&str, &str, &str), object: Value, expected: Value) {
         let kinds = Kinds::built_in();
-        let (from, to) = (
-            kinds.by_kind(kind.0, kind.1, kind.2).unwrap(),
-            kinds.by_kind(other.0, other.1, other.2).unwrap(),
-        );
-        let normal = |kind: &Kind, value| {
-            normalize(&kind.ty(), value, FieldValidation::Strict)
-                .unwrap()
-                .object
-        };
+        let (from, to) =
+            (kinds.by_kind(kind.0, kind.1, kind.2).unwrap(), kinds.by_kind(other.0, other.1, other.2).unwrap());
+        let normal = |kind: &Kind, value| normalize(&kind.ty(), value, FieldValidation::Strict).unwrap().object;
         let mut converted = object.clone();
         convert(from, to, &mut converted);
         assert_eq!(converted, normal(to, expected));

@@ -15,16 +15,8 @@ pub struct GroupVersionKind {
 
 impl GroupVersionKind {
     /// From the three parts; the group of core is empty.
-    pub fn new(
-        group: impl Into<String>,
-        version: impl Into<String>,
-        kind: impl Into<String>,
-    ) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            kind: kind.into(),
-        }
+    pub fn new(group: impl Into<String>, version: impl Into<String>, kind: impl Into<String>) -> Self {
+        Self { group: group.into(), version: version.into(), kind: kind.into() }
     }
 
     /// From `apiVersion` (`apps/v1`, `v1`) and `kind`.
@@ -63,16 +55,8 @@ pub struct GroupVersionResource {
 
 impl GroupVersionResource {
     /// From the three parts; the group of core is empty.
-    pub fn new(
-        group: impl Into<String>,
-        version: impl Into<String>,
-        resource: impl Into<String>,
-    ) -> Self {
-        Self {
-            group: group.into(),
-            version: version.into(),
-            resource: resource.into(),
-        }
+    pub fn new(group: impl Into<String>, version: impl Into<String>, resource: impl Into<String>) -> Self {
+        Self { group: group.into(), version: version.into(), resource: resource.into() }
     }
 
     /// Without the version.
@@ -83,11 +67,7 @@ impl GroupVersionResource {
 
 impl fmt::Display for GroupVersionResource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}, Resource={}",
-            self.group, self.version, self.resource
-        )
+        write!(f, "{}/{}, Resource={}", self.group, self.version, self.resource)
     }
 }
 
@@ -103,10 +83,7 @@ pub struct GroupResource {
 impl GroupResource {
     /// From the two parts; the group of core is empty.
     pub fn new(group: impl Into<String>, resource: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            resource: resource.into(),
-        }
+        Self { group: group.into(), resource: resource.into() }
     }
 }
 
@@ -128,10 +105,7 @@ pub struct GroupKind {
 impl GroupKind {
     /// From the two parts; the group of core is empty.
     pub fn new(group: impl Into<String>, kind: impl Into<String>) -> Self {
-        Self {
-            group: group.into(),
-            kind: kind.into(),
-        }
+        Self { group: group.into(), kind: kind.into() }
     }
 }
 
@@ -143,20 +117,12 @@ impl fmt::Display for GroupKind {
 
 fn dotted(f: &mut fmt::Formatter<'_>, name: &str, group: &str) -> fmt::Result {
     f.write_str(name)?;
-    if group.is_empty() {
-        Ok(())
-    } else {
-        write!(f, ".{group}")
-    }
+    if group.is_empty() { Ok(()) } else { write!(f, ".{group}") }
 }
 
 /// `apps/v1`, or `v1` where the group is empty.
 pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        version.to_owned()
-    } else {
-        format!("{group}/{version}")
-    }
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
 }
 
 /// The group and version of an `apiVersion`.

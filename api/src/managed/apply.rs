@@ -20,8 +20,7 @@ use super::merge::{merge, remove};
 use super::shape::Place;
 use super::typed::{TypeErrors, field_set, validate};
 use super::update::{
-    FieldManager, TrackError, managed_fields, put_managed_fields, rfc3339, take_managed_fields,
-    without_untracked,
+    FieldManager, TrackError, managed_fields, put_managed_fields, rfc3339, take_managed_fields, without_untracked,
 };
 use crate::schema::{Type, zero};
 use crate::status::Status;
@@ -105,14 +104,7 @@ impl FieldManager<'_> {
                     None => return Err(ApplyError::Conflict(conflicts)),
                     Some(allowed) => match conflicts.without(&allowed) {
                         Some(left) => return Err(ApplyError::Conflict(left)),
-                        None => self.merge_and_own(
-                            &live,
-                            entries,
-                            Apply {
-                                force: true,
-                                ..apply
-                            },
-                        )?,
+                        None => self.merge_and_own(&live, entries, Apply { force: true, ..apply })?,
                     },
                 }
             }
@@ -128,40 +120,22 @@ impl FieldManager<'_> {
     fn check_version(&self, patch: &Value) -> Result<(), ApplyError> {
         let text = |key: &str| patch.get(key).and_then(Value::as_str).unwrap_or_default();
         if text("kind") != self.kind || text("apiVersion") != self.api_version {
-            return Err(ApplyError::BadRequest(format!(
-                "invalid object type: {}",
-                kind_of(patch)
-            )));
+            return Err(ApplyError::BadRequest(format!("invalid object type: {}", kind_of(patch))));
         }
         match managed_fields(patch) {
-            Some(_) => Err(ApplyError::BadRequest(
-                "metadata.managedFields must be nil".to_owned(),
-            )),
+            Some(_) => Err(ApplyError::BadRequest("metadata.managedFields must be nil".to_owned())),
             None => Ok(()),
         }
     }
 
     /// An object that nobody's fields are tracked of gets one owner of all it holds.
-    fn before_first_apply(
-        &self,
-        live: &Value,
-        now: Timestamp,
-    ) -> Result<Option<Entry>, ApplyError> {
+    fn before_first_apply(&self, live: &Value, now: Timestamp) -> Result<Option<Entry>, ApplyError> {
         if live.as_object().is_none_or(Map::is_empty) {
             return Ok(None);
         }
         let all = without_untracked(&self.compare(&zero(self.ty), live)?.changed);
-        let manager = Manager::new(
-            BEFORE_FIRST_APPLY,
-            Operation::Update,
-            self.api_version,
-            self.subresource,
-        );
-        Ok((!all.is_empty()).then(|| Entry {
-            manager,
-            time: rfc3339(now),
-            fields: Fields::Parsed(all),
-        }))
+        let manager = Manager::new(BEFORE_FIRST_APPLY, Operation::Update, self.api_version, self.subresource);
+        Ok((!all.is_empty()).then(|| Entry { manager, time: rfc3339(now), fields: Fields::Parsed(all) }))
     }
 
     fn merge_and_own(
@@ -171,45 +145,19 @@ impl FieldManager<'_> {
         apply: Apply<'_>,
     ) -> Result<(Value, Vec<Entry>), ApplyError> {
         let root = Place::root(self.ty);
-        let Apply {
-            patch,
-            manager,
-            force,
-            now,
-        } = apply;
+        let Apply { patch, manager, force, now } = apply;
         validate(root, patch).map_err(|errors| {
-            ApplyError::Typed(format!(
-                "failed to create typed patch object ({}): {errors}",
-                name_of(patch)
-            ))
+            ApplyError::Typed(format!("failed to create typed patch object ({}): {errors}", name_of(patch)))
         })?;
         let merged = merge(root, live, patch)
             .map_err(|errors| ApplyError::Typed(format!("failed to merge config: {errors}")))?;
         let mut entries = self.reconciled(entries)?;
-        let me = Manager::new(
-            manager,
-            Operation::Apply,
-            self.api_version,
-            self.subresource,
-        );
+        let me = Manager::new(manager, Operation::Apply, self.api_version, self.subresource);
         let fields = field_set(root, patch)?.recursive_difference(self.reset_fields);
-        let last = entries
-            .iter()
-            .position(|entry| entry.manager.is_same(&me))
-            .map(|at| entries.remove(at));
-        let time = last
-            .as_ref()
-            .map(|last| last.time.clone())
-            .unwrap_or_default();
-        let last_fields = last
-            .map(|last| last.fields())
-            .transpose()?
-            .unwrap_or_default();
-        entries.push(Entry {
-            manager: me.clone(),
-            time,
-            fields: Fields::Parsed(fields.clone()),
-        });
+        let last = entries.iter().position(|entry| entry.manager.is_same(&me)).map(|at| entries.remove(at));
+        let time = last.as_ref().map(|last| last.time.clone()).unwrap_or_default();
+        let last_fields = last.map(|last| last.fields()).transpose()?.unwrap_or_default();
+        entries.push(Entry { manager: me.clone(), time, fields: Fields::Parsed(fields.clone()) });
         let object = self.prune(merged, &last_fields, &entries)?;
 
         let changes = self.compare(live, &object)?;
@@ -246,12 +194,7 @@ impl FieldManager<'_> {
         let mut conflicts = Vec::new();
         self.for_each_other(entries, Some(me), changes, objects, |entry, changes| {
             let contested = entry.fields()?.intersection(&changes.changed);
-            conflicts.extend(
-                contested
-                    .paths()
-                    .into_iter()
-                    .map(|path| (entry.manager.clone(), path)),
-            );
+            conflicts.extend(contested.paths().into_iter().map(|path| (entry.manager.clone(), path)));
             Ok::<_, ApplyError>(())
         })?;
         if conflicts.is_empty() {
@@ -262,12 +205,7 @@ impl FieldManager<'_> {
     }
 
     /// Takes out of the merged object what the applier applied last time, does not apply now, and nobody else owns.
-    fn prune(
-        &self,
-        merged: Value,
-        last: &FieldSet,
-        entries: &[Entry],
-    ) -> Result<Value, ApplyError> {
+    fn prune(&self, merged: Value, last: &FieldSet, entries: &[Entry]) -> Result<Value, ApplyError> {
         if last.is_empty() {
             return Ok(merged);
         }
@@ -304,14 +242,9 @@ fn with_named_fields(place: Place<'_>, fields: &FieldSet) -> FieldSet {
             (None, Place::Typed(Type::List(list), _)) => Place::root(&list.element),
             (None, _) => Place::Deduced,
         };
-        let on_the_way =
-            !node.children.is_empty() && name.is_some_and(|name| place.has_field(name));
+        let on_the_way = !node.children.is_empty() && name.is_some_and(|name| place.has_field(name));
         let children = with_named_fields(below, &node.children);
-        Node {
-            element: node.element.clone(),
-            member: node.member || on_the_way,
-            children,
-        }
+        Node { element: node.element.clone(), member: node.member || on_the_way, children }
     });
     FieldSet::from_unsorted(nodes.collect())
 }
@@ -320,25 +253,11 @@ fn with_named_fields(place: Place<'_>, fields: &FieldSet) -> FieldSet {
 fn kind_of(object: &Value) -> String {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let version = text("apiVersion");
-    let slash = if version.contains('/') || version.is_empty() {
-        ""
-    } else {
-        "/"
-    };
+    let slash = if version.contains('/') || version.is_empty() { "" } else { "/" };
     format!("{slash}{version}, Kind={}", text("kind"))
 }
 
 fn name_of(object: &Value) -> String {
-    let text = |key: &str| {
-        object
-            .pointer(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    format!(
-        "{}/{}; {}",
-        text("/metadata/namespace"),
-        text("/metadata/name"),
-        kind_of(object)
-    )
+    let text = |key: &str| object.pointer(key).and_then(Value::as_str).unwrap_or_default();
+    format!("{}/{}; {}", text("/metadata/namespace"), text("/metadata/name"), kind_of(object))
 }

@@ -35,11 +35,7 @@ impl Comparison {
 ///
 /// # Errors
 /// When the elements of a list cannot be told apart.
-pub(super) fn compare(
-    place: Place<'_>,
-    old: &Value,
-    new: &Value,
-) -> Result<Comparison, TypeErrors> {
+pub(super) fn compare(place: Place<'_>, old: &Value, new: &Value) -> Result<Comparison, TypeErrors> {
     let mut differences = Differences::default();
     differences.walk(place, Some(old), Some(new))?;
     Ok(differences.below)
@@ -62,35 +58,19 @@ struct Level {
 
 impl Level {
     fn push(&mut self, element: PathElement, found: Differences) {
-        let Differences {
-            changed,
-            removed,
-            below,
-        } = found;
+        let Differences { changed, removed, below } = found;
         if removed || !below.removed.is_empty() {
-            self.removed.push(Node {
-                element: element.clone(),
-                member: removed,
-                children: below.removed,
-            });
+            self.removed.push(Node { element: element.clone(), member: removed, children: below.removed });
         }
         if changed || !below.changed.is_empty() {
-            self.changed.push(Node {
-                element,
-                member: changed,
-                children: below.changed,
-            });
+            self.changed.push(Node { element, member: changed, children: below.changed });
         }
     }
 
     fn finish(self, into: &mut Comparison) {
         let unite = |set: &mut FieldSet, nodes: Vec<Node>| {
             let nodes = FieldSet::from_unsorted(nodes);
-            *set = if set.is_empty() {
-                nodes
-            } else {
-                set.union(&nodes)
-            };
+            *set = if set.is_empty() { nodes } else { set.union(&nodes) };
         };
         unite(&mut into.changed, self.changed);
         unite(&mut into.removed, self.removed);
@@ -98,19 +78,11 @@ impl Level {
 }
 
 impl Differences {
-    fn walk(
-        &mut self,
-        place: Place<'_>,
-        old: Option<&Value>,
-        new: Option<&Value>,
-    ) -> Result<(), TypeErrors> {
+    fn walk(&mut self, place: Place<'_>, old: Option<&Value>, new: Option<&Value>) -> Result<(), TypeErrors> {
         if old.is_some() && old == new {
             return Ok(());
         }
-        let shapes = (
-            old.map(|old| place.shape(old)),
-            new.map(|new| place.shape(new)),
-        );
+        let shapes = (old.map(|old| place.shape(old)), new.map(|new| place.shape(new)));
         let leaf = match shapes {
             // Where the type is deduced, the two may be of different kinds: one goes, the other comes.
             (Some(one), Some(other)) if !one.is_same_kind(&other) => {
@@ -139,13 +111,8 @@ impl Differences {
     ) -> Result<bool, TypeErrors> {
         match *shape {
             Shape::Map => {
-                let (ours, theirs) = (
-                    old.and_then(Value::as_object),
-                    new.and_then(Value::as_object),
-                );
-                if ours.is_some_and(|map| !map.is_empty())
-                    || theirs.is_some_and(|map| !map.is_empty())
-                {
+                let (ours, theirs) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+                if ours.is_some_and(|map| !map.is_empty()) || theirs.is_some_and(|map| !map.is_empty()) {
                     self.maps(place, ours, theirs)?;
                     return Ok(false);
                 }
@@ -176,9 +143,7 @@ impl Differences {
             }
             let mut found = Differences::default();
             let element = PathElement::field(key);
-            found
-                .walk(place.child(key), old, new)
-                .map_err(|errors| errors.below(&element))?;
+            found.walk(place.child(key), old, new).map_err(|errors| errors.below(&element))?;
             level.push(element, found);
         }
         level.finish(&mut self.below);
@@ -193,10 +158,7 @@ impl Differences {
         new: Option<&Value>,
     ) -> Result<(), TypeErrors> {
         let (ours, theirs) = (items(old), items(new));
-        let (our_elements, their_elements) = (
-            elements(item, relation, ours)?,
-            elements(item, relation, theirs)?,
-        );
+        let (our_elements, their_elements) = (elements(item, relation, ours)?, elements(item, relation, theirs)?);
         // What stands at each element, before and after: usually one value or none.
         let mut places: BTreeMap<PathElement, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
         for (element, value) in our_elements.into_iter().zip(ours) {
@@ -208,11 +170,7 @@ impl Differences {
         let mut level = Level::default();
         for (element, (before, after)) in places {
             let mut found = Differences::default();
-            let mut walk = |old, new| {
-                found
-                    .walk(item, old, new)
-                    .map_err(|errors| errors.below(&element))
-            };
+            let mut walk = |old, new| found.walk(item, old, new).map_err(|errors| errors.below(&element));
             match (before.as_slice(), after.as_slice()) {
                 (before @ [_, _, ..], after @ [_, _, ..]) => found.changed = before != after,
                 ([_, _, ..], rest) => {
@@ -249,10 +207,6 @@ pub(super) fn zip<'a>(
         let old = if order.is_le() { ours.next() } else { None };
         let new = if order.is_ge() { theirs.next() } else { None };
         let (key, _) = old.or(new)?;
-        Some((
-            key.as_str(),
-            old.map(|(_, value)| value),
-            new.map(|(_, value)| value),
-        ))
+        Some((key.as_str(), old.map(|(_, value)| value), new.map(|(_, value)| value)))
     })
 }

@@ -19,11 +19,7 @@ impl Conflicts {
 
     /// Without the conflicts over these fields. `None` when there is no other.
     pub(super) fn without(self, fields: &FieldSet) -> Option<Conflicts> {
-        let left: Vec<_> = self
-            .0
-            .into_iter()
-            .filter(|(_, path)| !fields.contains(&path.0))
-            .collect();
+        let left: Vec<_> = self.0.into_iter().filter(|(_, path)| !fields.contains(&path.0)).collect();
         (!left.is_empty()).then_some(Conflicts(left))
     }
 
@@ -41,11 +37,7 @@ impl Conflicts {
 impl fmt::Display for Conflicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let [(manager, path)] = self.0.as_slice() {
-            return write!(
-                f,
-                "Apply failed with 1 conflict: conflict with {}: {path}",
-                Shown(manager)
-            );
+            return write!(f, "Apply failed with 1 conflict: conflict with {}: {path}", Shown(manager));
         }
         write!(f, "Apply failed with {} conflicts: ", self.0.len())?;
         let mut owner = None;
@@ -66,12 +58,7 @@ struct Shown<'a>(&'a Manager);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Manager {
-            name,
-            operation,
-            api_version,
-            subresource,
-        } = self.0;
+        let Manager { name, operation, api_version, subresource } = self.0;
         write!(f, "{name:?}")?;
         if !subresource.is_empty() {
             write!(f, " with subresource {subresource:?}")?;

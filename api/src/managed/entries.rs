@@ -56,12 +56,7 @@ pub(super) enum Fields {
 }
 
 impl Manager {
-    pub(super) fn new(
-        name: &str,
-        operation: Operation,
-        api_version: &str,
-        subresource: &str,
-    ) -> Manager {
+    pub(super) fn new(name: &str, operation: Operation, api_version: &str, subresource: &str) -> Manager {
         let name = if name.is_empty() { UNKNOWN } else { name };
         Manager {
             name: name.to_owned(),
@@ -110,9 +105,7 @@ impl Entry {
     pub fn fields(&self) -> Result<FieldSet, EntryError> {
         match &self.fields {
             Fields::Parsed(set) => Ok(set.clone()),
-            Fields::Raw(value) => {
-                FieldSet::from_value(value).map_err(|error| EntryError(error.to_string()))
-            }
+            Fields::Raw(value) => FieldSet::from_value(value).map_err(|error| EntryError(error.to_string())),
         }
     }
 
@@ -123,9 +116,7 @@ impl Entry {
             "Apply" => Operation::Apply,
             "Update" => Operation::Update,
             _ => {
-                return Err(EntryError(
-                    "operation must be `Apply` or `Update`".to_owned(),
-                ));
+                return Err(EntryError("operation must be `Apply` or `Update`".to_owned()));
             }
         };
         if text("apiVersion").is_empty() {
@@ -134,14 +125,10 @@ impl Entry {
         match text("fieldsType") {
             "FieldsV1" => {}
             "" => {
-                return Err(EntryError(format!(
-                    "missing fieldsType in managed fields entry {index}"
-                )));
+                return Err(EntryError(format!("missing fieldsType in managed fields entry {index}")));
             }
             other => {
-                return Err(EntryError(format!(
-                    "invalid fieldsType {other:?} in managed fields entry {index}"
-                )));
+                return Err(EntryError(format!("invalid fieldsType {other:?} in managed fields entry {index}")));
             }
         }
         let fields = entry.get("fieldsV1").filter(|fields| !fields.is_null());
@@ -158,21 +145,10 @@ impl Entry {
     }
 
     fn into_value(self) -> Value {
-        let Entry {
-            manager,
-            time,
-            fields,
-        } = self;
+        let Entry { manager, time, fields } = self;
         let mut entry = Map::new();
         let mut put = |key: &str, value: Value| entry.insert(key.to_owned(), value);
-        put(
-            "operation",
-            Value::from(if manager.operation == Operation::Apply {
-                "Apply"
-            } else {
-                "Update"
-            }),
-        );
+        put("operation", Value::from(if manager.operation == Operation::Apply { "Apply" } else { "Update" }));
         put("apiVersion", manager.api_version.into());
         put("fieldsType", Value::from("FieldsV1"));
         put(
@@ -182,11 +158,7 @@ impl Entry {
                 Fields::Parsed(set) => set.to_value(),
             },
         );
-        for (key, text) in [
-            ("manager", manager.name),
-            ("time", time),
-            ("subresource", manager.subresource),
-        ] {
+        for (key, text) in [("manager", manager.name), ("time", time), ("subresource", manager.subresource)] {
             if !text.is_empty() {
                 put(key, text.into());
             }
@@ -201,10 +173,7 @@ impl Entry {
 /// When an entry is not valid.
 pub fn read(list: Option<&Value>) -> Result<Vec<Entry>, EntryError> {
     let items = list.and_then(Value::as_array).into_iter().flatten();
-    items
-        .enumerate()
-        .map(|(i, entry)| Entry::read(entry, i))
-        .collect()
+    items.enumerate().map(|(i, entry)| Entry::read(entry, i)).collect()
 }
 
 /// The same, every set parsed: for lists that a client wrote, whose sets need not be in canonical form.
@@ -220,19 +189,8 @@ pub(super) fn read_parsed(list: Option<&Value>) -> Result<Vec<Entry>, EntryError
 pub(super) fn write(mut entries: Vec<Entry>) -> Option<Value> {
     entries.sort_by(|a, b| {
         let key = |entry: &Entry| {
-            let Manager {
-                name,
-                operation,
-                api_version,
-                subresource,
-            } = entry.manager.clone();
-            (
-                operation,
-                entry.time.clone(),
-                name,
-                api_version,
-                subresource,
-            )
+            let Manager { name, operation, api_version, subresource } = entry.manager.clone();
+            (operation, entry.time.clone(), name, api_version, subresource)
         };
         key(a).cmp(&key(b))
     });
@@ -254,9 +212,7 @@ pub(super) fn cap_update_managers(entries: &mut Vec<Entry>) -> Result<(), EntryE
     let mut at = 0;
     while updates > MAX_UPDATE_MANAGERS && at < entries.len() {
         let oldest = &entries[at];
-        let same_version = |entry: &Entry| {
-            is_update(entry) && entry.manager.api_version == oldest.manager.api_version
-        };
+        let same_version = |entry: &Entry| is_update(entry) && entry.manager.api_version == oldest.manager.api_version;
         let bucket = entries[..at].iter().position(same_version);
         match bucket {
             Some(bucket) if is_update(oldest) => {
@@ -283,20 +239,13 @@ mod tests {
     fn names_of_writers() {
         for (manager, user_agent, expected) in [
             ("me", "kubectl/v1.37.1", "me"),
-            (
-                "",
-                "kubectl/v1.37.1 (linux/amd64) kubernetes/abc",
-                "kubectl",
-            ),
+            ("", "kubectl/v1.37.1 (linux/amd64) kubernetes/abc", "kubectl"),
             ("", "curl", "curl"),
             ("", "a\u{7}b/c", "ab"),
             ("", "", ""),
         ] {
             assert_eq!(manager_or_user_agent(manager, user_agent), expected);
         }
-        assert_eq!(
-            manager_or_user_agent("", &"é".repeat(100)).len(),
-            MAX_NAME_BYTES
-        );
+        assert_eq!(manager_or_user_agent("", &"é".repeat(100)).len(), MAX_NAME_BYTES);
     }
 }

@@ -103,30 +103,22 @@ impl PathElement {
     /// Reads the FieldsV1 form. `None` for kinds of elements that are not known: a newer version may know them.
     fn parse(text: &str) -> Result<Option<PathElement>, FieldSetError> {
         let json = |text: &str| {
-            serde_json::from_str::<Value>(text)
-                .map_err(|error| FieldSetError::BadElement(error.to_string()))
+            serde_json::from_str::<Value>(text).map_err(|error| FieldSetError::BadElement(error.to_string()))
         };
         Ok(match text.as_bytes() {
             [b'f', b':', ..] => Some(PathElement(text.into())),
             [b'k', b':', ..] => match json(&text[2..])? {
                 Value::Object(keys) => {
-                    let mut keys: Vec<_> = keys
-                        .iter()
-                        .map(|(key, value)| (key.as_str(), value))
-                        .collect();
+                    let mut keys: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
                     Some(PathElement::keys(&mut keys))
                 }
                 other => {
-                    return Err(FieldSetError::BadElement(format!(
-                        "expected an object, got {other}"
-                    )));
+                    return Err(FieldSetError::BadElement(format!("expected an object, got {other}")));
                 }
             },
             [b'v', b':', ..] => Some(PathElement::value(&json(&text[2..])?)),
             [b'i', b':', ..] => {
-                let index: i64 = text[2..]
-                    .parse()
-                    .map_err(|_| FieldSetError::BadElement(text.to_owned()))?;
+                let index: i64 = text[2..].parse().map_err(|_| FieldSetError::BadElement(text.to_owned()))?;
                 Some(PathElement(format!("i:{index}").into()))
             }
             _ => None,
@@ -153,10 +145,7 @@ impl fmt::Display for PathElement {
             "f:" => write!(f, ".{rest}"),
             "k:" => {
                 let keys: Map<String, Value> = serde_json::from_str(rest).unwrap_or_default();
-                let keys: Vec<String> = keys
-                    .iter()
-                    .map(|(key, value)| format!("{key}={value}"))
-                    .collect();
+                let keys: Vec<String> = keys.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 write!(f, "[{}]", keys.join(","))
             }
             "v:" => write!(f, "[={rest}]"),
@@ -181,12 +170,7 @@ impl FieldSet {
     pub fn of_fields(paths: &[&[&str]]) -> FieldSet {
         let mut set = FieldSet::new();
         for path in paths {
-            set.insert(
-                &path
-                    .iter()
-                    .map(|name| PathElement::field(name))
-                    .collect::<Vec<_>>(),
-            );
+            set.insert(&path.iter().map(|name| PathElement::field(name)).collect::<Vec<_>>());
         }
         set
     }
@@ -201,9 +185,7 @@ impl FieldSet {
 
     /// The set at one node of a FieldsV1 value, and whether the node itself is a member.
     fn read(fields: &Value, depth: usize) -> Result<(bool, FieldSet), FieldSetError> {
-        let map = fields
-            .as_object()
-            .ok_or_else(|| FieldSetError::NotAnObject(fields.to_string()))?;
+        let map = fields.as_object().ok_or_else(|| FieldSetError::NotAnObject(fields.to_string()))?;
         if depth > MAX_DEPTH {
             return Err(FieldSetError::TooDeep);
         }
@@ -214,11 +196,7 @@ impl FieldSet {
                 member = true;
             } else if let Some(element) = PathElement::parse(key)? {
                 let (member, children) = FieldSet::read(value, depth + 1)?;
-                nodes.push(Node {
-                    element,
-                    member,
-                    children,
-                });
+                nodes.push(Node { element, member, children });
             }
         }
         Ok((member, FieldSet::from_unsorted(nodes)))
@@ -256,10 +234,7 @@ impl FieldSet {
     }
 
     pub(super) fn node(&self, element: &PathElement) -> Option<&Node> {
-        let found = self
-            .nodes
-            .binary_search_by(|node| node.element.cmp(element))
-            .ok()?;
+        let found = self.nodes.binary_search_by(|node| node.element.cmp(element)).ok()?;
         Some(&self.nodes[found])
     }
 
@@ -268,20 +243,10 @@ impl FieldSet {
         let Some((element, rest)) = path.split_first() else {
             return;
         };
-        let at = match self
-            .nodes
-            .binary_search_by(|node| node.element.cmp(element))
-        {
+        let at = match self.nodes.binary_search_by(|node| node.element.cmp(element)) {
             Ok(at) => at,
             Err(at) => {
-                self.nodes.insert(
-                    at,
-                    Node {
-                        element: element.clone(),
-                        member: false,
-                        children: FieldSet::new(),
-                    },
-                );
+                self.nodes.insert(at, Node { element: element.clone(), member: false, children: FieldSet::new() });
                 at
             }
         };
@@ -297,9 +262,7 @@ impl FieldSet {
         match path {
             [] => false,
             [element] => self.node(element).is_some_and(|node| node.member),
-            [element, rest @ ..] => self
-                .node(element)
-                .is_some_and(|node| node.children.contains(rest)),
+            [element, rest @ ..] => self.node(element).is_some_and(|node| node.children.contains(rest)),
         }
     }
 
@@ -384,9 +347,9 @@ impl FieldSet {
     /// Whether every field of this set is in `other`.
     pub fn is_subset(&self, other: &FieldSet) -> bool {
         self.nodes.iter().all(|node| {
-            other.node(&node.element).is_some_and(|theirs| {
-                (theirs.member || !node.member) && node.children.is_subset(&theirs.children)
-            })
+            other
+                .node(&node.element)
+                .is_some_and(|theirs| (theirs.member || !node.member) && node.children.is_subset(&theirs.children))
         })
     }
 
@@ -397,9 +360,7 @@ impl FieldSet {
         };
         self.nodes.iter().any(|node| {
             map.get(node.element.as_str()).is_some_and(|below| {
-                let member = below
-                    .as_object()
-                    .is_some_and(|map| map.is_empty() || map.contains_key("."));
+                let member = below.as_object().is_some_and(|map| map.is_empty() || map.contains_key("."));
                 (node.member && member) || node.children.overlaps(below)
             })
         })
@@ -455,8 +416,7 @@ impl Node {
     }
 
     fn to_entry(&self) -> (String, Value) {
-        let mut below: Map<String, Value> =
-            self.children.nodes.iter().map(Node::to_entry).collect();
+        let mut below: Map<String, Value> = self.children.nodes.iter().map(Node::to_entry).collect();
         if self.member && !below.is_empty() {
             below.insert(".".to_owned(), Value::Object(Map::new()));
         }
@@ -507,15 +467,9 @@ mod tests {
     fn algebra() {
         let a = set(json!({"f:x": {".": {}, "f:y": {}}, "f:z": {}}));
         let b = set(json!({"f:x": {}, "f:w": {}}));
-        assert_eq!(
-            a.union(&b).to_value(),
-            json!({"f:w": {}, "f:x": {".": {}, "f:y": {}}, "f:z": {}})
-        );
+        assert_eq!(a.union(&b).to_value(), json!({"f:w": {}, "f:x": {".": {}, "f:y": {}}, "f:z": {}}));
         assert_eq!(a.intersection(&b).to_value(), json!({"f:x": {}}));
-        assert_eq!(
-            a.difference(&b).to_value(),
-            json!({"f:x": {"f:y": {}}, "f:z": {}})
-        );
+        assert_eq!(a.difference(&b).to_value(), json!({"f:x": {"f:y": {}}, "f:z": {}}));
         assert_eq!(a.recursive_difference(&b).to_value(), json!({"f:z": {}}));
         assert!(a.intersection(&b).is_subset(&a) && !a.is_subset(&b));
         assert!(a.overlaps(&b.to_value()) && !a.difference(&b).overlaps(&b.to_value()));

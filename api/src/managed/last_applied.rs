@@ -20,11 +20,7 @@ const TOTAL_ANNOTATION_SIZE_LIMIT: usize = 256 * 1024;
 /// they are booked to. `None` when there was none, or it is of another version.
 pub(super) fn allowed_conflicts(manager: &FieldManager<'_>, live: &Value) -> Option<FieldSet> {
     let root = Place::root(manager.ty);
-    let applied = live
-        .get("metadata")?
-        .get("annotations")?
-        .get(ANNOTATION)?
-        .as_str()?;
+    let applied = live.get("metadata")?.get("annotations")?.get(ANNOTATION)?.as_str()?;
     let applied: Value = serde_json::from_str(applied).ok()?;
     if applied.get("apiVersion")?.as_str()? != manager.api_version {
         return None;
@@ -38,27 +34,18 @@ pub(super) fn allowed_conflicts(manager: &FieldManager<'_>, live: &Value) -> Opt
 
 /// Keeps the annotation, where the object has it, in step with what was applied, so that the user can go back.
 pub(super) fn sync_annotation(object: &mut Value, patch: &Value) {
-    let Some(annotations) = object
-        .pointer_mut("/metadata/annotations")
-        .and_then(Value::as_object_mut)
-    else {
+    let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
         return;
     };
     if !annotations.contains_key(ANNOTATION) {
         return;
     }
     let mut applied = patch.clone();
-    if let Some(annotations) = applied
-        .pointer_mut("/metadata/annotations")
-        .and_then(Value::as_object_mut)
-    {
+    if let Some(annotations) = applied.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(ANNOTATION);
     }
     annotations.insert(ANNOTATION.to_owned(), Value::String(format!("{applied}\n")));
-    let size: usize = annotations
-        .iter()
-        .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
-        .sum();
+    let size: usize = annotations.iter().map(|(key, value)| key.len() + value.as_str().map_or(0, str::len)).sum();
     if size > TOTAL_ANNOTATION_SIZE_LIMIT {
         annotations.remove(ANNOTATION);
     }

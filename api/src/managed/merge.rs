@@ -16,21 +16,14 @@ pub(super) fn merge(place: Place<'_>, live: &Value, applied: &Value) -> Result<V
     Ok(merge_at(place, Some(live), Some(applied))?.unwrap_or(Value::Null))
 }
 
-fn merge_at(
-    place: Place<'_>,
-    live: Option<&Value>,
-    applied: Option<&Value>,
-) -> Result<Option<Value>, TypeErrors> {
+fn merge_at(place: Place<'_>, live: Option<&Value>, applied: Option<&Value>) -> Result<Option<Value>, TypeErrors> {
     let leaf = || Ok(applied.or(live).cloned());
     let Some(decides) = applied.or(live) else {
         return Ok(None);
     };
     match place.shape(decides) {
         Shape::Map => {
-            let (ours, theirs) = (
-                live.and_then(Value::as_object),
-                applied.and_then(Value::as_object),
-            );
+            let (ours, theirs) = (live.and_then(Value::as_object), applied.and_then(Value::as_object));
             if ours.is_none_or(Map::is_empty) && theirs.is_none_or(Map::is_empty) {
                 return leaf();
             }
@@ -118,11 +111,7 @@ fn merge_lists(
 ///
 /// # Errors
 /// When the elements of a list cannot be told apart.
-pub(super) fn remove(
-    place: Place<'_>,
-    value: &Value,
-    fields: &FieldSet,
-) -> Result<Option<Value>, TypeErrors> {
+pub(super) fn remove(place: Place<'_>, value: &Value, fields: &FieldSet) -> Result<Option<Value>, TypeErrors> {
     match (place.shape(value), value) {
         (Shape::Map, Value::Object(map)) => {
             let mut left = Map::new();
@@ -133,10 +122,7 @@ pub(super) fn remove(
             }
             Ok((!left.is_empty()).then_some(Value::Object(left)))
         }
-        (
-            Shape::List(item, relation @ (Relation::Set | Relation::Keyed(_))),
-            Value::Array(items),
-        ) => {
+        (Shape::List(item, relation @ (Relation::Set | Relation::Keyed(_))), Value::Array(items)) => {
             let mut left = Vec::with_capacity(items.len());
             for (element, value) in elements(item, relation, items)?.iter().zip(items) {
                 left.extend(remove_one(item, value, fields, element)?);

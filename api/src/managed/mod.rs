@@ -42,9 +42,7 @@ use serde_json::Value;
 pub use apply::{Apply, ApplyError};
 pub use compare::Comparison;
 pub use conflict::Conflicts;
-pub use entries::{
-    Entry, EntryError, MAX_UPDATE_MANAGERS, Manager, Operation, manager_or_user_agent, read,
-};
+pub use entries::{Entry, EntryError, MAX_UPDATE_MANAGERS, Manager, Operation, manager_or_user_agent, read};
 pub use field_set::{FieldSet, FieldSetError, Path, PathElement};
 pub use typed::TypeErrors;
 pub use update::{FieldManager, Versions, ignore_timestamps};
@@ -61,14 +59,7 @@ pub fn managed_fields_for_update(
     now: Timestamp,
 ) {
     const NONE: &FieldSet = &FieldSet::new();
-    let fields = FieldManager {
-        ty,
-        api_version,
-        kind: "",
-        subresource: "",
-        reset_fields: NONE,
-        versions: None,
-    };
+    let fields = FieldManager { ty, api_version, kind: "", subresource: "", reset_fields: NONE, versions: None };
     fields.update(live, new, manager, now);
 }
 

@@ -84,15 +84,11 @@ impl<'s> Place<'s> {
                 };
                 Shape::List(Place::root(&list.element), relation)
             }
-            Type::Scalar(schema::Scalar::Any | schema::Scalar::FieldsV1) | Type::Either(_) => {
-                deduced(value)
-            }
+            Type::Scalar(schema::Scalar::Any | schema::Scalar::FieldsV1) | Type::Either(_) => deduced(value),
             Type::Scalar(scalar) => Shape::Scalar(match scalar {
                 schema::Scalar::String | schema::Scalar::Bytes => Scalar::String,
                 schema::Scalar::Bool => Scalar::Boolean,
-                schema::Scalar::Int32 | schema::Scalar::Int64 | schema::Scalar::Double => {
-                    Scalar::Numeric
-                }
+                schema::Scalar::Int32 | schema::Scalar::Int64 | schema::Scalar::Double => Scalar::Numeric,
                 _ => Scalar::Untyped,
             }),
         }
@@ -118,9 +114,7 @@ impl<'s> Place<'s> {
     /// Whether an object here may have the field or key.
     pub(super) fn allows(self, name: &str) -> bool {
         match self {
-            Place::Typed(Type::Struct(s), _) => {
-                s.unknown_fields() == UnknownFields::Keep || s.field(name).is_some()
-            }
+            Place::Typed(Type::Struct(s), _) => s.unknown_fields() == UnknownFields::Keep || s.field(name).is_some(),
             _ => true,
         }
     }

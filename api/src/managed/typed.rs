@@ -33,11 +33,7 @@ impl TypeErrors {
 impl fmt::Display for TypeErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let write = |f: &mut fmt::Formatter<'_>, (path, message): &(String, String)| {
-            if path.is_empty() {
-                f.write_str(message)
-            } else {
-                write!(f, "{path}: {message}")
-            }
+            if path.is_empty() { f.write_str(message) } else { write!(f, "{path}: {message}") }
         };
         match self.0.as_slice() {
             [error] => write(f, error),
@@ -56,10 +52,7 @@ impl std::error::Error for TypeErrors {}
 
 /// The items of a list; none, where the value is no list.
 pub(super) fn items(value: Option<&Value>) -> &[Value] {
-    value
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default()
+    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The path elements of the items of a list that is a set or keyed, in order. `Err` names the first item that has none.
@@ -68,25 +61,17 @@ pub(super) fn elements(
     relation: Relation<'_>,
     items: &[Value],
 ) -> Result<Vec<PathElement>, TypeErrors> {
-    let element = |(i, value)| {
-        element(item, relation, value)
-            .map_err(|error| TypeErrors::one(format!("element {i}: {error}")))
-    };
+    let element =
+        |(i, value)| element(item, relation, value).map_err(|error| TypeErrors::one(format!("element {i}: {error}")));
     items.iter().enumerate().map(element).collect()
 }
 
 fn element(item: Place<'_>, relation: Relation<'_>, value: &Value) -> Result<PathElement, String> {
     let Relation::Keyed(keys) = relation else {
         return match value {
-            Value::Object(_) => {
-                Err("associative list without keys has an element that's a map type".to_owned())
-            }
-            Value::Array(_) => {
-                Err("not supported: associative list with lists as elements".to_owned())
-            }
-            Value::Null => Err(
-                "associative list without keys has an element that's an explicit null".to_owned(),
-            ),
+            Value::Object(_) => Err("associative list without keys has an element that's a map type".to_owned()),
+            Value::Array(_) => Err("not supported: associative list with lists as elements".to_owned()),
+            Value::Null => Err("associative list without keys has an element that's an explicit null".to_owned()),
             _ => Ok(PathElement::value(value)),
         };
     };
@@ -128,26 +113,15 @@ fn extract(place: Place<'_>, value: &Value) -> Result<(bool, FieldSet), TypeErro
             for (key, value) in map {
                 let field = place.child(key);
                 let element = PathElement::field(key);
-                let (leaf, children) =
-                    extract(field, value).map_err(|errors| errors.below(&element))?;
-                let empty =
-                    value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
-                nodes.push(Node {
-                    element,
-                    member: leaf || empty || !place.has_field(key),
-                    children,
-                });
+                let (leaf, children) = extract(field, value).map_err(|errors| errors.below(&element))?;
+                let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
+                nodes.push(Node { element, member: leaf || empty || !place.has_field(key), children });
             }
         }
         (Shape::List(item, relation), Value::Array(items)) => {
             for (element, value) in elements(item, relation, items)?.into_iter().zip(items) {
-                let (_, children) =
-                    extract(item, value).map_err(|errors| errors.below(&element))?;
-                nodes.push(Node {
-                    element,
-                    member: true,
-                    children,
-                });
+                let (_, children) = extract(item, value).map_err(|errors| errors.below(&element))?;
+                nodes.push(Node { element, member: true, children });
             }
         }
         (Shape::Map | Shape::List(..), _) => {}
@@ -181,26 +155,16 @@ pub(super) fn validate(place: Place<'_>, value: &Value) -> Result<(), TypeErrors
             return validate_list(item, relation, items);
         }
         (Shape::Map | Shape::AtomicMap, _) => {
-            return Err(TypeErrors::one(format!(
-                "expected map, got {}",
-                shown(value)
-            )));
+            return Err(TypeErrors::one(format!("expected map, got {}", shown(value))));
         }
         (Shape::List(..), _) => {
-            return Err(TypeErrors::one(format!(
-                "expected list, got {}",
-                shown(value)
-            )));
+            return Err(TypeErrors::one(format!("expected list, got {}", shown(value))));
         }
     }
     errors.into_result()
 }
 
-fn validate_list(
-    item: Place<'_>,
-    relation: Relation<'_>,
-    items: &[Value],
-) -> Result<(), TypeErrors> {
+fn validate_list(item: Place<'_>, relation: Relation<'_>, items: &[Value]) -> Result<(), TypeErrors> {
     let mut errors = TypeErrors::default();
     let elements = match relation {
         Relation::Atomic => (0..items.len()).map(PathElement::index).collect(),
@@ -208,10 +172,7 @@ fn validate_list(
     };
     for (i, (element, value)) in elements.iter().zip(items).enumerate() {
         if elements[..i].contains(element) {
-            errors.0.push((
-                String::new(),
-                format!("duplicate entries for key {element}"),
-            ));
+            errors.0.push((String::new(), format!("duplicate entries for key {element}")));
         }
         if let Err(more) = validate(item, value) {
             errors.0.extend(more.below(element).0);

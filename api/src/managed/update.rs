@@ -92,9 +92,7 @@ impl FieldManager<'_> {
         // A list that the client changed is taken, if it is one; an empty list or entry asks to forget all owners.
         let replaced = match sent {
             Some(sent) if !use_stored && is_reset(sent) => Some(Vec::new()),
-            Some(sent) if !use_stored => entries::read_parsed(Some(sent))
-                .ok()
-                .filter(|entries| !entries.is_empty()),
+            Some(sent) if !use_stored => entries::read_parsed(Some(sent)).ok().filter(|entries| !entries.is_empty()),
             _ => None,
         };
         let is_stored = replaced.is_none();
@@ -109,12 +107,7 @@ impl FieldManager<'_> {
         if changes.is_same() && is_stored {
             return Ok(Recorded::AsStored);
         }
-        let me = Manager::new(
-            manager,
-            Operation::Update,
-            self.api_version,
-            self.subresource,
-        );
+        let me = Manager::new(manager, Operation::Update, self.api_version, self.subresource);
         let mut entries = self.reconciled(entries)?;
         self.take_from_others(&mut entries, None, &changes, live, new)?;
         let mut mine = changes.changed;
@@ -126,11 +119,7 @@ impl FieldManager<'_> {
                     entry.fields = Fields::Parsed(entry.fields()?.union(&mine));
                     entry.time = time;
                 }
-                None => entries.push(Entry {
-                    manager: me,
-                    time,
-                    fields: Fields::Parsed(mine),
-                }),
+                None => entries.push(Entry { manager: me, time, fields: Fields::Parsed(mine) }),
             }
         }
         entries::cap_update_managers(&mut entries)?;
@@ -160,15 +149,9 @@ impl FieldManager<'_> {
             let changes = match self.versions {
                 Some(versions) if version != self.api_version && !is_mine => {
                     if !converted.iter().any(|(seen, _)| seen == version) {
-                        converted.push((
-                            version.clone(),
-                            self.compare_in(versions, version, live, new)?,
-                        ));
+                        converted.push((version.clone(), self.compare_in(versions, version, live, new)?));
                     }
-                    converted
-                        .iter()
-                        .find(|(seen, _)| seen == version)
-                        .and_then(|(_, changes)| changes.as_ref())
+                    converted.iter().find(|(seen, _)| seen == version).and_then(|(_, changes)| changes.as_ref())
                 }
                 _ => Some(changes),
             };
@@ -189,14 +172,11 @@ impl FieldManager<'_> {
         live: &Value,
         new: &Value,
     ) -> Result<Option<Comparison>, TypeErrors> {
-        let (Some((ty, live)), Some((_, new))) = (
-            versions.convert(live, version),
-            versions.convert(new, version),
-        ) else {
+        let (Some((ty, live)), Some((_, new))) = (versions.convert(live, version), versions.convert(new, version))
+        else {
             return Ok(None);
         };
-        compare(Place::root(&ty), &live, &new)
-            .map(|changes| Some(changes.exclude(self.reset_fields)))
+        compare(Place::root(&ty), &live, &new).map(|changes| Some(changes.exclude(self.reset_fields)))
     }
 
     /// Takes from all entries but `mine` what the write changes or removes, and drops those that are left with nothing.
@@ -232,11 +212,9 @@ impl FieldManager<'_> {
     /// definition), its owner owns the whole (structured-merge-diff `typed/reconcile_schema.go`).
     pub(super) fn reconciled(&self, mut entries: Vec<Entry>) -> Result<Vec<Entry>, EntryError> {
         // The types of built-in kinds do not change while the process runs.
-        let changeable = matches!(self.ty, Type::Struct(s) if s.conformance() == crate::schema::Conformance::Structural);
-        for entry in entries
-            .iter_mut()
-            .filter(|entry| changeable && entry.manager.api_version == self.api_version)
-        {
+        let changeable =
+            matches!(self.ty, Type::Struct(s) if s.conformance() == crate::schema::Conformance::Structural);
+        for entry in entries.iter_mut().filter(|entry| changeable && entry.manager.api_version == self.api_version) {
             entry.fields = Fields::Parsed(reconcile(Place::root(self.ty), &entry.fields()?));
         }
         Ok(entries)
@@ -264,24 +242,13 @@ fn reconcile(place: Place<'_>, fields: &FieldSet) -> FieldSet {
         let atomic = match below {
             Place::Deduced => false,
             Place::Typed(..) => {
-                matches!(
-                    below.shape(&Value::Null),
-                    Shape::AtomicMap | Shape::List(_, Relation::Atomic)
-                )
+                matches!(below.shape(&Value::Null), Shape::AtomicMap | Shape::List(_, Relation::Atomic))
             }
         };
         if atomic && !node.children.is_empty() {
-            Node {
-                element: node.element.clone(),
-                member: true,
-                children: FieldSet::new(),
-            }
+            Node { element: node.element.clone(), member: true, children: FieldSet::new() }
         } else {
-            Node {
-                element: node.element.clone(),
-                member: node.member,
-                children: reconcile(below, &node.children),
-            }
+            Node { element: node.element.clone(), member: node.member, children: reconcile(below, &node.children) }
         }
     });
     FieldSet::from_unsorted(nodes.collect())
@@ -322,25 +289,13 @@ fn same_elsewhere(old: &Value, new: &Value) -> bool {
     };
     let same = |old: &Map<String, Value>, new: &Map<String, Value>, except: &[&str]| {
         let differs = |one: &Map<String, Value>, other: &Map<String, Value>| {
-            one.iter().any(|(key, value)| {
-                !except.contains(&key.as_str()) && other.get(key) != Some(value)
-            })
+            one.iter().any(|(key, value)| !except.contains(&key.as_str()) && other.get(key) != Some(value))
         };
         !differs(old, new) && !differs(new, old)
     };
-    let metadata = |object: &Map<String, Value>| {
-        object
-            .get("metadata")
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_default()
-    };
-    same(old, new, &["metadata"])
-        && same(
-            &metadata(old),
-            &metadata(new),
-            &["managedFields", "resourceVersion"],
-        )
+    let metadata =
+        |object: &Map<String, Value>| object.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    same(old, new, &["metadata"]) && same(&metadata(old), &metadata(new), &["managedFields", "resourceVersion"])
 }
 
 /// As `metav1.Time` writes it.
@@ -350,18 +305,13 @@ pub(super) fn rfc3339(now: Timestamp) -> String {
 
 /// `metadata.managedFields`, where it is set.
 pub(super) fn managed_fields(object: &Value) -> Option<&Value> {
-    object
-        .get("metadata")?
-        .get("managedFields")
-        .filter(|list| !list.is_null())
+    object.get("metadata")?.get("managedFields").filter(|list| !list.is_null())
 }
 
 /// Takes `metadata.managedFields` out of an object.
 pub(super) fn take_managed_fields(object: &mut Value) -> Option<Value> {
     let metadata = object.get_mut("metadata").and_then(Value::as_object_mut)?;
-    metadata
-        .remove("managedFields")
-        .filter(|list| !list.is_null())
+    metadata.remove("managedFields").filter(|list| !list.is_null())
 }
 
 /// Sets `metadata.managedFields`, or leaves it out.
@@ -375,9 +325,7 @@ pub(super) fn put_managed_fields(object: &mut Value, list: Option<Value>) {
         }
         return;
     };
-    let metadata = object
-        .entry("metadata")
-        .or_insert_with(|| Value::Object(Map::new()));
+    let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
     if let Some(metadata) = metadata.as_object_mut() {
         metadata.insert("managedFields".to_owned(), list);
     }
@@ -387,18 +335,13 @@ pub(super) fn put_managed_fields(object: &mut Value, list: Option<Value>) {
 fn is_reset(list: &Value) -> bool {
     match list.as_array().map(Vec::as_slice) {
         Some([]) => true,
-        Some([only]) => only.as_object().is_some_and(|entry| {
-            entry
-                .values()
-                .all(|value| value.is_null() || value.as_str() == Some(""))
-        }),
+        Some([only]) => only
+            .as_object()
+            .is_some_and(|entry| entry.values().all(|value| value.is_null() || value.as_str() == Some(""))),
         _ => false,
     }
 }
 
 fn has_uid(object: &Value) -> bool {
-    object
-        .pointer("/metadata/uid")
-        .and_then(Value::as_str)
-        .is_some_and(|uid| !uid.is_empty())
+    object.pointer("/metadata/uid").and_then(Value::as_str).is_some_and(|uid| !uid.is_empty())
 }

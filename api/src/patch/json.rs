@@ -38,14 +38,11 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let mut patched = document.clone();
     let mut copied = 0;
     for operation in operations {
-        let operation: PatchOperation = serde_json::from_value(operation.clone())
-            .map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+        let operation: PatchOperation =
+            serde_json::from_value(operation.clone()).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
         check_depth(&operation, &patched)?;
         if let PatchOperation::Copy(copy) = &operation {
-            copied += copy
-                .from
-                .resolve(&patched)
-                .map_or(0, |value| value.to_string().len());
+            copied += copy.from.resolve(&patched).map_or(0, |value| value.to_string().len());
             if copied > MAX_COPIED_BYTES {
                 return Err(PatchError::Unprocessable(format!(
                     "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit \
@@ -79,9 +76,7 @@ fn check_depth(operation: &PatchOperation, document: &Value) -> Result<(), Patch
         (Some(_), _) => return Ok(()),
         (None, _) => {}
     }
-    Err(PatchError::Unprocessable(format!(
-        "the patched document is nested more than {MAX_DEPTH} deep"
-    )))
+    Err(PatchError::Unprocessable(format!("the patched document is nested more than {MAX_DEPTH} deep")))
 }
 
 fn fits(value: &Value, levels: usize) -> bool {
@@ -98,13 +93,8 @@ fn tests_for_absence(operation: &PatchOperation, document: &Value) -> bool {
     let PatchOperation::Test(test) = operation else {
         return false;
     };
-    let parent = test
-        .path
-        .parent()
-        .and_then(|parent| parent.resolve(document).ok());
-    test.value.is_null()
-        && parent.is_some_and(Value::is_object)
-        && test.path.resolve(document).is_err()
+    let parent = test.path.parent().and_then(|parent| parent.resolve(document).ok());
+    test.value.is_null() && parent.is_some_and(Value::is_object) && test.path.resolve(document).is_err()
 }
 
 #[cfg(test)]
@@ -157,45 +147,25 @@ mod tests {
         ] {
             let mut document = before.clone();
             let patch = json!([{"op": "replace", "path": "/a", "value": 2}, last]);
-            assert!(
-                matches!(
-                    apply(&mut document, &patch),
-                    Err(PatchError::Unprocessable(_))
-                ),
-                "{last}"
-            );
+            assert!(matches!(apply(&mut document, &patch), Err(PatchError::Unprocessable(_))), "{last}");
             assert_eq!(document, before);
         }
     }
 
     #[test]
     fn bounds_and_bad_bodies() {
-        check(
-            json!({}),
-            json!({}),
-            Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"),
-        );
-        check(
-            json!({}),
-            json!([1]),
-            Err("json: cannot unmarshal number into Go value of type jsonpatch.Operation"),
-        );
+        check(json!({}), json!({}), Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
+        check(json!({}), json!([1]), Err("json: cannot unmarshal number into Go value of type jsonpatch.Operation"));
         let many = vec![json!({"op": "add", "path": "/a", "value": 1}); MAX_OPERATIONS + 1];
-        check(
-            json!({}),
-            many.into(),
-            Err("The allowed maximum operations in a JSON patch is 10000, got 10001"),
-        );
-        let deepening: Vec<Value> = (0..12)
-            .map(|i| json!({"op": "copy", "from": "", "path": "/a".repeat(1 << i)}))
-            .collect();
+        check(json!({}), many.into(), Err("The allowed maximum operations in a JSON patch is 10000, got 10001"));
+        let deepening: Vec<Value> =
+            (0..12).map(|i| json!({"op": "copy", "from": "", "path": "/a".repeat(1 << i)})).collect();
         assert!(matches!(
             apply(&mut json!({}), &deepening.into()),
             Err(PatchError::Unprocessable(message)) if message == format!("the patched document is nested more than {MAX_DEPTH} deep")
         ));
-        let doubling: Vec<Value> = (0..40)
-            .map(|i| json!({"op": "copy", "from": "", "path": format!("/{i}")}))
-            .collect();
+        let doubling: Vec<Value> =
+            (0..40).map(|i| json!({"op": "copy", "from": "", "path": format!("/{i}")})).collect();
         assert!(matches!(
             apply(&mut json!({"a": "x".repeat(100)}), &doubling.into()),
             Err(PatchError::Unprocessable(message)) if message.starts_with("Unable to complete the copy")

@@ -60,13 +60,7 @@ impl From<PatchError> for Status {
 
 /// What Kubernetes answers for an error that it has no reason for: 500 and its words, which kubectl prints as they are.
 pub(crate) fn unclassified(message: String) -> Status {
-    Status {
-        code: 500,
-        reason: StatusReason::Unknown,
-        message,
-        success: false,
-        details: None,
-    }
+    Status { code: 500, reason: StatusReason::Unknown, message, success: false, details: None }
 }
 
 /// As Go prints a JSON value with `%v`: `map[a:1 b:[x y]]`.
@@ -74,15 +68,9 @@ pub(crate) fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => format!(
-            "[{}]",
-            items.iter().map(go_value).collect::<Vec<_>>().join(" ")
-        ),
+        Value::Array(items) => format!("[{}]", items.iter().map(go_value).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
-            let entries: Vec<String> = map
-                .iter()
-                .map(|(key, value)| format!("{key}:{}", go_value(value)))
-                .collect();
+            let entries: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
             format!("map[{}]", entries.join(" "))
         }
         other => other.to_string(),

@@ -15,14 +15,8 @@ pub(super) fn partition(
     let mut found = (Vec::new(), Vec::new());
     for item in items {
         let key = identity(&item, merge_key)?;
-        let is_known = known
-            .iter()
-            .any(|other| identity(other, merge_key).is_ok_and(|other| other == key));
-        if is_known {
-            found.0.push(item)
-        } else {
-            found.1.push(item)
-        }
+        let is_known = known.iter().any(|other| identity(other, merge_key).is_ok_and(|other| other == key));
+        if is_known { found.0.push(item) } else { found.1.push(item) }
     }
     Ok(found)
 }
@@ -38,33 +32,22 @@ pub(super) fn in_element_order(
 ) -> Vec<Value> {
     let index = |order: &[Value], item: &Value| {
         let key = identity(item, merge_key).ok()?;
-        order
-            .iter()
-            .position(|other| identity(other, merge_key).is_ok_and(|other| other == key))
+        order.iter().position(|other| identity(other, merge_key).is_ok_and(|other| other == key))
     };
     known.sort_by_key(|item| index(client_order, item).unwrap_or(usize::MAX));
     server_only.sort_by_key(|item| index(server_order, item).unwrap_or(usize::MAX));
     let mut merged = Vec::with_capacity(known.len() + server_only.len());
-    let (mut known, mut server_only) = (
-        known.into_iter().peekable(),
-        server_only.into_iter().peekable(),
-    );
+    let (mut known, mut server_only) = (known.into_iter().peekable(), server_only.into_iter().peekable());
     loop {
         let server_first = match (server_only.peek(), known.peek()) {
             (None, None) => return merged,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(own), Some(known)) => {
-                match (index(server_order, own), index(server_order, known)) {
-                    (Some(own), Some(known)) => own < known,
-                    _ => false,
-                }
-            }
+            (Some(own), Some(known)) => match (index(server_order, own), index(server_order, known)) {
+                (Some(own), Some(known)) => own < known,
+                _ => false,
+            },
         };
-        merged.extend(if server_first {
-            server_only.next()
-        } else {
-            known.next()
-        });
+        merged.extend(if server_first { server_only.next() } else { known.next() });
     }
 }

@@ -39,9 +39,7 @@ pub fn apply(schema: &Arc<Struct>, document: &mut Value, patch: &Value) -> Resul
         *document = Value::Object(Map::new());
     }
     match document {
-        Value::Object(document) => {
-            merge_map(document, patch.clone(), Some(&Type::Struct(schema.clone())))
-        }
+        Value::Object(document) => merge_map(document, patch.clone(), Some(&Type::Struct(schema.clone()))),
         _ => Ok(()),
     }
 }
@@ -58,19 +56,10 @@ impl<'s> Place<'s> {
         match ty {
             Some(Type::Struct(s)) => {
                 let field = s.field(key);
-                Place {
-                    ty: field.map(|field| &field.ty),
-                    field,
-                }
+                Place { ty: field.map(|field| &field.ty), field }
             }
-            Some(Type::Map(map)) => Place {
-                ty: Some(&map.value),
-                field: None,
-            },
-            _ => Place {
-                ty: None,
-                field: None,
-            },
+            Some(Type::Map(map)) => Place { ty: Some(&map.value), field: None },
+            _ => Place { ty: None, field: None },
         }
     }
 
@@ -117,9 +106,9 @@ fn merge_map(
     for (key, value) in patch {
         let deletions = key.strip_prefix(DELETE_FROM_PRIMITIVE_LIST);
         if let Some(rest) = deletions {
-            let key = rest.strip_prefix('/').ok_or_else(|| {
-                PatchError::BadRequest("invalid patch format of primitive list".to_owned())
-            })?;
+            let key = rest
+                .strip_prefix('/')
+                .ok_or_else(|| PatchError::BadRequest("invalid patch format of primitive list".to_owned()))?;
             delete_from_list(original, key, &value)?;
             continue;
         }
@@ -145,27 +134,14 @@ fn merge_map(
 }
 
 /// Obeys `$retainKeys`: what is not named goes, and the patch may not name more.
-fn retain_keys(
-    original: &mut Map<String, Value>,
-    patch: &mut Map<String, Value>,
-) -> Result<(), PatchError> {
+fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>) -> Result<(), PatchError> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else {
         return Ok(());
     };
     let bad = || PatchError::BadRequest("invalid patch format of retainKeys".to_owned());
-    let keys: Vec<&str> = keys
-        .as_array()
-        .ok_or_else(bad)?
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
-    let is_directive = |key: &str| {
-        key.starts_with(DELETE_FROM_PRIMITIVE_LIST) || key.starts_with(SET_ELEMENT_ORDER)
-    };
-    if patch
-        .iter()
-        .any(|(key, value)| !value.is_null() && !is_directive(key) && !keys.contains(&key.as_str()))
-    {
+    let keys: Vec<&str> = keys.as_array().ok_or_else(bad)?.iter().filter_map(Value::as_str).collect();
+    let is_directive = |key: &str| key.starts_with(DELETE_FROM_PRIMITIVE_LIST) || key.starts_with(SET_ELEMENT_ORDER);
+    if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !keys.contains(&key.as_str())) {
         return Err(bad());
     }
     original.retain(|key, _| keys.contains(&key.as_str()));
@@ -178,17 +154,10 @@ fn merge_ordered_lists(
     patch: &mut Map<String, Value>,
     ty: Option<&Type>,
 ) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch
-        .keys()
-        .filter(|key| key.starts_with(SET_ELEMENT_ORDER))
-        .cloned()
-        .collect();
+    let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(SET_ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
-        let bad =
-            || PatchError::BadRequest("invalid patch format of setElementOrder list".to_owned());
-        let key = directive[SET_ELEMENT_ORDER.len()..]
-            .strip_prefix('/')
-            .ok_or_else(bad)?;
+        let bad = || PatchError::BadRequest("invalid patch format of setElementOrder list".to_owned());
+        let key = directive[SET_ELEMENT_ORDER.len()..].strip_prefix('/').ok_or_else(bad)?;
         let order = list_of(patch.remove(&directive).unwrap_or_default())?;
         let live = original.get(key).cloned().map(list_of).transpose()?;
         let changes = patch.remove(key).map(list_of).transpose()?;
@@ -199,20 +168,12 @@ fn merge_ordered_lists(
             (None, None) => continue,
             (Some(live), None) => live,
             (None, Some(changes)) => list_of(settled(Value::Array(changes)).unwrap_or_default())?,
-            (Some(live), Some(changes)) if place.merges_lists() => {
-                merge_list(live, changes, place)?
-            }
+            (Some(live), Some(changes)) if place.merges_lists() => merge_list(live, changes, place)?,
             (Some(_), Some(changes)) => changes,
         };
         element_kind(live.iter().flatten().chain(&merged))?;
         let (known, server_only) = partition(merged, &order, merge_key)?;
-        let sorted = in_element_order(
-            known,
-            server_only,
-            &order,
-            &live.unwrap_or_default(),
-            merge_key,
-        );
+        let sorted = in_element_order(known, server_only, &order, &live.unwrap_or_default(), merge_key);
         original.insert(key.to_owned(), Value::Array(sorted));
     }
     Ok(())
@@ -221,19 +182,12 @@ fn merge_ordered_lists(
 fn list_of(value: Value) -> Result<Vec<Value>, PatchError> {
     match value {
         Value::Array(items) => Ok(items),
-        other => Err(PatchError::Failed(format!(
-            "expected a []interface {{}}, but received a {}",
-            go_type(&other)
-        ))),
+        other => Err(PatchError::Failed(format!("expected a []interface {{}}, but received a {}", go_type(&other)))),
     }
 }
 
 /// The items of the patch must stand in the order of the `$setElementOrder` list, and all be in it.
-fn check_order(
-    changes: &[Value],
-    order: &[Value],
-    merge_key: Option<&str>,
-) -> Result<(), PatchError> {
+fn check_order(changes: &[Value], order: &[Value], merge_key: Option<&str>) -> Result<(), PatchError> {
     if changes.is_empty() || order.is_empty() {
         return Ok(());
     }
@@ -259,10 +213,7 @@ fn check_order(
 }
 
 /// What tells an item from others: the value of its merge key, or itself where there is none.
-pub(super) fn identity<'a>(
-    item: &'a Value,
-    merge_key: Option<&str>,
-) -> Result<&'a Value, PatchError> {
+pub(super) fn identity<'a>(item: &'a Value, merge_key: Option<&str>) -> Result<&'a Value, PatchError> {
     let Some(merge_key) = merge_key else {
         return Ok(item);
     };
@@ -273,18 +224,11 @@ pub(super) fn identity<'a>(
         )));
     };
     map.get(merge_key).ok_or_else(|| {
-        PatchError::Failed(format!(
-            "map: {} does not contain declared merge key: {merge_key}",
-            go_value(item)
-        ))
+        PatchError::Failed(format!("map: {} does not contain declared merge key: {merge_key}", go_value(item)))
     })
 }
 
-fn merge_list(
-    original: Vec<Value>,
-    patch: Vec<Value>,
-    place: Place<'_>,
-) -> Result<Vec<Value>, PatchError> {
+fn merge_list(original: Vec<Value>, patch: Vec<Value>, place: Place<'_>) -> Result<Vec<Value>, PatchError> {
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
     }
@@ -297,41 +241,23 @@ fn merge_list(
             }
         }
         let (known, server_only) = partition(merged, &order, None)?;
-        return Ok(in_element_order(
-            known,
-            server_only,
-            &order,
-            &original,
-            None,
-        ));
+        return Ok(in_element_order(known, server_only, &order, &original, None));
     }
     let merge_key = place.merge_key().ok_or_else(|| {
-        PatchError::Failed(
-            "cannot merge lists without merge key for type map[string]interface {}".to_owned(),
-        )
+        PatchError::Failed("cannot merge lists without merge key for type map[string]interface {}".to_owned())
     })?;
     let (mut original, patch) = obey_directives(original, patch, merge_key)?;
     let (order, before) = (patch.clone(), original.clone());
     for item in patch {
         let key = identity(&item, Some(merge_key))?.clone();
-        let existing = original
-            .iter_mut()
-            .find(|candidate| candidate.get(merge_key) == Some(&key));
+        let existing = original.iter_mut().find(|candidate| candidate.get(merge_key) == Some(&key));
         match (existing, item) {
-            (Some(Value::Object(existing)), Value::Object(item)) => {
-                merge_map(existing, item, place.item())?
-            }
+            (Some(Value::Object(existing)), Value::Object(item)) => merge_map(existing, item, place.item())?,
             (_, item) => original.extend(settled(item)),
         }
     }
     let (known, server_only) = partition(original, &order, Some(merge_key))?;
-    Ok(in_element_order(
-        known,
-        server_only,
-        &order,
-        &before,
-        Some(merge_key),
-    ))
+    Ok(in_element_order(known, server_only, &order, &before, Some(merge_key)))
 }
 
 /// Obeys the items that carry `$patch`, and returns the rest of the patch with what is left to merge it into.
@@ -354,30 +280,17 @@ fn obey_directives(
             }
             Some("replace") => replace = true,
             Some("merge") => {
-                return Err(PatchError::Failed(
-                    "merging lists cannot yet be specified in the patch".to_owned(),
-                ));
+                return Err(PatchError::Failed("merging lists cannot yet be specified in the patch".to_owned()));
             }
             _ => {
-                return Err(unknown_directive(
-                    directive,
-                    item.as_object().unwrap_or(&Map::new()),
-                ));
+                return Err(unknown_directive(directive, item.as_object().unwrap_or(&Map::new())));
             }
         }
     }
-    Ok(if replace {
-        (plain, Vec::new())
-    } else {
-        (original, plain)
-    })
+    Ok(if replace { (plain, Vec::new()) } else { (original, plain) })
 }
 
-fn delete_from_list(
-    original: &mut Map<String, Value>,
-    key: &str,
-    deletions: &Value,
-) -> Result<(), PatchError> {
+fn delete_from_list(original: &mut Map<String, Value>, key: &str, deletions: &Value) -> Result<(), PatchError> {
     let deletions = list_of(deletions.clone())?;
     if let Some(Value::Array(items)) = original.get_mut(key) {
         items.retain(|item| !deletions.contains(item));
@@ -398,25 +311,14 @@ fn settled(value: Value) -> Option<Value> {
                     || key == RETAIN_KEYS
                     || key.starts_with(SET_ELEMENT_ORDER)
                     || key.starts_with(DELETE_FROM_PRIMITIVE_LIST);
-                if directive || value.is_null() {
-                    None
-                } else {
-                    settled(value).map(|value| (key, value))
-                }
+                if directive || value.is_null() { None } else { settled(value).map(|value| (key, value)) }
             };
             Some(Value::Object(map.into_iter().filter_map(keep).collect()))
         }
         Value::Array(items) => {
-            let only_a_directive = |item: &Value| {
-                item.get(DIRECTIVE).is_some() && item.as_object().is_some_and(|map| map.len() == 1)
-            };
-            Some(
-                items
-                    .into_iter()
-                    .filter(|item| !only_a_directive(item))
-                    .filter_map(settled)
-                    .collect(),
-            )
+            let only_a_directive =
+                |item: &Value| item.get(DIRECTIVE).is_some() && item.as_object().is_some_and(|map| map.len() == 1);
+            Some(items.into_iter().filter(|item| !only_a_directive(item)).filter_map(settled).collect())
         }
         other => Some(other),
     }
@@ -424,30 +326,21 @@ fn settled(value: Value) -> Option<Value> {
 
 fn unknown_directive(directive: &Value, patch: &Map<String, Value>) -> PatchError {
     let patch = go_value(&Value::Object(patch.clone()));
-    PatchError::Failed(format!(
-        "unknown patch type: {} in map: {patch}",
-        go_value(directive)
-    ))
+    PatchError::Failed(format!("unknown patch type: {} in map: {patch}", go_value(directive)))
 }
 
 /// The Go type that all items share.
-pub(super) fn element_kind<'a>(
-    mut items: impl Iterator<Item = &'a Value>,
-) -> Result<&'static str, PatchError> {
+pub(super) fn element_kind<'a>(mut items: impl Iterator<Item = &'a Value>) -> Result<&'static str, PatchError> {
     let Some(first) = items.next() else {
         return Ok("<nil>");
     };
     let kind = go_type(first);
     if first.is_array() {
-        return Err(PatchError::Unprocessable(
-            "lists of lists are not supported".to_owned(),
-        ));
+        return Err(PatchError::Unprocessable("lists of lists are not supported".to_owned()));
     }
     match items.map(go_type).find(|other| *other != kind) {
         None => Ok(kind),
-        Some(other) => Err(PatchError::Failed(format!(
-            "list element types are not identical: {kind}, {other}"
-        ))),
+        Some(other) => Err(PatchError::Failed(format!("list element types are not identical: {kind}, {other}"))),
     }
 }
 

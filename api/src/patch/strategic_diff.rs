@@ -7,8 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::PatchError;
 use super::strategic::{
-    DELETE_FROM_PRIMITIVE_LIST, DIRECTIVE, Place, RETAIN_KEYS, SET_ELEMENT_ORDER, element_kind,
-    identity,
+    DELETE_FROM_PRIMITIVE_LIST, DIRECTIVE, Place, RETAIN_KEYS, SET_ELEMENT_ORDER, element_kind, identity,
 };
 use crate::schema::{Struct, Type};
 
@@ -56,16 +55,9 @@ fn diff_maps(
             }
         }
     }
-    let gone: Vec<&String> = before
-        .keys()
-        .filter(|key| !after.contains_key(*key))
-        .collect();
+    let gone: Vec<&String> = before.keys().filter(|key| !after.contains_key(*key)).collect();
     if retain_keys && !after.is_empty() && !(patch.is_empty() && gone.is_empty()) {
-        let kept: Vec<&String> = after
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(key, _)| key)
-            .collect();
+        let kept: Vec<&String> = after.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key).collect();
         patch.insert(RETAIN_KEYS.to_owned(), json!(kept));
     }
     patch.extend(gone.into_iter().map(|key| (key.clone(), Value::Null)));
@@ -86,33 +78,20 @@ fn diff_lists(
         return Ok(());
     }
     if element_kind(before.iter().chain(after))? != "map[string]interface {}" {
-        let added: Vec<Value> = after
-            .iter()
-            .filter(|item| !before.contains(item))
-            .cloned()
-            .collect();
-        let deleted: Vec<Value> = before
-            .iter()
-            .filter(|item| !after.contains(item))
-            .cloned()
-            .collect();
+        let added: Vec<Value> = after.iter().filter(|item| !before.contains(item)).cloned().collect();
+        let deleted: Vec<Value> = before.iter().filter(|item| !after.contains(item)).cloned().collect();
         if !added.is_empty() {
             patch.insert(key.to_owned(), added.into());
         }
         if !deleted.is_empty() {
-            patch.insert(
-                format!("{DELETE_FROM_PRIMITIVE_LIST}/{key}"),
-                deleted.into(),
-            );
+            patch.insert(format!("{DELETE_FROM_PRIMITIVE_LIST}/{key}"), deleted.into());
         }
         patch.insert(order_key(), after.into());
         return Ok(());
     }
     let merge_key = place.merge_key();
     let name = merge_key.unwrap_or_default();
-    let find = |items: &'_ [Value], wanted: &Value| {
-        items.iter().position(|item| item.get(name) == Some(wanted))
-    };
+    let find = |items: &'_ [Value], wanted: &Value| items.iter().position(|item| item.get(name) == Some(wanted));
     let mut changes = Vec::new();
     let mut order = Vec::with_capacity(after.len());
     for item in after {

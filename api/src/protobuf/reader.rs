@@ -15,11 +15,7 @@ use crate::time;
 /// An object with its envelope.
 pub(super) fn object(bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
     let envelope = Envelope::parse(bytes)?;
-    let mut value = message(
-        type_of(envelope.api_version, envelope.kind)?,
-        envelope.raw,
-        depth,
-    )?;
+    let mut value = message(type_of(envelope.api_version, envelope.kind)?, envelope.raw, depth)?;
     value["apiVersion"] = envelope.api_version.into();
     value["kind"] = envelope.kind.into();
     Ok(value)
@@ -37,12 +33,7 @@ pub(super) fn message(of: &Struct, bytes: &[u8], depth: usize) -> Result<Value, 
 }
 
 /// Reads the fields of a message, and of those embedded in it, into one JSON object.
-fn read_fields(
-    of: &Struct,
-    bytes: &[u8],
-    into: &mut Map<String, Value>,
-    depth: usize,
-) -> Result<(), ProtobufError> {
+fn read_fields(of: &Struct, bytes: &[u8], into: &mut Map<String, Value>, depth: usize) -> Result<(), ProtobufError> {
     if depth >= MAX_DEPTH {
         return Err(ProtobufError::Depth);
     }
@@ -64,10 +55,7 @@ fn read_fields(
 }
 
 fn wrong_type(of: &Struct, field: &str) -> ProtobufError {
-    ProtobufError::WrongType {
-        message: of.short_name().to_owned(),
-        field: field.to_owned(),
-    }
+    ProtobufError::WrongType { message: of.short_name().to_owned(), field: field.to_owned() }
 }
 
 fn read_field(
@@ -83,26 +71,15 @@ fn read_field(
     };
     match &field.ty {
         Type::List(list) if !list.wrapped => {
-            let slot = into
-                .entry(field.name.as_ref())
-                .or_insert_with(|| Value::Array(Vec::new()));
+            let slot = into.entry(field.name.as_ref()).or_insert_with(|| Value::Array(Vec::new()));
             let Value::Array(array) = slot else {
                 return Err(wrong_type(of, &field.name));
             };
             match (&list.element, payload) {
-                (
-                    Type::Scalar(Scalar::Bool | Scalar::Int32 | Scalar::Int64),
-                    Payload::Bytes(packed),
-                ) => {
+                (Type::Scalar(Scalar::Bool | Scalar::Int32 | Scalar::Int64), Payload::Bytes(packed)) => {
                     let mut packed = Reader::new(packed);
                     while !packed.is_empty() {
-                        array.push(value(
-                            of,
-                            field,
-                            &list.element,
-                            Payload::Varint(packed.varint()?),
-                            depth,
-                        )?);
+                        array.push(value(of, field, &list.element, Payload::Varint(packed.varint()?), depth)?);
                     }
                 }
                 (element, payload) => array.push(value(of, field, element, payload, depth + 1)?),
@@ -114,16 +91,12 @@ fn read_field(
             while let Some((number, payload)) = reader.next()? {
                 match (number, payload) {
                     (1, Payload::Bytes(key)) => entry.0 = utf8(key, &field.name)?.to_owned(),
-                    (2, Payload::Bytes(items)) if map.wrapped => {
-                        entry.1 = string_list(items, &field.name)?
-                    }
+                    (2, Payload::Bytes(items)) if map.wrapped => entry.1 = string_list(items, &field.name)?,
                     (2, payload) => entry.1 = value(of, field, &map.value, payload, depth + 1)?,
                     _ => {}
                 }
             }
-            let slot = into
-                .entry(field.name.as_ref())
-                .or_insert_with(|| Value::Object(Map::new()));
+            let slot = into.entry(field.name.as_ref()).or_insert_with(|| Value::Object(Map::new()));
             let Value::Object(object) = slot else {
                 return Err(wrong_type(of, &field.name));
             };
@@ -150,13 +123,7 @@ fn string_list(bytes: &[u8], field: &str) -> Result<Value, ProtobufError> {
 }
 
 /// A single value.
-fn value(
-    of: &Struct,
-    field: &Field,
-    ty: &Type,
-    payload: Payload<'_>,
-    depth: usize,
-) -> Result<Value, ProtobufError> {
+fn value(of: &Struct, field: &Field, ty: &Type, payload: Payload<'_>, depth: usize) -> Result<Value, ProtobufError> {
     match (ty, payload) {
         (Type::Struct(inner), Payload::Bytes(bytes)) => message(inner, bytes, depth + 1),
         (Type::List(_), Payload::Bytes(bytes)) => string_list(bytes, &field.name),
@@ -201,15 +168,12 @@ fn read_scalar(
         (Scalar::Int64, Payload::Varint(value)) => Value::from(value as i64),
         (Scalar::Double, Payload::Fixed64(bits)) => {
             let number = double(f64::from_bits(bits));
-            let not_json =
-                || ProtobufError::Scalar("json: unsupported value: NaN or infinity".to_owned());
+            let not_json = || ProtobufError::Scalar("json: unsupported value: NaN or infinity".to_owned());
             Value::Number(number.ok_or_else(not_json)?)
         }
         (Scalar::Quantity, Payload::Bytes(bytes)) => quantity(bytes, field)?,
         (Scalar::IntOrString, Payload::Bytes(bytes)) => int_or_string(bytes, field)?,
-        (Scalar::Time | Scalar::MicroTime, Payload::Bytes(bytes)) => {
-            timestamp(bytes, scalar, field)?
-        }
+        (Scalar::Time | Scalar::MicroTime, Payload::Bytes(bytes)) => timestamp(bytes, scalar, field)?,
         (Scalar::Duration, Payload::Bytes(bytes)) => {
             let nanos = first_varint(bytes)?.unwrap_or_default() as i64;
             Value::from(time::format_duration(SignedDuration::from_nanos(nanos)))
@@ -226,8 +190,7 @@ fn quantity(bytes: &[u8], field: &Field) -> Result<Value, ProtobufError> {
         if let (1, Payload::Bytes(text)) = (number, payload)
             && !text.is_empty()
         {
-            quantity = Quantity::parse(utf8(text, &field.name)?)
-                .map_err(|e| ProtobufError::Scalar(e.to_string()))?;
+            quantity = Quantity::parse(utf8(text, &field.name)?).map_err(|e| ProtobufError::Scalar(e.to_string()))?;
         }
     }
     Ok(quantity.into())
@@ -245,11 +208,7 @@ fn int_or_string(bytes: &[u8], field: &Field) -> Result<Value, ProtobufError> {
             _ => {}
         }
     }
-    Ok(if is_string {
-        Value::from(text)
-    } else {
-        Value::from(int)
-    })
+    Ok(if is_string { Value::from(text) } else { Value::from(int) })
 }
 
 /// `Time { 1: seconds, 2: nanos }`; the zero time is an empty message.
@@ -266,13 +225,8 @@ fn timestamp(bytes: &[u8], scalar: Scalar, field: &Field) -> Result<Value, Proto
             _ => {}
         }
     }
-    let time = Timestamp::new(seconds, nanos)
-        .map_err(|e| ProtobufError::Scalar(format!("{}: {e}", field.name)))?;
-    Ok(Value::from(if scalar == Scalar::Time {
-        time::format(time)
-    } else {
-        time::format_micro(time)
-    }))
+    let time = Timestamp::new(seconds, nanos).map_err(|e| ProtobufError::Scalar(format!("{}: {e}", field.name)))?;
+    Ok(Value::from(if scalar == Scalar::Time { time::format(time) } else { time::format_micro(time) }))
 }
 
 fn first_varint(bytes: &[u8]) -> Result<Option<u64>, ProtobufError> {

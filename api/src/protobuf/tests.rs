@@ -37,24 +37,16 @@ fn generate(ty: &Type, chance: &mut Chance, depth: usize) -> Value {
             for field in of.fields() {
                 // apiVersion and kind of embedded objects do not travel; those of the object itself are added later.
                 let odds = if depth > 6 { 0 } else { chance.below(4) };
-                if odds == 0
-                    || matches!(field.name.as_ref(), "apiVersion" | "kind") && is_type_meta(of)
-                {
+                if odds == 0 || matches!(field.name.as_ref(), "apiVersion" | "kind") && is_type_meta(of) {
                     continue;
                 }
-                object.insert(
-                    field.name.to_string(),
-                    generate(&field.ty, chance, depth + 1),
-                );
+                object.insert(field.name.to_string(), generate(&field.ty, chance, depth + 1));
             }
             Value::Object(object)
         }
-        Type::List(list) => (0..count(chance))
-            .map(|_| generate(&list.element, chance, depth + 1))
-            .collect(),
+        Type::List(list) => (0..count(chance)).map(|_| generate(&list.element, chance, depth + 1)).collect(),
         Type::Map(map) => {
-            let entries = (0..count(chance))
-                .map(|i| (format!("k{i}"), generate(&map.value, chance, depth + 1)));
+            let entries = (0..count(chance)).map(|i| (format!("k{i}"), generate(&map.value, chance, depth + 1)));
             Value::Object(entries.collect())
         }
         Type::Either(either) => match chance.below(2) {
@@ -75,14 +67,10 @@ fn generate(ty: &Type, chance: &mut Chance, depth: usize) -> Value {
             Scalar::Double => json!(chance.pick(&[0.0, 1.5, -2.25e100])),
             Scalar::Bytes => json!(chance.pick(&["", "AA==", "aGVsbG8="])),
             Scalar::Quantity => json!(chance.pick(&["0", "500m", "1Gi", "-3", "1e3"])),
-            Scalar::IntOrString => chance
-                .pick(&[&json!(0), &json!(8080), &json!("http"), &json!("25%")])
-                .clone(),
-            Scalar::Time => json!(chance.pick(&[
-                "2026-01-02T03:04:05Z",
-                "1970-01-01T00:00:00Z",
-                "1969-12-31T23:59:59Z"
-            ])),
+            Scalar::IntOrString => chance.pick(&[&json!(0), &json!(8080), &json!("http"), &json!("25%")]).clone(),
+            Scalar::Time => {
+                json!(chance.pick(&["2026-01-02T03:04:05Z", "1970-01-01T00:00:00Z", "1969-12-31T23:59:59Z"]))
+            }
             Scalar::MicroTime => {
                 json!(chance.pick(&["2026-01-02T03:04:05.000006Z", "1969-12-31T23:59:59.500000Z"]))
             }
@@ -93,15 +81,14 @@ fn generate(ty: &Type, chance: &mut Chance, depth: usize) -> Value {
 }
 
 fn is_type_meta(of: &Struct) -> bool {
-    of.field("apiVersion").is_some() && !of.wire().iter().any(|wire| {
-        matches!(wire.target, crate::schema::WireTarget::Field(i) if of.fields()[i].name == "apiVersion")
-    })
+    of.field("apiVersion").is_some()
+        && !of.wire().iter().any(
+            |wire| matches!(wire.target, crate::schema::WireTarget::Field(i) if of.fields()[i].name == "apiVersion"),
+        )
 }
 
 fn normal(ty: &Type, value: Value) -> Value {
-    normalize(ty, value, FieldValidation::Strict)
-        .expect("generated values are of their type")
-        .object
+    normalize(ty, value, FieldValidation::Strict).expect("generated values are of their type").object
 }
 
 #[test]
@@ -132,9 +119,7 @@ fn damaged_messages_are_refused_or_read_but_never_panic() {
         for _ in 0..30 {
             let mut damaged = bytes.clone();
             for _ in 0..=chance.below(4) {
-                if let Some(at) =
-                    (!damaged.is_empty()).then(|| chance.below(damaged.len() as u64) as usize)
-                {
+                if let Some(at) = (!damaged.is_empty()).then(|| chance.below(damaged.len() as u64) as usize) {
                     match chance.below(3) {
                         0 => damaged.truncate(at),
                         1 => damaged[at] = chance.next() as u8,
@@ -153,16 +138,16 @@ fn damaged_messages_are_refused_or_read_but_never_panic() {
 #[test]
 fn depth_is_bounded() {
     // JSONSchemaProps.not (field 27 or so) holds another one.
-    let props = built_in()
-        .definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps")
-        .unwrap();
-    let nested = |levels: usize| {
-        (0..levels).fold(json!({"type": "object"}), |inner, _| json!({"not": inner}))
-    };
+    let props =
+        built_in().definition("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps").unwrap();
+    let nested = |levels: usize| (0..levels).fold(json!({"type": "object"}), |inner, _| json!({"not": inner}));
     let shallow = encode(props, &nested(50)).unwrap();
     assert_eq!(decode(props, &shallow).unwrap(), nested(50));
     let mut bytes = Vec::new();
-    let number = props.wire().iter().find(|w| matches!(w.target, crate::schema::WireTarget::Field(i) if props.fields()[i].name == "not"));
+    let number = props
+        .wire()
+        .iter()
+        .find(|w| matches!(w.target, crate::schema::WireTarget::Field(i) if props.fields()[i].name == "not"));
     for _ in 0..10_000 {
         let mut outer = Vec::new();
         wire::put_bytes(&mut outer, number.unwrap().number, &bytes);
@@ -186,41 +171,28 @@ fn a_namespace_as_kubectl_sends_it() {
     body.extend_from_slice(b"\x1a\x00\x22\x00");
 
     let expected = Expected::built_in(GroupVersionKind::new("", "v1", "Namespace")).unwrap();
-    let decoded =
-        decode::decode(&body, Format::Protobuf, &expected, FieldValidation::Strict).unwrap();
+    let decoded = decode::decode(&body, Format::Protobuf, &expected, FieldValidation::Strict).unwrap();
     assert_eq!(
         decoded.object,
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "demo"}, "spec": {}, "status": {}})
     );
-    assert_eq!(
-        encode_object(&decoded.object).map(|bytes| decode_object(&bytes)),
-        Ok(Ok(decoded.object))
-    );
+    assert_eq!(encode_object(&decoded.object).map(|bytes| decode_object(&bytes)), Ok(Ok(decoded.object)));
 
     let pod = Expected::built_in(GroupVersionKind::new("", "v1", "Pod")).unwrap();
-    let refused =
-        decode::decode(&body, Format::Protobuf, &pod, FieldValidation::Strict).unwrap_err();
+    let refused = decode::decode(&body, Format::Protobuf, &pod, FieldValidation::Strict).unwrap_err();
     assert_eq!(
         refused.message,
         "Namespace in version \"v1\" cannot be handled as a Pod: converting (v1.Namespace) to (core.Pod): unknown conversion"
     );
-    let refused =
-        decode::decode(b"{}", Format::Protobuf, &pod, FieldValidation::Strict).unwrap_err();
-    assert!(
-        refused.message.contains("expected prefix [107 56 115 0]"),
-        "{refused}"
-    );
+    let refused = decode::decode(b"{}", Format::Protobuf, &pod, FieldValidation::Strict).unwrap_err();
+    assert!(refused.message.contains("expected prefix [107 56 115 0]"), "{refused}");
 }
 
 #[test]
 fn zeros_of_pointers_are_kept() {
     let expected = Expected::built_in(GroupVersionKind::new("apps", "v1", "Deployment")).unwrap();
-    let value = normal(
-        &Type::Struct(expected.schema.clone()),
-        json!({"spec": {"replicas": 0, "minReadySeconds": 0}}),
-    );
-    let decoded =
-        super::decode(&expected.schema, &encode(&expected.schema, &value).unwrap()).unwrap();
+    let value = normal(&Type::Struct(expected.schema.clone()), json!({"spec": {"replicas": 0, "minReadySeconds": 0}}));
+    let decoded = super::decode(&expected.schema, &encode(&expected.schema, &value).unwrap()).unwrap();
     assert_eq!(decoded["spec"]["replicas"], 0);
     assert!(decoded["spec"].get("minReadySeconds").is_none());
 }
@@ -230,17 +202,9 @@ fn watch_events_are_framed() {
     let status = crate::status::Status::expired("too old resource version: 1 (2)").to_value();
     let object = encode_object(&status).unwrap();
     let frame = encode_watch_event("ERROR", &object);
-    assert_eq!(
-        u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize,
-        frame.len() - 4
-    );
-    let event = built_in()
-        .definition("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent")
-        .unwrap();
-    assert_eq!(
-        super::decode(event, &frame[4..]).unwrap(),
-        json!({"type": "ERROR", "object": status})
-    );
+    assert_eq!(u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
+    let event = built_in().definition("io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent").unwrap();
+    assert_eq!(super::decode(event, &frame[4..]).unwrap(), json!({"type": "ERROR", "object": status}));
 }
 
 #[test]
@@ -259,11 +223,7 @@ fn nesting_of_raw_json_counts() {
     let revision = built_in().kind("apps", "v1", "ControllerRevision").unwrap();
     let deep = |n: usize| {
         let mut raw = Vec::new();
-        wire::put_bytes(
-            &mut raw,
-            1,
-            format!("{}{}", "[".repeat(n), "]".repeat(n)).as_bytes(),
-        );
+        wire::put_bytes(&mut raw, 1, format!("{}{}", "[".repeat(n), "]".repeat(n)).as_bytes());
         let mut message = Vec::new();
         wire::put_bytes(&mut message, 2, &raw);
         super::decode(revision, &message)

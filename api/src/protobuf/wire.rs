@@ -27,21 +27,16 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3)
-            .ok()
-            .filter(|n| (1..1 << 29).contains(n))
-            .ok_or(ProtobufError::Tag(tag))?;
+        let number =
+            u32::try_from(tag >> 3).ok().filter(|n| (1..1 << 29).contains(n)).ok_or(ProtobufError::Tag(tag))?;
         let payload = match (tag & 7) as u8 {
             0 => Payload::Varint(self.varint()?),
             1 => {
                 let bytes = self.take(8)?;
-                Payload::Fixed64(u64::from_le_bytes(
-                    bytes.try_into().expect("took eight bytes"),
-                ))
+                Payload::Fixed64(u64::from_le_bytes(bytes.try_into().expect("took eight bytes")))
             }
             2 => {
-                let length =
-                    usize::try_from(self.varint()?).map_err(|_| ProtobufError::Truncated)?;
+                let length = usize::try_from(self.varint()?).map_err(|_| ProtobufError::Truncated)?;
                 Payload::Bytes(self.take(length)?)
             }
             5 => {
@@ -55,10 +50,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], ProtobufError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .ok_or(ProtobufError::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(ProtobufError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }

@@ -10,19 +10,13 @@ use crate::schema::{Field, Scalar, Struct, Type, WireTarget};
 use crate::time;
 
 pub(super) fn message(of: &Struct, value: &Value) -> Result<Vec<u8>, ProtobufError> {
-    let object = value
-        .as_object()
-        .ok_or_else(|| ProtobufError::Value(of.go_name()))?;
+    let object = value.as_object().ok_or_else(|| ProtobufError::Value(of.go_name()))?;
     let mut out = Vec::new();
     fields(of, object, &mut out)?;
     Ok(out)
 }
 
-fn fields(
-    of: &Struct,
-    object: &Map<String, Value>,
-    out: &mut Vec<u8>,
-) -> Result<(), ProtobufError> {
+fn fields(of: &Struct, object: &Map<String, Value>, out: &mut Vec<u8>) -> Result<(), ProtobufError> {
     for wire in of.wire() {
         match &wire.target {
             WireTarget::Inline(inner) => {
@@ -32,10 +26,7 @@ fn fields(
             }
             WireTarget::Field(index) => {
                 let field = &of.fields()[*index];
-                if let Some(value) = object
-                    .get(field.name.as_ref())
-                    .filter(|value| !value.is_null())
-                {
+                if let Some(value) = object.get(field.name.as_ref()).filter(|value| !value.is_null()) {
                     put_field(field, wire.number, value, out)?;
                 }
             }
@@ -44,12 +35,7 @@ fn fields(
     Ok(())
 }
 
-fn put_field(
-    field: &Field,
-    number: u32,
-    value: &Value,
-    out: &mut Vec<u8>,
-) -> Result<(), ProtobufError> {
+fn put_field(field: &Field, number: u32, value: &Value, out: &mut Vec<u8>) -> Result<(), ProtobufError> {
     match (&field.ty, value) {
         (Type::List(list), Value::Array(array)) if !list.wrapped => {
             for element in array {
@@ -71,13 +57,7 @@ fn put_field(
     Ok(())
 }
 
-fn put_value(
-    field: &Field,
-    ty: &Type,
-    number: u32,
-    value: &Value,
-    out: &mut Vec<u8>,
-) -> Result<(), ProtobufError> {
+fn put_value(field: &Field, ty: &Type, number: u32, value: &Value, out: &mut Vec<u8>) -> Result<(), ProtobufError> {
     let wrong = || ProtobufError::Value(field.name.to_string());
     match (ty, value) {
         (Type::Struct(of), value) => put_bytes(out, number, &message(of, value)?),
@@ -98,13 +78,7 @@ fn put_value(
                     if matches!(either.other, Type::Scalar(Scalar::Bool)) {
                         put_int(&mut inner, other_number, 1);
                     }
-                    put_value(
-                        field,
-                        &either.object,
-                        either.object_number,
-                        value,
-                        &mut inner,
-                    )?;
+                    put_value(field, &either.object, either.object_number, value, &mut inner)?;
                 }
                 (Value::Array(array), Type::List(list)) => {
                     for element in array {
@@ -115,9 +89,7 @@ fn put_value(
             }
             put_bytes(out, number, &inner);
         }
-        (Type::Scalar(scalar), value) => {
-            put_scalar(*scalar, number, value, out).ok_or_else(wrong)?
-        }
+        (Type::Scalar(scalar), value) => put_scalar(*scalar, number, value, out).ok_or_else(wrong)?,
         _ => return Err(wrong()),
     }
     Ok(())

@@ -6,9 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-use super::{
-    Either, Field, List, ListType, Map, PatchStrategy, Scalar, Struct, Type, Wire, WireTarget,
-};
+use super::{Either, Field, List, ListType, Map, PatchStrategy, Scalar, Struct, Type, Wire, WireTarget};
 
 const PROTOBUF: &str = include_str!("../../data/protobuf.tsv");
 const MERGE: &str = include_str!("../../data/merge.tsv");
@@ -44,9 +42,7 @@ impl BuiltIn {
             _ => format!("io.k8s.api.{}.{version}.{kind}", package_of_group(group)),
         };
         // The options and Status are registered in every group (metav1.AddToGroupVersion).
-        self.definition(&own)
-            .or_else(|| self.definition(&meta))
-            .filter(|s| s.field("kind").is_some())
+        self.definition(&own).or_else(|| self.definition(&meta)).filter(|s| s.field("kind").is_some())
     }
 
     /// All definitions, in no order.
@@ -67,27 +63,18 @@ fn package_of_group(group: &str) -> &str {
 /// The OpenAPI definition of a protobuf message.
 pub fn definition_of(message: &str) -> String {
     let path = message.strip_prefix("k8s.io.").unwrap_or(message);
-    format!(
-        "io.k8s.{}",
-        path.replacen('_', "-", usize::from(is_staging(path, '_')))
-    )
+    format!("io.k8s.{}", path.replacen('_', "-", usize::from(is_staging(path, '_'))))
 }
 
 /// The protobuf message of an OpenAPI definition.
 pub fn message_of(definition: &str) -> String {
     let path = definition.strip_prefix("io.k8s.").unwrap_or(definition);
-    format!(
-        "k8s.io.{}",
-        path.replacen('-', "_", usize::from(is_staging(path, '-')))
-    )
+    format!("k8s.io.{}", path.replacen('-', "_", usize::from(is_staging(path, '-'))))
 }
 
 /// The two repositories whose names hold a dash, which protobuf package names cannot.
 fn is_staging(path: &str, dash: char) -> bool {
-    ["apiextensions", "kube"].iter().any(|word| {
-        path.strip_prefix(word)
-            .is_some_and(|rest| rest.starts_with(dash))
-    })
+    ["apiextensions", "kube"].iter().any(|word| path.strip_prefix(word).is_some_and(|rest| rest.starts_with(dash)))
 }
 
 /// The built-in types.
@@ -126,9 +113,7 @@ fn columns<const N: usize>(table: &'static str) -> impl Iterator<Item = [&'stati
         let mut cells = [""; N];
         let mut parts = line.split('\t');
         for cell in &mut cells {
-            *cell = parts
-                .next()
-                .unwrap_or_else(|| panic!("a row of a data table is short: {line}"));
+            *cell = parts.next().unwrap_or_else(|| panic!("a row of a data table is short: {line}"));
         }
         cells
     })
@@ -144,94 +129,54 @@ impl Tables {
             if messages.last().is_none_or(|(last, _)| *last != message) {
                 messages.push((message, Vec::new()));
             }
-            let number = number
-                .parse()
-                .unwrap_or_else(|_| panic!("field number of {message}: {number}"));
-            let row = Row {
-                number,
-                ty,
-                label,
-                json,
-                pointer: pointer == "yes",
-                omit_empty: omit_empty == "yes",
-            };
+            let number = number.parse().unwrap_or_else(|_| panic!("field number of {message}: {number}"));
+            let row = Row { number, ty, label, json, pointer: pointer == "yes", omit_empty: omit_empty == "yes" };
             if let Some((_, rows)) = messages.last_mut() {
                 rows.push(row);
             }
         }
         let dash = |cell| if cell == "-" { "" } else { cell };
         let merge = columns::<7>(MERGE)
-            .map(
-                |[
-                    definition,
-                    property,
-                    list_type,
-                    keys,
-                    strategy,
-                    key,
-                    map_type,
-                ]| {
-                    let merge = Merge {
-                        list_type: dash(list_type),
-                        list_map_keys: dash(keys),
-                        patch_strategy: dash(strategy),
-                        merge_key: dash(key),
-                        map_type: dash(map_type),
-                    };
-                    ((definition, property), merge)
-                },
-            )
+            .map(|[definition, property, list_type, keys, strategy, key, map_type]| {
+                let merge = Merge {
+                    list_type: dash(list_type),
+                    list_map_keys: dash(keys),
+                    patch_strategy: dash(strategy),
+                    merge_key: dash(key),
+                    map_type: dash(map_type),
+                };
+                ((definition, property), merge)
+            })
             .collect();
         let required = columns::<3>(FACTS)
             .map(|[definition, property, required]| ((definition, property), required == "yes"))
             .collect();
-        Self {
-            messages,
-            merge,
-            required,
-        }
+        Self { messages, merge, required }
     }
 
     /// The table has a row for each field, so that a message without any is only referred to.
     fn messages_without_fields(&self) -> impl Iterator<Item = &'static str> {
         let known: HashSet<&str> = self.messages.iter().map(|(message, _)| *message).collect();
-        let referred = self
-            .messages
-            .iter()
-            .flat_map(|(_, rows)| rows)
-            .map(|row| row.ty);
-        referred
-            .filter(move |ty| ty.starts_with("k8s.io.") && !is_preview(ty) && !known.contains(ty))
+        let referred = self.messages.iter().flat_map(|(_, rows)| rows).map(|row| row.ty);
+        referred.filter(move |ty| ty.starts_with("k8s.io.") && !is_preview(ty) && !known.contains(ty))
     }
 
     fn build(self) -> BuiltIn {
         let mut by_definition = HashMap::with_capacity(self.messages.len());
         for (message, _) in &self.messages {
             let definition = definition_of(message);
-            let atomic = self
-                .merge
-                .get(&(definition.as_str(), "(itself)"))
-                .is_some_and(|m| m.map_type == "atomic");
+            let atomic = self.merge.get(&(definition.as_str(), "(itself)")).is_some_and(|m| m.map_type == "atomic");
             by_definition.insert(definition.clone(), Struct::declare(definition, atomic));
         }
         for message in self.messages_without_fields() {
-            by_definition
-                .entry(definition_of(message))
-                .or_insert_with(|| {
-                    let empty = Struct::declare(definition_of(message), false);
-                    empty.fill(Vec::new(), Vec::new());
-                    empty
-                });
+            by_definition.entry(definition_of(message)).or_insert_with(|| {
+                let empty = Struct::declare(definition_of(message), false);
+                empty.fill(Vec::new(), Vec::new());
+                empty
+            });
         }
-        let builder = Builder {
-            tables: &self,
-            types: &by_definition,
-        };
-        let rows: HashMap<&str, &[Row]> = self
-            .messages
-            .iter()
-            .map(|(m, rows)| (*m, rows.as_slice()))
-            .collect();
+        let builder = Builder { tables: &self, types: &by_definition };
+        let rows: HashMap<&str, &[Row]> = self.messages.iter().map(|(m, rows)| (*m, rows.as_slice())).collect();
         for (message, _) in &self.messages {
             let mut fields = Vec::new();
             builder.flatten(message, message, &rows, &mut fields);
@@ -252,10 +197,7 @@ impl Tables {
 
 /// Preview versions are not served, and their messages refer to some that the table lacks.
 fn is_preview(message: &str) -> bool {
-    message
-        .rsplit('.')
-        .nth(1)
-        .is_some_and(|version| version.contains("alpha") || version.contains("beta"))
+    message.rsplit('.').nth(1).is_some_and(|version| version.contains("alpha") || version.contains("beta"))
 }
 
 /// Whether a message is an object with `apiVersion` and `kind`, which protobuf carries outside of it. The table does not
@@ -293,12 +235,8 @@ fn has_type_meta(message: &str) -> bool {
 
 fn message_has_metadata(message: &str) -> bool {
     static WITH: OnceLock<HashSet<&'static str>> = OnceLock::new();
-    let with = WITH.get_or_init(|| {
-        columns::<8>(PROTOBUF)
-            .filter(|row| row[5] == "metadata")
-            .map(|row| row[0])
-            .collect()
-    });
+    let with =
+        WITH.get_or_init(|| columns::<8>(PROTOBUF).filter(|row| row[5] == "metadata").map(|row| row[0]).collect());
     with.contains(message)
 }
 
@@ -309,13 +247,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// The JSON fields of a message, those of embedded messages among them: OpenAPI has them as properties of the owner.
-    fn flatten(
-        &self,
-        owner: &str,
-        message: &str,
-        rows: &HashMap<&str, &[Row]>,
-        into: &mut Vec<Field>,
-    ) {
+    fn flatten(&self, owner: &str, message: &str, rows: &HashMap<&str, &[Row]>, into: &mut Vec<Field>) {
         for row in rows.get(message).copied().unwrap_or_default() {
             match row.json {
                 "(inline)" => self.flatten(owner, row.ty, rows, into),
@@ -330,23 +262,14 @@ impl Builder<'_> {
     fn field(&self, owner: &str, row: &Row) -> Field {
         let definition = definition_of(owner);
         let none = Merge::default();
-        let merge = self
-            .tables
-            .merge
-            .get(&(definition.as_str(), row.json))
-            .unwrap_or(&none);
+        let merge = self.tables.merge.get(&(definition.as_str(), row.json)).unwrap_or(&none);
         let strategies: Vec<&str> = merge.patch_strategy.split(',').collect();
         Field {
             name: Cow::Borrowed(row.json),
             ty: self.type_of(row, merge),
             pointer: row.pointer,
             omit_empty: row.omit_empty,
-            required: self
-                .tables
-                .required
-                .get(&(definition.as_str(), row.json))
-                .copied()
-                .unwrap_or(false),
+            required: self.tables.required.get(&(definition.as_str(), row.json)).copied().unwrap_or(false),
             atomic: merge.map_type == "atomic",
             patch: PatchStrategy {
                 merge: strategies.contains(&"merge"),
@@ -359,28 +282,17 @@ impl Builder<'_> {
     }
 
     fn type_of(&self, row: &Row, merge: &Merge) -> Type {
-        if let Some(value) = row
-            .ty
-            .strip_prefix("map<string,")
-            .and_then(|t| t.strip_suffix('>'))
-        {
+        if let Some(value) = row.ty.strip_prefix("map<string,").and_then(|t| t.strip_suffix('>')) {
             let value = value.trim_start_matches('.');
             let (value, wrapped) = match string_list(value) {
-                true => (
-                    Type::list(Type::Scalar(Scalar::String), ListType::Atomic),
-                    true,
-                ),
+                true => (Type::list(Type::Scalar(Scalar::String), ListType::Atomic), true),
                 false => (self.named(value), false),
             };
             return Type::Map(Arc::new(Map { value, wrapped }));
         }
         if string_list(row.ty) {
             let element = Type::Scalar(Scalar::String);
-            return Type::List(Arc::new(List {
-                element,
-                list_type: ListType::Atomic,
-                wrapped: true,
-            }));
+            return Type::List(Arc::new(List { element, list_type: ListType::Atomic, wrapped: true }));
         }
         let element = self.named(row.ty);
         if row.label != "repeated" {
@@ -418,34 +330,17 @@ impl Builder<'_> {
     fn message(&self, message: &str) -> Type {
         let find = |name: &str| {
             let found = self.types.get(&definition_of(name));
-            Type::Struct(
-                found
-                    .unwrap_or_else(|| panic!("protobuf.tsv lacks the message {name}"))
-                    .clone(),
-            )
+            Type::Struct(found.unwrap_or_else(|| panic!("protobuf.tsv lacks the message {name}")).clone())
         };
         let props = "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
         let string = Type::Scalar(Scalar::String);
         let (other, go_name, object_number) = match message.strip_prefix(props) {
-            Some("OrArray") => (
-                Type::list(find(props), ListType::Atomic),
-                "v1.JSONSchemaPropsOrArray",
-                1,
-            ),
+            Some("OrArray") => (Type::list(find(props), ListType::Atomic), "v1.JSONSchemaPropsOrArray", 1),
             Some("OrBool") => (Type::Scalar(Scalar::Bool), "v1.JSONSchemaPropsOrBool", 2),
-            Some("OrStringArray") => (
-                Type::list(string, ListType::Atomic),
-                "v1.JSONSchemaPropsOrStringArray",
-                1,
-            ),
+            Some("OrStringArray") => (Type::list(string, ListType::Atomic), "v1.JSONSchemaPropsOrStringArray", 1),
             _ => return find(message),
         };
-        Type::Either(Arc::new(Either {
-            object: find(props),
-            other,
-            go_name,
-            object_number,
-        }))
+        Type::Either(Arc::new(Either { object: find(props), other, go_name, object_number }))
     }
 
     fn wire(&self, rows: &[Row], fields: &[Field]) -> Vec<Wire> {
@@ -456,10 +351,7 @@ impl Builder<'_> {
                     "(inline)" => WireTarget::Inline(self.types[&definition_of(row.ty)].clone()),
                     json => WireTarget::Field(fields.iter().position(|f| f.name == json)?),
                 };
-                Some(Wire {
-                    number: row.number,
-                    target,
-                })
+                Some(Wire { number: row.number, target })
             })
             .collect();
         wire.sort_by_key(|w| w.number);
@@ -469,18 +361,13 @@ impl Builder<'_> {
 
 /// Messages that are a list of strings in JSON.
 fn string_list(message: &str) -> bool {
-    matches!(
-        message.rsplit('.').next(),
-        Some("ExtraValue" | "Verbs" | "AttestationValue")
-    )
+    matches!(message.rsplit('.').next(), Some("ExtraValue" | "Verbs" | "AttestationValue"))
 }
 
 /// Defaults that the published schema itself carries, which merging needs where they are list-map keys.
 fn schema_default(definition: &str, property: &str) -> Option<Value> {
     match (definition, property) {
-        ("io.k8s.api.core.v1.ContainerPort" | "io.k8s.api.core.v1.ServicePort", "protocol") => {
-            Some(Value::from("TCP"))
-        }
+        ("io.k8s.api.core.v1.ContainerPort" | "io.k8s.api.core.v1.ServicePort", "protocol") => Some(Value::from("TCP")),
         _ => None,
     }
 }

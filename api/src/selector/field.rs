@@ -29,13 +29,7 @@ impl FieldSelector {
 
     /// Selects the objects whose field has this value.
     pub fn equal(field: &str, value: &str) -> FieldSelector {
-        FieldSelector {
-            terms: vec![Term {
-                field: field.to_owned(),
-                value: value.to_owned(),
-                equal: true,
-            }],
-        }
+        FieldSelector { terms: vec![Term { field: field.to_owned(), value: value.to_owned(), equal: true }] }
     }
 
     /// The string form that `--field-selector` and `fieldSelector=` use; `\`, `,` and `=` in values are escaped with `\`.
@@ -48,15 +42,9 @@ impl FieldSelector {
         let mut terms = Vec::new();
         for part in parts.into_iter().filter(|part| !part.is_empty()) {
             let (field, value, equal) = split_term(part).ok_or_else(|| {
-                SelectorError::Field(format!(
-                    "invalid selector: '{selector}'; can't understand '{part}'"
-                ))
+                SelectorError::Field(format!("invalid selector: '{selector}'; can't understand '{part}'"))
             })?;
-            terms.push(Term {
-                field: field.to_owned(),
-                value: unescape(value)?,
-                equal,
-            });
+            terms.push(Term { field: field.to_owned(), value: unescape(value)?, equal });
         }
         Ok(FieldSelector { terms })
     }
@@ -73,25 +61,17 @@ impl FieldSelector {
 
     /// The value that `field` must have, where the selector names one (`RequiresExactMatch`): the way to an index.
     pub fn exact_match(&self, field: &str) -> Option<&str> {
-        self.terms
-            .iter()
-            .find(|term| term.equal && term.field == field)
-            .map(|term| term.value.as_str())
+        self.terms.iter().find(|term| term.equal && term.field == field).map(|term| term.value.as_str())
     }
 
     /// The first field that `supported` does not know.
     pub fn unsupported(&self, supported: impl Fn(&str) -> bool) -> Option<&str> {
-        self.terms
-            .iter()
-            .map(|term| term.field.as_str())
-            .find(|field| !supported(field))
+        self.terms.iter().map(|term| term.field.as_str()).find(|field| !supported(field))
     }
 
     /// Whether fields, given by a look-up, are selected. A field that is absent has the value `""`.
     pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.terms
-            .iter()
-            .all(|term| (field(&term.field).unwrap_or_default() == term.value) == term.equal)
+        self.terms.iter().all(|term| (field(&term.field).unwrap_or_default() == term.value) == term.equal)
     }
 }
 
@@ -133,27 +113,17 @@ fn split_terms(selector: &str) -> Vec<&str> {
 }
 
 fn split_term(term: &str) -> Option<(&str, &str, bool)> {
-    let at = term
-        .char_indices()
-        .find(|(i, c)| *c == '=' || term[*i..].starts_with("!="))?
-        .0;
+    let at = term.char_indices().find(|(i, c)| *c == '=' || term[*i..].starts_with("!="))?.0;
     let (field, rest) = term.split_at(at);
     match rest.strip_prefix("!=") {
         Some(value) => Some((field, value, false)),
-        None => Some((
-            field,
-            rest.strip_prefix("==").or_else(|| rest.strip_prefix('='))?,
-            true,
-        )),
+        None => Some((field, rest.strip_prefix("==").or_else(|| rest.strip_prefix('='))?, true)),
     }
 }
 
 fn unescape(value: &str) -> Result<String, SelectorError> {
-    let invalid = |sequence: &str| {
-        SelectorError::Field(format!(
-            "invalid field selector: invalid escape sequence: {sequence}"
-        ))
-    };
+    let invalid =
+        |sequence: &str| SelectorError::Field(format!("invalid field selector: invalid escape sequence: {sequence}"));
     let mut plain = String::with_capacity(value.len());
     let mut chars = value.chars();
     while let Some(c) = chars.next() {
@@ -181,29 +151,19 @@ mod tests {
     use super::*;
 
     fn check(selector: &str, expect: &str) {
-        let got = FieldSelector::parse(selector)
-            .map_or_else(|e| format!("error: {e}"), |s| s.to_string());
+        let got = FieldSelector::parse(selector).map_or_else(|e| format!("error: {e}"), |s| s.to_string());
         assert_eq!(got, expect, "{selector}");
     }
 
     #[test]
     fn parsing() {
         check("", "");
-        check(
-            "spec.nodeName==n1,metadata.name!=a",
-            "metadata.name!=a,spec.nodeName=n1",
-        );
+        check("spec.nodeName==n1,metadata.name!=a", "metadata.name!=a,spec.nodeName=n1");
         check("a=", "a=");
         check(r"a=b\,c\=d\\", r"a=b\,c\=d\\");
         check("a", "error: invalid selector: 'a'; can't understand 'a'");
-        check(
-            r"a=\x",
-            r"error: invalid field selector: invalid escape sequence: \x",
-        );
-        check(
-            "a=b=c",
-            "error: invalid field selector: unescaped character in value: 61",
-        );
+        check(r"a=\x", r"error: invalid field selector: invalid escape sequence: \x");
+        check("a=b=c", "error: invalid field selector: unescaped character in value: 61");
     }
 
     #[test]
@@ -211,11 +171,7 @@ mod tests {
         let selector = FieldSelector::parse("spec.nodeName=n1,status.phase!=Failed").unwrap();
         let pod = |node, phase| {
             move |field: &str| {
-                if field == "spec.nodeName" {
-                    node
-                } else {
-                    phase
-                }
+                if field == "spec.nodeName" { node } else { phase }
             }
         };
         assert!(selector.matches(pod(Some("n1"), Some("Running"))));
@@ -224,9 +180,6 @@ mod tests {
         assert!(!selector.matches(pod(None, None)));
         assert_eq!(selector.exact_match("spec.nodeName"), Some("n1"));
         assert_eq!(selector.exact_match("status.phase"), None);
-        assert_eq!(
-            selector.unsupported(|f| f.starts_with("spec")),
-            Some("status.phase")
-        );
+        assert_eq!(selector.unsupported(|f| f.starts_with("spec")), Some("status.phase"));
     }
 }

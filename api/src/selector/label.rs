@@ -54,37 +54,23 @@ impl Requirement {
     ///
     /// # Errors
     /// In the words of apimachinery `labels.NewRequirement`.
-    pub fn new(
-        key: &str,
-        operator: Operator,
-        mut values: Vec<String>,
-    ) -> Result<Requirement, SelectorError> {
+    pub fn new(key: &str, operator: Operator, mut values: Vec<String>) -> Result<Requirement, SelectorError> {
         values.sort();
         values.dedup();
         let mut errors = Vec::new();
         let problems = qualified_name(key);
         if !problems.is_empty() {
-            errors.push(format!(
-                "key: Invalid value: {key:?}: {}",
-                problems.join("; ")
-            ));
+            errors.push(format!("key: Invalid value: {key:?}: {}", problems.join("; ")));
         }
         errors.extend(operand_errors(operator, &values));
         for (i, value) in values.iter().enumerate() {
             let problems = label_value(value);
             if !problems.is_empty() {
-                errors.push(format!(
-                    "values[{i}][{key}]: Invalid value: {value:?}: {}",
-                    problems.join("; ")
-                ));
+                errors.push(format!("values[{i}][{key}]: Invalid value: {value:?}: {}", problems.join("; ")));
             }
         }
         match errors.len() {
-            0 => Ok(Requirement {
-                key: key.to_owned(),
-                operator,
-                values,
-            }),
+            0 => Ok(Requirement { key: key.to_owned(), operator, values }),
             1 => Err(SelectorError::Invalid(errors.remove(0))),
             _ => Err(SelectorError::Invalid(format!("[{}]", errors.join(", ")))),
         }
@@ -114,17 +100,12 @@ impl Requirement {
             Operator::Exists => label.is_some(),
             Operator::DoesNotExist => label.is_none(),
             Operator::GreaterThan | Operator::LessThan => {
-                let (Some(label), Some(bound)) = (
-                    label.and_then(integer),
-                    self.values.first().and_then(|v| integer(v)),
-                ) else {
+                let (Some(label), Some(bound)) =
+                    (label.and_then(integer), self.values.first().and_then(|v| integer(v)))
+                else {
                     return false;
                 };
-                if self.operator == Operator::GreaterThan {
-                    label > bound
-                } else {
-                    label < bound
-                }
+                if self.operator == Operator::GreaterThan { label > bound } else { label < bound }
             }
         }
     }
@@ -133,31 +114,20 @@ impl Requirement {
 /// What is wrong with the number of values, or with values that must be integers.
 fn operand_errors(operator: Operator, values: &[String]) -> Vec<String> {
     let mut errors = Vec::new();
-    let count = |detail: &str| {
-        format!(
-            "values: Invalid value: {}: {detail}",
-            Value::from(values.to_vec())
-        )
-    };
+    let count = |detail: &str| format!("values: Invalid value: {}: {detail}", Value::from(values.to_vec()));
     match operator {
         Operator::In | Operator::NotIn if values.is_empty() => {
-            errors.push(count(
-                "for 'in', 'notin' operators, values set can't be empty",
-            ));
+            errors.push(count("for 'in', 'notin' operators, values set can't be empty"));
         }
         Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
             errors.push(count("exact-match compatibility requires one single value"));
         }
         Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
-            errors.push(count(
-                "values set must be empty for exists and does not exist",
-            ));
+            errors.push(count("values set must be empty for exists and does not exist"));
         }
         Operator::GreaterThan | Operator::LessThan => {
             if values.len() != 1 {
-                errors.push(count(
-                    "for 'Gt', 'Lt' operators, exactly one value is required",
-                ));
+                errors.push(count("for 'Gt', 'Lt' operators, exactly one value is required"));
             }
             for (i, value) in values.iter().enumerate() {
                 if value.parse::<i64>().is_err() {
@@ -184,19 +154,13 @@ impl LabelSelector {
 
     /// Selects no object.
     pub fn nothing() -> LabelSelector {
-        LabelSelector {
-            requirements: Vec::new(),
-            nothing: true,
-        }
+        LabelSelector { requirements: Vec::new(), nothing: true }
     }
 
     /// The selector of these requirements.
     pub fn new(mut requirements: Vec<Requirement>) -> LabelSelector {
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
-        LabelSelector {
-            requirements,
-            nothing: false,
-        }
+        LabelSelector { requirements, nothing: false }
     }
 
     /// The string form that `-l`, `labelSelector=` and `status.selector` of a Scale use, e.g. `app=web,tier in (a,b),!canary`.
@@ -227,21 +191,11 @@ impl LabelSelector {
             return Ok(LabelSelector::nothing());
         };
         let mut requirements = Vec::new();
-        for (key, value) in selector
-            .get("matchLabels")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
+        for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
             requirements.push(Requirement::new(key, Operator::Equals, vec![value])?);
         }
-        for expression in selector
-            .get("matchExpressions")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for expression in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten() {
             requirements.push(Requirement::from_expression(expression)?);
         }
         Ok(LabelSelector::new(requirements))
@@ -264,11 +218,7 @@ impl LabelSelector {
 
     /// Whether labels, given by a look-up, are selected.
     pub fn matches<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
-        !self.nothing
-            && self
-                .requirements
-                .iter()
-                .all(|requirement| requirement.matches(label(&requirement.key)))
+        !self.nothing && self.requirements.iter().all(|requirement| requirement.matches(label(&requirement.key)))
     }
 
     /// Whether the labels of an object, as `metadata.labels` holds them, are selected.
@@ -284,46 +234,24 @@ impl LabelSelector {
 
 impl Requirement {
     fn from_expression(expression: &Value) -> Result<Requirement, SelectorError> {
-        let text = |field: &str| {
-            expression
-                .get(field)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
+        let text = |field: &str| expression.get(field).and_then(Value::as_str).unwrap_or_default();
         let operator = match text("operator") {
             "In" => Operator::In,
             "NotIn" => Operator::NotIn,
             "Exists" => Operator::Exists,
             "DoesNotExist" => Operator::DoesNotExist,
             other => {
-                return Err(SelectorError::Invalid(format!(
-                    "{other:?} is not a valid label selector operator"
-                )));
+                return Err(SelectorError::Invalid(format!("{other:?} is not a valid label selector operator")));
             }
         };
-        let values = expression
-            .get("values")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten();
-        Requirement::new(
-            text("key"),
-            operator,
-            values
-                .filter_map(Value::as_str)
-                .map(str::to_owned)
-                .collect(),
-        )
+        let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();
+        Requirement::new(text("key"), operator, values.filter_map(Value::as_str).map(str::to_owned).collect())
     }
 }
 
 impl fmt::Display for Requirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Requirement {
-            key,
-            operator,
-            values,
-        } = self;
+        let Requirement { key, operator, values } = self;
         let values = values.join(",");
         match operator {
             Operator::In => write!(f, "{key} in ({values})"),
@@ -357,53 +285,29 @@ mod tests {
     use serde_json::json;
 
     fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
-        LabelSelector::parse(selector)
-            .unwrap()
-            .matches(|key| labels.iter().find(|(k, _)| *k == key).map(|(_, v)| *v))
+        LabelSelector::parse(selector).unwrap().matches(|key| labels.iter().find(|(k, _)| *k == key).map(|(_, v)| *v))
     }
 
     #[test]
     fn matching() {
         let web = [("app", "web"), ("weight", "7")];
-        for yes in [
-            "",
-            "app=web",
-            "app==web",
-            "app!=api",
-            "app in (api,web)",
-            "tier notin (a)",
-            "app",
-            "!tier",
-            "weight>6",
-        ] {
+        for yes in
+            ["", "app=web", "app==web", "app!=api", "app in (api,web)", "tier notin (a)", "app", "!tier", "weight>6"]
+        {
             assert!(matches(yes, &web), "{yes}");
         }
-        for no in [
-            "app=api",
-            "app!=web",
-            "app notin (web)",
-            "tier",
-            "!app",
-            "weight<7",
-            "app>1",
-            "app=web,tier=a",
-            "app=",
-        ] {
+        for no in
+            ["app=api", "app!=web", "app notin (web)", "tier", "!app", "weight<7", "app>1", "app=web,tier=a", "app="]
+        {
             assert!(!matches(no, &web), "{no}");
         }
     }
 
     #[test]
     fn from_values() {
-        let parse = |value: Value| {
-            LabelSelector::from_value(Some(&value))
-                .map(|s| s.to_string())
-                .map_err(|e| e.to_string())
-        };
-        assert_eq!(
-            parse(json!({"matchLabels": {"b": "2", "a": "1"}})).unwrap(),
-            "a=1,b=2"
-        );
+        let parse =
+            |value: Value| LabelSelector::from_value(Some(&value)).map(|s| s.to_string()).map_err(|e| e.to_string());
+        assert_eq!(parse(json!({"matchLabels": {"b": "2", "a": "1"}})).unwrap(), "a=1,b=2");
         let all = json!({"matchExpressions": [
             {"key": "z", "operator": "In", "values": ["y", "x"]},
             {"key": "a", "operator": "DoesNotExist"},
@@ -418,11 +322,7 @@ mod tests {
             "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
         );
         assert!(LabelSelector::from_value(None).unwrap().is_nothing());
-        assert!(
-            LabelSelector::from_value(Some(&json!({})))
-                .unwrap()
-                .is_everything()
-        );
+        assert!(LabelSelector::from_value(Some(&json!({}))).unwrap().is_everything());
         assert!(!LabelSelector::nothing().matches(|_| None));
     }
 

@@ -38,40 +38,30 @@ enum Context {
 }
 
 pub(super) fn parse(selector: &str) -> Result<Vec<Requirement>, SelectorError> {
-    let mut parser = Parser {
-        tokens: tokens(selector),
-        position: 0,
-    };
+    let mut parser = Parser { tokens: tokens(selector), position: 0 };
     let mut requirements = Vec::new();
     loop {
         match parser.look_ahead() {
             (Token::Identifier | Token::Not, _) => {
-                let requirement = parser
-                    .requirement()
-                    .map_err(|e| syntax(format!("unable to parse requirement: {e}")))?;
+                let requirement =
+                    parser.requirement().map_err(|e| syntax(format!("unable to parse requirement: {e}")))?;
                 requirements.push(requirement);
                 match parser.consume(Context::Values) {
                     (Token::End, _) => return Ok(requirements),
                     (Token::Comma, _) => match parser.look_ahead() {
                         (Token::Identifier | Token::Not, _) => {}
                         (_, found) => {
-                            return Err(syntax(format!(
-                                "found '{found}', expected: identifier after ','"
-                            )));
+                            return Err(syntax(format!("found '{found}', expected: identifier after ','")));
                         }
                     },
                     (_, found) => {
-                        return Err(syntax(format!(
-                            "found '{found}', expected: ',' or 'end of string'"
-                        )));
+                        return Err(syntax(format!("found '{found}', expected: ',' or 'end of string'")));
                     }
                 }
             }
             (Token::End, _) => return Ok(requirements),
             (_, found) => {
-                return Err(syntax(format!(
-                    "found '{found}', expected: !, identifier, or 'end of string'"
-                )));
+                return Err(syntax(format!("found '{found}', expected: !, identifier, or 'end of string'")));
             }
         }
     }
@@ -106,9 +96,7 @@ fn tokens(selector: &str) -> Vec<(Token, &str)> {
                 _ => (Token::LessThan, 1),
             }
         } else {
-            let length = rest
-                .find(|c| is_space(c) || is_special(c))
-                .unwrap_or(rest.len());
+            let length = rest.find(|c| is_space(c) || is_special(c)).unwrap_or(rest.len());
             match &rest[..length] {
                 "in" => (Token::In, length),
                 "notin" => (Token::NotIn, length),
@@ -128,15 +116,8 @@ struct Parser<'a> {
 
 impl<'a> Parser<'a> {
     fn peek(&self, context: Context) -> (Token, &'a str) {
-        match self
-            .tokens
-            .get(self.position)
-            .copied()
-            .unwrap_or((Token::End, ""))
-        {
-            (Token::In | Token::NotIn, literal) if context == Context::Values => {
-                (Token::Identifier, literal)
-            }
+        match self.tokens.get(self.position).copied().unwrap_or((Token::End, "")) {
+            (Token::In | Token::NotIn, literal) if context == Context::Values => (Token::Identifier, literal),
             token => token,
         }
     }
@@ -163,10 +144,7 @@ impl<'a> Parser<'a> {
         let problems = qualified_name(key);
         if !problems.is_empty() {
             // `<nil>` is how Go prints the missing path of a selector that no field holds.
-            return Err(syntax(format!(
-                "<nil>: Invalid value: {key:?}: {}",
-                problems.join("; ")
-            )));
+            return Err(syntax(format!("<nil>: Invalid value: {key:?}: {}", problems.join("; "))));
         }
         if negated {
             return Requirement::new(key, Operator::DoesNotExist, Vec::new());
@@ -206,9 +184,7 @@ impl<'a> Parser<'a> {
                 self.consume(Context::Values);
                 Ok(Vec::new())
             }
-            (_, found) => Err(syntax(format!(
-                "found '{found}', expected: ',', ')' or identifier"
-            ))),
+            (_, found) => Err(syntax(format!("found '{found}', expected: ',', ')' or identifier"))),
         }
     }
 
@@ -244,9 +220,7 @@ impl<'a> Parser<'a> {
                     }
                 }
                 (_, found) => {
-                    return Err(syntax(format!(
-                        "found '{found}', expected: ',', or identifier"
-                    )));
+                    return Err(syntax(format!("found '{found}', expected: ',', or identifier")));
                 }
             }
         }
@@ -270,8 +244,7 @@ mod tests {
     use crate::selector::LabelSelector;
 
     fn check(selector: &str, expect: &str) {
-        let got = LabelSelector::parse(selector)
-            .map_or_else(|e| format!("error: {e}"), |s| s.to_string());
+        let got = LabelSelector::parse(selector).map_or_else(|e| format!("error: {e}"), |s| s.to_string());
         assert_eq!(got, expect, "{selector}");
     }
 
@@ -298,40 +271,16 @@ mod tests {
 
     #[test]
     fn errors() {
-        check(
-            "a===b",
-            "error: unable to parse requirement: found '=', expected: identifier",
-        );
-        check(
-            "=a",
-            "error: found '=', expected: !, identifier, or 'end of string'",
-        );
+        check("a===b", "error: unable to parse requirement: found '=', expected: identifier");
+        check("=a", "error: found '=', expected: !, identifier, or 'end of string'");
         check("a,", "error: found '', expected: identifier after ','");
-        check(
-            "a b",
-            "error: unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt",
-        );
+        check("a b", "error: unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt");
         check("!a=b", "error: found '=', expected: ',' or 'end of string'");
-        check(
-            "!",
-            "error: unable to parse requirement: found '', expected: identifier",
-        );
-        check(
-            "a in b",
-            "error: unable to parse requirement: found 'b' expected: '('",
-        );
-        check(
-            "a in (b",
-            "error: unable to parse requirement: found '', expected: ',' or ')'",
-        );
-        check(
-            "a in (=",
-            "error: unable to parse requirement: found '=', expected: ',', ')' or identifier",
-        );
-        check(
-            "a in (b,(",
-            "error: unable to parse requirement: found '(', expected: ',', or identifier",
-        );
+        check("!", "error: unable to parse requirement: found '', expected: identifier");
+        check("a in b", "error: unable to parse requirement: found 'b' expected: '('");
+        check("a in (b", "error: unable to parse requirement: found '', expected: ',' or ')'");
+        check("a in (=", "error: unable to parse requirement: found '=', expected: ',', ')' or identifier");
+        check("a in (b,(", "error: unable to parse requirement: found '(', expected: ',', or identifier");
         check(
             "a>b",
             "error: unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer",

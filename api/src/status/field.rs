@@ -53,10 +53,7 @@ impl FieldPath {
     }
 
     fn push(&self, segment: Segment) -> Self {
-        Self(Some(Arc::new(Node {
-            parent: self.0.clone(),
-            segment,
-        })))
+        Self(Some(Arc::new(Node { parent: self.0.clone(), segment })))
     }
 }
 
@@ -155,18 +152,8 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(
-        kind: FieldErrorKind,
-        path: &FieldPath,
-        bad_value: Option<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self {
-            kind,
-            field: path.to_string(),
-            bad_value,
-            detail: detail.into(),
-        }
+    fn new(kind: FieldErrorKind, path: &FieldPath, bad_value: Option<Value>, detail: impl Into<String>) -> Self {
+        Self { kind, field: path.to_string(), bad_value, detail: detail.into() }
     }
 
     /// Something the field refers to is not there.
@@ -195,23 +182,14 @@ impl FieldError {
     }
 
     /// The value is none of `supported`, which are named in the order given (sort them where Kubernetes does).
-    pub fn not_supported<S: AsRef<str>>(
-        path: &FieldPath,
-        value: impl Into<Value>,
-        supported: &[S],
-    ) -> Self {
+    pub fn not_supported<S: AsRef<str>>(path: &FieldPath, value: impl Into<Value>, supported: &[S]) -> Self {
         let detail = if supported.is_empty() {
             String::new()
         } else {
             let quoted: Vec<_> = supported.iter().map(|s| go_quote(s.as_ref())).collect();
             format!("supported values: {}", quoted.join(", "))
         };
-        Self::new(
-            FieldErrorKind::NotSupported,
-            path,
-            Some(value.into()),
-            detail,
-        )
+        Self::new(FieldErrorKind::NotSupported, path, Some(value.into()), detail)
     }
 
     /// The field may not be given here.
@@ -221,22 +199,12 @@ impl FieldError {
 
     /// The text is longer than `max` bytes.
     pub fn too_long(path: &FieldPath, max: usize) -> Self {
-        Self::new(
-            FieldErrorKind::TooLong,
-            path,
-            None,
-            format!("may not be more than {max} bytes"),
-        )
+        Self::new(FieldErrorKind::TooLong, path, None, format!("may not be more than {max} bytes"))
     }
 
     /// There are `actual` elements, and `max` allowed.
     pub fn too_many(path: &FieldPath, actual: usize, max: usize) -> Self {
-        Self::new(
-            FieldErrorKind::TooMany,
-            path,
-            Some(actual.into()),
-            format!("must have at most {max} items"),
-        )
+        Self::new(FieldErrorKind::TooMany, path, Some(actual.into()), format!("must have at most {max} items"))
     }
 
     /// Validation itself failed.
@@ -245,17 +213,8 @@ impl FieldError {
     }
 
     /// The value has the wrong JSON type.
-    pub fn type_invalid(
-        path: &FieldPath,
-        value: impl Into<Value>,
-        detail: impl Into<String>,
-    ) -> Self {
-        Self::new(
-            FieldErrorKind::TypeInvalid,
-            path,
-            Some(value.into()),
-            detail,
-        )
+    pub fn type_invalid(path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+        Self::new(FieldErrorKind::TypeInvalid, path, Some(value.into()), detail)
     }
 
     /// The message without the path: `Invalid value: 70000: must be between 1 and 65535, inclusive`.
@@ -339,15 +298,8 @@ mod tests {
     #[test]
     fn paths_print_as_kubernetes_prints_them() {
         let spec = FieldPath::new("spec");
-        let requests = spec
-            .child("containers")
-            .index(0)
-            .child("resources")
-            .child("requests");
-        assert_eq!(
-            requests.key("memory").to_string(),
-            "spec.containers[0].resources.requests[memory]"
-        );
+        let requests = spec.child("containers").index(0).child("resources").child("requests");
+        assert_eq!(requests.key("memory").to_string(), "spec.containers[0].resources.requests[memory]");
         assert_eq!(FieldPath::root().to_string(), "<nil>");
         assert_eq!(FieldPath::root().index(2).child("a").to_string(), "[2].a");
     }
@@ -356,43 +308,19 @@ mod tests {
     fn values_are_shown_as_go_shows_them() {
         let path = FieldPath::new("a");
         let cases = [
-            (
-                FieldError::invalid(&path, "x\"y\n", "no"),
-                "a: Invalid value: \"x\\\"y\\n\": no",
-            ),
+            (FieldError::invalid(&path, "x\"y\n", "no"), "a: Invalid value: \"x\\\"y\\n\": no"),
             (
                 FieldError::invalid(&path, 70000, "must be between 1 and 65535, inclusive"),
                 "a: Invalid value: 70000: must be between 1 and 65535, inclusive",
             ),
-            (
-                FieldError::invalid(&path, json!({"app": "x"}), "no"),
-                "a: Invalid value: {\"app\":\"x\"}: no",
-            ),
-            (
-                FieldError::invalid(&path, Value::Null, "no"),
-                "a: Invalid value: null: no",
-            ),
-            (
-                FieldError::invalid_omitted(&path, "at most five"),
-                "a: Invalid value: at most five",
-            ),
-            (
-                FieldError::duplicate(&path, "c"),
-                "a: Duplicate value: \"c\"",
-            ),
+            (FieldError::invalid(&path, json!({"app": "x"}), "no"), "a: Invalid value: {\"app\":\"x\"}: no"),
+            (FieldError::invalid(&path, Value::Null, "no"), "a: Invalid value: null: no"),
+            (FieldError::invalid_omitted(&path, "at most five"), "a: Invalid value: at most five"),
+            (FieldError::duplicate(&path, "c"), "a: Duplicate value: \"c\""),
             (FieldError::not_found(&path, "v"), "a: Not found: \"v\""),
-            (
-                FieldError::forbidden(&path, "may not"),
-                "a: Forbidden: may not",
-            ),
-            (
-                FieldError::too_long(&path, 63),
-                "a: Too long: may not be more than 63 bytes",
-            ),
-            (
-                FieldError::too_many(&path, 4, 3),
-                "a: Too many: 4: must have at most 3 items",
-            ),
+            (FieldError::forbidden(&path, "may not"), "a: Forbidden: may not"),
+            (FieldError::too_long(&path, 63), "a: Too long: may not be more than 63 bytes"),
+            (FieldError::too_many(&path, 4, 3), "a: Too many: 4: must have at most 3 items"),
             (FieldError::required(&path, ""), "a: Required value"),
             (
                 FieldError::not_supported(&path, json!(["Some"]), &["All"]),

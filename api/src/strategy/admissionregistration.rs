@@ -42,11 +42,7 @@ impl Behavior for WebhookConfiguration {
             named_conditions(&webhook.get("matchConditions"), errors);
             let name = webhook.get("name");
             if name.str().split('.').count() < 3 {
-                errors.push(
-                    name.invalid(
-                        "should be a domain with at least three segments separated by dots",
-                    ),
-                );
+                errors.push(name.invalid("should be a domain with at least three segments separated by dots"));
             }
             name.check(names::dns1123_subdomain(name.str()), errors);
             if seen.contains(&name.str()) {
@@ -87,16 +83,10 @@ fn validate_webhook(webhook: &Field<'_>, errors: &mut Errors) {
     let versions = webhook.get("admissionReviewVersions");
     if versions.is_empty() {
         errors.push(versions.required("must specify one of v1, v1beta1"));
-    } else if !versions
-        .items()
-        .any(|version| ["v1", "v1beta1"].contains(&version.str()))
-    {
+    } else if !versions.items().any(|version| ["v1", "v1beta1"].contains(&version.str())) {
         errors.push(versions.invalid("must include at least one of v1, v1beta1"));
     }
-    webhook
-        .get("rules")
-        .items()
-        .for_each(|rule| operations_rule(&rule, errors));
+    webhook.get("rules").items().for_each(|rule| operations_rule(&rule, errors));
     for (name, supported) in [
         ("failurePolicy", &["Fail", "Ignore"][..]),
         ("matchPolicy", &["Equivalent", "Exact"]),
@@ -114,10 +104,7 @@ fn validate_webhook(webhook: &Field<'_>, errors: &mut Errors) {
         errors.push(effects.not_supported(&["None", "NoneOnDryRun"]));
     }
     let timeout = webhook.get("timeoutSeconds");
-    if timeout
-        .int()
-        .is_some_and(|seconds| !(1..=30).contains(&seconds))
-    {
+    if timeout.int().is_some_and(|seconds| !(1..=30).contains(&seconds)) {
         errors.push(timeout.invalid("the timeout value must be between 1 and 30 seconds"));
     }
     labels::validate_selector(&webhook.get("namespaceSelector"), errors);
@@ -125,9 +112,7 @@ fn validate_webhook(webhook: &Field<'_>, errors: &mut Errors) {
     let client = webhook.get("clientConfig");
     match (client.get("url").set(), client.get("service").set()) {
         (Some(url), None) if !url.str().starts_with("https://") => {
-            errors.push(url.invalid(
-                "'https' is the only allowed URL scheme; desired format: https://host[/path]",
-            ));
+            errors.push(url.invalid("'https' is the only allowed URL scheme; desired format: https://host[/path]"));
         }
         (None, Some(service)) => required(&service, &["name", "namespace"], errors),
         (Some(_), None) => {}
@@ -136,11 +121,7 @@ fn validate_webhook(webhook: &Field<'_>, errors: &mut Errors) {
 }
 
 fn operations_rule(rule: &Field<'_>, errors: &mut Errors) {
-    required(
-        rule,
-        &["operations", "apiGroups", "apiVersions", "resources"],
-        errors,
-    );
+    required(rule, &["operations", "apiGroups", "apiVersions", "resources"], errors);
     for operation in rule.get("operations").items() {
         let supported = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
         if !supported.contains(&operation.str()) {
@@ -173,10 +154,7 @@ impl Behavior for AdmissionPolicy {
         } else if constraints.get("resourceRules").is_empty() {
             errors.push(constraints.get("resourceRules").required(""));
         }
-        constraints
-            .get("resourceRules")
-            .items()
-            .for_each(|rule| operations_rule(&rule, errors));
+        constraints.get("resourceRules").items().for_each(|rule| operations_rule(&rule, errors));
         if let Some(kind) = spec.get("paramKind").set() {
             required(&kind, &["apiVersion", "kind"], errors);
         }
@@ -185,18 +163,12 @@ impl Behavior for AdmissionPolicy {
             ("variables", &["name", "expression"]),
             ("mutations", &["patchType"]),
         ] {
-            spec.get(list)
-                .items()
-                .for_each(|item| required(&item, members, errors));
+            spec.get(list).items().for_each(|item| required(&item, members, errors));
         }
         let validating = !object.get("kind").str().starts_with("Mutating");
-        if validating
-            && spec.get("validations").is_empty()
-            && spec.get("auditAnnotations").is_empty()
-        {
+        if validating && spec.get("validations").is_empty() && spec.get("auditAnnotations").is_empty() {
             errors.push(
-                spec.get("validations")
-                    .required("validations or auditAnnotations must contain at least one item"),
+                spec.get("validations").required("validations or auditAnnotations must contain at least one item"),
             );
         }
         let (_, faults) = Policy::compile(spec.value());
@@ -204,10 +176,7 @@ impl Behavior for AdmissionPolicy {
         named_conditions(&spec.get("matchConditions"), errors);
         validate_parts(&spec, errors);
         if !validating && spec.get("mutations").is_empty() {
-            errors.push(
-                spec.get("mutations")
-                    .required("mutations must contain at least one item"),
-            );
+            errors.push(spec.get("mutations").required("mutations must contain at least one item"));
         }
     }
 }
@@ -302,10 +271,7 @@ impl Behavior for AdmissionPolicyBinding {
         if actions.is_empty() {
             errors.push(actions.required("at least one validation action is required"));
         }
-        for action in actions
-            .items()
-            .filter(|action| !["Audit", "Deny", "Warn"].contains(&action.str()))
-        {
+        for action in actions.items().filter(|action| !["Audit", "Deny", "Warn"].contains(&action.str())) {
             errors.push(action.not_supported(&["Audit", "Deny", "Warn"]));
         }
     }

@@ -43,13 +43,7 @@ impl Behavior for CustomResourceDefinition {
         );
     }
 
-    fn prepare_for_update(
-        &self,
-        _: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        _: &Value,
-    ) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, _: &Value) {
         if subresource == Subresource::Status {
             return;
         }
@@ -67,11 +61,7 @@ impl Behavior for CustomResourceDefinition {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let (spec, name) = (object.get("spec"), object.get("metadata").get("name"));
-        let wanted = format!(
-            "{}.{}",
-            spec.get("names").get("plural").str(),
-            spec.get("group").str()
-        );
+        let wanted = format!("{}.{}", spec.get("names").get("plural").str(), spec.get("group").str());
         if name.str() != wanted {
             errors.push(name.invalid("must be spec.names.plural+\".\"+spec.group"));
         }
@@ -83,47 +73,24 @@ impl Behavior for CustomResourceDefinition {
         conversion(&spec.get("conversion"), errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             return;
         }
         self.validate(new, errors);
         let (spec, before) = (new.get("spec"), old.get("spec"));
-        let established = old
-            .get("status")
-            .get("conditions")
-            .items()
-            .any(|condition| {
-                condition.get("type").str() == "Established"
-                    && condition.get("status").str() == "True"
+        let established =
+            old.get("status").get("conditions").items().any(|condition| {
+                condition.get("type").str() == "Established" && condition.get("status").str() == "True"
             });
         spec.get("group").immutable(&before.get("group"), errors);
-        spec.get("names")
-            .get("plural")
-            .immutable(&before.get("names").get("plural"), errors);
+        spec.get("names").get("plural").immutable(&before.get("names").get("plural"), errors);
         if established {
             spec.get("scope").immutable(&before.get("scope"), errors);
-            spec.get("names")
-                .get("kind")
-                .immutable(&before.get("names").get("kind"), errors);
+            spec.get("names").get("kind").immutable(&before.get("names").get("kind"), errors);
         }
-        let served: Vec<&str> = spec
-            .get("versions")
-            .items()
-            .map(|version| version.get("name").str())
-            .collect();
-        for stored in new
-            .get("status")
-            .get("storedVersions")
-            .items()
-            .filter(|stored| !served.contains(&stored.str()))
-        {
+        let served: Vec<&str> = spec.get("versions").items().map(|version| version.get("name").str()).collect();
+        for stored in new.get("status").get("storedVersions").items().filter(|stored| !served.contains(&stored.str())) {
             errors.push(stored.invalid("must appear in spec.versions"));
         }
     }
@@ -131,10 +98,7 @@ impl Behavior for CustomResourceDefinition {
 
 fn storage_versions(object: &Value) -> Vec<Value> {
     let versions = object["spec"]["versions"].as_array().into_iter().flatten();
-    versions
-        .filter(|version| version["storage"] == true)
-        .map(|version| version["name"].clone())
-        .collect()
+    versions.filter(|version| version["storage"] == true).map(|version| version["name"].clone()).collect()
 }
 
 fn group(group: &Field<'_>, errors: &mut Errors) {
@@ -171,18 +135,12 @@ fn versions(spec: &Field<'_>, errors: &mut Errors) {
             printer_column(&column, errors);
         }
         if let Some(scale) = version.get("subresources").get("scale").set() {
-            for (member, prefix) in [
-                ("specReplicasPath", ".spec."),
-                ("statusReplicasPath", ".status."),
-            ] {
+            for (member, prefix) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")] {
                 let path = scale.get(member);
                 if path.is_empty() {
                     errors.push(path.required(""));
                 } else if !path.str().starts_with(prefix) {
-                    errors.push(path.invalid(format!(
-                        "should be a json path under {}",
-                        prefix.trim_end_matches('.')
-                    )));
+                    errors.push(path.invalid(format!("should be a json path under {}", prefix.trim_end_matches('.'))));
                 }
             }
         }
@@ -194,10 +152,7 @@ fn versions(spec: &Field<'_>, errors: &mut Errors) {
 }
 
 fn storage_count(versions: &Field<'_>) -> usize {
-    versions
-        .items()
-        .filter(|version| version.get("storage").bool())
-        .count()
+    versions.items().filter(|version| version.get("storage").bool()).count()
 }
 
 /// The schemas themselves. Where all versions share one, errors name the place it had in v1beta1, as Kubernetes' do.
@@ -208,14 +163,9 @@ fn schemas(spec: &Field<'_>, errors: &mut Errors) {
         .map(|version| version.get("schema").get("openAPIV3Schema"))
         .filter(|schema| schema.is_set())
         .collect();
-    let one_for_all = found.len() == versions.len()
-        && found
-            .iter()
-            .all(|schema| schema.value() == found[0].value());
+    let one_for_all = found.len() == versions.len() && found.iter().all(|schema| schema.value() == found[0].value());
     if let (true, Some(schema)) = (one_for_all, found.first()) {
-        let path = FieldPath::new("spec")
-            .child("validation")
-            .child("openAPIV3Schema");
+        let path = FieldPath::new("spec").child("validation").child("openAPIV3Schema");
         structural::validate(schema.value(), &path, errors);
         return;
     }
@@ -244,19 +194,10 @@ fn selectable_fields(version: &Field<'_>, errors: &mut Errors) {
             errors.push(path.duplicate());
         }
         seen.push(text);
-        let names = text
-            .strip_prefix('.')
-            .map(|rest| rest.split('.').collect::<Vec<_>>());
-        let place = names
-            .iter()
-            .flatten()
-            .try_fold(&schema, |place, name| place.properties.get(*name));
-        let scalar = |place: &Schema| {
-            matches!(
-                place.ty,
-                Some(JsonType::String | JsonType::Boolean | JsonType::Integer)
-            )
-        };
+        let names = text.strip_prefix('.').map(|rest| rest.split('.').collect::<Vec<_>>());
+        let place = names.iter().flatten().try_fold(&schema, |place, name| place.properties.get(*name));
+        let scalar =
+            |place: &Schema| matches!(place.ty, Some(JsonType::String | JsonType::Boolean | JsonType::Integer));
         match (names, place) {
             (None, _) => errors.push(path.invalid("is an invalid path: does not start with a dot")),
             (_, None) => errors.push(path.invalid("is an invalid path: does not refer to a valid field")),
@@ -272,11 +213,7 @@ fn selectable_fields(version: &Field<'_>, errors: &mut Errors) {
 }
 
 fn printer_column(column: &Field<'_>, errors: &mut Errors) {
-    let (name, kind, path) = (
-        column.get("name"),
-        column.get("type"),
-        column.get("jsonPath"),
-    );
+    let (name, kind, path) = (column.get("name"), column.get("type"), column.get("jsonPath"));
     if name.is_empty() {
         errors.push(name.required(""));
     }
@@ -318,15 +255,11 @@ fn conversion(conversion: &Field<'_>, errors: &mut Errors) {
     let (strategy, webhook) = (conversion.get("strategy"), conversion.get("webhook"));
     strategy.one_of(&["None", "Webhook"], errors);
     match (strategy.str(), webhook.set()) {
-        ("Webhook", None) => errors.push(
-            conversion
-                .get("webhookClientConfig")
-                .required("required when strategy is set to Webhook"),
-        ),
+        ("Webhook", None) => {
+            errors.push(conversion.get("webhookClientConfig").required("required when strategy is set to Webhook"))
+        }
         ("None", Some(_)) => errors.push(
-            conversion
-                .get("webhookClientConfig")
-                .forbidden("should not be set when strategy is not set to Webhook"),
+            conversion.get("webhookClientConfig").forbidden("should not be set when strategy is not set to Webhook"),
         ),
         _ => {}
     }
@@ -347,14 +280,10 @@ impl Behavior for ApiService {
         let (group, version) = (spec.get("group"), spec.get("version"));
         let wanted = format!("{}.{}", version.str(), group.str());
         if name.str() != wanted {
-            errors.push(name.invalid(format!(
-                "must be `spec.version+\".\"+spec.group`: {wanted:?}"
-            )));
+            errors.push(name.invalid(format!("must be `spec.version+\".\"+spec.group`: {wanted:?}")));
         }
         if group.is_empty() && version.str() != "v1" {
-            errors.push(
-                group.required("only v1 may have an empty group and it better be legacy kube"),
-            );
+            errors.push(group.required("only v1 may have an empty group and it better be legacy kube"));
         } else if !group.is_empty() {
             group.check(names::dns1123_subdomain(group.str()), errors);
         }
@@ -363,24 +292,17 @@ impl Behavior for ApiService {
             let priority = spec.get(member);
             let number = priority.int().unwrap_or(0);
             if !(1..=top).contains(&number) {
-                errors.push(
-                    priority.invalid_as(number, format!("must be positive and less than {}", top)),
-                );
+                errors.push(priority.invalid_as(number, format!("must be positive and less than {}", top)));
             }
         }
         let bundle = spec.get("caBundle");
         match spec.get("service").set() {
             Some(service) => required(&service, &["namespace", "name"], errors),
-            None if !bundle.is_empty() => {
-                errors.push(bundle.invalid("local APIServices may not have a caBundle"))
-            }
+            None if !bundle.is_empty() => errors.push(bundle.invalid("local APIServices may not have a caBundle")),
             None => {}
         }
         if spec.get("insecureSkipTLSVerify").bool() && !bundle.is_empty() {
-            errors.push(
-                spec.get("insecureSkipTLSVerify")
-                    .invalid("may not be true if caBundle is present"),
-            );
+            errors.push(spec.get("insecureSkipTLSVerify").invalid("may not be true if caBundle is present"));
         }
     }
 }

@@ -30,13 +30,8 @@ impl Behavior for HorizontalPodAutoscaler {
         let spec = edit::child(object, "spec");
         edit::default(spec, "minReplicas", 1);
         if spec["metrics"].as_array().is_none_or(Vec::is_empty) {
-            let cpu =
-                json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}});
-            edit::set(
-                spec,
-                "metrics",
-                json!([{"type": "Resource", "resource": cpu}]),
-            );
+            let cpu = json!({"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}});
+            edit::set(spec, "metrics", json!([{"type": "Resource", "resource": cpu}]));
         }
         if let Some(behavior) = edit::member(spec, "behavior") {
             let percent = json!({"type": "Percent", "value": 100, "periodSeconds": 15});
@@ -64,13 +59,7 @@ impl Behavior for HorizontalPodAutoscaler {
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        _: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             for name in ["currentReplicas", "desiredReplicas"] {
                 new.get("status").get(name).non_negative(errors);
@@ -103,10 +92,7 @@ fn replicas_and_target(spec: &Field<'_>, errors: &mut Errors) {
         }
     }
     let version = target.get("apiVersion");
-    let grouped = version
-        .str()
-        .split_once('/')
-        .is_some_and(|(group, _)| !group.is_empty());
+    let grouped = version.str().split_once('/').is_some_and(|(group, _)| !group.is_empty());
     if !grouped && target.get("kind").str() != "ReplicationController" {
         errors.push(version.invalid("apiVersion must specify API group"));
     }
@@ -127,13 +113,7 @@ fn validate_metric(metric: &Field<'_>, errors: &mut Errors) {
         return;
     }
     let Some((_, wanted)) = SOURCES.iter().find(|(name, _)| *name == kind.str()) else {
-        errors.push(kind.not_supported(&[
-            "ContainerResource",
-            "External",
-            "Object",
-            "Pods",
-            "Resource",
-        ]));
+        errors.push(kind.not_supported(&["ContainerResource", "External", "Object", "Pods", "Resource"]));
         return;
     };
     for (_, member) in SOURCES {
@@ -177,10 +157,7 @@ fn metric_target(target: &Field<'_>, errors: &mut Errors) {
     }
     for name in ["value", "averageValue"] {
         let amount = target.get(name);
-        if amount
-            .quantity()
-            .is_some_and(|amount| amount <= Quantity::ZERO)
-        {
+        if amount.quantity().is_some_and(|amount| amount <= Quantity::ZERO) {
             errors.push(amount.invalid("must be positive"));
         }
     }
@@ -188,22 +165,14 @@ fn metric_target(target: &Field<'_>, errors: &mut Errors) {
     if share.int().is_some_and(|share| share < 1) {
         errors.push(share.invalid("must be greater than 0"));
     }
-    let given = ["value", "averageValue", "averageUtilization"]
-        .iter()
-        .filter(|name| target.get(name).is_set())
-        .count();
+    let given = ["value", "averageValue", "averageUtilization"].iter().filter(|name| target.get(name).is_set()).count();
     match given {
         0 => errors.push(
-            target
-                .get("averageUtilization")
-                .required("must set either a target raw value or a target utilization"),
+            target.get("averageUtilization").required("must set either a target raw value or a target utilization"),
         ),
         1 => {}
-        _ => errors.push(
-            target
-                .get("averageValue")
-                .forbidden("may not set both a target raw value and a target utilization"),
-        ),
+        _ => errors
+            .push(target.get("averageValue").forbidden("may not set both a target raw value and a target utilization")),
     }
 }
 
@@ -212,9 +181,7 @@ fn scaling_rules(rules: &Field<'_>, errors: &mut Errors) {
     if let Some(seconds) = window.int() {
         window.non_negative(errors);
         if seconds > STABILIZATION_SECONDS_MAX {
-            errors.push(window.invalid(format!(
-                "must be less than or equal to {STABILIZATION_SECONDS_MAX}"
-            )));
+            errors.push(window.invalid(format!("must be less than or equal to {STABILIZATION_SECONDS_MAX}")));
         }
     }
     let select = rules.get("selectPolicy");
@@ -235,9 +202,7 @@ fn scaling_rules(rules: &Field<'_>, errors: &mut Errors) {
         if seconds <= 0 {
             errors.push(period.invalid_as(seconds, "must be greater than zero"));
         } else if seconds > PERIOD_SECONDS_MAX {
-            errors.push(period.invalid(format!(
-                "must be less than or equal to {PERIOD_SECONDS_MAX}"
-            )));
+            errors.push(period.invalid(format!("must be less than or equal to {PERIOD_SECONDS_MAX}")));
         }
     }
 }

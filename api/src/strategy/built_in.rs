@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use super::field::{Errors, Field};
 use super::rows::{Generation, Row, row_of};
-use super::{
-    Context, GarbageCollectionPolicy, NameRule, ScalePaths, Strategy, Subresource, edit, meta, pod,
-};
+use super::{Context, GarbageCollectionPolicy, NameRule, ScalePaths, Strategy, Subresource, edit, meta, pod};
 use crate::kinds::{Kind, Kinds};
 use crate::schema;
 use crate::status::FieldError;
@@ -23,26 +21,13 @@ pub trait Behavior: Send + Sync {
     fn prepare_for_create(&self, _context: &Context<'_>, _object: &mut Value) {}
 
     /// After the generic part of [`Strategy::prepare_for_update`] and before generation is compared.
-    fn prepare_for_update(
-        &self,
-        _context: &Context<'_>,
-        _subresource: Subresource,
-        _new: &mut Value,
-        _old: &Value,
-    ) {
-    }
+    fn prepare_for_update(&self, _context: &Context<'_>, _subresource: Subresource, _new: &mut Value, _old: &Value) {}
 
     /// The kind's own rules; metadata is checked already.
     fn validate(&self, _object: &Field<'_>, _errors: &mut Errors) {}
 
     /// The kind's own rules for an update; metadata is checked already.
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        _old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _old: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
             self.validate(new, errors);
         }
@@ -100,10 +85,7 @@ pub fn strategy_for(kind: &Kind) -> &dyn Strategy {
     let strategies = STRATEGIES.get_or_init(|| {
         let mut by_plural = ByPlural::new();
         for kind in Kinds::built_in().iter() {
-            by_plural
-                .entry(kind.plural.clone())
-                .or_default()
-                .push((kind.clone(), BuiltIn::of(kind)));
+            by_plural.entry(kind.plural.clone()).or_default().push((kind.clone(), BuiltIn::of(kind)));
         }
         by_plural
     });
@@ -118,37 +100,13 @@ pub fn strategy_for(kind: &Kind) -> &dyn Strategy {
 impl BuiltIn {
     fn of(kind: &Kind) -> BuiltIn {
         let row = row_of(&kind.group, &kind.version, &kind.plural);
-        let zero = kind
-            .schema
-            .field("status")
-            .map(|status| schema::zero(&status.ty));
-        BuiltIn::new(
-            row,
-            kind.namespaced,
-            kind.subresource("status").is_some(),
-            zero,
-        )
+        let zero = kind.schema.field("status").map(|status| schema::zero(&status.ty));
+        BuiltIn::new(row, kind.namespaced, kind.subresource("status").is_some(), zero)
     }
 
-    fn new(
-        row: &'static Row,
-        namespaced: bool,
-        has_status: bool,
-        zero_status: Option<Value>,
-    ) -> BuiltIn {
-        let labels = row
-            .behavior
-            .selectable()
-            .iter()
-            .map(|(label, _)| *label)
-            .collect();
-        BuiltIn {
-            row,
-            namespaced,
-            has_status,
-            zero_status,
-            labels,
-        }
+    fn new(row: &'static Row, namespaced: bool, has_status: bool, zero_status: Option<Value>) -> BuiltIn {
+        let labels = row.behavior.selectable().iter().map(|(label, _)| *label).collect();
+        BuiltIn { row, namespaced, has_status, zero_status, labels }
     }
 
     fn behavior(&self) -> &'static dyn Behavior {
@@ -168,22 +126,17 @@ impl BuiltIn {
             Generation::None => false,
             Generation::Spec => members(new) != members(old),
             Generation::SpecAndAnnotations => {
-                members(new) != members(old)
-                    || new["metadata"].get("annotations") != old["metadata"].get("annotations")
+                members(new) != members(old) || new["metadata"].get("annotations") != old["metadata"].get("annotations")
             }
             Generation::SpecAndLabels => {
-                members(new) != members(old)
-                    || new["metadata"].get("labels") != old["metadata"].get("labels")
+                members(new) != members(old) || new["metadata"].get("labels") != old["metadata"].get("labels")
             }
         }
     }
 
     fn mirror_service_accounts(&self, object: &mut Value) {
         for path in self.behavior().pod_template_paths() {
-            if let Some(spec) = object
-                .pointer_mut(path)
-                .and_then(|template| edit::member(template, "spec"))
-            {
+            if let Some(spec) = object.pointer_mut(path).and_then(|template| edit::member(template, "spec")) {
                 pod::mirror_service_account(spec);
             }
         }
@@ -227,13 +180,7 @@ impl Strategy for BuiltIn {
         self.behavior().prepare_for_create(context, object);
     }
 
-    fn prepare_for_update(
-        &self,
-        context: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, context: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         keep_system_metadata(new, old);
         if subresource == Subresource::Status {
             // All but status and metadata stays, whatever the kind calls it.
@@ -252,8 +199,7 @@ impl Strategy for BuiltIn {
             edit::keep(new, old, "status");
         }
         self.mirror_service_accounts(new);
-        self.behavior()
-            .prepare_for_update(context, subresource, new, old);
+        self.behavior().prepare_for_update(context, subresource, new, old);
         if subresource != Subresource::Status && self.wish_changed(new, old) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
             edit::set(edit::child(new, "metadata"), "generation", generation + 1);
@@ -263,38 +209,22 @@ impl Strategy for BuiltIn {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
         let root = Field::root(object);
-        meta::validate_object_meta(
-            &root.get("metadata"),
-            self.namespaced,
-            self.row.name,
-            &mut errors,
-        );
+        meta::validate_object_meta(&root.get("metadata"), self.namespaced, self.row.name, &mut errors);
         self.behavior().validate(&root, &mut errors);
         errors
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Value,
-        old: &Value,
-    ) -> Vec<FieldError> {
+    fn validate_update(&self, subresource: Subresource, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
         let (root, before) = (Field::root(new), Field::root(old));
-        meta::validate_object_meta_update(
-            &root.get("metadata"),
-            &before.get("metadata"),
-            &mut errors,
-        );
-        self.behavior()
-            .validate_update(subresource, &root, &before, &mut errors);
+        meta::validate_object_meta_update(&root.get("metadata"), &before.get("metadata"), &mut errors);
+        self.behavior().validate_update(subresource, &root, &before, &mut errors);
         errors
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let mut warnings = Vec::new();
-        self.behavior()
-            .warnings(&Field::root(object), old, &mut warnings);
+        self.behavior().warnings(&Field::root(object), old, &mut warnings);
         warnings
     }
 
@@ -321,10 +251,7 @@ impl Strategy for BuiltIn {
             Some(other) => other.to_string(),
         };
         let fields = self.behavior().selectable();
-        fields
-            .iter()
-            .map(|(label, pointer)| (Cow::Borrowed(*label), zero_if_absent(label, text(pointer))))
-            .collect()
+        fields.iter().map(|(label, pointer)| (Cow::Borrowed(*label), zero_if_absent(label, text(pointer)))).collect()
     }
 
     fn scale_paths(&self) -> Option<ScalePaths> {

@@ -47,9 +47,8 @@ fn signer_name(signer: &Field<'_>, errors: &mut Errors) {
                 signer.check(names::dns1123_subdomain(part), errors);
             }
         }
-        _ => errors.push(signer.invalid(
-            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
-        )),
+        _ => errors
+            .push(signer.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'")),
     }
 }
 
@@ -75,17 +74,10 @@ impl Behavior for CertificateSigningRequest {
         }
     }
 
-    fn prepare_for_update(
-        &self,
-        context: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, context: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         // A request never changes; its approval and its certificate come through their own doors.
         edit::keep(new, old, "spec");
-        let decided =
-            |condition: &Value| matches!(edit::text(condition, "type"), "Approved" | "Denied");
+        let decided = |condition: &Value| matches!(edit::text(condition, "type"), "Approved" | "Denied");
         match subresource {
             Subresource::Approval => {
                 let asked = new["status"].get("conditions").cloned();
@@ -124,66 +116,38 @@ impl Behavior for CertificateSigningRequest {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
         if spec.get("request").is_empty() {
-            errors.push(
-                spec.get("request")
-                    .required("PEM block type must be CERTIFICATE REQUEST"),
-            );
+            errors.push(spec.get("request").required("PEM block type must be CERTIFICATE REQUEST"));
         }
         let usages = spec.get("usages");
         if usages.is_empty() {
             errors.push(usages.required("usages: usages are required"));
         }
-        for usage in usages
-            .items()
-            .filter(|usage| !USAGES.contains(&usage.str()))
-        {
+        for usage in usages.items().filter(|usage| !USAGES.contains(&usage.str())) {
             errors.push(usage.not_supported(USAGES));
         }
         signer_name(&spec.get("signerName"), errors);
         let seconds = spec.get("expirationSeconds");
-        if seconds
-            .int()
-            .is_some_and(|number| number < EXPIRATION_SECONDS_MIN)
-        {
-            errors.push(
-                seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)"),
-            );
+        if seconds.int().is_some_and(|number| number < EXPIRATION_SECONDS_MIN) {
+            errors.push(seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)"));
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
-        let (conditions, before) = (
-            new.get("status").get("conditions"),
-            old.get("status").get("conditions"),
-        );
-        let has = |list: &Field<'_>, kind: &str| {
-            list.items()
-                .any(|condition| condition.get("type").str() == kind)
-        };
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        let (conditions, before) = (new.get("status").get("conditions"), old.get("status").get("conditions"));
+        let has = |list: &Field<'_>, kind: &str| list.items().any(|condition| condition.get("type").str() == kind);
         for kind in ["Approved", "Denied", "Failed"] {
             if has(&before, kind) && !has(&conditions, kind) {
-                errors.push(conditions.forbidden(format!(
-                    "updates may not remove a condition of type {kind:?}"
-                )));
+                errors.push(conditions.forbidden(format!("updates may not remove a condition of type {kind:?}")));
             }
         }
         if has(&conditions, "Approved") && has(&conditions, "Denied") {
-            errors
-                .push(conditions.invalid("Approved and Denied conditions are mutually exclusive"));
+            errors.push(conditions.invalid("Approved and Denied conditions are mutually exclusive"));
         }
         for condition in conditions.items() {
             if condition.get("type").is_empty() {
                 errors.push(condition.get("type").required(""));
             }
-            condition
-                .get("status")
-                .one_of(&["False", "True", "Unknown"], errors);
+            condition.get("status").one_of(&["False", "True", "Unknown"], errors);
         }
     }
 
@@ -197,15 +161,10 @@ pub struct ClusterTrustBundle;
 
 impl Behavior for ClusterTrustBundle {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        let (signer, name) = (
-            object.get("spec").get("signerName"),
-            object.get("metadata").get("name"),
-        );
+        let (signer, name) = (object.get("spec").get("signerName"), object.get("metadata").get("name"));
         if signer.is_empty() {
             if name.str().contains(':') {
-                errors.push(name.invalid(
-                    "ClusterTrustBundle without signer name must not have \":\" in its name",
-                ));
+                errors.push(name.invalid("ClusterTrustBundle without signer name must not have \":\" in its name"));
             }
         } else {
             signer_name(&signer, errors);
@@ -220,17 +179,9 @@ impl Behavior for ClusterTrustBundle {
         required(&object.get("spec"), &["trustBundle"], errors);
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
-        new.get("spec")
-            .get("signerName")
-            .immutable(&old.get("spec").get("signerName"), errors);
+        new.get("spec").get("signerName").immutable(&old.get("spec").get("signerName"), errors);
     }
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
@@ -251,25 +202,12 @@ impl Behavior for PodCertificateRequest {
         signer_name(&spec.get("signerName"), errors);
         required(
             &spec,
-            &[
-                "podName",
-                "podUID",
-                "serviceAccountName",
-                "serviceAccountUID",
-                "nodeName",
-                "nodeUID",
-            ],
+            &["podName", "podUID", "serviceAccountName", "serviceAccountUID", "nodeName", "nodeUID"],
             errors,
         );
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
             new.get("spec").immutable(&old.get("spec"), errors);
         }

@@ -11,10 +11,7 @@ impl Behavior for Lease {
         spec.get("leaseDurationSeconds").positive(errors);
         spec.get("leaseTransitions").non_negative(errors);
         let (strategy, preferred) = (spec.get("strategy"), spec.get("preferredHolder"));
-        if strategy.is_set()
-            && !strategy.str().contains('/')
-            && strategy.str() != "OldestEmulationVersion"
-        {
+        if strategy.is_set() && !strategy.str().contains('/') && strategy.str() != "OldestEmulationVersion" {
             errors.push(strategy.not_supported(&["OldestEmulationVersion"]));
         }
         if !preferred.is_empty() && strategy.is_empty() {

@@ -21,10 +21,7 @@ fn collect_differences(path: &str, new: &Value, old: &Value, lines: &mut Vec<Str
             names.dedup();
             for name in names {
                 let missing = Value::Null;
-                let (a, b) = (
-                    a.get(name).unwrap_or(&missing),
-                    b.get(name).unwrap_or(&missing),
-                );
+                let (a, b) = (a.get(name).unwrap_or(&missing), b.get(name).unwrap_or(&missing));
                 collect_differences(&format!("{path}.{name}"), a, b, lines);
             }
         }

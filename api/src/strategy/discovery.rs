@@ -22,11 +22,7 @@ impl Behavior for EndpointSlice {
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        let (family, endpoints, ports) = (
-            object.get("addressType"),
-            object.get("endpoints"),
-            object.get("ports"),
-        );
+        let (family, endpoints, ports) = (object.get("addressType"), object.get("endpoints"), object.get("ports"));
         family.one_of(&["FQDN", "IPv4", "IPv6"], errors);
         if endpoints.len() > ENDPOINTS_MAX {
             errors.push(endpoints.too_many(ENDPOINTS_MAX));
@@ -40,16 +36,9 @@ impl Behavior for EndpointSlice {
         validate_ports(&ports, errors);
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
-        new.get("addressType")
-            .immutable(&old.get("addressType"), errors);
+        new.get("addressType").immutable(&old.get("addressType"), errors);
     }
 }
 

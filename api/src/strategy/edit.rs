@@ -12,11 +12,7 @@ pub fn default(object: &mut Value, name: &str, value: impl Into<Value>) {
 
 /// Sets a string member that is absent or empty.
 pub fn default_text(object: &mut Value, name: &str, value: &str) {
-    if object
-        .get(name)
-        .and_then(Value::as_str)
-        .is_none_or(str::is_empty)
-    {
+    if object.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
         set(object, name, value);
     }
 }
@@ -66,15 +62,8 @@ pub fn member<'a>(object: &'a mut Value, name: &str) -> Option<&'a mut Value> {
 }
 
 /// The elements of a list member.
-pub fn each<'a>(
-    object: &'a mut Value,
-    name: &str,
-) -> impl Iterator<Item = &'a mut Value> + use<'a> {
-    object
-        .get_mut(name)
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
+pub fn each<'a>(object: &'a mut Value, name: &str) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    object.get_mut(name).and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 /// The string at a member, `""` where absent.

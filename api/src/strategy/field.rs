@@ -22,52 +22,34 @@ pub struct Field<'a> {
 impl<'a> Field<'a> {
     /// The whole object.
     pub fn root(value: &'a Value) -> Field<'a> {
-        Field {
-            value,
-            path: FieldPath::root(),
-        }
+        Field { value, path: FieldPath::root() }
     }
 
     /// `value` shown under the name `name`, which may hold dots.
     pub fn at(name: &'static str, value: &'a Value) -> Field<'a> {
-        Field {
-            value,
-            path: FieldPath::new(name),
-        }
+        Field { value, path: FieldPath::new(name) }
     }
 
     /// A member; null where absent.
     pub fn get(&self, name: &'static str) -> Field<'a> {
-        Field {
-            value: self.value.get(name).unwrap_or(&NULL),
-            path: self.path.child(name),
-        }
+        Field { value: self.value.get(name).unwrap_or(&NULL), path: self.path.child(name) }
     }
 
     /// The member of a map (not a struct): its path is `[key]`.
     pub fn key(&self, key: &str) -> Field<'a> {
-        Field {
-            value: self.value.get(key).unwrap_or(&NULL),
-            path: self.path.key(key.to_owned()),
-        }
+        Field { value: self.value.get(key).unwrap_or(&NULL), path: self.path.key(key.to_owned()) }
     }
 
     /// The same place, looking at another value.
     pub fn with<'b>(&self, value: &'b Value) -> Field<'b> {
-        Field {
-            value,
-            path: self.path.clone(),
-        }
+        Field { value, path: self.path.clone() }
     }
 
     /// The elements of a list; none where absent.
     pub fn items(&self) -> impl Iterator<Item = Field<'a>> + use<'a> {
         let path = self.path.clone();
         let list: &'a [Value] = self.value.as_array().map_or(&[], Vec::as_slice);
-        list.iter().enumerate().map(move |(index, value)| Field {
-            value,
-            path: path.index(index),
-        })
+        list.iter().enumerate().map(move |(index, value)| Field { value, path: path.index(index) })
     }
 
     /// The entries of a map in key order, each with the path `[key]`.
@@ -77,15 +59,7 @@ impl<'a> Field<'a> {
             .as_object()
             .into_iter()
             .flatten()
-            .map(move |(key, value)| {
-                (
-                    key.as_str(),
-                    Field {
-                        value,
-                        path: path.key(key.clone()),
-                    },
-                )
-            })
+            .map(move |(key, value)| (key.as_str(), Field { value, path: path.key(key.clone()) }))
     }
 
     /// The value itself.
@@ -150,11 +124,7 @@ impl<'a> Field<'a> {
 
     /// `Invalid value: <this value>: detail`; an absent value shows as `""`, the zero of the strings it is mostly said of.
     pub fn invalid(&self, detail: impl Into<String>) -> FieldError {
-        let shown = if self.value.is_null() {
-            Value::String(String::new())
-        } else {
-            self.value.clone()
-        };
+        let shown = if self.value.is_null() { Value::String(String::new()) } else { self.value.clone() };
         FieldError::invalid(&self.path, shown, detail)
     }
 
@@ -190,21 +160,13 @@ impl<'a> Field<'a> {
 
     /// `Unsupported value: …: supported values: …`.
     pub fn not_supported(&self, supported: &[&str]) -> FieldError {
-        let shown = if self.value.is_null() {
-            Value::String(String::new())
-        } else {
-            self.value.clone()
-        };
+        let shown = if self.value.is_null() { Value::String(String::new()) } else { self.value.clone() };
         FieldError::not_supported(&self.path, shown, supported)
     }
 
     /// One `Invalid value` for each complaint of a format function.
     pub fn check(&self, complaints: Vec<String>, errors: &mut Errors) {
-        errors.extend(
-            complaints
-                .into_iter()
-                .map(|complaint| self.invalid(complaint)),
-        );
+        errors.extend(complaints.into_iter().map(|complaint| self.invalid(complaint)));
     }
 
     /// `Required value` if empty, `Unsupported value` if not one of `supported`.

@@ -30,14 +30,10 @@ impl Behavior for FlowSchema {
             errors.push(precedence.invalid(format!("must not be greater than {PRECEDENCE_MAX}")));
         }
         if number == 1 && object.get("metadata").get("name").str() != "exempt" {
-            errors.push(
-                precedence.invalid("only the schema named 'exempt' may have matchingPrecedence 1"),
-            );
+            errors.push(precedence.invalid("only the schema named 'exempt' may have matchingPrecedence 1"));
         }
         let method = spec.get("distinguisherMethod").get("type");
-        if spec.get("distinguisherMethod").is_set()
-            && !["ByNamespace", "ByUser"].contains(&method.str())
-        {
+        if spec.get("distinguisherMethod").is_set() && !["ByNamespace", "ByUser"].contains(&method.str()) {
             errors.push(method.not_supported(&["ByNamespace", "ByUser"]));
         }
         let level = spec.get("priorityLevelConfiguration").get("name");
@@ -46,26 +42,15 @@ impl Behavior for FlowSchema {
         }
         for rule in spec.get("rules").items() {
             if rule.get("subjects").is_empty() {
-                errors.push(
-                    rule.get("subjects")
-                        .required("subjects must contain at least one value"),
-                );
+                errors.push(rule.get("subjects").required("subjects must contain at least one value"));
             }
             if rule.get("resourceRules").is_empty() && rule.get("nonResourceRules").is_empty() {
-                errors.push(rule.required(
-                    "at least one of resourceRules and nonResourceRules has to be non-empty",
-                ));
+                errors.push(rule.required("at least one of resourceRules and nonResourceRules has to be non-empty"));
             }
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        _: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
             self.validate(new, errors);
         }
@@ -104,9 +89,7 @@ impl Behavior for PriorityLevelConfiguration {
             "Exempt" if limited.is_set() => {
                 errors.push(limited.forbidden("must be nil if the type is not Limited"));
             }
-            "Limited" if exempt.is_set() => {
-                errors.push(exempt.forbidden("must be nil if the type is Limited"))
-            }
+            "Limited" if exempt.is_set() => errors.push(exempt.forbidden("must be nil if the type is Limited")),
             "Limited" => match limited.set() {
                 None => errors.push(limited.required("must not be empty when type is Limited")),
                 Some(limited) => limits(&limited, errors),
@@ -116,13 +99,7 @@ impl Behavior for PriorityLevelConfiguration {
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        _: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
             self.validate(new, errors);
         }
@@ -138,15 +115,12 @@ fn limits(limited: &Field<'_>, errors: &mut Errors) {
     if share.int().is_some_and(|share| !(0..=100).contains(&share)) {
         errors.push(share.invalid("must be between 0 and 100, inclusive"));
     }
-    let (response, queuing) = (
-        limited.get("limitResponse").get("type"),
-        limited.get("limitResponse").get("queuing"),
-    );
+    let (response, queuing) = (limited.get("limitResponse").get("type"), limited.get("limitResponse").get("queuing"));
     match (response.str(), queuing.set()) {
-        ("Reject", Some(queuing)) => errors
-            .push(queuing.forbidden("must be nil if limited.limitResponse.type is not Limited")),
-        ("Queue", None) => errors
-            .push(queuing.required("must not be empty if limited.limitResponse.type is Limited")),
+        ("Reject", Some(queuing)) => {
+            errors.push(queuing.forbidden("must be nil if limited.limitResponse.type is not Limited"))
+        }
+        ("Queue", None) => errors.push(queuing.required("must not be empty if limited.limitResponse.type is Limited")),
         ("Queue", Some(queuing)) => {
             for name in ["queues", "handSize", "queueLengthLimit"] {
                 let field = queuing.get(name);
@@ -156,10 +130,7 @@ fn limits(limited: &Field<'_>, errors: &mut Errors) {
             }
             let (hand, queues) = (queuing.get("handSize"), queuing.get("queues"));
             if hand.int() > queues.int() {
-                errors.push(hand.invalid(format!(
-                    "should not be greater than queues ({})",
-                    queues.int().unwrap_or(0)
-                )));
+                errors.push(hand.invalid(format!("should not be greater than queues ({})", queues.int().unwrap_or(0))));
             }
         }
         ("Reject", None) => {}

@@ -20,11 +20,7 @@ fn requirement(expression: &Field<'_>, errors: &mut Errors) {
             errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
         }
         "Exists" | "DoesNotExist" if !values.is_empty() => {
-            errors.push(
-                values.forbidden(
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                ),
-            );
+            errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
         _ => errors.push(operator.invalid("not a valid selector operator")),
@@ -48,8 +44,7 @@ pub fn is_empty(selector: &Value) -> bool {
 
 /// Whether a LabelSelector selects an object with these labels; an invalid one selects nothing.
 pub fn matches(selector: &Value, labels: &Value) -> bool {
-    LabelSelector::from_value(Some(selector))
-        .is_ok_and(|selector| selector.matches_labels(labels.as_object()))
+    LabelSelector::from_value(Some(selector)).is_ok_and(|selector| selector.matches_labels(labels.as_object()))
 }
 
 /// Whether a LabelSelector can be read as a selector.

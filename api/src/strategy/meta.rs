@@ -13,12 +13,7 @@ const FOREGROUND_FINALIZER: &str = "foregroundDeletion";
 const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", ORPHAN_FINALIZER, FOREGROUND_FINALIZER];
 
 /// What is wrong with the metadata of a new object.
-pub fn validate_object_meta(
-    meta: &Field<'_>,
-    namespaced: bool,
-    rule: NameRule,
-    errors: &mut Errors,
-) {
+pub fn validate_object_meta(meta: &Field<'_>, namespaced: bool, rule: NameRule, errors: &mut Errors) {
     let generate_name = meta.get("generateName");
     if !generate_name.is_empty() {
         generate_name.check(rule.check_prefix(generate_name.str()), errors);
@@ -51,17 +46,9 @@ pub fn validate_object_meta_update(meta: &Field<'_>, old: &Field<'_>, errors: &m
     }
     let generation = meta.get("generation");
     if generation.int().unwrap_or(0) < old.get("generation").int().unwrap_or(0) {
-        errors
-            .push(generation.invalid_as(generation.int().unwrap_or(0), "must not be decremented"));
+        errors.push(generation.invalid_as(generation.int().unwrap_or(0), "must not be decremented"));
     }
-    for name in [
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
+    for name in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta.get(name).immutable(&old.get(name), errors);
     }
     labels(&meta.get("labels"), errors);
@@ -74,12 +61,8 @@ pub fn validate_object_meta_update(meta: &Field<'_>, old: &Field<'_>, errors: &m
 pub fn labels(labels: &Field<'_>, errors: &mut Errors) {
     for (key, value) in labels.entries() {
         let shown = Value::from(key);
-        labels
-            .with(&shown)
-            .check(names::qualified_name(key), errors);
-        labels
-            .with(value.value())
-            .check(names::label_value(value.str()), errors);
+        labels.with(&shown).check(names::qualified_name(key), errors);
+        labels.with(value.value()).check(names::label_value(value.str()), errors);
     }
 }
 
@@ -89,9 +72,7 @@ pub fn annotations(annotations: &Field<'_>, errors: &mut Errors) {
     for (key, value) in annotations.entries() {
         bytes += key.len() + value.str().len();
         let shown = Value::from(key);
-        annotations
-            .with(&shown)
-            .check(names::qualified_name(&key.to_lowercase()), errors);
+        annotations.with(&shown).check(names::qualified_name(&key.to_lowercase()), errors);
     }
     if bytes > ANNOTATIONS_MAX_BYTES {
         errors.push(annotations.too_long(ANNOTATIONS_MAX_BYTES));
@@ -131,15 +112,12 @@ fn finalizers(finalizers: &Field<'_>, errors: &mut Errors) {
     let mut seen = [false; 2];
     for finalizer in finalizers.items() {
         let name = finalizer.str();
-        finalizers
-            .with(finalizer.value())
-            .check(names::qualified_name(name), errors);
+        finalizers.with(finalizer.value()).check(names::qualified_name(name), errors);
         seen[0] |= name == ORPHAN_FINALIZER;
         seen[1] |= name == FOREGROUND_FINALIZER;
     }
     if seen == [true, true] {
-        let detail =
-            format!("finalizer {ORPHAN_FINALIZER} and {FOREGROUND_FINALIZER} cannot be both set");
+        let detail = format!("finalizer {ORPHAN_FINALIZER} and {FOREGROUND_FINALIZER} cannot be both set");
         errors.push(finalizers.invalid(detail));
     }
     for finalizer in finalizers.items() {
@@ -151,20 +129,14 @@ fn finalizers(finalizers: &Field<'_>, errors: &mut Errors) {
 pub fn kube_finalizer(finalizer: &Field<'_>, errors: &mut Errors) {
     let name = finalizer.str();
     if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-        errors.push(
-            finalizer
-                .invalid("name is neither a standard finalizer name nor is it fully qualified"),
-        );
+        errors.push(finalizer.invalid("name is neither a standard finalizer name nor is it fully qualified"));
     }
 }
 
 fn no_new_finalizers(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let before: Vec<&str> = old.items().map(|finalizer| finalizer.str()).collect();
-    let mut added: Vec<&str> = new
-        .items()
-        .map(|finalizer| finalizer.str())
-        .filter(|name| !before.contains(name))
-        .collect();
+    let mut added: Vec<&str> =
+        new.items().map(|finalizer| finalizer.str()).filter(|name| !before.contains(name)).collect();
     if added.is_empty() {
         return;
     }

@@ -159,24 +159,13 @@ pub trait Strategy: Send + Sync {
     fn prepare_for_create(&self, context: &Context<'_>, object: &mut Value);
 
     /// Keeps of `old` what this door must not change, and bumps `metadata.generation` where the wish changed.
-    fn prepare_for_update(
-        &self,
-        context: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    );
+    fn prepare_for_update(&self, context: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value);
 
     /// What is wrong with a new object, in Kubernetes' order and words.
     fn validate(&self, object: &Value) -> Vec<FieldError>;
 
     /// What is wrong with an update, the object's own rules included.
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Value,
-        old: &Value,
-    ) -> Vec<FieldError>;
+    fn validate_update(&self, subresource: Subresource, new: &Value, old: &Value) -> Vec<FieldError>;
 
     /// Sentences for the `Warning` header of an accepted write; `old` is absent on create.
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String>;

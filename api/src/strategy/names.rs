@@ -14,10 +14,10 @@ pub const LABEL_MAX: usize = 63;
 pub const PORT_NAME_MAX: usize = 15;
 
 const DNS_LABEL_FORMAT: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
-const DNS_SUBDOMAIN_FORMAT: &str =
-    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+const DNS_SUBDOMAIN_FORMAT: &str = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
 const QUALIFIED_NAME_FORMAT: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-const QUALIFIED_NAME_RULE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const QUALIFIED_NAME_RULE: &str =
+    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const QUALIFIED_NAME_EXAMPLES: [&str; 3] = ["MyName", "my.name", "123-abc"];
 
 /// How the names of a kind must look.
@@ -94,9 +94,7 @@ fn matches_label(value: &str) -> bool {
     let bytes = value.as_bytes();
     let ends = bytes.first().zip(bytes.last());
     ends.is_some_and(|(&first, &last)| lower_alphanumeric(first) && lower_alphanumeric(last))
-        && bytes
-            .iter()
-            .all(|&byte| lower_alphanumeric(byte) || byte == b'-')
+        && bytes.iter().all(|&byte| lower_alphanumeric(byte) || byte == b'-')
 }
 
 fn matches_subdomain(value: &str) -> bool {
@@ -107,9 +105,7 @@ fn matches_qualified_part(value: &str) -> bool {
     let bytes = value.as_bytes();
     let ends = bytes.first().zip(bytes.last());
     ends.is_some_and(|(first, last)| first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
 }
 
 /// A lowercase DNS label (RFC 1123).
@@ -181,11 +177,7 @@ pub fn dns1035_label(value: &str) -> Vec<String> {
 }
 
 fn path_segment_characters(value: &str) -> Vec<String> {
-    ["/", "%"]
-        .iter()
-        .filter(|c| value.contains(**c))
-        .map(|c| format!("may not contain '{c}'"))
-        .collect()
+    ["/", "%"].iter().filter(|c| value.contains(**c)).map(|c| format!("may not contain '{c}'")).collect()
 }
 
 /// What can stand between two slashes of a URL path.
@@ -206,20 +198,12 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 complaints.push("prefix part must be non-empty".to_owned());
             } else {
-                complaints.extend(
-                    dns1123_subdomain(prefix)
-                        .into_iter()
-                        .map(|text| format!("prefix part {text}")),
-                );
+                complaints.extend(dns1123_subdomain(prefix).into_iter().map(|text| format!("prefix part {text}")));
             }
             name
         }
         _ => {
-            let text = mismatch(
-                QUALIFIED_NAME_RULE,
-                QUALIFIED_NAME_FORMAT,
-                &QUALIFIED_NAME_EXAMPLES,
-            );
+            let text = mismatch(QUALIFIED_NAME_RULE, QUALIFIED_NAME_FORMAT, &QUALIFIED_NAME_EXAMPLES);
             complaints.push(format!(
                 "a qualified name {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             ));
@@ -232,11 +216,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
         complaints.push(format!("name part {}", too_long(LABEL_MAX)));
     }
     if !matches_qualified_part(name) {
-        let text = mismatch(
-            QUALIFIED_NAME_RULE,
-            QUALIFIED_NAME_FORMAT,
-            &QUALIFIED_NAME_EXAMPLES,
-        );
+        let text = mismatch(QUALIFIED_NAME_RULE, QUALIFIED_NAME_FORMAT, &QUALIFIED_NAME_EXAMPLES);
         complaints.push(format!("name part {text}"));
     }
     complaints
@@ -264,12 +244,10 @@ pub fn env_var_name(value: &str) -> Vec<String> {
     if value.is_empty() {
         complaints.push("environment variable name must be non-empty".to_owned());
     }
-    if !value
-        .bytes()
-        .all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=')
-    {
+    if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte) && byte != b'=') {
         complaints.push(
-            "a valid environment variable name must consist only of printable ASCII characters other than '='".to_owned(),
+            "a valid environment variable name must consist only of printable ASCII characters other than '='"
+                .to_owned(),
         );
     }
     complaints
@@ -281,11 +259,7 @@ pub fn config_map_key(value: &str) -> Vec<String> {
     if value.len() > DNS_SUBDOMAIN_MAX {
         complaints.push(too_long(DNS_SUBDOMAIN_MAX));
     }
-    if value.is_empty()
-        || !value
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'))
-    {
+    if value.is_empty() || !value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
         complaints.push(mismatch(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
             "[-._a-zA-Z0-9]+",
@@ -307,11 +281,7 @@ pub fn port_name(value: &str) -> Vec<String> {
     if value.len() > PORT_NAME_MAX {
         complain(&too_long(PORT_NAME_MAX));
     }
-    if value.is_empty()
-        || !value
-            .bytes()
-            .all(|byte| lower_alphanumeric(byte) || byte == b'-')
-    {
+    if value.is_empty() || !value.bytes().all(|byte| lower_alphanumeric(byte) || byte == b'-') {
         complain("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
     }
     if !value.bytes().any(|byte| byte.is_ascii_lowercase()) {
@@ -328,20 +298,12 @@ pub fn port_name(value: &str) -> Vec<String> {
 
 /// A TCP or UDP port number.
 pub fn port_number(value: i64) -> Vec<String> {
-    if (1..=65535).contains(&value) {
-        Vec::new()
-    } else {
-        vec![out_of_range(1, 65535)]
-    }
+    if (1..=65535).contains(&value) { Vec::new() } else { vec![out_of_range(1, 65535)] }
 }
 
 /// A user or group id.
 pub fn id_number(value: i64) -> Vec<String> {
-    if (0..=i64::from(i32::MAX)).contains(&value) {
-        Vec::new()
-    } else {
-        vec![out_of_range(0, i64::from(i32::MAX))]
-    }
+    if (0..=i64::from(i32::MAX)).contains(&value) { Vec::new() } else { vec![out_of_range(0, i64::from(i32::MAX))] }
 }
 
 /// A percentage: digits and `%`.
@@ -364,11 +326,7 @@ pub fn percent_value(value: &str) -> Option<i64> {
 
 /// The name of an HTTP header.
 pub fn http_header_name(value: &str) -> Vec<String> {
-    if !value.is_empty()
-        && value
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-    {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Vec::new();
     }
     let rule = "a valid HTTP header must consist of alphanumeric characters or '-'";
@@ -387,10 +345,9 @@ pub fn ip(value: &str) -> Vec<String> {
 pub fn canonical_ip(value: &str) -> Vec<String> {
     match value.parse::<IpAddr>() {
         Err(_) => ip(value),
-        Ok(parsed) if parsed.to_string() != value => vec![format!(
-            "must be in canonical form ({:?})",
-            parsed.to_string()
-        )],
+        Ok(parsed) if parsed.to_string() != value => {
+            vec![format!("must be in canonical form ({:?})", parsed.to_string())]
+        }
         Ok(_) => Vec::new(),
     }
 }
@@ -418,20 +375,14 @@ pub fn parse_cidr(value: &str) -> Option<(IpAddr, u8)> {
 
 /// `example.com/path`: the form of controller names and domain-scoped identifiers.
 pub fn domain_prefixed_path(value: &str) -> Vec<String> {
-    let Some((domain, path)) = value
-        .split_once('/')
-        .filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
+    let Some((domain, path)) = value.split_once('/').filter(|(domain, path)| !domain.is_empty() && !path.is_empty())
     else {
         return vec![r#"must be a domain-prefixed path (such as "acme.io/foo")"#.to_owned()];
     };
     let mut complaints = dns1123_subdomain(domain);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
     if !path.bytes().all(allowed) {
-        complaints.push(mismatch(
-            "Invalid path",
-            r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+",
-            &[],
-        ));
+        complaints.push(mismatch("Invalid path", r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", &[]));
     }
     complaints
 }

@@ -16,22 +16,13 @@ impl Behavior for Ingress {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
         validate_ingress_spec(&spec, errors);
-        let annotation = object
-            .get("metadata")
-            .get("annotations")
-            .key(CLASS_ANNOTATION);
+        let annotation = object.get("metadata").get("annotations").key(CLASS_ANNOTATION);
         if annotation.is_set() && spec.get("ingressClassName").is_set() {
             errors.push(annotation.invalid("can not be set when the class field is also set"));
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        _: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
             validate_ingress_spec(&new.get("spec"), errors);
             return;
@@ -45,12 +36,12 @@ impl Behavior for Ingress {
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
-        let class = object
-            .get("metadata")
-            .get("annotations")
-            .key(CLASS_ANNOTATION);
+        let class = object.get("metadata").get("annotations").key(CLASS_ANNOTATION);
         if old.is_none() && class.is_set() {
-            warnings.push("annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead".to_owned());
+            warnings.push(
+                "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead"
+                    .to_owned(),
+            );
         }
     }
 }
@@ -58,10 +49,7 @@ impl Behavior for Ingress {
 fn validate_ingress_spec(spec: &Field<'_>, errors: &mut Errors) {
     let (rules, default) = (spec.get("rules"), spec.get("defaultBackend"));
     if rules.is_empty() && !default.is_set() {
-        errors.push(spec.invalid_as(
-            json!([]),
-            "either `defaultBackend` or `rules` must be specified",
-        ));
+        errors.push(spec.invalid_as(json!([]), "either `defaultBackend` or `rules` must be specified"));
     }
     if default.is_set() {
         backend(&default, errors);
@@ -117,16 +105,10 @@ fn ingress_path(entry: &Field<'_>, errors: &mut Errors) {
             if !path.str().starts_with('/') {
                 errors.push(path.invalid("must be an absolute path"));
             }
-            for sequence in NEVER_IN_PATHS
-                .iter()
-                .filter(|sequence| path.str().contains(**sequence))
-            {
+            for sequence in NEVER_IN_PATHS.iter().filter(|sequence| path.str().contains(**sequence)) {
                 errors.push(path.invalid(format!("must not contain '{sequence}'")));
             }
-            for sequence in NEVER_AT_END
-                .iter()
-                .filter(|sequence| path.str().ends_with(**sequence))
-            {
+            for sequence in NEVER_AT_END.iter().filter(|sequence| path.str().ends_with(**sequence)) {
                 errors.push(path.invalid(format!("cannot end with '{sequence}'")));
             }
         }
@@ -143,9 +125,7 @@ fn ingress_path(entry: &Field<'_>, errors: &mut Errors) {
 fn backend(backend: &Field<'_>, errors: &mut Errors) {
     let (service, resource) = (backend.get("service"), backend.get("resource"));
     match (service.set(), resource.set()) {
-        (Some(_), Some(_)) => {
-            errors.push(backend.invalid_as("", "cannot set both resource and service backends"))
-        }
+        (Some(_), Some(_)) => errors.push(backend.invalid_as("", "cannot set both resource and service backends")),
         (None, Some(resource)) => {
             for name in ["kind", "name"] {
                 if resource.get(name).is_empty() {
@@ -201,27 +181,14 @@ impl Behavior for IngressClass {
         let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
         scope.one_of(&["Cluster", "Namespace"], errors);
         match (scope.str(), namespace.is_empty()) {
-            ("Namespace", true) => {
-                errors.push(namespace.required("`parameters.scope` is set to 'Namespace'"))
-            }
-            ("Cluster", false) => {
-                errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'"))
-            }
+            ("Namespace", true) => errors.push(namespace.required("`parameters.scope` is set to 'Namespace'")),
+            ("Cluster", false) => errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'")),
             _ => {}
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
-        let (controller, before) = (
-            new.get("spec").get("controller"),
-            old.get("spec").get("controller"),
-        );
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        let (controller, before) = (new.get("spec").get("controller"), old.get("spec").get("controller"));
         controller.immutable(&before, errors);
         self.validate(new, errors);
     }
@@ -234,18 +201,8 @@ impl Behavior for NetworkPolicy {
     fn set_defaults(&self, object: &mut Value) {
         let spec = edit::child(object, "spec");
         if spec["policyTypes"].as_array().is_none_or(Vec::is_empty) {
-            let egress = spec["egress"]
-                .as_array()
-                .is_some_and(|rules| !rules.is_empty());
-            edit::set(
-                spec,
-                "policyTypes",
-                if egress {
-                    json!(["Ingress", "Egress"])
-                } else {
-                    json!(["Ingress"])
-                },
-            );
+            let egress = spec["egress"].as_array().is_some_and(|rules| !rules.is_empty());
+            edit::set(spec, "policyTypes", if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
         }
         for direction in ["ingress", "egress"] {
             for rule in edit::each(spec, direction) {
@@ -261,12 +218,8 @@ impl Behavior for NetworkPolicy {
         labels::validate_selector(&spec.get("podSelector"), errors);
         for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
             for rule in spec.get(direction).items() {
-                rule.get("ports")
-                    .items()
-                    .for_each(|port| policy_port(&port, errors));
-                rule.get(peers)
-                    .items()
-                    .for_each(|peer| policy_peer(&peer, errors));
+                rule.get("ports").items().for_each(|port| policy_port(&port, errors));
+                rule.get(peers).items().for_each(|peer| policy_peer(&peer, errors));
             }
         }
         let kinds = spec.get("policyTypes");
@@ -274,21 +227,14 @@ impl Behavior for NetworkPolicy {
             errors.push(kinds.invalid("may not specify more than two policyTypes"));
             return;
         }
-        for kind in kinds
-            .items()
-            .filter(|kind| !["Egress", "Ingress"].contains(&kind.str()))
-        {
+        for kind in kinds.items().filter(|kind| !["Egress", "Ingress"].contains(&kind.str())) {
             errors.push(kind.not_supported(&["Egress", "Ingress"]));
         }
     }
 }
 
 fn policy_port(entry: &Field<'_>, errors: &mut Errors) {
-    let (protocol, port, end) = (
-        entry.get("protocol"),
-        entry.get("port"),
-        entry.get("endPort"),
-    );
+    let (protocol, port, end) = (entry.get("protocol"), entry.get("port"), entry.get("endPort"));
     if protocol.is_set() && !["SCTP", "TCP", "UDP"].contains(&protocol.str()) {
         errors.push(protocol.not_supported(&["SCTP", "TCP", "UDP"]));
     }
@@ -373,17 +319,8 @@ impl Behavior for IpAddress {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
-        let (parent, before) = (
-            new.get("spec").get("parentRef"),
-            old.get("spec").get("parentRef"),
-        );
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        let (parent, before) = (new.get("spec").get("parentRef"), old.get("spec").get("parentRef"));
         parent.immutable(&before, errors);
     }
 
@@ -403,18 +340,10 @@ impl Behavior for ServiceCidr {
         } else if blocks.len() > 2 {
             errors.push(blocks.invalid("may only hold up to 2 values"));
         }
-        blocks
-            .items()
-            .for_each(|block| block.check(names::cidr(block.str()), errors));
+        blocks.items().for_each(|block| block.check(names::cidr(block.str()), errors));
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             return;
         }

@@ -20,13 +20,7 @@ impl Behavior for RuntimeClass {
         scheduling::validate_tolerations(&scheduling.get("tolerations"), errors);
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         new.get("handler").immutable(&old.get("handler"), errors);
     }
 }

@@ -27,20 +27,9 @@ impl Behavior for PodDisruptionBudget {
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        _: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
-            for name in [
-                "disruptionsAllowed",
-                "currentHealthy",
-                "desiredHealthy",
-                "expectedPods",
-            ] {
+            for name in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
                 new.get("status").get(name).non_negative(errors);
             }
         } else {

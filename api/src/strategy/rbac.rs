@@ -19,24 +19,18 @@ impl Behavior for Role {
         if let Some(aggregation) = object.get("aggregationRule").set() {
             let selectors = aggregation.get("clusterRoleSelectors");
             if selectors.is_empty() {
-                errors.push(selectors.required(
-                    "at least one clusterRoleSelector required if aggregationRule is non-nil",
-                ));
+                errors.push(
+                    selectors.required("at least one clusterRoleSelector required if aggregationRule is non-nil"),
+                );
             }
-            selectors
-                .items()
-                .for_each(|selector| labels::validate_selector(&selector, errors));
+            selectors.items().for_each(|selector| labels::validate_selector(&selector, errors));
         }
     }
 }
 
 fn policy_rule(rule: &Field<'_>, namespaced: bool, errors: &mut Errors) {
-    let (verbs, groups, resources, urls) = (
-        rule.get("verbs"),
-        rule.get("apiGroups"),
-        rule.get("resources"),
-        rule.get("nonResourceURLs"),
-    );
+    let (verbs, groups, resources, urls) =
+        (rule.get("verbs"), rule.get("apiGroups"), rule.get("resources"), rule.get("nonResourceURLs"));
     if verbs.is_empty() {
         errors.push(verbs.required("verbs must contain at least one value"));
     }
@@ -45,9 +39,7 @@ fn policy_rule(rule: &Field<'_>, namespaced: bool, errors: &mut Errors) {
             errors.push(urls.invalid("namespaced rules cannot apply to non-resource URLs"));
         }
         if !groups.is_empty() || !resources.is_empty() || !rule.get("resourceNames").is_empty() {
-            errors.push(
-                urls.invalid("rules cannot apply to both regular resources and non-resource URLs"),
-            );
+            errors.push(urls.invalid("rules cannot apply to both regular resources and non-resource URLs"));
         }
         return;
     }
@@ -79,11 +71,7 @@ impl Behavior for Binding {
             errors.push(group.not_supported(&[GROUP]));
         }
         let namespaced = !object.get("metadata").get("namespace").is_empty();
-        let kinds: &[&str] = if namespaced {
-            &["ClusterRole", "Role"]
-        } else {
-            &["ClusterRole"]
-        };
+        let kinds: &[&str] = if namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
         if !kinds.contains(&reference.get("kind").str()) {
             errors.push(reference.get("kind").not_supported(kinds));
         }
@@ -98,32 +86,21 @@ impl Behavior for Binding {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         let reference = new.get("roleRef");
         if reference.value() != old.get("roleRef").value() {
             let part = |name| reference.get(name).str();
             // The value shown is Kubernetes' internal struct, in its Go spelling.
-            let shown =
-                json!({"APIGroup": part("apiGroup"), "Kind": part("kind"), "Name": part("name")});
+            let shown = json!({"APIGroup": part("apiGroup"), "Kind": part("kind"), "Name": part("name")});
             errors.push(reference.invalid_as(shown, "field is immutable"));
         }
     }
 }
 
 fn validate_subject(subject: &Field<'_>, namespaced: bool, errors: &mut Errors) {
-    let (kind, name, group, namespace) = (
-        subject.get("kind"),
-        subject.get("name"),
-        subject.get("apiGroup"),
-        subject.get("namespace"),
-    );
+    let (kind, name, group, namespace) =
+        (subject.get("kind"), subject.get("name"), subject.get("apiGroup"), subject.get("namespace"));
     if name.is_empty() {
         errors.push(name.required(""));
     }

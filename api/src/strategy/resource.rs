@@ -41,10 +41,7 @@ fn claim_spec(spec: &Field<'_>, errors: &mut Errors) {
             errors.push(name.duplicate());
         }
         seen.push(name.str());
-        match (
-            request.get("exactly").set(),
-            request.get("firstAvailable").is_empty(),
-        ) {
+        match (request.get("exactly").set(), request.get("firstAvailable").is_empty()) {
             (Some(exactly), true) => {
                 required(&exactly, &["deviceClassName"], errors);
                 selectors(&exactly.get("selectors"), errors);
@@ -54,8 +51,7 @@ fn claim_spec(spec: &Field<'_>, errors: &mut Errors) {
                     required(&choice, &["name", "deviceClassName"], errors);
                 }
             }
-            _ => errors
-                .push(request.invalid("exactly one of `exactly` or `firstAvailable` is required")),
+            _ => errors.push(request.invalid("exactly one of `exactly` or `firstAvailable` is required")),
         }
     }
 }
@@ -90,13 +86,7 @@ impl Behavior for ResourceClaim {
         claim_spec(&object.get("spec"), errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
             new.get("spec").immutable(&old.get("spec"), errors);
         }
@@ -115,13 +105,7 @@ impl Behavior for ResourceClaimTemplate {
         claim_spec(&object.get("spec").get("spec"), errors);
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         new.get("spec").immutable(&old.get("spec"), errors);
     }
 }
@@ -134,13 +118,7 @@ impl Behavior for ResourceSlice {
         let spec = object.get("spec");
         super::storage::driver_name(&spec.get("driver"), errors);
         required(&spec.get("pool"), &["name"], errors);
-        if spec
-            .get("pool")
-            .get("resourceSliceCount")
-            .int()
-            .unwrap_or(0)
-            <= 0
-        {
+        if spec.get("pool").get("resourceSliceCount").int().unwrap_or(0) <= 0 {
             let count = spec.get("pool").get("resourceSliceCount");
             errors.push(count.invalid_as(count.int().unwrap_or(0), "must be greater than zero"));
         }
@@ -161,26 +139,15 @@ impl Behavior for ResourceSlice {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         for name in ["driver", "nodeName"] {
-            new.get("spec")
-                .get(name)
-                .immutable(&old.get("spec").get(name), errors);
+            new.get("spec").get(name).immutable(&old.get("spec").get(name), errors);
         }
     }
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
-        &[
-            ("spec.nodeName", "/spec/nodeName"),
-            ("spec.driver", "/spec/driver"),
-        ]
+        &[("spec.nodeName", "/spec/nodeName"), ("spec.driver", "/spec/driver")]
     }
 }
 
@@ -204,17 +171,9 @@ impl Behavior for StorageVersionMigration {
         required(&object.get("spec").get("resource"), &["resource"], errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
-            new.get("spec")
-                .get("resource")
-                .immutable(&old.get("spec").get("resource"), errors);
+            new.get("spec").get("resource").immutable(&old.get("spec").get("resource"), errors);
         }
     }
 }

@@ -5,9 +5,8 @@
 use super::built_in::{Behavior, Plain};
 use super::{GarbageCollectionPolicy, NameRule};
 use super::{
-    admissionregistration, apiextensions, apps, autoscaling, batch, certificates, coordination,
-    core, discovery, flowcontrol, networking, node, pod, policy, rbac, resource, scheduling,
-    storage,
+    admissionregistration, apiextensions, apps, autoscaling, batch, certificates, coordination, core, discovery,
+    flowcontrol, networking, node, pod, policy, rbac, resource, scheduling, storage,
 };
 
 /// When `metadata.generation` moves.
@@ -120,10 +119,7 @@ const RESOURCE: &str = "resource.k8s.io";
 const STORAGE: &str = "storage.k8s.io";
 
 /// What a kind without a row gets: a custom resource.
-static CUSTOM: Row = kind("", "", &Plain)
-    .generations()
-    .versioned_updates_only()
-    .status_alone();
+static CUSTOM: Row = kind("", "", &Plain).generations().versioned_updates_only().status_alone();
 
 static ROWS: &[Row] = &[
     kind("", "configmaps", &core::ConfigMap),
@@ -145,200 +141,90 @@ static ROWS: &[Row] = &[
     kind("", "resourcequotas", &core::ResourceQuota),
     kind("", "secrets", &core::Secret),
     kind("", "serviceaccounts", &core::ServiceAccount),
-    kind("", "services", &core::Service)
-        .named(NameRule::Dns1035Label)
-        .put_creates(),
+    kind("", "services", &core::Service).named(NameRule::Dns1035Label).put_creates(),
     kind("apps", "controllerrevisions", &apps::ControllerRevision),
     kind("apps", "daemonsets", &apps::DaemonSet).generations(),
     kind("apps", "deployments", &apps::Deployment).generations_with(Generation::SpecAndAnnotations),
     kind("apps", "replicasets", &apps::ReplicaSet).generations(),
     kind("apps", "statefulsets", &apps::StatefulSet).generations(),
-    kind(
-        "autoscaling",
-        "horizontalpodautoscalers",
-        &autoscaling::HorizontalPodAutoscalerV1,
-    )
-    .version("v1")
-    .generations(),
-    kind(
-        "autoscaling",
-        "horizontalpodautoscalers",
-        &autoscaling::HorizontalPodAutoscaler,
-    )
-    .generations(),
+    kind("autoscaling", "horizontalpodautoscalers", &autoscaling::HorizontalPodAutoscalerV1)
+        .version("v1")
+        .generations(),
+    kind("autoscaling", "horizontalpodautoscalers", &autoscaling::HorizontalPodAutoscaler).generations(),
     kind("batch", "cronjobs", &batch::CronJob).generations(),
     kind("batch", "jobs", &batch::Job).generations(),
-    kind(
-        "policy",
-        "poddisruptionbudgets",
-        &policy::PodDisruptionBudget,
-    )
-    .generations(),
+    kind("policy", "poddisruptionbudgets", &policy::PodDisruptionBudget).generations(),
     kind(NETWORKING, "ingressclasses", &networking::IngressClass).generations(),
     kind(NETWORKING, "ingresses", &networking::Ingress).generations(),
     kind(NETWORKING, "ipaddresses", &networking::IpAddress).named(NameRule::Ip),
     kind(NETWORKING, "networkpolicies", &networking::NetworkPolicy).generations(),
     kind(NETWORKING, "servicecidrs", &networking::ServiceCidr),
-    kind(RBAC, "clusterrolebindings", &rbac::Binding)
-        .named(NameRule::PathSegment)
-        .put_creates(),
-    kind(RBAC, "clusterroles", &rbac::Role)
-        .named(NameRule::PathSegment)
-        .put_creates(),
-    kind(RBAC, "rolebindings", &rbac::Binding)
-        .named(NameRule::PathSegment)
-        .put_creates(),
-    kind(RBAC, "roles", &rbac::Role)
-        .named(NameRule::PathSegment)
-        .put_creates(),
-    kind(STORAGE, "csidrivers", &storage::CsiDriver)
-        .generations()
-        .versioned_updates_only(),
+    kind(RBAC, "clusterrolebindings", &rbac::Binding).named(NameRule::PathSegment).put_creates(),
+    kind(RBAC, "clusterroles", &rbac::Role).named(NameRule::PathSegment).put_creates(),
+    kind(RBAC, "rolebindings", &rbac::Binding).named(NameRule::PathSegment).put_creates(),
+    kind(RBAC, "roles", &rbac::Role).named(NameRule::PathSegment).put_creates(),
+    kind(STORAGE, "csidrivers", &storage::CsiDriver).generations().versioned_updates_only(),
     kind(STORAGE, "csinodes", &storage::CsiNode).versioned_updates_only(),
-    kind(
-        STORAGE,
-        "csistoragecapacities",
-        &storage::CsiStorageCapacity,
-    )
-    .versioned_updates_only(),
+    kind(STORAGE, "csistoragecapacities", &storage::CsiStorageCapacity).versioned_updates_only(),
     kind(STORAGE, "storageclasses", &storage::StorageClass),
     kind(STORAGE, "volumeattachments", &storage::VolumeAttachment).versioned_updates_only(),
-    kind(
-        STORAGE,
-        "volumeattributesclasses",
-        &storage::VolumeAttributesClass,
-    ),
-    kind(
-        "scheduling.k8s.io",
-        "priorityclasses",
-        &scheduling::PriorityClass,
-    )
-    .generations(),
-    kind("coordination.k8s.io", "leases", &coordination::Lease)
-        .put_creates()
-        .versioned_updates_only(),
+    kind(STORAGE, "volumeattributesclasses", &storage::VolumeAttributesClass),
+    kind("scheduling.k8s.io", "priorityclasses", &scheduling::PriorityClass).generations(),
+    kind("coordination.k8s.io", "leases", &coordination::Lease).put_creates().versioned_updates_only(),
     kind("node.k8s.io", "runtimeclasses", &node::RuntimeClass).versioned_updates_only(),
-    kind(
-        "discovery.k8s.io",
-        "endpointslices",
-        &discovery::EndpointSlice,
-    )
-    .generations_with(Generation::SpecAndLabels),
+    kind("discovery.k8s.io", "endpointslices", &discovery::EndpointSlice).generations_with(Generation::SpecAndLabels),
     kind("events.k8s.io", "events", &core::Event)
         .named(NameRule::PathSegment)
         .put_creates()
         .uncollected(GarbageCollectionPolicy::Unsupported),
-    kind(
-        CERTIFICATES,
-        "certificatesigningrequests",
-        &certificates::CertificateSigningRequest,
-    )
-    .named(NameRule::PathSegment),
-    kind(
-        CERTIFICATES,
-        "clustertrustbundles",
-        &certificates::ClusterTrustBundle,
-    )
-    .named(NameRule::PathSegment)
-    .versioned_updates_only(),
-    kind(
-        CERTIFICATES,
-        "podcertificaterequests",
-        &certificates::PodCertificateRequest,
-    )
-    .versioned_updates_only(),
-    kind(
-        ADMISSION,
-        "mutatingwebhookconfigurations",
-        &admissionregistration::WebhookConfiguration,
-    )
-    .generations()
-    .versioned_updates_only(),
-    kind(
-        ADMISSION,
-        "validatingwebhookconfigurations",
-        &admissionregistration::WebhookConfiguration,
-    )
-    .generations()
-    .versioned_updates_only(),
-    kind(
-        ADMISSION,
-        "mutatingadmissionpolicies",
-        &admissionregistration::AdmissionPolicy,
-    )
-    .generations()
-    .versioned_updates_only(),
-    kind(
-        ADMISSION,
-        "mutatingadmissionpolicybindings",
-        &admissionregistration::AdmissionPolicyBinding,
-    )
-    .generations()
-    .versioned_updates_only(),
-    kind(
-        ADMISSION,
-        "validatingadmissionpolicies",
-        &admissionregistration::AdmissionPolicy,
-    )
-    .generations()
-    .versioned_updates_only()
-    .status_alone(),
-    kind(
-        ADMISSION,
-        "validatingadmissionpolicybindings",
-        &admissionregistration::AdmissionPolicyBinding,
-    )
-    .generations()
-    .versioned_updates_only(),
-    kind(
-        APIEXTENSIONS,
-        "customresourcedefinitions",
-        &apiextensions::CustomResourceDefinition,
-    )
-    .generations()
-    .versioned_updates_only()
-    .status_alone(),
-    kind(
-        "apiregistration.k8s.io",
-        "apiservices",
-        &apiextensions::ApiService,
-    )
-    .named(NameRule::PathSegment)
-    .versioned_updates_only()
-    .status_alone(),
-    kind(FLOWCONTROL, "flowschemas", &flowcontrol::FlowSchema)
+    kind(CERTIFICATES, "certificatesigningrequests", &certificates::CertificateSigningRequest)
+        .named(NameRule::PathSegment),
+    kind(CERTIFICATES, "clustertrustbundles", &certificates::ClusterTrustBundle)
+        .named(NameRule::PathSegment)
+        .versioned_updates_only(),
+    kind(CERTIFICATES, "podcertificaterequests", &certificates::PodCertificateRequest).versioned_updates_only(),
+    kind(ADMISSION, "mutatingwebhookconfigurations", &admissionregistration::WebhookConfiguration)
+        .generations()
+        .versioned_updates_only(),
+    kind(ADMISSION, "validatingwebhookconfigurations", &admissionregistration::WebhookConfiguration)
+        .generations()
+        .versioned_updates_only(),
+    kind(ADMISSION, "mutatingadmissionpolicies", &admissionregistration::AdmissionPolicy)
+        .generations()
+        .versioned_updates_only(),
+    kind(ADMISSION, "mutatingadmissionpolicybindings", &admissionregistration::AdmissionPolicyBinding)
+        .generations()
+        .versioned_updates_only(),
+    kind(ADMISSION, "validatingadmissionpolicies", &admissionregistration::AdmissionPolicy)
+        .generations()
+        .versioned_updates_only()
+        .status_alone(),
+    kind(ADMISSION, "validatingadmissionpolicybindings", &admissionregistration::AdmissionPolicyBinding)
+        .generations()
+        .versioned_updates_only(),
+    kind(APIEXTENSIONS, "customresourcedefinitions", &apiextensions::CustomResourceDefinition)
+        .generations()
+        .versioned_updates_only()
+        .status_alone(),
+    kind("apiregistration.k8s.io", "apiservices", &apiextensions::ApiService)
+        .named(NameRule::PathSegment)
+        .versioned_updates_only()
+        .status_alone(),
+    kind(FLOWCONTROL, "flowschemas", &flowcontrol::FlowSchema).generations().status_alone(),
+    kind(FLOWCONTROL, "prioritylevelconfigurations", &flowcontrol::PriorityLevelConfiguration)
         .generations()
         .status_alone(),
-    kind(
-        FLOWCONTROL,
-        "prioritylevelconfigurations",
-        &flowcontrol::PriorityLevelConfiguration,
-    )
-    .generations()
-    .status_alone(),
     kind(RESOURCE, "deviceclasses", &resource::DeviceClass).generations(),
     kind(RESOURCE, "devicetaintrules", &resource::DeviceTaintRule).generations(),
     kind(RESOURCE, "resourceclaims", &resource::ResourceClaim).status_alone(),
-    kind(
-        RESOURCE,
-        "resourceclaimtemplates",
-        &resource::ResourceClaimTemplate,
-    ),
+    kind(RESOURCE, "resourceclaimtemplates", &resource::ResourceClaimTemplate),
     kind(RESOURCE, "resourceslices", &resource::ResourceSlice).generations(),
-    kind(
-        "storagemigration.k8s.io",
-        "storageversionmigrations",
-        &resource::StorageVersionMigration,
-    )
-    .status_alone(),
+    kind("storagemigration.k8s.io", "storageversionmigrations", &resource::StorageVersionMigration).status_alone(),
 ];
 
 /// The row of a kind, or that of custom resources.
 pub fn row_of(group: &str, version: &str, plural: &str) -> &'static Row {
-    let fits = |row: &&Row| {
-        row.group == group
-            && row.plural == plural
-            && (row.version.is_empty() || row.version == version)
-    };
+    let fits =
+        |row: &&Row| row.group == group && row.plural == plural && (row.version.is_empty() || row.version == version);
     ROWS.iter().find(fits).unwrap_or(&CUSTOM)
 }

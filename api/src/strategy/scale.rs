@@ -19,22 +19,13 @@ pub struct ScalePaths {
 
 impl ScalePaths {
     /// The places of the workload kinds.
-    pub const WORKLOAD: ScalePaths = ScalePaths {
-        spec_replicas: "/spec/replicas",
-        status_replicas: "/status/replicas",
-        selector: "/spec/selector",
-    };
+    pub const WORKLOAD: ScalePaths =
+        ScalePaths { spec_replicas: "/spec/replicas", status_replicas: "/status/replicas", selector: "/spec/selector" };
 
     pub(super) fn scale(&self, object: &Value) -> Value {
         let count = |pointer| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
         let mut metadata = Map::new();
-        for name in [
-            "name",
-            "namespace",
-            "uid",
-            "resourceVersion",
-            "creationTimestamp",
-        ] {
+        for name in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
             if let Some(value) = object["metadata"].get(name) {
                 metadata.insert(name.to_owned(), value.clone());
             }
@@ -44,10 +35,7 @@ impl ScalePaths {
             spec.insert("replicas".to_owned(), count(self.spec_replicas).into());
         }
         let mut status = json!({"replicas": count(self.status_replicas)});
-        let selector = object
-            .pointer(self.selector)
-            .map(selector_text)
-            .unwrap_or_default();
+        let selector = object.pointer(self.selector).map(selector_text).unwrap_or_default();
         if !selector.is_empty() {
             edit::set(&mut status, "selector", selector);
         }
@@ -68,27 +56,21 @@ impl ScalePaths {
 pub(crate) fn selector_text(selector: &Value) -> String {
     match selector {
         Value::String(text) => text.clone(),
-        Value::Object(map)
-            if map.contains_key("matchLabels") || map.contains_key("matchExpressions") =>
-        {
+        Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => {
             LabelSelector::from_value(Some(selector))
                 .map_or_else(|_| "<error>".to_owned(), |selector| selector.to_string())
         }
-        Value::Object(map) => LabelSelector::from_set(
-            map.iter()
-                .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or(""))),
-        )
-        .to_string(),
+        Value::Object(map) => {
+            LabelSelector::from_set(map.iter().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or(""))))
+                .to_string()
+        }
         _ => String::new(),
     }
 }
 
 pub(super) fn validate(scale: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
-    Field::root(scale)
-        .get("spec")
-        .get("replicas")
-        .non_negative(&mut errors);
+    Field::root(scale).get("spec").get("replicas").non_negative(&mut errors);
     errors
 }
 

@@ -6,10 +6,8 @@ use super::field::{Errors, Field};
 
 /// The highest value a class of one's own may have; above it are the system's two.
 const USER_PRIORITY_MAX: i64 = 1_000_000_000;
-const SYSTEM_CLASSES: [(&str, i64); 2] = [
-    ("system-cluster-critical", 2_000_000_000),
-    ("system-node-critical", 2_000_001_000),
-];
+const SYSTEM_CLASSES: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 /// `scheduling.k8s.io/v1` PriorityClass.
 pub struct PriorityClass;
@@ -24,14 +22,17 @@ impl Behavior for PriorityClass {
         let number = value.int().unwrap_or(0);
         if name.str().starts_with("system-") {
             if !SYSTEM_CLASSES.contains(&(name.str(), number)) {
-                errors.push(object.get("metadata").get("name").forbidden(
-                    "priority class names with 'system-' prefix are reserved for system use only",
-                ));
+                errors.push(
+                    object
+                        .get("metadata")
+                        .get("name")
+                        .forbidden("priority class names with 'system-' prefix are reserved for system use only"),
+                );
             }
         } else if number > USER_PRIORITY_MAX {
-            errors.push(value.forbidden(format!(
-                "maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}"
-            )));
+            errors.push(
+                value.forbidden(format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}")),
+            );
         }
         let policy = object.get("preemptionPolicy");
         if policy.is_set() {
@@ -39,20 +40,10 @@ impl Behavior for PriorityClass {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if new.get("value").int() != old.get("value").int() {
-            errors.push(
-                new.get("value")
-                    .forbidden("may not be changed in an update."),
-            );
+            errors.push(new.get("value").forbidden("may not be changed in an update."));
         }
-        new.get("preemptionPolicy")
-            .immutable(&old.get("preemptionPolicy"), errors);
+        new.get("preemptionPolicy").immutable(&old.get("preemptionPolicy"), errors);
     }
 }

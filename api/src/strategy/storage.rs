@@ -20,10 +20,7 @@ pub fn driver_name(driver: &Field<'_>, errors: &mut Errors) {
     if driver.len() > DRIVER_NAME_MAX {
         errors.push(driver.too_long(DRIVER_NAME_MAX));
     }
-    driver.check(
-        names::dns1123_subdomain(&driver.str().to_lowercase()),
-        errors,
-    );
+    driver.check(names::dns1123_subdomain(&driver.str().to_lowercase()), errors);
 }
 
 /// What is wrong with a network volume source: mostly what it lacks.
@@ -53,20 +50,13 @@ pub fn network_source(kind: &str, source: &Field<'_>, errors: &mut Errors) {
         "fc" => {
             let (names, ids) = (source.get("targetWWNs"), source.get("wwids"));
             match (names.is_empty(), ids.is_empty()) {
-                (true, true) => errors.push(
-                    source
-                        .get("targetWWNs")
-                        .required("must specify either targetWWNs or wwids, but not both"),
-                ),
-                (false, false) => errors.push(
-                    names.invalid("targetWWNs and wwids can not be specified simultaneously"),
-                ),
+                (true, true) => errors
+                    .push(source.get("targetWWNs").required("must specify either targetWWNs or wwids, but not both")),
+                (false, false) => {
+                    errors.push(names.invalid("targetWWNs and wwids can not be specified simultaneously"))
+                }
                 (false, true) if !source.get("lun").is_set() => {
-                    errors.push(
-                        source
-                            .get("lun")
-                            .required("lun is required if targetWWNs is specified"),
-                    );
+                    errors.push(source.get("lun").required("lun is required if targetWWNs is specified"));
                 }
                 _ => {}
             }
@@ -74,13 +64,10 @@ pub fn network_source(kind: &str, source: &Field<'_>, errors: &mut Errors) {
         "flocker" => {
             let (name, id) = (source.get("datasetName"), source.get("datasetUUID"));
             match (name.is_empty(), id.is_empty()) {
-                (true, true) => {
-                    errors.push(source.required("one of datasetName and datasetUUID is required"))
+                (true, true) => errors.push(source.required("one of datasetName and datasetUUID is required")),
+                (false, false) => {
+                    errors.push(source.invalid("datasetName and datasetUUID can not be specified simultaneously"))
                 }
-                (false, false) => errors
-                    .push(source.invalid(
-                        "datasetName and datasetUUID can not be specified simultaneously",
-                    )),
                 _ => {}
             }
         }
@@ -118,24 +105,17 @@ impl Behavior for StorageClass {
         if provisioner.is_empty() {
             errors.push(provisioner.required(""));
         } else {
-            provisioner.check(
-                names::qualified_name(&provisioner.str().to_lowercase()),
-                errors,
-            );
+            provisioner.check(names::qualified_name(&provisioner.str().to_lowercase()), errors);
         }
         parameters(&object.get("parameters"), errors);
         let policy = object.get("reclaimPolicy");
         if !policy.is_empty() && !["Delete", "Retain"].contains(&policy.str()) {
             errors.push(policy.not_supported(&["Delete", "Retain"]));
         }
-        object
-            .get("volumeBindingMode")
-            .one_of(&["Immediate", "WaitForFirstConsumer"], errors);
+        object.get("volumeBindingMode").one_of(&["Immediate", "WaitForFirstConsumer"], errors);
         let mut seen: Vec<&str> = Vec::new();
-        for expression in object
-            .get("allowedTopologies")
-            .items()
-            .flat_map(|term| term.get("matchLabelExpressions").items())
+        for expression in
+            object.get("allowedTopologies").items().flat_map(|term| term.get("matchLabelExpressions").items())
         {
             let (key, values) = (expression.get("key"), expression.get("values"));
             key.check(names::qualified_name(key.str()), errors);
@@ -149,13 +129,7 @@ impl Behavior for StorageClass {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         for (name, sentence) in [
             ("parameters", "updates to parameters are forbidden."),
@@ -166,8 +140,7 @@ impl Behavior for StorageClass {
                 errors.push(new.get(name).forbidden(sentence));
             }
         }
-        new.get("volumeBindingMode")
-            .immutable(&old.get("volumeBindingMode"), errors);
+        new.get("volumeBindingMode").immutable(&old.get("volumeBindingMode"), errors);
     }
 }
 
@@ -184,24 +157,12 @@ impl Behavior for VolumeAttributesClass {
         parameters(&values, errors);
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if new.get("driverName").str() != old.get("driverName").str() {
-            errors.push(
-                new.get("driverName")
-                    .forbidden("updates to driverName are forbidden."),
-            );
+            errors.push(new.get("driverName").forbidden("updates to driverName are forbidden."));
         }
         if new.get("parameters").value() != old.get("parameters").value() {
-            errors.push(
-                new.get("parameters")
-                    .forbidden("updates to parameters are forbidden."),
-            );
+            errors.push(new.get("parameters").forbidden("updates to parameters are forbidden."));
         }
     }
 }
@@ -216,29 +177,18 @@ impl Behavior for VolumeAttachment {
         let node = spec.get("nodeName");
         node.check(names::dns1123_subdomain(node.str()), errors);
         let source = spec.get("source");
-        match (
-            source.get("inlineVolumeSpec").is_set(),
-            source.get("persistentVolumeName").is_set(),
-        ) {
+        match (source.get("inlineVolumeSpec").is_set(), source.get("persistentVolumeName").is_set()) {
             (false, false) => {
-                errors.push(source.required(
-                    "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-                ))
+                errors.push(source.required("must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
             }
-            (true, true) => errors.push(source.forbidden(
-                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-            )),
+            (true, true) => {
+                errors.push(source.forbidden("must specify exactly one of inlineVolumeSpec and persistentVolumeName"))
+            }
             _ => {}
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource != Subresource::Status {
             self.validate(new, errors);
             if new.get("spec").value() != old.get("spec").value() {
@@ -264,15 +214,8 @@ impl Behavior for CsiDriver {
             edit::default(spec, name, value);
         }
         edit::default(spec, "fsGroupPolicy", "ReadWriteOnceWithFSType");
-        if spec["volumeLifecycleModes"]
-            .as_array()
-            .is_none_or(Vec::is_empty)
-        {
-            edit::set(
-                spec,
-                "volumeLifecycleModes",
-                serde_json::json!(["Persistent"]),
-            );
+        if spec["volumeLifecycleModes"].as_array().is_none_or(Vec::is_empty) {
+            edit::set(spec, "volumeLifecycleModes", serde_json::json!(["Persistent"]));
         }
     }
 
@@ -283,18 +226,10 @@ impl Behavior for CsiDriver {
                 errors.push(spec.get(name).required(""));
             }
         }
-        spec.get("fsGroupPolicy")
-            .one_of(&["File", "None", "ReadWriteOnceWithFSType"], errors);
+        spec.get("fsGroupPolicy").one_of(&["File", "None", "ReadWriteOnceWithFSType"], errors);
         let modes = spec.get("volumeLifecycleModes");
-        for mode in modes
-            .items()
-            .filter(|mode| !["Ephemeral", "Persistent"].contains(&mode.str()))
-        {
-            errors.push(
-                modes
-                    .with(mode.value())
-                    .not_supported(&["Ephemeral", "Persistent"]),
-            );
+        for mode in modes.items().filter(|mode| !["Ephemeral", "Persistent"].contains(&mode.str())) {
+            errors.push(modes.with(mode.value()).not_supported(&["Ephemeral", "Persistent"]));
         }
         let mut audiences: Vec<&str> = Vec::new();
         for token in spec.get("tokenRequests").items() {
@@ -306,13 +241,7 @@ impl Behavior for CsiDriver {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         let (spec, before) = (new.get("spec"), old.get("spec"));
         for name in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
@@ -355,13 +284,7 @@ impl Behavior for CsiStorageCapacity {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         for name in ["nodeTopology", "storageClassName"] {
             new.get(name).immutable(&old.get(name), errors);

@@ -87,14 +87,11 @@ impl<'a> Object<'a> {
 
     /// The status (`True`…) of a condition, if there is one of that type.
     pub fn condition(&self, kind: &str) -> Option<&'a Value> {
-        self.list("/status/conditions")
-            .iter()
-            .find(|condition| condition["type"] == kind)
+        self.list("/status/conditions").iter().find(|condition| condition["type"] == kind)
     }
 
     pub fn is_true(&self, kind: &str) -> bool {
-        self.condition(kind)
-            .is_some_and(|condition| condition["status"] == "True")
+        self.condition(kind).is_some_and(|condition| condition["status"] == "True")
     }
 }
 
@@ -123,22 +120,13 @@ pub fn selector(selector: &Value) -> String {
 }
 
 pub fn or_none(text: String) -> String {
-    if text.is_empty() {
-        NONE.to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { NONE.to_owned() } else { text }
 }
 
 /// Names and images of containers, each joined by commas.
 pub fn containers(list: &Value) -> [Value; 2] {
     let joined = |name: &str| -> Value {
-        let all: Vec<&str> = list
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|c| c[name].as_str().unwrap_or(""))
-            .collect();
+        let all: Vec<&str> = list.as_array().into_iter().flatten().map(|c| c[name].as_str().unwrap_or("")).collect();
         all.join(",").into()
     };
     [joined("name"), joined("image")]
@@ -147,11 +135,7 @@ pub fn containers(list: &Value) -> [Value; 2] {
 /// The first few of a list, then how many more: `a,b,c + 2 more...`.
 pub fn first_few(all: &[String], most: usize, separator: &str) -> String {
     let shown = all[..all.len().min(most)].join(separator);
-    if all.len() > most {
-        format!("{shown} + {} more...", all.len() - most)
-    } else {
-        shown
-    }
+    if all.len() > most { format!("{shown} + {} more...", all.len() - most) } else { shown }
 }
 
 /// A count or a share (`25%`) as text.

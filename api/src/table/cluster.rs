@@ -12,10 +12,7 @@ pub fn name_and_age(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn name_and_creation(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        object.text("/metadata/creationTimestamp").into(),
-    ]
+    vec![object.name(), object.text("/metadata/creationTimestamp").into()]
 }
 
 pub fn node(object: &Object<'_>) -> Vec<Value> {
@@ -28,14 +25,8 @@ pub fn node(object: &Object<'_>) -> Vec<Value> {
         status.push("SchedulingDisabled");
     }
     let address = |kind: &str| -> Value {
-        let found = object
-            .list("/status/addresses")
-            .iter()
-            .find(|address| address["type"] == kind);
-        found
-            .and_then(|address| address["address"].as_str())
-            .unwrap_or(NONE)
-            .into()
+        let found = object.list("/status/addresses").iter().find(|address| address["type"] == kind);
+        found.and_then(|address| address["address"].as_str()).unwrap_or(NONE).into()
     };
     vec![
         object.name(),
@@ -52,11 +43,7 @@ pub fn node(object: &Object<'_>) -> Vec<Value> {
 }
 
 fn node_roles(object: &Object<'_>) -> String {
-    let labels = object
-        .at("/metadata/labels")
-        .as_object()
-        .into_iter()
-        .flatten();
+    let labels = object.at("/metadata/labels").as_object().into_iter().flatten();
     let mut roles: Vec<&str> = labels
         .filter_map(|(key, value)| match key.strip_prefix(ROLE_PREFIX) {
             Some(role) => Some(role),
@@ -67,59 +54,30 @@ fn node_roles(object: &Object<'_>) -> String {
         .collect();
     roles.sort_unstable();
     roles.dedup();
-    if roles.is_empty() {
-        NONE.to_owned()
-    } else {
-        roles.join(",")
-    }
+    if roles.is_empty() { NONE.to_owned() } else { roles.join(",") }
 }
 
 pub fn namespace(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        object.text("/status/phase").into(),
-        object.age(),
-    ]
+    vec![object.name(), object.text("/status/phase").into(), object.age()]
 }
 
 pub fn component_status(object: &Object<'_>) -> Vec<Value> {
-    let health = object
-        .list("/conditions")
-        .iter()
-        .find(|condition| condition["type"] == "Healthy");
-    let text = |name: &str| {
-        health
-            .and_then(|condition| condition[name].as_str())
-            .unwrap_or("")
-    };
+    let health = object.list("/conditions").iter().find(|condition| condition["type"] == "Healthy");
+    let text = |name: &str| health.and_then(|condition| condition[name].as_str()).unwrap_or("");
     let status = match text("status") {
         "True" => "Healthy",
         "False" => "Unhealthy",
         _ => "Unknown",
     };
-    vec![
-        object.name(),
-        status.into(),
-        text("message").into(),
-        text("error").into(),
-    ]
+    vec![object.name(), status.into(), text("message").into(), text("error").into()]
 }
 
 pub fn config_map(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        (object.count("/data") + object.count("/binaryData")).into(),
-        object.age(),
-    ]
+    vec![object.name(), (object.count("/data") + object.count("/binaryData")).into(), object.age()]
 }
 
 pub fn secret(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        object.text("/type").into(),
-        object.count("/data").into(),
-        object.age(),
-    ]
+    vec![object.name(), object.text("/type").into(), object.count("/data").into(), object.age()]
 }
 
 /// Events of either group: `events.k8s.io` calls the same things by other names.
@@ -142,10 +100,7 @@ pub fn event(object: &Object<'_>) -> Vec<Value> {
     if last.is_empty() {
         last.clone_from(&first);
     }
-    let mut count = object
-        .int("/count")
-        .max(object.int("/deprecatedCount"))
-        .max(1);
+    let mut count = object.int("/count").max(object.int("/deprecatedCount")).max(1);
     if object.at("/series").is_object() {
         last = object.text("/series/lastObservedTime").to_owned();
         count = object.int("/series/count");
@@ -170,23 +125,11 @@ pub fn event(object: &Object<'_>) -> Vec<Value> {
 }
 
 fn event_source(object: &Object<'_>) -> String {
-    let first_of = |pointers: [&str; 3]| {
-        pointers
-            .into_iter()
-            .map(|pointer| object.text(pointer))
-            .find(|text| !text.is_empty())
-    };
-    let component = first_of([
-        "/source/component",
-        "/deprecatedSource/component",
-        "/reportingComponent",
-    ])
-    .unwrap_or(object.text("/reportingController"));
-    match first_of([
-        "/source/host",
-        "/deprecatedSource/host",
-        "/reportingInstance",
-    ]) {
+    let first_of =
+        |pointers: [&str; 3]| pointers.into_iter().map(|pointer| object.text(pointer)).find(|text| !text.is_empty());
+    let component = first_of(["/source/component", "/deprecatedSource/component", "/reportingComponent"])
+        .unwrap_or(object.text("/reportingController"));
+    match first_of(["/source/host", "/deprecatedSource/host", "/reportingInstance"]) {
         Some(instance) => format!("{component}, {instance}"),
         None => component.to_owned(),
     }
@@ -197,18 +140,9 @@ pub fn resource_quota(object: &Object<'_>) -> Vec<Value> {
     for (name, hard) in object.at("/status/hard").as_object().into_iter().flatten() {
         let used = object.at("/status/used")[name].as_str().unwrap_or("0");
         let text = format!("{name}: {used}/{}", hard.as_str().unwrap_or("0"));
-        if name.starts_with("limits") {
-            limits.push(text)
-        } else {
-            requests.push(text)
-        }
+        if name.starts_with("limits") { limits.push(text) } else { requests.push(text) }
     }
-    vec![
-        object.name(),
-        requests.join(", ").into(),
-        limits.join(", ").into(),
-        object.age(),
-    ]
+    vec![object.name(), requests.join(", ").into(), limits.join(", ").into(), object.age()]
 }
 
 pub fn role_binding(object: &Object<'_>) -> Vec<Value> {
@@ -229,19 +163,8 @@ pub fn role_binding(object: &Object<'_>) -> Vec<Value> {
             .collect();
         names.join(", ").into()
     };
-    let role = format!(
-        "{}/{}",
-        object.text("/roleRef/kind"),
-        object.text("/roleRef/name")
-    );
-    vec![
-        object.name(),
-        role.into(),
-        object.age(),
-        subjects("User"),
-        subjects("Group"),
-        subjects("ServiceAccount"),
-    ]
+    let role = format!("{}/{}", object.text("/roleRef/kind"), object.text("/roleRef/name"));
+    vec![object.name(), role.into(), object.age(), subjects("User"), subjects("Group"), subjects("ServiceAccount")]
 }
 
 pub fn signing_request(object: &Object<'_>) -> Vec<Value> {
@@ -258,10 +181,7 @@ pub fn signing_request(object: &Object<'_>) -> Vec<Value> {
     if !object.text("/status/certificate").is_empty() {
         state.push_str(",Issued");
     }
-    let duration = object
-        .at("/spec/expirationSeconds")
-        .as_i64()
-        .map_or(NONE.to_owned(), time::human_duration);
+    let duration = object.at("/spec/expirationSeconds").as_i64().map_or(NONE.to_owned(), time::human_duration);
     vec![
         object.name(),
         object.age(),
@@ -277,10 +197,7 @@ pub fn trust_bundle(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn pod_certificate_request(object: &Object<'_>) -> Vec<Value> {
-    let state = ["Issued", "Denied", "Failed"]
-        .into_iter()
-        .find(|kind| object.is_true(kind))
-        .unwrap_or("Pending");
+    let state = ["Issued", "Denied", "Failed"].into_iter().find(|kind| object.is_true(kind)).unwrap_or("Pending");
     let annotations = object.at("/spec/unverifiedUserAnnotations");
     vec![
         object.name(),
@@ -294,20 +211,14 @@ pub fn pod_certificate_request(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn webhook_configuration(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        object.count("/webhooks").into(),
-        object.age(),
-    ]
+    vec![object.name(), object.count("/webhooks").into(), object.age()]
 }
 
 pub fn admission_policy(object: &Object<'_>) -> Vec<Value> {
     let kind = match object.at("/spec/paramKind") {
-        Value::Object(_) => format!(
-            "{}/{}",
-            object.text("/spec/paramKind/apiVersion"),
-            object.text("/spec/paramKind/kind")
-        ),
+        Value::Object(_) => {
+            format!("{}/{}", object.text("/spec/paramKind/apiVersion"), object.text("/spec/paramKind/kind"))
+        }
         _ => UNSET.to_owned(),
     };
     let parts = object.count("/spec/validations") + object.count("/spec/mutations");
@@ -315,10 +226,7 @@ pub fn admission_policy(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn admission_policy_binding(object: &Object<'_>) -> Vec<Value> {
-    let reference = match (
-        object.at("/spec/paramRef").is_object(),
-        object.text("/spec/paramRef/name"),
-    ) {
+    let reference = match (object.at("/spec/paramRef").is_object(), object.text("/spec/paramRef/name")) {
         (false, _) => UNSET.to_owned(),
         (true, "") => "*".to_owned(),
         (true, name) => match object.text("/spec/paramRef/namespace") {
@@ -326,12 +234,7 @@ pub fn admission_policy_binding(object: &Object<'_>) -> Vec<Value> {
             namespace => format!("{namespace}/{name}"),
         },
     };
-    vec![
-        object.name(),
-        object.text("/spec/policyName").into(),
-        reference.into(),
-        object.age(),
-    ]
+    vec![object.name(), object.text("/spec/policyName").into(), reference.into(), object.age()]
 }
 
 pub fn custom_resource_definition(object: &Object<'_>) -> Vec<Value> {
@@ -341,11 +244,7 @@ pub fn custom_resource_definition(object: &Object<'_>) -> Vec<Value> {
         .filter(|version| version["served"] == true)
         .filter_map(|version| version["name"].as_str())
         .collect();
-    let short: Vec<&str> = object
-        .list("/spec/names/shortNames")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let short: Vec<&str> = object.list("/spec/names/shortNames").iter().filter_map(Value::as_str).collect();
     vec![
         object.name(),
         object.text("/spec/scope").into(),
@@ -360,11 +259,7 @@ pub fn custom_resource_definition(object: &Object<'_>) -> Vec<Value> {
 
 pub fn api_service(object: &Object<'_>) -> Vec<Value> {
     let service = match object.at("/spec/service") {
-        Value::Object(_) => format!(
-            "{}/{}",
-            object.text("/spec/service/namespace"),
-            object.text("/spec/service/name")
-        ),
+        Value::Object(_) => format!("{}/{}", object.text("/spec/service/namespace"), object.text("/spec/service/name")),
         _ => "Local".to_owned(),
     };
     let available = match object.condition("Available") {
@@ -376,12 +271,7 @@ pub fn api_service(object: &Object<'_>) -> Vec<Value> {
             condition["reason"].as_str().unwrap_or("")
         ),
     };
-    vec![
-        object.name(),
-        service.into(),
-        available.into(),
-        object.age(),
-    ]
+    vec![object.name(), service.into(), available.into(), object.age()]
 }
 
 pub fn priority_class(object: &Object<'_>) -> Vec<Value> {
@@ -399,18 +289,11 @@ pub fn runtime_class(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn lease(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        object.text("/spec/holderIdentity").into(),
-        object.age(),
-    ]
+    vec![object.name(), object.text("/spec/holderIdentity").into(), object.age()]
 }
 
 pub fn flow_schema(object: &Object<'_>) -> Vec<Value> {
-    let missing = object
-        .condition("Dangling")
-        .and_then(|condition| condition["status"].as_str())
-        .unwrap_or("?");
+    let missing = object.condition("Dangling").and_then(|condition| condition["status"].as_str()).unwrap_or("?");
     vec![
         object.name(),
         object.text_or("/spec/priorityLevelConfiguration/name", NONE),
@@ -422,25 +305,12 @@ pub fn flow_schema(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn priority_level(object: &Object<'_>) -> Vec<Value> {
-    let place = if object.text("/spec/type") == "Exempt" {
-        "exempt"
-    } else {
-        "limited"
-    };
-    let queuing = |name: &str| {
-        int_or_text(
-            object.at(&format!("/spec/limited/limitResponse/queuing/{name}")),
-            NONE,
-        )
-    };
+    let place = if object.text("/spec/type") == "Exempt" { "exempt" } else { "limited" };
+    let queuing = |name: &str| int_or_text(object.at(&format!("/spec/limited/limitResponse/queuing/{name}")), NONE);
     vec![
         object.name(),
         object.text("/spec/type").into(),
-        int_or_text(
-            object.at(&format!("/spec/{place}/nominalConcurrencyShares")),
-            NONE,
-        )
-        .into(),
+        int_or_text(object.at(&format!("/spec/{place}/nominalConcurrencyShares")), NONE).into(),
         queuing("queues").into(),
         queuing("handSize").into(),
         queuing("queueLengthLimit").into(),
@@ -449,18 +319,8 @@ pub fn priority_level(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn storage_version_migration(object: &Object<'_>) -> Vec<Value> {
-    let (group, resource) = (
-        object.text("/spec/resource/group"),
-        object.text("/spec/resource/resource"),
-    );
-    let resource = if group.is_empty() {
-        resource.to_owned()
-    } else {
-        format!("{resource}.{group}")
-    };
-    let status = ["Succeeded", "Failed", "Running"]
-        .into_iter()
-        .find(|kind| object.is_true(kind))
-        .unwrap_or("");
+    let (group, resource) = (object.text("/spec/resource/group"), object.text("/spec/resource/resource"));
+    let resource = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    let status = ["Succeeded", "Failed", "Running"].into_iter().find(|kind| object.is_true(kind)).unwrap_or("");
     vec![object.name(), resource.into(), status.into()]
 }

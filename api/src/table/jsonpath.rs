@@ -72,12 +72,9 @@ impl JsonPath {
 
     /// All values that the path finds, in order.
     pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
-        self.steps.iter().fold(vec![value], |found, step| {
-            found
-                .into_iter()
-                .flat_map(|value| step.apply(value))
-                .collect()
-        })
+        self.steps
+            .iter()
+            .fold(vec![value], |found, step| found.into_iter().flat_map(|value| step.apply(value)).collect())
     }
 
     /// The cell of a printer column of type `kind` (`string integer number boolean date`): null where nothing is found
@@ -88,25 +85,15 @@ impl JsonPath {
             return Value::Null;
         };
         match kind {
-            "integer" => first
-                .as_i64()
-                .or(first.as_f64().map(|number| number as i64))
-                .map_or(Value::Null, Value::from),
+            "integer" => first.as_i64().or(first.as_f64().map(|number| number as i64)).map_or(Value::Null, Value::from),
             "number" if first.is_number() => (*first).clone(),
             "boolean" if first.is_boolean() => (*first).clone(),
-            "date" => first
-                .as_str()
-                .map_or(Value::Null, |_| age_of(first, now).into()),
+            "date" => first.as_str().map_or(Value::Null, |_| age_of(first, now).into()),
             "string" => match found[..] {
                 [Value::String(text)] => text.as_str().into(),
                 [Value::Null] => Value::Null,
                 [one] => one.to_string().into(),
-                _ => found
-                    .iter()
-                    .map(|value| plain(value))
-                    .collect::<Vec<_>>()
-                    .join(" ")
-                    .into(),
+                _ => found.iter().map(|value| plain(value)).collect::<Vec<_>>().join(" ").into(),
             },
             _ => Value::Null,
         }
@@ -114,9 +101,7 @@ impl JsonPath {
 }
 
 fn plain(value: &Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A name up to the next dot or bracket; a backslash takes the next character as it is (`.metadata.labels.a\.b`).
@@ -155,10 +140,7 @@ fn bracket(inner: &str) -> Result<Step, JsonPathError> {
     if let Some(name) = unquote(inner) {
         return Ok(Step::Member(name.to_owned()));
     }
-    if let Some(filter) = inner
-        .strip_prefix("?(")
-        .and_then(|rest| rest.strip_suffix(')'))
-    {
+    if let Some(filter) = inner.strip_prefix("?(").and_then(|rest| rest.strip_suffix(')')) {
         let (path, wanted) = filter.split_once("==").ok_or_else(invalid)?;
         let path = path.trim().strip_prefix("@.").ok_or_else(invalid)?;
         let wanted = wanted.trim();
@@ -166,18 +148,13 @@ fn bracket(inner: &str) -> Result<Step, JsonPathError> {
             Some(text) => Value::from(text),
             None => serde_json::from_str(wanted).map_err(|_| invalid())?,
         };
-        return Ok(Step::Filter(
-            path.split('.').map(str::to_owned).collect(),
-            wanted,
-        ));
+        return Ok(Step::Filter(path.split('.').map(str::to_owned).collect(), wanted));
     }
     inner.parse().map(Step::Index).map_err(|_| invalid())
 }
 
 fn unquote(text: &str) -> Option<&str> {
-    ['\'', '"']
-        .into_iter()
-        .find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
+    ['\'', '"'].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote))
 }
 
 impl Step {
@@ -185,24 +162,14 @@ impl Step {
         match (self, value) {
             (Step::Member(name), _) => value.get(name).into_iter().collect(),
             (Step::Index(index), Value::Array(list)) => {
-                let at = if *index < 0 {
-                    *index + list.len() as i64
-                } else {
-                    *index
-                };
-                usize::try_from(at)
-                    .ok()
-                    .and_then(|at| list.get(at))
-                    .into_iter()
-                    .collect()
+                let at = if *index < 0 { *index + list.len() as i64 } else { *index };
+                usize::try_from(at).ok().and_then(|at| list.get(at)).into_iter().collect()
             }
             (Step::All, Value::Array(list)) => list.iter().collect(),
             (Step::All, Value::Object(map)) => map.values().collect(),
             (Step::Filter(path, wanted), Value::Array(list)) => list
                 .iter()
-                .filter(|item| {
-                    path.iter().try_fold(*item, |value, name| value.get(name)) == Some(wanted)
-                })
+                .filter(|item| path.iter().try_fold(*item, |value, name| value.get(name)) == Some(wanted))
                 .collect(),
             _ => Vec::new(),
         }
@@ -221,9 +188,7 @@ mod tests {
             "spec": {"n": 3, "f": 1.5, "list": ["p", "q"]},
             "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "Odd", "status": "False"}]},
         });
-        JsonPath::parse(path)
-            .unwrap()
-            .cell(&object, kind, "2026-01-01T00:02:00Z".parse().unwrap())
+        JsonPath::parse(path).unwrap().cell(&object, kind, "2026-01-01T00:02:00Z".parse().unwrap())
     }
 
     #[test]
@@ -236,10 +201,7 @@ mod tests {
         assert_eq!(cell(".metadata.creationTimestamp", "date"), json!("2m"));
         assert_eq!(cell(".metadata.labels['a.b/c']", "string"), json!("x"));
         assert_eq!(cell(r".metadata.labels.a\.b/c", "string"), json!("x"));
-        assert_eq!(
-            cell(".status.conditions[?(@.type==\"Ready\")].status", "string"),
-            json!("True")
-        );
+        assert_eq!(cell(".status.conditions[?(@.type==\"Ready\")].status", "string"), json!("True"));
         assert_eq!(cell(".spec.absent", "string"), Value::Null);
     }
 
@@ -247,9 +209,6 @@ mod tests {
     fn paths_that_do_not_parse() {
         assert_eq!(JsonPath::parse("spec"), Err(JsonPathError::Start));
         assert_eq!(JsonPath::parse(".a[0"), Err(JsonPathError::Unterminated));
-        assert_eq!(
-            JsonPath::parse(".a[x]"),
-            Err(JsonPathError::Index("x".to_owned()))
-        );
+        assert_eq!(JsonPath::parse(".a[x]"), Err(JsonPathError::Index("x".to_owned())));
     }
 }

@@ -53,26 +53,14 @@ fn description(column: &str) -> &'static str {
 }
 
 /// The cells of each object's row, in column order, wide columns (priority above 0) included. `now` decides ages.
-pub fn rows<'a>(
-    kind: &Kind,
-    objects: impl IntoIterator<Item = &'a Value>,
-    now: Timestamp,
-) -> Vec<Vec<Value>> {
+pub fn rows<'a>(kind: &Kind, objects: impl IntoIterator<Item = &'a Value>, now: Timestamp) -> Vec<Vec<Value>> {
     if kind.custom {
         let paths: Vec<Option<JsonPath>> = kind
             .columns
             .iter()
-            .map(|column| {
-                column
-                    .json_path
-                    .as_deref()
-                    .and_then(|path| JsonPath::parse(path).ok())
-            })
+            .map(|column| column.json_path.as_deref().and_then(|path| JsonPath::parse(path).ok()))
             .collect();
-        return objects
-            .into_iter()
-            .map(|object| custom_row(kind, &paths, &Object::new(object, now)))
-            .collect();
+        return objects.into_iter().map(|object| custom_row(kind, &paths, &Object::new(object, now))).collect();
     }
     let printer = printer_of(&kind.plural);
     objects
@@ -150,20 +138,14 @@ fn printer_of(plural: &str) -> Printer {
         "secrets" => cluster::secret,
         "events" => cluster::event,
         "resourcequotas" => cluster::resource_quota,
-        "roles" | "clusterroles" | "limitranges" | "csistoragecapacities" => {
-            cluster::name_and_creation
-        }
+        "roles" | "clusterroles" | "limitranges" | "csistoragecapacities" => cluster::name_and_creation,
         "rolebindings" | "clusterrolebindings" => cluster::role_binding,
         "certificatesigningrequests" => cluster::signing_request,
         "clustertrustbundles" => cluster::trust_bundle,
         "podcertificaterequests" => cluster::pod_certificate_request,
-        "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => {
-            cluster::webhook_configuration
-        }
+        "mutatingwebhookconfigurations" | "validatingwebhookconfigurations" => cluster::webhook_configuration,
         "mutatingadmissionpolicies" | "validatingadmissionpolicies" => cluster::admission_policy,
-        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => {
-            cluster::admission_policy_binding
-        }
+        "mutatingadmissionpolicybindings" | "validatingadmissionpolicybindings" => cluster::admission_policy_binding,
         "customresourcedefinitions" => cluster::custom_resource_definition,
         "apiservices" => cluster::api_service,
         "priorityclasses" => cluster::priority_class,

@@ -44,14 +44,7 @@ fn readiness_gates(pod: &Object<'_>) -> Value {
     if gates.is_empty() {
         return NONE.into();
     }
-    let open = gates
-        .iter()
-        .filter(|gate| {
-            gate["conditionType"]
-                .as_str()
-                .is_some_and(|kind| pod.is_true(kind))
-        })
-        .count();
+    let open = gates.iter().filter(|gate| gate["conditionType"].as_str().is_some_and(|kind| pod.is_true(kind))).count();
     format!("{open}/{}", gates.len()).into()
 }
 
@@ -64,24 +57,16 @@ fn summarize(pod: &Object<'_>) -> Summary {
         .collect();
     let phase = pod.text("/status/phase");
     let mut summary = Summary {
-        reason: pod
-            .text_or("/status/reason", phase)
-            .as_str()
-            .unwrap_or("")
-            .to_owned(),
+        reason: pod.text_or("/status/reason", phase).as_str().unwrap_or("").to_owned(),
         ready: 0,
         total: pod.list("/spec/containers").len() + sidecars.len(),
         restarts: 0,
         last_restart: None,
     };
-    if pod
-        .condition("PodScheduled")
-        .is_some_and(|condition| condition["reason"] == "SchedulingGated")
-    {
+    if pod.condition("PodScheduled").is_some_and(|condition| condition["reason"] == "SchedulingGated") {
         summary.reason = "SchedulingGated".to_owned();
     }
-    let (initializing, sidecar_restarts, last_sidecar_restart) =
-        init_containers(pod, &sidecars, &mut summary);
+    let (initializing, sidecar_restarts, last_sidecar_restart) = init_containers(pod, &sidecars, &mut summary);
     if !initializing || pod.is_true("Initialized") {
         summary.restarts = sidecar_restarts;
         summary.last_restart = last_sidecar_restart;
@@ -98,27 +83,19 @@ fn summarize(pod: &Object<'_>) -> Summary {
 }
 
 /// Finds the init container that the pod waits for. Gives back whether there is one, and the restarts of sidecars.
-fn init_containers(
-    pod: &Object<'_>,
-    sidecars: &[&str],
-    summary: &mut Summary,
-) -> (bool, i64, Option<jiff::Timestamp>) {
+fn init_containers(pod: &Object<'_>, sidecars: &[&str], summary: &mut Summary) -> (bool, i64, Option<jiff::Timestamp>) {
     let (mut sidecar_restarts, mut last_sidecar_restart) = (0, None);
     for (index, status) in pod.list("/status/initContainerStatuses").iter().enumerate() {
         let restarts = status["restartCount"].as_i64().unwrap_or(0);
         summary.restarts += restarts;
         summary.last_restart = summary.last_restart.max(last_end(status));
-        let sidecar = status["name"]
-            .as_str()
-            .is_some_and(|name| sidecars.contains(&name));
+        let sidecar = status["name"].as_str().is_some_and(|name| sidecars.contains(&name));
         if sidecar {
             sidecar_restarts += restarts;
             last_sidecar_restart = last_sidecar_restart.max(last_end(status));
         }
-        let (ended, waiting) = (
-            &status["state"]["terminated"],
-            status["state"]["waiting"]["reason"].as_str().unwrap_or(""),
-        );
+        let (ended, waiting) =
+            (&status["state"]["terminated"], status["state"]["waiting"]["reason"].as_str().unwrap_or(""));
         if ended.is_object() && ended["exitCode"].as_i64().unwrap_or(0) == 0 {
             continue;
         }
@@ -144,10 +121,8 @@ fn main_containers(pod: &Object<'_>, summary: &mut Summary) {
     for status in pod.list("/status/containerStatuses").iter().rev() {
         summary.restarts += status["restartCount"].as_i64().unwrap_or(0);
         summary.last_restart = summary.last_restart.max(last_end(status));
-        let (ended, waiting) = (
-            &status["state"]["terminated"],
-            status["state"]["waiting"]["reason"].as_str().unwrap_or(""),
-        );
+        let (ended, waiting) =
+            (&status["state"]["terminated"], status["state"]["waiting"]["reason"].as_str().unwrap_or(""));
         if !waiting.is_empty() {
             summary.reason = waiting.to_owned();
         } else if ended.is_object() {
@@ -158,20 +133,12 @@ fn main_containers(pod: &Object<'_>, summary: &mut Summary) {
         }
     }
     if summary.reason == "Completed" && running {
-        summary.reason = if pod.is_true("Ready") {
-            "Running"
-        } else {
-            "NotReady"
-        }
-        .to_owned();
+        summary.reason = if pod.is_true("Ready") { "Running" } else { "NotReady" }.to_owned();
     }
 }
 
 fn end_reason(ended: &Value) -> String {
-    match (
-        ended["reason"].as_str().unwrap_or(""),
-        ended["signal"].as_i64().unwrap_or(0),
-    ) {
+    match (ended["reason"].as_str().unwrap_or(""), ended["signal"].as_i64().unwrap_or(0)) {
         ("", 0) => format!("ExitCode:{}", ended["exitCode"].as_i64().unwrap_or(0)),
         ("", signal) => format!("Signal:{signal}"),
         (reason, _) => reason.to_owned(),
@@ -192,12 +159,7 @@ mod tests {
         let object = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "status": status});
         let now = "2026-01-01T00:05:00Z".parse().unwrap();
         let cells = pod(&Object::new(&object, now));
-        cells
-            .iter()
-            .take(5)
-            .map(|cell| cell.as_str().unwrap_or("?"))
-            .collect::<Vec<_>>()
-            .join(" | ")
+        cells.iter().take(5).map(|cell| cell.as_str().unwrap_or("?")).collect::<Vec<_>>().join(" | ")
     }
 
     #[test]
@@ -207,10 +169,7 @@ mod tests {
             {"name": "a", "ready": true, "restartCount": 0, "state": {"running": {}}},
             {"name": "b", "ready": false, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
              "lastState": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:04:55Z"}}}]});
-        assert_eq!(
-            row(status, two),
-            "p | 1/2 | CrashLoopBackOff | 3 (5s ago) | 5m"
-        );
+        assert_eq!(row(status, two), "p | 1/2 | CrashLoopBackOff | 3 (5s ago) | 5m");
     }
 
     #[test]

@@ -4,21 +4,13 @@ use serde_json::Value;
 use super::cells::{NONE, Object, UNSET, or_none};
 
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
-const DEFAULT_CLASS_ANNOTATIONS: [&str; 2] = [
-    "storageclass.kubernetes.io/is-default-class",
-    "storageclass.beta.kubernetes.io/is-default-class",
-];
+const DEFAULT_CLASS_ANNOTATIONS: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 fn access_modes(modes: &[Value]) -> String {
-    const SHORT: [(&str, &str); 4] = [
-        ("ReadWriteOnce", "RWO"),
-        ("ReadOnlyMany", "ROX"),
-        ("ReadWriteMany", "RWX"),
-        ("ReadWriteOncePod", "RWOP"),
-    ];
-    let held = SHORT
-        .iter()
-        .filter(|(long, _)| modes.iter().any(|mode| mode == long));
+    const SHORT: [(&str, &str); 4] =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let held = SHORT.iter().filter(|(long, _)| modes.iter().any(|mode| mode == long));
     held.map(|(_, short)| *short).collect::<Vec<_>>().join(",")
 }
 
@@ -30,21 +22,13 @@ fn storage_class(object: &Object<'_>) -> Value {
 }
 
 fn phase(object: &Object<'_>) -> Value {
-    if object.is_deleting() {
-        "Terminating".into()
-    } else {
-        object.text("/status/phase").into()
-    }
+    if object.is_deleting() { "Terminating".into() } else { object.text("/status/phase").into() }
 }
 
 pub fn volume(object: &Object<'_>) -> Vec<Value> {
     let claim = match object.at("/spec/claimRef") {
         Value::Object(_) => {
-            format!(
-                "{}/{}",
-                object.text("/spec/claimRef/namespace"),
-                object.text("/spec/claimRef/name")
-            )
+            format!("{}/{}", object.text("/spec/claimRef/namespace"), object.text("/spec/claimRef/name"))
         }
         _ => String::new(),
     };
@@ -66,10 +50,7 @@ pub fn volume(object: &Object<'_>) -> Vec<Value> {
 pub fn claim(object: &Object<'_>) -> Vec<Value> {
     let bound = !object.text("/spec/volumeName").is_empty();
     let (capacity, modes) = if bound {
-        (
-            object.text_or("/status/capacity/storage", "0"),
-            access_modes(object.list("/status/accessModes")),
-        )
+        (object.text_or("/status/capacity/storage", "0"), access_modes(object.list("/status/accessModes")))
     } else {
         ("".into(), String::new())
     };
@@ -88,16 +69,10 @@ pub fn claim(object: &Object<'_>) -> Vec<Value> {
 
 pub fn class(object: &Object<'_>) -> Vec<Value> {
     let annotations = object.at("/metadata/annotations");
-    let default = DEFAULT_CLASS_ANNOTATIONS
-        .iter()
-        .any(|key| annotations[*key] == "true");
+    let default = DEFAULT_CLASS_ANNOTATIONS.iter().any(|key| annotations[*key] == "true");
     let name = object.text("/metadata/name");
     vec![
-        if default {
-            format!("{name} (default)").into()
-        } else {
-            name.into()
-        },
+        if default { format!("{name} (default)").into() } else { name.into() },
         object.text("/provisioner").into(),
         object.text_or("/reclaimPolicy", "Delete"),
         object.text_or("/volumeBindingMode", "Immediate"),
@@ -118,11 +93,7 @@ pub fn attachment(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn attributes_class(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        object.text("/driverName").into(),
-        object.age(),
-    ]
+    vec![object.name(), object.text("/driverName").into(), object.age()]
 }
 
 pub fn csi_driver(object: &Object<'_>) -> Vec<Value> {
@@ -136,18 +107,10 @@ pub fn csi_driver(object: &Object<'_>) -> Vec<Value> {
     let tokens = object.list("/spec/tokenRequests");
     vec![
         object.name(),
-        object
-            .at("/spec/attachRequired")
-            .as_bool()
-            .unwrap_or(true)
-            .into(),
+        object.at("/spec/attachRequired").as_bool().unwrap_or(true).into(),
         object.bool("/spec/podInfoOnMount").into(),
         object.bool("/spec/storageCapacity").into(),
-        if tokens.is_empty() {
-            UNSET.into()
-        } else {
-            joined(tokens, Some("audience")).into()
-        },
+        if tokens.is_empty() { UNSET.into() } else { joined(tokens, Some("audience")).into() },
         object.bool("/spec/requiresRepublish").into(),
         or_none(joined(object.list("/spec/volumeLifecycleModes"), None)).into(),
         object.age(),
@@ -155,11 +118,7 @@ pub fn csi_driver(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn csi_node(object: &Object<'_>) -> Vec<Value> {
-    vec![
-        object.name(),
-        object.count("/spec/drivers").into(),
-        object.age(),
-    ]
+    vec![object.name(), object.count("/spec/drivers").into(), object.age()]
 }
 
 pub fn resource_claim(object: &Object<'_>) -> Vec<Value> {

@@ -1,21 +1,14 @@
 //! Kinds that own pods, and what scales and protects them.
 use serde_json::Value;
 
-use super::cells::{
-    NONE, Object, UNKNOWN, UNSET, containers, first_few, int_or_text, labels, selector,
-};
+use super::cells::{NONE, Object, UNKNOWN, UNSET, containers, first_few, int_or_text, labels, selector};
 use crate::time;
 
 const METRICS_SHOWN: usize = 2;
 
 pub fn pod_template(object: &Object<'_>) -> Vec<Value> {
     let [names, images] = containers(object.at("/template/spec/containers"));
-    vec![
-        object.name(),
-        names,
-        images,
-        labels(object.at("/template/metadata/labels")).into(),
-    ]
+    vec![object.name(), names, images, labels(object.at("/template/metadata/labels")).into()]
 }
 
 pub fn replica_set(object: &Object<'_>) -> Vec<Value> {
@@ -36,12 +29,7 @@ pub fn deployment(object: &Object<'_>) -> Vec<Value> {
     let [names, images] = containers(object.at("/spec/template/spec/containers"));
     vec![
         object.name(),
-        format!(
-            "{}/{}",
-            object.int("/status/readyReplicas"),
-            object.int("/spec/replicas")
-        )
-        .into(),
+        format!("{}/{}", object.int("/status/readyReplicas"), object.int("/spec/replicas")).into(),
         object.int("/status/updatedReplicas").into(),
         object.int("/status/availableReplicas").into(),
         object.age(),
@@ -55,12 +43,7 @@ pub fn stateful_set(object: &Object<'_>) -> Vec<Value> {
     let [names, images] = containers(object.at("/spec/template/spec/containers"));
     vec![
         object.name(),
-        format!(
-            "{}/{}",
-            object.int("/status/readyReplicas"),
-            object.int("/spec/replicas")
-        )
-        .into(),
+        format!("{}/{}", object.int("/status/readyReplicas"), object.int("/spec/replicas")).into(),
         object.age(),
         names,
         images,
@@ -85,43 +68,25 @@ pub fn daemon_set(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn controller_revision(object: &Object<'_>) -> Vec<Value> {
-    let controller = object
-        .list("/metadata/ownerReferences")
-        .iter()
-        .find(|owner| owner["controller"] == true);
+    let controller = object.list("/metadata/ownerReferences").iter().find(|owner| owner["controller"] == true);
     let controller = controller.map_or(NONE.to_owned(), |owner| {
-        let (group, _) =
-            crate::kinds::split_api_version(owner["apiVersion"].as_str().unwrap_or(""));
+        let (group, _) = crate::kinds::split_api_version(owner["apiVersion"].as_str().unwrap_or(""));
         let kind = owner["kind"].as_str().unwrap_or("").to_lowercase();
         let dot = if group.is_empty() { "" } else { "." };
-        format!(
-            "{kind}{dot}{group}/{}",
-            owner["name"].as_str().unwrap_or("")
-        )
+        format!("{kind}{dot}{group}/{}", owner["name"].as_str().unwrap_or(""))
     });
-    vec![
-        object.name(),
-        controller.into(),
-        object.int("/revision").into(),
-        object.age(),
-    ]
+    vec![object.name(), controller.into(), object.int("/revision").into(), object.age()]
 }
 
 pub fn job(object: &Object<'_>) -> Vec<Value> {
     let succeeded = object.int("/status/succeeded");
-    let completions = match (
-        object.at("/spec/completions").as_i64(),
-        object.int("/spec/parallelism"),
-    ) {
+    let completions = match (object.at("/spec/completions").as_i64(), object.int("/spec/parallelism")) {
         (Some(wanted), _) => format!("{succeeded}/{wanted}"),
         (None, parallel) if parallel > 1 => format!("{succeeded}/1 of {parallel}"),
         (None, _) => format!("{succeeded}/1"),
     };
     let moment = |pointer| time::parse(object.text(pointer)).ok();
-    let duration = match (
-        moment("/status/startTime"),
-        moment("/status/completionTime"),
-    ) {
+    let duration = match (moment("/status/startTime"), moment("/status/completionTime")) {
         (None, _) => String::new(),
         (Some(start), end) => time::age(start, end.unwrap_or(object.now())),
     };
@@ -186,11 +151,8 @@ pub fn disruption_budget(object: &Object<'_>) -> Vec<Value> {
 }
 
 pub fn autoscaler(object: &Object<'_>) -> Vec<Value> {
-    let reference = format!(
-        "{}/{}",
-        object.text("/spec/scaleTargetRef/kind"),
-        object.text("/spec/scaleTargetRef/name")
-    );
+    let reference =
+        format!("{}/{}", object.text("/spec/scaleTargetRef/kind"), object.text("/spec/scaleTargetRef/name"));
     vec![
         object.name(),
         reference.into(),
@@ -206,9 +168,7 @@ pub fn autoscaler(object: &Object<'_>) -> Vec<Value> {
 fn targets(object: &Object<'_>) -> String {
     let v1 = object.at("/spec/targetCPUUtilizationPercentage").as_i64();
     if let Some(target) = v1 {
-        let current = object
-            .at("/status/currentCPUUtilizationPercentage")
-            .as_i64();
+        let current = object.at("/status/currentCPUUtilizationPercentage").as_i64();
         let current = current.map_or(UNKNOWN.to_owned(), |share| format!("{share}%"));
         return format!("cpu: {current}/{target}%");
     }
@@ -219,12 +179,7 @@ fn targets(object: &Object<'_>) -> String {
     let all: Vec<String> = metrics
         .iter()
         .enumerate()
-        .map(|(index, metric)| {
-            target(
-                metric,
-                object.at(&format!("/status/currentMetrics/{index}")),
-            )
-        })
+        .map(|(index, metric)| target(metric, object.at(&format!("/status/currentMetrics/{index}"))))
         .collect();
     first_few(&all, METRICS_SHOWN, ", ")
 }
@@ -244,11 +199,7 @@ fn target(metric: &Value, status: &Value) -> String {
     let wanted = &source["target"];
     let resource = matches!(kind, "resource" | "containerResource");
     if wanted["averageValue"].is_string() {
-        let pair = format!(
-            "{}/{}",
-            amount(current, "averageValue"),
-            amount(wanted, "averageValue")
-        );
+        let pair = format!("{}/{}", amount(current, "averageValue"), amount(wanted, "averageValue"));
         return match kind {
             _ if resource => format!("{name}: {pair}"),
             "pods" => pair,
@@ -257,15 +208,9 @@ fn target(metric: &Value, status: &Value) -> String {
     }
     if resource {
         let share = |of: &Value, otherwise: &str| {
-            of["averageUtilization"]
-                .as_i64()
-                .map_or(otherwise.to_owned(), |share| format!("{share}%"))
+            of["averageUtilization"].as_i64().map_or(otherwise.to_owned(), |share| format!("{share}%"))
         };
-        return format!(
-            "{name}: {}/{}",
-            share(current, UNKNOWN),
-            share(wanted, "<auto>")
-        );
+        return format!("{name}: {}/{}", share(current, UNKNOWN), share(wanted, "<auto>"));
     }
     format!("{}/{}", amount(current, "value"), amount(wanted, "value"))
 }

@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use minik8s_api::status::Status;
 use serde_json::Value;
-use x509_parser::{
-    certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer,
-};
+use x509_parser::{certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer};
 
 use super::{Attributes, Operation, Plugin};
 use crate::{
@@ -28,10 +26,7 @@ fn signer(request: &Value) -> &str {
 fn may_use(authorizer: &dyn Authorizer, write: &Attributes<'_>, verb: &str, signer: &str) -> bool {
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
     [signer, &domain].into_iter().any(|name| {
-        let question = authz::Attributes {
-            name,
-            ..authz::Attributes::resource(write.user, verb, GROUP, "signers")
-        };
+        let question = authz::Attributes { name, ..authz::Attributes::resource(write.user, verb, GROUP, "signers") };
         authorizer.authorize(&question).allowed()
     })
 }
@@ -66,9 +61,7 @@ impl Plugin for CertificateApproval {
         if may_use(&*self.authorizer, write, "approve", signer) {
             return Ok(());
         }
-        Err(write.forbidden(format!(
-            "user not permitted to approve requests with signerName {signer:?}"
-        )))
+        Err(write.forbidden(format!("user not permitted to approve requests with signerName {signer:?}")))
     }
 }
 
@@ -103,10 +96,7 @@ impl Plugin for CertificateSigning {
         if unchanged || may_use(&*self.authorizer, write, "sign", signer(old)) {
             return Ok(());
         }
-        Err(write.forbidden(format!(
-            "user not permitted to sign requests with signerName {:?}",
-            signer(old)
-        )))
+        Err(write.forbidden(format!("user not permitted to sign requests with signerName {:?}", signer(old))))
     }
 }
 
@@ -119,16 +109,9 @@ fn organizations(request: &Value) -> Result<Vec<String>, String> {
         .decode(request["spec"]["request"].as_str().unwrap_or_default())
         .map_err(|error| error.to_string())?;
     let (_, pem) = parse_x509_pem(&pem).map_err(|error| error.to_string())?;
-    let (_, parsed) =
-        X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
-    let names = parsed
-        .certification_request_info
-        .subject
-        .iter_organization();
-    Ok(names
-        .filter_map(|name| name.as_str().ok())
-        .map(str::to_owned)
-        .collect())
+    let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
+    let names = parsed.certification_request_info.subject.iter_organization();
+    Ok(names.filter_map(|name| name.as_str().ok()).map(str::to_owned).collect())
 }
 
 #[async_trait]
@@ -148,12 +131,10 @@ impl Plugin for CertificateSubjectRestriction {
         if signer(request) != CLIENT_SIGNER {
             return Ok(());
         }
-        let organizations = organizations(request)
-            .map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
+        let organizations =
+            organizations(request).map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
         if organizations.iter().any(|group| group == MASTERS) {
-            return Err(write.forbidden(format!(
-                "use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed"
-            )));
+            return Err(write.forbidden(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")));
         }
         Ok(())
     }

@@ -40,9 +40,7 @@ impl Plugin for DefaultIngressClass {
             return Ok(());
         };
         let named = ingress["spec"]["ingressClassName"].is_string()
-            || ingress["metadata"]["annotations"]
-                .get(LEGACY_CLASS)
-                .is_some();
+            || ingress["metadata"]["annotations"].get(LEGACY_CLASS).is_some();
         let classes = GroupResource::new("networking.k8s.io", "ingressclasses");
         if !named && let Some(class) = default_class(&*self.objects, &classes, DEFAULT_CLASS) {
             ingress["spec"]["ingressClassName"] = json!(class);

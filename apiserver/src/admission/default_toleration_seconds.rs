@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 use super::{Attributes, Operation, Plugin, items, push};
 
 const TOLERATION_SECONDS: i64 = 300;
-const TAINTS: [&str; 2] = [
-    "node.kubernetes.io/not-ready",
-    "node.kubernetes.io/unreachable",
-];
+const TAINTS: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 
 /// See the module.
 pub struct DefaultTolerationSeconds;
@@ -19,8 +16,7 @@ pub struct DefaultTolerationSeconds;
 fn tolerates(pod: &Value, taint: &str) -> bool {
     items(&pod["spec"]["tolerations"]).any(|toleration| {
         let field = |name: &str| toleration[name].as_str().unwrap_or_default();
-        (field("key") == taint || field("key").is_empty())
-            && matches!(field("effect"), "NoExecute" | "")
+        (field("key") == taint || field("key").is_empty()) && matches!(field("effect"), "NoExecute" | "")
     })
 }
 
@@ -38,10 +34,7 @@ impl Plugin for DefaultTolerationSeconds {
         let Some(pod) = &mut write.object else {
             return Ok(());
         };
-        let missing: Vec<&str> = TAINTS
-            .into_iter()
-            .filter(|taint| !tolerates(pod, taint))
-            .collect();
+        let missing: Vec<&str> = TAINTS.into_iter().filter(|taint| !tolerates(pod, taint)).collect();
         for taint in missing {
             push(
                 &mut pod["spec"]["tolerations"],

@@ -42,7 +42,8 @@ impl Activation {
             metadata.remove("managedFields");
             metadata.remove("ownerReferences");
         }
-        let asker: Arc<dyn Authorize> = Arc::new(Asker { user: write.user.clone(), authorizer: Arc::clone(authorizer) });
+        let asker: Arc<dyn Authorize> =
+            Arc::new(Asker { user: write.user.clone(), authorizer: Arc::clone(authorizer) });
         let about = Question {
             group: view.row.group.clone(),
             resource: view.row.plural.clone(),
@@ -96,8 +97,10 @@ impl Activation {
         let error = match expression.program.evaluate(&self.variables, &mut self.budget) {
             Ok(value) => return Ok(value),
             Err(Failure::Cost) => {
-                return Err("validation failed due to running out of cost budget, no further validation rules will be run"
-                    .to_owned());
+                return Err(
+                    "validation failed due to running out of cost budget, no further validation rules will be run"
+                        .to_owned(),
+                );
             }
             Err(Failure::Error(error) | Failure::Overload(error)) => error,
         };
@@ -152,10 +155,7 @@ impl Authorize for Asker {
 }
 
 /// The namespace of a write, for expressions; `Null` for what is in none.
-pub(super) fn namespace_of(
-    write: &Attributes<'_>,
-    world: &dyn Objects,
-) -> Result<Value, minik8s_api::status::Status> {
+pub(super) fn namespace_of(write: &Attributes<'_>, world: &dyn Objects) -> Result<Value, minik8s_api::status::Status> {
     let own = write.group.is_empty() && write.resource == "namespaces";
     if write.namespace.is_empty() || own {
         return Ok(Value::Null);

@@ -26,18 +26,12 @@ pub struct LimitRanger {
 impl LimitRanger {
     /// LimitRanges are read from `objects`.
     pub fn new(objects: Arc<dyn Objects>) -> LimitRanger {
-        LimitRanger {
-            objects,
-            ranges: GroupResource::new("", "limitranges"),
-        }
+        LimitRanger { objects, ranges: GroupResource::new("", "limitranges") }
     }
 
     fn limits(&self, namespace: &str) -> Vec<Vec<Value>> {
         let ranges = self.objects.list(&self.ranges, Some(namespace));
-        ranges
-            .iter()
-            .map(|range| items(&range.value()["spec"]["limits"]).cloned().collect())
-            .collect()
+        ranges.iter().map(|range| items(&range.value()["spec"]["limits"]).cloned().collect()).collect()
     }
 }
 
@@ -49,19 +43,13 @@ fn set_defaults(pod: &mut Value, limits: &[Value]) {
         defaults.extend(quantities(&limit["default"]));
     }
     let mut notes = Vec::new();
-    for (list, called) in [
-        ("containers", "container"),
-        ("initContainers", "init container"),
-    ] {
+    for (list, called) in [("containers", "container"), ("initContainers", "init container")] {
         let Some(containers) = pod["spec"].get_mut(list) else {
             continue;
         };
         for container in items_mut(containers) {
             let name = container["name"].as_str().unwrap_or_default().to_owned();
-            for (field, word, values) in [
-                ("requests", "request", &requests),
-                ("limits", "limit", &defaults),
-            ] {
+            for (field, word, values) in [("requests", "request", &requests), ("limits", "limit", &defaults)] {
                 let set = fill(container, field, values);
                 if !set.is_empty() {
                     notes.push(format!("{} {word} for {called} {name}", set.join(", ")));
@@ -70,23 +58,18 @@ fn set_defaults(pod: &mut Value, limits: &[Value]) {
         }
     }
     if !notes.is_empty() {
-        pod["metadata"]["annotations"][ANNOTATION] =
-            json!(format!("LimitRanger plugin set: {}", notes.join("; ")));
+        pod["metadata"]["annotations"][ANNOTATION] = json!(format!("LimitRanger plugin set: {}", notes.join("; ")));
     }
 }
 
 fn fill<'v>(container: &mut Value, field: &str, values: &'v Resources) -> Vec<&'v str> {
-    let missing: Vec<_> = values
-        .iter()
-        .filter(|(name, _)| container["resources"][field].get(name.as_str()).is_none())
-        .collect();
+    let missing: Vec<_> =
+        values.iter().filter(|(name, _)| container["resources"][field].get(name.as_str()).is_none()).collect();
     for (name, quantity) in &missing {
         container["resources"][field][name.as_str()] = json!(quantity.to_string());
     }
     if missing.is_empty() && container["resources"][field].is_null() {
-        container["resources"]
-            .as_object_mut()
-            .map(|resources| resources.remove(field));
+        container["resources"].as_object_mut().map(|resources| resources.remove(field));
     }
     missing.into_iter().map(|(name, _)| name.as_str()).collect()
 }
@@ -97,40 +80,30 @@ fn violations(limit: &Value, requests: &Resources, limits: &Resources) -> Vec<St
     let mut found = Vec::new();
     for (name, bound) in quantities(&limit["min"]) {
         match (requests.get(&name), limits.get(&name)) {
-            (None, _) => found.push(format!(
-                "minimum {name} usage per {kind} is {bound}.  No request is specified"
-            )),
-            (Some(request), _) if *request < bound => found.push(format!(
-                "minimum {name} usage per {kind} is {bound}, but request is {request}"
-            )),
-            (_, Some(limit)) if *limit < bound => found.push(format!(
-                "minimum {name} usage per {kind} is {bound}, but limit is {limit}"
-            )),
+            (None, _) => found.push(format!("minimum {name} usage per {kind} is {bound}.  No request is specified")),
+            (Some(request), _) if *request < bound => {
+                found.push(format!("minimum {name} usage per {kind} is {bound}, but request is {request}"))
+            }
+            (_, Some(limit)) if *limit < bound => {
+                found.push(format!("minimum {name} usage per {kind} is {bound}, but limit is {limit}"))
+            }
             _ => {}
         }
     }
     for (name, bound) in quantities(&limit["max"]) {
         match (requests.get(&name), limits.get(&name)) {
-            (_, None) => found.push(format!(
-                "maximum {name} usage per {kind} is {bound}.  No limit is specified"
-            )),
-            (_, Some(limit)) if *limit > bound => found.push(format!(
-                "maximum {name} usage per {kind} is {bound}, but limit is {limit}"
-            )),
-            (Some(request), _) if *request > bound => found.push(format!(
-                "maximum {name} usage per {kind} is {bound}, but request is {request}"
-            )),
+            (_, None) => found.push(format!("maximum {name} usage per {kind} is {bound}.  No limit is specified")),
+            (_, Some(limit)) if *limit > bound => {
+                found.push(format!("maximum {name} usage per {kind} is {bound}, but limit is {limit}"))
+            }
+            (Some(request), _) if *request > bound => {
+                found.push(format!("maximum {name} usage per {kind} is {bound}, but request is {request}"))
+            }
             _ => {}
         }
     }
     for (name, bound) in quantities(&limit["maxLimitRequestRatio"]) {
-        found.extend(ratio_violation(
-            &name,
-            kind,
-            &bound,
-            requests.get(&name),
-            limits.get(&name),
-        ));
+        found.extend(ratio_violation(&name, kind, &bound, requests.get(&name), limits.get(&name)));
     }
     found
 }
@@ -144,16 +117,12 @@ fn ratio_violation(
 ) -> Option<String> {
     let rule = format!("{name} max limit to request ratio per {kind} is {bound}");
     let Some(request) = request.filter(|request| !request.is_zero()) else {
-        return Some(format!(
-            "{rule}, but no request is specified or request is 0"
-        ));
+        return Some(format!("{rule}, but no request is specified or request is 0"));
     };
     let Some(limit) = limit.filter(|limit| !limit.is_zero()) else {
         return Some(format!("{rule}, but no limit is specified or limit is 0"));
     };
-    let small = [request, limit, bound]
-        .iter()
-        .all(|quantity| quantity.value() < MAX_MILLI_VALUE);
+    let small = [request, limit, bound].iter().all(|quantity| quantity.value() < MAX_MILLI_VALUE);
     let ratio = if small {
         limit.milli_value() as f64 / request.milli_value() as f64
     } else {
@@ -167,9 +136,7 @@ fn pod_violations(pod: &Value, limits: &[Value]) -> Vec<String> {
     for limit in limits {
         match limit["type"].as_str() {
             Some("Container") => {
-                for container in ["containers", "initContainers"]
-                    .into_iter()
-                    .flat_map(|list| items(&pod["spec"][list]))
+                for container in ["containers", "initContainers"].into_iter().flat_map(|list| items(&pod["spec"][list]))
                 {
                     let resources = &container["resources"];
                     found.extend(violations(
@@ -179,11 +146,9 @@ fn pod_violations(pod: &Value, limits: &[Value]) -> Vec<String> {
                     ));
                 }
             }
-            Some("Pod") => found.extend(violations(
-                limit,
-                &pod_total(pod, "requests", false),
-                &pod_total(pod, "limits", false),
-            )),
+            Some("Pod") => {
+                found.extend(violations(limit, &pod_total(pod, "requests", false), &pod_total(pod, "limits", false)))
+            }
             _ => {}
         }
     }
@@ -199,16 +164,9 @@ fn claim_violations(claim: &Value, limits: &[Value]) -> Vec<String> {
         for (field, word) in [("min", "minimum"), ("max", "maximum")] {
             for (name, bound) in quantities(&limit[field]) {
                 match requests.get(&name) {
-                    None => found.push(format!(
-                        "{word} {name} usage per {kind} is {bound}.  No request is specified"
-                    )),
-                    Some(request)
-                        if (field == "min" && *request < bound)
-                            || (field == "max" && *request > bound) =>
-                    {
-                        found.push(format!(
-                            "{word} {name} usage per {kind} is {bound}, but request is {request}"
-                        ));
+                    None => found.push(format!("{word} {name} usage per {kind} is {bound}.  No request is specified")),
+                    Some(request) if (field == "min" && *request < bound) || (field == "max" && *request > bound) => {
+                        found.push(format!("{word} {name} usage per {kind} is {bound}, but request is {request}"));
                     }
                     _ => {}
                 }
@@ -228,9 +186,7 @@ impl Plugin for LimitRanger {
         // What a range is about cannot change otherwise once a pod is there.
         match write.operation {
             Operation::Create => write.is("", "pods") || write.is("", "persistentvolumeclaims"),
-            Operation::Update => {
-                write.is_sub("", "pods", "resize") || write.is("", "persistentvolumeclaims")
-            }
+            Operation::Update => write.is_sub("", "pods", "resize") || write.is("", "persistentvolumeclaims"),
             _ => false,
         }
     }
@@ -250,10 +206,7 @@ impl Plugin for LimitRanger {
         let Some(object) = &write.object else {
             return Ok(());
         };
-        if write
-            .old_object
-            .is_some_and(|old| old["metadata"].get("deletionTimestamp").is_some())
-        {
+        if write.old_object.is_some_and(|old| old["metadata"].get("deletionTimestamp").is_some()) {
             return Ok(());
         }
         for limits in self.limits(write.namespace) {
@@ -316,13 +269,9 @@ mod tests {
                 json!({ "requests": { "cpu": "1" } }),
                 vec!["maximum cpu usage per Container is 2.  No limit is specified"],
             ),
-            (
-                json!({ "limits": { "cpu": "1" }, "requests": { "cpu": "1" } }),
-                vec![],
-            ),
+            (json!({ "limits": { "cpu": "1" }, "requests": { "cpu": "1" } }), vec![]),
         ] {
-            let pod =
-                json!({ "spec": { "containers": [{ "name": "c", "resources": resources }] } });
+            let pod = json!({ "spec": { "containers": [{ "name": "c", "resources": resources }] } });
             assert_eq!(pod_violations(&pod, &range()), expect);
         }
         let ratio = vec![json!({ "type": "Pod", "maxLimitRequestRatio": { "memory": "2" } })];

@@ -87,9 +87,8 @@ impl Matching {
         if self.equivalent {
             rows.extend(kinds.iter().filter(|row| row.storage == own.storage && row.gvr() != own.gvr()).cloned());
         }
-        let found = |rules: &[Rule]| {
-            rows.iter().find(|row| rules.iter().any(|rule| rule.matches(row, write))).map(Arc::clone)
-        };
+        let found =
+            |rules: &[Rule]| rows.iter().find(|row| rules.iter().any(|rule| rule.matches(row, write))).map(Arc::clone);
         if found(&self.excluded).is_some() {
             return Ok(None);
         }
@@ -146,8 +145,7 @@ impl Rule {
     fn matches(&self, row: &Kind, write: &Attributes<'_>) -> bool {
         let named = |list: &[String], name: &str| list.iter().any(|own| own == "*" || own == name);
         let is = |own: &str, name: &str| own == "*" || own == name;
-        let resource =
-            |(resource, part): &(String, String)| is(resource, &row.plural) && is(part, write.subresource);
+        let resource = |(resource, part): &(String, String)| is(resource, &row.plural) && is(part, write.subresource);
         let scope = match self.scope.as_str() {
             "Namespaced" => row.namespaced,
             "Cluster" => !row.namespaced,

@@ -155,19 +155,11 @@ impl<'a> Attributes<'a> {
         if !self.name.is_empty() {
             return self.name;
         }
-        let metadata = self
-            .object
-            .as_ref()
-            .and_then(|object| object.get("metadata"));
+        let metadata = self.object.as_ref().and_then(|object| object.get("metadata"));
         let named = |field: &str| {
-            metadata
-                .and_then(|metadata| metadata.get(field))
-                .and_then(Value::as_str)
-                .filter(|name| !name.is_empty())
+            metadata.and_then(|metadata| metadata.get(field)).and_then(Value::as_str).filter(|name| !name.is_empty())
         };
-        named("name")
-            .or_else(|| named("generateName"))
-            .unwrap_or("Unknown")
+        named("name").or_else(|| named("generateName")).unwrap_or("Unknown")
     }
 }
 
@@ -221,27 +213,13 @@ pub struct Chain {
 impl Chain {
     /// The plugins of a cluster, in Kubernetes' order. ResourceQuota is last because it counts what all others let through.
     pub fn new(cluster: &Cluster) -> Chain {
-        let Cluster {
-            objects,
-            store,
-            authorizer,
-            rbac,
-            dialer: _,
-            clock,
-            random,
-        } = cluster;
+        let Cluster { objects, store, authorizer, rbac, dialer: _, clock, random } = cluster;
         let objects = || Arc::clone(objects);
         let authorizer = || Arc::clone(authorizer);
         Chain::of(vec![
-            Box::new(namespace_lifecycle::NamespaceLifecycle::new(
-                objects(),
-                Arc::clone(store),
-            )),
+            Box::new(namespace_lifecycle::NamespaceLifecycle::new(objects(), Arc::clone(store))),
             Box::new(limit_ranger::LimitRanger::new(objects())),
-            Box::new(service_account::ServiceAccount::new(
-                objects(),
-                random.clone(),
-            )),
+            Box::new(service_account::ServiceAccount::new(objects(), random.clone())),
             Box::new(node_restriction::NodeRestriction::new(objects())),
             Box::new(taint_nodes_by_condition::TaintNodesByCondition),
             Box::new(pod_security::PodSecurity::new(objects())),
@@ -260,11 +238,7 @@ impl Chain {
             Box::new(webhook::MutatingWebhooks::new(cluster)),
             Box::new(policy::ValidatingPolicies::new(objects(), authorizer())),
             Box::new(webhook::ValidatingWebhooks::new(cluster)),
-            Box::new(resource_quota::ResourceQuota::new(
-                objects(),
-                Arc::clone(store),
-                clock.clone(),
-            )),
+            Box::new(resource_quota::ResourceQuota::new(objects(), Arc::clone(store), clock.clone())),
         ])
     }
 
@@ -323,29 +297,13 @@ fn push(list: &mut Value, item: Value) {
 }
 
 /// The name of the class that an annotation marks as default; of several, the newest, then the first by name.
-fn default_class(
-    objects: &dyn Objects,
-    classes: &GroupResource,
-    annotation: &str,
-) -> Option<String> {
+fn default_class(objects: &dyn Objects, classes: &GroupResource, annotation: &str) -> Option<String> {
     let marked = objects
         .list(classes, None)
         .into_iter()
         .map(|class| class.value())
         .filter(|class| class["metadata"]["annotations"][annotation] == "true");
-    let text = |class: &Value, field: &str| {
-        class["metadata"][field]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let newest_first = |class: &Value| {
-        (
-            std::cmp::Reverse(text(class, "creationTimestamp")),
-            text(class, "name"),
-        )
-    };
-    marked
-        .min_by_key(newest_first)
-        .map(|class| text(&class, "name"))
+    let text = |class: &Value, field: &str| class["metadata"][field].as_str().unwrap_or_default().to_owned();
+    let newest_first = |class: &Value| (std::cmp::Reverse(text(class, "creationTimestamp")), text(class, "name"));
+    marked.min_by_key(newest_first).map(|class| text(&class, "name"))
 }

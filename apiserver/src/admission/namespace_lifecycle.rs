@@ -22,19 +22,12 @@ pub struct NamespaceLifecycle {
 impl NamespaceLifecycle {
     /// Namespaces are looked up in the cache, and in the store before one is said not to exist.
     pub fn new(objects: Arc<dyn Objects>, store: Arc<dyn Store>) -> NamespaceLifecycle {
-        NamespaceLifecycle {
-            objects,
-            store,
-            namespaces: GroupResource::new("", "namespaces"),
-        }
+        NamespaceLifecycle { objects, store, namespaces: GroupResource::new("", "namespaces") }
     }
 
     /// Another member may have created it a moment ago.
     async fn is_stored(&self, namespace: &str) -> bool {
-        let key = format!(
-            "{}core/namespaces/{namespace}",
-            crate::cache::REGISTRY_PREFIX
-        );
+        let key = format!("{}core/namespaces/{namespace}", crate::cache::REGISTRY_PREFIX);
         self.store.read_index().await.is_ok() && matches!(self.store.get(&key).await, Ok(Some(_)))
     }
 }
@@ -74,7 +67,9 @@ impl Plugin for NamespaceLifecycle {
             };
         };
         if write.operation == Operation::Create && found.meta().deletion_timestamp.is_some() {
-            let refusal = write.forbidden(format!("unable to create new content in namespace {namespace} because it is being terminated"));
+            let refusal = write.forbidden(format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            ));
             return Err(refusal.with_cause(
                 "NamespaceTerminating",
                 format!("namespace {namespace} is being terminated"),

@@ -45,10 +45,7 @@ impl NodeRestriction {
 
     fn pod(&self, namespace: &str, name: &str) -> Result<Value, Status> {
         let pods = GroupResource::new("", "pods");
-        self.objects
-            .get(&pods, namespace, name)
-            .map(|pod| pod.value())
-            .ok_or_else(|| Status::not_found(&pods, name))
+        self.objects.get(&pods, namespace, name).map(|pod| pod.value()).ok_or_else(|| Status::not_found(&pods, name))
     }
 
     fn check_pod(&self, write: &Attributes<'_>, node: &str) -> Result<(), Status> {
@@ -57,9 +54,9 @@ impl NodeRestriction {
             ("", Operation::Create) => self.check_mirror_pod(write, node),
             ("", Operation::Delete) => match write.old_object {
                 Some(pod) if on_node(pod) => Ok(()),
-                _ => Err(write.forbidden(format!(
-                    "node {node:?} can only delete pods with spec.nodeName set to itself"
-                ))),
+                _ => {
+                    Err(write.forbidden(format!("node {node:?} can only delete pods with spec.nodeName set to itself")))
+                }
             },
             ("", _) => Err(write.forbidden(format!(
                 "unexpected operation {}, node {node:?} can only create and delete mirror pods",
@@ -70,18 +67,13 @@ impl NodeRestriction {
                     return Ok(());
                 };
                 if !on_node(old) {
-                    return Err(write.forbidden(format!("node {node:?} can only update pod status for pods with spec.nodeName set to itself")));
-                }
-                let labels = |pod: &Value| {
-                    pod["metadata"]["labels"]
-                        .as_object()
-                        .cloned()
-                        .unwrap_or_default()
-                };
-                if labels(old) != labels(new) {
                     return Err(write.forbidden(format!(
-                        "node {node:?} cannot update labels through pod status"
+                        "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
                     )));
+                }
+                let labels = |pod: &Value| pod["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+                if labels(old) != labels(new) {
+                    return Err(write.forbidden(format!("node {node:?} cannot update labels through pod status")));
                 }
                 Ok(())
             }
@@ -89,17 +81,14 @@ impl NodeRestriction {
                 if on_node(&self.pod(write.namespace, write.name)?) {
                     Ok(())
                 } else {
-                    Err(write.forbidden(format!(
-                        "node {node} can only evict pods with spec.nodeName set to itself"
-                    )))
+                    Err(write.forbidden(format!("node {node} can only evict pods with spec.nodeName set to itself")))
                 }
             }
             ("status" | "eviction", operation) => {
                 Err(write.forbidden(format!("unexpected operation {}", operation.as_str())))
             }
-            (other, _) => Err(write.forbidden(format!(
-                "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
-            ))),
+            (other, _) => Err(write
+                .forbidden(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))),
         }
     }
 
@@ -108,12 +97,12 @@ impl NodeRestriction {
             return Ok(());
         };
         if pod["metadata"]["annotations"].get(MIRROR_POD).is_none() {
-            return Err(write.forbidden(format!("pod does not have {MIRROR_POD:?} annotation, node {node:?} can only create mirror pods")));
+            return Err(write.forbidden(format!(
+                "pod does not have {MIRROR_POD:?} annotation, node {node:?} can only create mirror pods"
+            )));
         }
         if pod["spec"]["nodeName"] != node {
-            return Err(write.forbidden(format!(
-                "node {node:?} can only create pods with spec.nodeName set to itself"
-            )));
+            return Err(write.forbidden(format!("node {node:?} can only create pods with spec.nodeName set to itself")));
         }
         self.check_mirror_owner(write, node, pod)?;
         let references = References::of(pod);
@@ -122,33 +111,21 @@ impl NodeRestriction {
             (!references.secrets.is_empty(), "secrets"),
             (!references.config_maps.is_empty(), "configmaps"),
             (!references.claims.is_empty(), "a persistentvolumeclaim"),
-            (
-                items(&pod["spec"]["resourceClaims"]).next().is_some(),
-                "a resourceclaim",
-            ),
+            (items(&pod["spec"]["resourceClaims"]).next().is_some(), "a resourceclaim"),
         ] {
             if referred {
-                return Err(write.forbidden(format!(
-                    "node {node:?} can not create pods that reference {what}"
-                )));
+                return Err(write.forbidden(format!("node {node:?} can not create pods that reference {what}")));
             }
         }
         Ok(())
     }
 
-    fn check_mirror_owner(
-        &self,
-        write: &Attributes<'_>,
-        node: &str,
-        pod: &Value,
-    ) -> Result<(), Status> {
+    fn check_mirror_owner(&self, write: &Attributes<'_>, node: &str, pod: &Value) -> Result<(), Status> {
         let owners: Vec<&Value> = items(&pod["metadata"]["ownerReferences"]).collect();
         let refuse = |message: String| Err(write.forbidden(message));
         let owner = match owners[..] {
             [] => {
-                return refuse(format!(
-                    "node {node:?} can only create pods with an owner reference set to itself"
-                ));
+                return refuse(format!("node {node:?} can only create pods with an owner reference set to itself"));
             }
             [owner] => owner,
             _ => {
@@ -158,9 +135,7 @@ impl NodeRestriction {
             }
         };
         if owner["apiVersion"] != "v1" || owner["kind"] != "Node" || owner["name"] != node {
-            return refuse(format!(
-                "node {node:?} can only create pods with an owner reference set to itself"
-            ));
+            return refuse(format!("node {node:?} can only create pods with an owner reference set to itself"));
         }
         if owner["controller"] != true {
             return refuse(format!(
@@ -168,23 +143,15 @@ impl NodeRestriction {
             ));
         }
         if owner["blockOwnerDeletion"] == true {
-            return refuse(format!(
-                "node {node:?} must not set blockOwnerDeletion on an owner reference"
-            ));
+            return refuse(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
         }
         let nodes = GroupResource::new("", "nodes");
-        let own = self
-            .objects
-            .get(&nodes, "", node)
-            .ok_or_else(|| Status::not_found(&nodes, node))?;
+        let own = self.objects.get(&nodes, "", node).ok_or_else(|| Status::not_found(&nodes, node))?;
         let uid = owner["uid"].as_str().unwrap_or_default();
         if uid == own.uid() {
             Ok(())
         } else {
-            refuse(format!(
-                "node {node:?} UID mismatch: expected {} got {uid}",
-                own.uid()
-            ))
+            refuse(format!("node {node:?} UID mismatch: expected {} got {uid}", own.uid()))
         }
     }
 
@@ -206,21 +173,17 @@ impl NodeRestriction {
             return Err(write.forbidden(format!("the UID in the bound object reference ({}) does not match the UID in record ({own}). The object might have been deleted and then recreated", text("uid"))));
         }
         if pod["spec"]["nodeName"] != node {
-            return Err(write
-                .forbidden("node requested token bound to a pod scheduled on a different node"));
+            return Err(write.forbidden("node requested token bound to a pod scheduled on a different node"));
         }
         let projected: BTreeSet<&str> = items(&pod["spec"]["volumes"])
             .flat_map(|volume| items(&volume["projected"]["sources"]))
             .filter_map(|source| source["serviceAccountToken"]["audience"].as_str())
             .collect();
-        for audience in items(&request["spec"]["audiences"])
-            .filter_map(Value::as_str)
-            .filter(|audience| !audience.is_empty())
+        for audience in
+            items(&request["spec"]["audiences"]).filter_map(Value::as_str).filter(|audience| !audience.is_empty())
         {
             if !projected.contains(audience) {
-                return Err(write.forbidden(format!(
-                    "audience {audience:?} not found in pod spec volume"
-                )));
+                return Err(write.forbidden(format!("audience {audience:?} not found in pod spec volume")));
             }
         }
         Ok(())
@@ -228,24 +191,15 @@ impl NodeRestriction {
 }
 
 fn check_node(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
-    let asked = if write.name.is_empty() {
-        write.error_name()
-    } else {
-        write.name
-    };
+    let asked = if write.name.is_empty() { write.error_name() } else { write.name };
     if asked != node {
-        return Err(write.forbidden(format!(
-            "node {node:?} is not allowed to modify node {asked:?}"
-        )));
+        return Err(write.forbidden(format!("node {node:?} is not allowed to modify node {asked:?}")));
     }
     let Some(new) = &write.object else {
         return Ok(());
     };
     let labels = |object: Option<&Value>| {
-        object
-            .and_then(|object| object["metadata"]["labels"].as_object())
-            .cloned()
-            .unwrap_or_default()
+        object.and_then(|object| object["metadata"]["labels"].as_object()).cloned().unwrap_or_default()
     };
     let (now, before) = (labels(Some(new)), labels(write.old_object));
     let modified = now
@@ -256,10 +210,7 @@ fn check_node(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
         .collect::<BTreeSet<_>>();
     let listed = |keys: Vec<&str>| keys.join(", ");
     let Some(old) = write.old_object else {
-        let forbidden: Vec<&str> = modified
-            .into_iter()
-            .filter(|key| in_namespace(key, RESTRICTED_NAMESPACE))
-            .collect();
+        let forbidden: Vec<&str> = modified.into_iter().filter(|key| in_namespace(key, RESTRICTED_NAMESPACE)).collect();
         if !forbidden.is_empty() {
             return Err(write.forbidden(format!(
                 "node {node:?} is not allowed to set the following labels: {}",
@@ -269,41 +220,24 @@ fn check_node(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
         return Ok(());
     };
     let absent_is_empty = |value: &Value| {
-        if value.is_null() {
-            Value::Array(Vec::new())
-        } else {
-            value.clone()
-        }
+        if value.is_null() { Value::Array(Vec::new()) } else { value.clone() }
     };
-    if absent_is_empty(&old["metadata"]["ownerReferences"])
-        != absent_is_empty(&new["metadata"]["ownerReferences"])
-    {
-        return Err(write.forbidden(format!(
-            "node {node:?} is not allowed to modify ownerReferences"
-        )));
+    if absent_is_empty(&old["metadata"]["ownerReferences"]) != absent_is_empty(&new["metadata"]["ownerReferences"]) {
+        return Err(write.forbidden(format!("node {node:?} is not allowed to modify ownerReferences")));
     }
     if absent_is_empty(&old["spec"]["taints"]) != absent_is_empty(&new["spec"]["taints"]) {
         return Err(write.forbidden(format!("node {node:?} is not allowed to modify taints")));
     }
-    let forbidden: Vec<&str> = modified
-        .into_iter()
-        .filter(|key| !may_update_label(key))
-        .collect();
+    let forbidden: Vec<&str> = modified.into_iter().filter(|key| !may_update_label(key)).collect();
     if !forbidden.is_empty() {
-        return Err(write.forbidden(format!(
-            "node {node:?} is not allowed to modify labels: {}",
-            listed(forbidden)
-        )));
+        return Err(write.forbidden(format!("node {node:?} is not allowed to modify labels: {}", listed(forbidden))));
     }
     Ok(())
 }
 
 fn in_namespace(key: &str, namespace: &str) -> bool {
     let own = key.split_once('/').map_or("", |(own, _)| own);
-    own == namespace
-        || own
-            .strip_suffix(namespace)
-            .is_some_and(|rest| rest.ends_with('.'))
+    own == namespace || own.strip_suffix(namespace).is_some_and(|rest| rest.ends_with('.'))
 }
 
 fn may_update_label(key: &str) -> bool {
@@ -313,30 +247,18 @@ fn may_update_label(key: &str) -> bool {
     let reserved = in_namespace(key, "kubernetes.io") || in_namespace(key, "k8s.io");
     !reserved
         || KUBELET_LABELS.contains(&key)
-        || KUBELET_NAMESPACES
-            .iter()
-            .any(|namespace| in_namespace(key, namespace))
+        || KUBELET_NAMESPACES.iter().any(|namespace| in_namespace(key, namespace))
 }
 
 fn check_lease(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
     if write.namespace != NODE_LEASES {
-        return Err(write.forbidden(format!(
-            "can only access leases in the {NODE_LEASES:?} system namespace"
-        )));
+        return Err(write.forbidden(format!("can only access leases in the {NODE_LEASES:?} system namespace")));
     }
-    check_own_name(
-        write,
-        node,
-        "can only access node lease with the same name as the requesting node",
-    )
+    check_own_name(write, node, "can only access node lease with the same name as the requesting node")
 }
 
 fn check_own_name(write: &Attributes<'_>, node: &str, message: &str) -> Result<(), Status> {
-    if write.error_name() == node {
-        Ok(())
-    } else {
-        Err(write.forbidden(message))
-    }
+    if write.error_name() == node { Ok(()) } else { Err(write.forbidden(message)) }
 }
 
 /// A claim's status is the driver's to report, from the node; what it promises is not.
@@ -357,11 +279,7 @@ fn check_claim(write: &Attributes<'_>) -> Result<(), Status> {
         }
         claim
     };
-    if rest(old) == rest(new) {
-        Ok(())
-    } else {
-        Err(write.forbidden("not allowed to update fields other than status"))
-    }
+    if rest(old) == rest(new) { Ok(()) } else { Err(write.forbidden("not allowed to update fields other than status")) }
 }
 
 #[async_trait]
@@ -377,32 +295,21 @@ impl Plugin for NodeRestriction {
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
         let write = &*write;
         let Some(node) = write.user.node_name() else {
-            return Err(write.forbidden(format!(
-                "could not determine node from user {:?}",
-                write.user.name
-            )));
+            return Err(write.forbidden(format!("could not determine node from user {:?}", write.user.name)));
         };
         match (write.group, write.resource) {
             ("", "pods") => self.check_pod(write, node),
             ("", "nodes") => check_node(write, node),
             ("", "persistentvolumeclaims") => check_claim(write),
-            ("", "serviceaccounts") if write.subresource == "token" => {
-                self.check_token(write, node)
-            }
+            ("", "serviceaccounts") if write.subresource == "token" => self.check_token(write, node),
             ("coordination.k8s.io", "leases") => check_lease(write, node),
-            ("storage.k8s.io", "csinodes") => check_own_name(
-                write,
-                node,
-                "can only access CSINode with the same name as the requesting node",
-            ),
-            ("resource.k8s.io", "resourceslices") => match write
-                .object
-                .as_ref()
-                .or(write.old_object)
-            {
-                Some(slice) if slice["spec"]["nodeName"] != node => Err(write.forbidden(
-                    "can only create ResourceSlice with the same NodeName as the requesting node",
-                )),
+            ("storage.k8s.io", "csinodes") => {
+                check_own_name(write, node, "can only access CSINode with the same name as the requesting node")
+            }
+            ("resource.k8s.io", "resourceslices") => match write.object.as_ref().or(write.old_object) {
+                Some(slice) if slice["spec"]["nodeName"] != node => {
+                    Err(write.forbidden("can only create ResourceSlice with the same NodeName as the requesting node"))
+                }
                 _ => Ok(()),
             },
             _ => Ok(()),

@@ -14,9 +14,7 @@ pub(super) type Resources = BTreeMap<String, Quantity>;
 /// Reads a map of quantities (`requests`, `limits`, `hard`, …).
 pub(super) fn quantities(map: &Value) -> Resources {
     let entries = map.as_object().into_iter().flatten();
-    entries
-        .filter_map(|(name, value)| Some((name.clone(), Quantity::from_value(value).ok()?)))
-        .collect()
+    entries.filter_map(|(name, value)| Some((name.clone(), Quantity::from_value(value).ok()?))).collect()
 }
 
 /// Adds each quantity.
@@ -39,8 +37,7 @@ fn raise(most: &mut Resources, other: &Resources) {
 pub(super) fn pod_total(pod: &Value, field: &str, with_overhead: bool) -> Resources {
     let spec = &pod["spec"];
     let of = |container: &Value| quantities(&container["resources"][field]);
-    let (mut total, mut sidecars, mut start) =
-        (Resources::new(), Resources::new(), Resources::new());
+    let (mut total, mut sidecars, mut start) = (Resources::new(), Resources::new(), Resources::new());
     for container in items(&spec["containers"]) {
         add(&mut total, &of(container));
     }
@@ -61,10 +58,8 @@ pub(super) fn pod_total(pod: &Value, field: &str, with_overhead: bool) -> Resour
     total.extend(quantities(&spec["resources"][field]));
     if with_overhead {
         let overhead = quantities(&spec["overhead"]);
-        let counted = overhead
-            .into_iter()
-            .filter(|(name, _)| field == "requests" || total.contains_key(name))
-            .collect();
+        let counted =
+            overhead.into_iter().filter(|(name, _)| field == "requests" || total.contains_key(name)).collect();
         add(&mut total, &counted);
     }
     total

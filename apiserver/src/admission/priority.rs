@@ -21,33 +21,18 @@ pub struct Priority {
 impl Priority {
     /// Classes are read from `objects`.
     pub fn new(objects: Arc<dyn Objects>) -> Priority {
-        Priority {
-            objects,
-            classes: GroupResource::new("scheduling.k8s.io", "priorityclasses"),
-        }
+        Priority { objects, classes: GroupResource::new("scheduling.k8s.io", "priorityclasses") }
     }
 
     /// The default class; of several (which a race can leave behind) the one with the lowest value.
     fn default_class(&self) -> Option<Value> {
-        let classes = self
-            .objects
-            .list(&self.classes, None)
-            .into_iter()
-            .map(|class| class.value());
-        classes
-            .filter(|class| class["globalDefault"] == true)
-            .min_by_key(|class| class["value"].as_i64())
+        let classes = self.objects.list(&self.classes, None).into_iter().map(|class| class.value());
+        classes.filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
     }
 
     /// Name, value and preemption policy of what a new pod asks for.
-    fn wanted(
-        &self,
-        write: &Attributes<'_>,
-        pod: &Value,
-    ) -> Result<(String, i64, Option<String>), Status> {
-        let name = pod["spec"]["priorityClassName"]
-            .as_str()
-            .unwrap_or_default();
+    fn wanted(&self, write: &Attributes<'_>, pod: &Value) -> Result<(String, i64, Option<String>), Status> {
+        let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default();
         let class = if name.is_empty() {
             match self.default_class() {
                 None => return Ok((String::new(), 0, Some(PREEMPT.to_owned()))),
@@ -55,18 +40,9 @@ impl Priority {
             }
         } else {
             let found = self.objects.get(&self.classes, "", name);
-            found
-                .ok_or_else(|| {
-                    write.forbidden(format!("no PriorityClass with name {name} was found"))
-                })?
-                .value()
+            found.ok_or_else(|| write.forbidden(format!("no PriorityClass with name {name} was found")))?.value()
         };
-        let text = |path: &str| {
-            class
-                .pointer(path)
-                .and_then(Value::as_str)
-                .map(str::to_owned)
-        };
+        let text = |path: &str| class.pointer(path).and_then(Value::as_str).map(str::to_owned);
         Ok((
             text("/metadata/name").unwrap_or_default(),
             class["value"].as_i64().unwrap_or_default(),
@@ -87,10 +63,7 @@ impl Priority {
             spec["priorityClassName"] = json!(name);
         }
         if let Some(policy) = policy {
-            if let Some(own) = spec["preemptionPolicy"]
-                .as_str()
-                .filter(|own| *own != policy)
-            {
+            if let Some(own) = spec["preemptionPolicy"].as_str().filter(|own| *own != policy) {
                 return Err(write.forbidden(format!(
                     "the string value of PreemptionPolicy ({own}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
                 )));
@@ -146,9 +119,9 @@ impl Plugin for Priority {
             return Ok(());
         }
         match self.default_class().and_then(|default| default["metadata"]["name"].as_str().map(str::to_owned)) {
-            Some(default) if class["metadata"]["name"] != default.as_str() => {
-                Err(write.forbidden(format!("PriorityClass {default} is already marked as default. Only one default can exist")))
-            }
+            Some(default) if class["metadata"]["name"] != default.as_str() => Err(write.forbidden(format!(
+                "PriorityClass {default} is already marked as default. Only one default can exist"
+            ))),
             _ => Ok(()),
         }
     }

@@ -19,10 +19,7 @@ pub struct RuntimeClass {
 impl RuntimeClass {
     /// Classes are read from `objects`.
     pub fn new(objects: Arc<dyn Objects>) -> RuntimeClass {
-        RuntimeClass {
-            objects,
-            classes: GroupResource::new("node.k8s.io", "runtimeclasses"),
-        }
+        RuntimeClass { objects, classes: GroupResource::new("node.k8s.io", "runtimeclasses") }
     }
 
     /// The class a pod names, if it names one.
@@ -31,9 +28,9 @@ impl RuntimeClass {
             return Ok(None);
         };
         let found = self.objects.get(&self.classes, "", name);
-        found.map(|class| Some(class.value())).ok_or_else(|| {
-            write.forbidden(format!("pod rejected: RuntimeClass {name:?} not found"))
-        })
+        found
+            .map(|class| Some(class.value()))
+            .ok_or_else(|| write.forbidden(format!("pod rejected: RuntimeClass {name:?} not found")))
     }
 }
 
@@ -80,7 +77,9 @@ impl Plugin for RuntimeClass {
             let fixed = &class["overhead"]["podFixed"];
             if !is_empty(fixed) {
                 if !is_empty(&pod["spec"]["overhead"]) && pod["spec"]["overhead"] != *fixed {
-                    return Err(write.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"));
+                    return Err(
+                        write.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
+                    );
                 }
                 pod["spec"]["overhead"] = fixed.clone();
             }
@@ -100,8 +99,13 @@ impl Plugin for RuntimeClass {
         }
         match self.class(write, pod)? {
             Some(class) if class["overhead"]["podFixed"] == *overhead => Ok(()),
-            Some(_) => Err(write.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")),
-            None => Err(write.forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead")),
+            Some(_) => {
+                Err(write.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
+            }
+            None => {
+                Err(write
+                    .forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))
+            }
         }
     }
 }

@@ -29,18 +29,16 @@ pub struct ServiceAccount {
 impl ServiceAccount {
     /// Accounts are read from `objects`, names of volumes drawn from `random`.
     pub fn new(objects: Arc<dyn Objects>, random: Random) -> ServiceAccount {
-        ServiceAccount {
-            objects,
-            random,
-            accounts: GroupResource::new("", "serviceaccounts"),
-        }
+        ServiceAccount { objects, random, accounts: GroupResource::new("", "serviceaccounts") }
     }
 
     fn account(&self, write: &Attributes<'_>, name: &str) -> Result<Value, Status> {
         let found = self.objects.get(&self.accounts, write.namespace, name);
         found.map(|account| account.value()).ok_or_else(|| {
             let namespace = write.namespace;
-            write.forbidden(format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"))
+            write.forbidden(format!(
+                "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
+            ))
         })
     }
 
@@ -52,8 +50,7 @@ impl ServiceAccount {
             .find(|name| name.starts_with(VOLUME_PREFIX))
             .map(str::to_owned);
         let has_volume = own.is_some();
-        let volume = own
-            .unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", self.random.suffix(SUFFIX_CHARACTERS)));
+        let volume = own.unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", self.random.suffix(SUFFIX_CHARACTERS)));
         let mut mounted = false;
         for containers in ["initContainers", "containers"] {
             for container in items_mut(&mut spec[containers]) {
@@ -67,8 +64,7 @@ impl ServiceAccount {
             }
         }
         if spec["initContainers"].is_null() {
-            spec.as_object_mut()
-                .map(|spec| spec.remove("initContainers"));
+            spec.as_object_mut().map(|spec| spec.remove("initContainers"));
         }
         if mounted && !has_volume {
             push(&mut spec["volumes"], token_volume(&volume));
@@ -129,12 +125,7 @@ impl Plugin for ServiceAccount {
             write.object = Some(pod);
             return Ok(());
         }
-        let named = |field: &str| {
-            pod["spec"][field]
-                .as_str()
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned)
-        };
+        let named = |field: &str| pod["spec"][field].as_str().filter(|name| !name.is_empty()).map(str::to_owned);
         let name = named("serviceAccountName")
             .or_else(|| named("serviceAccount"))
             .unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
@@ -164,10 +155,7 @@ impl Plugin for ServiceAccount {
         if is_mirror(pod) {
             return check_mirror(write, pod);
         }
-        match pod["spec"]["serviceAccountName"]
-            .as_str()
-            .filter(|name| !name.is_empty())
-        {
+        match pod["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()) {
             None => Err(write.forbidden(format!(
                 "no service account specified for pod {}/{}",
                 write.namespace,

@@ -44,11 +44,9 @@ impl Plugin for DefaultStorageClass {
             return Ok(());
         };
         // An empty name is an answer too: no class at all.
-        let named = claim["spec"]["storageClassName"].is_string()
-            || claim["metadata"]["annotations"].get(BETA_CLASS).is_some();
-        if !named
-            && let Some(class) = default_class(&*self.objects, &storage_classes(), DEFAULT_CLASS)
-        {
+        let named =
+            claim["spec"]["storageClassName"].is_string() || claim["metadata"]["annotations"].get(BETA_CLASS).is_some();
+        if !named && let Some(class) = default_class(&*self.objects, &storage_classes(), DEFAULT_CLASS) {
             claim["spec"]["storageClassName"] = json!(class);
         }
         Ok(())
@@ -129,9 +127,7 @@ impl Plugin for PersistentVolumeClaimResize {
             return Ok(());
         };
         let size = |claim: &Value| {
-            claim["spec"]["resources"]["requests"]["storage"]
-                .as_str()
-                .and_then(|size| size.parse::<Quantity>().ok())
+            claim["spec"]["resources"]["requests"]["storage"].as_str().and_then(|size| size.parse::<Quantity>().ok())
         };
         let (Some(wanted), Some(had)) = (size(new), size(old)) else {
             return Ok(());

@@ -27,13 +27,10 @@ impl Plugin for TaintNodesByCondition {
         let Some(node) = &mut write.object else {
             return Ok(());
         };
-        let tainted = items(&node["spec"]["taints"])
-            .any(|taint| taint["key"] == NOT_READY && taint["effect"] == NO_SCHEDULE);
+        let tainted =
+            items(&node["spec"]["taints"]).any(|taint| taint["key"] == NOT_READY && taint["effect"] == NO_SCHEDULE);
         if !tainted {
-            push(
-                &mut node["spec"]["taints"],
-                json!({ "key": NOT_READY, "effect": NO_SCHEDULE }),
-            );
+            push(&mut node["spec"]["taints"], json!({ "key": NOT_READY, "effect": NO_SCHEDULE }));
         }
         Ok(())
     }

@@ -15,7 +15,9 @@ fn world() -> World {
     let world = World::with_roles();
     world.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "rec" } }));
     world.put(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "gone", "deletionTimestamp": "2026-01-01T00:00:00Z" } }));
-    world.put(json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "rec", "name": "default" } }));
+    world.put(
+        json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "rec", "name": "default" } }),
+    );
     world
 }
 
@@ -29,37 +31,22 @@ fn pod(spec: Value) -> Value {
 
 /// Runs both stages; the object as it would be stored, or the refusal.
 async fn run(chain: &Chain, mut attributes: Attributes<'_>) -> Result<Value, String> {
-    chain
-        .admit(&mut attributes)
-        .await
-        .map_err(|status| status.message)?;
-    chain
-        .validate(&attributes)
-        .await
-        .map_err(|status| status.message)?;
+    chain.admit(&mut attributes).await.map_err(|status| status.message)?;
+    chain.validate(&attributes).await.map_err(|status| status.message)?;
     Ok(attributes.object.unwrap_or_default())
 }
 
 async fn create(world: &World, resource: (&str, &str), object: &Value) -> Result<Value, String> {
     let user = UserInfo::new("dev", [] as [&str; 0]);
-    run(
-        &world.chain(),
-        write(Operation::Create, resource, object, None, &user),
-    )
-    .await
+    run(&world.chain(), write(Operation::Create, resource, object, None, &user)).await
 }
 
 #[tokio::test]
 async fn a_plain_pod_becomes_what_kubernetes_makes_of_it() {
-    let stored = create(&world(), ("", "pods"), &pod(json!({})))
-        .await
-        .expect("admitted");
+    let stored = create(&world(), ("", "pods"), &pod(json!({}))).await.expect("admitted");
     let spec = &stored["spec"];
     let volume = spec["volumes"][0]["name"].as_str().expect("volume");
-    assert!(
-        volume.starts_with("kube-api-access-") && volume.len() == "kube-api-access-".len() + 5,
-        "{volume}"
-    );
+    assert!(volume.starts_with("kube-api-access-") && volume.len() == "kube-api-access-".len() + 5, "{volume}");
     assert_eq!(
         spec["volumes"],
         json!([{ "name": volume, "projected": { "sources": [
@@ -72,21 +59,13 @@ async fn a_plain_pod_becomes_what_kubernetes_makes_of_it() {
         spec["containers"][0]["volumeMounts"],
         json!([{ "name": volume, "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" }])
     );
-    assert_eq!(
-        (&spec["serviceAccountName"], &spec["serviceAccount"]),
-        (&json!("default"), &json!("default"))
-    );
-    assert_eq!(
-        (&spec["priority"], &spec["preemptionPolicy"]),
-        (&json!(0), &json!("PreemptLowerPriority"))
-    );
-    let toleration = |key: &str| json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 });
+    assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("default"), &json!("default")));
+    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+    let toleration =
+        |key: &str| json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 });
     assert_eq!(
         spec["tolerations"],
-        json!([
-            toleration("node.kubernetes.io/not-ready"),
-            toleration("node.kubernetes.io/unreachable")
-        ])
+        json!([toleration("node.kubernetes.io/not-ready"), toleration("node.kubernetes.io/unreachable")])
     );
     assert!(
         spec.get("initContainers").is_none()
@@ -95,21 +74,15 @@ async fn a_plain_pod_becomes_what_kubernetes_makes_of_it() {
         "{spec}"
     );
 
-    let quiet = create(
-        &world(),
-        ("", "pods"),
-        &pod(json!({ "automountServiceAccountToken": false })),
-    )
-    .await
-    .expect("admitted");
+    let quiet =
+        create(&world(), ("", "pods"), &pod(json!({ "automountServiceAccountToken": false }))).await.expect("admitted");
     assert!(quiet["spec"].get("volumes").is_none());
 }
 
 #[tokio::test]
 async fn refusals_have_kubernetes_words() {
     let world = world();
-    let mut late =
-        json!({ "kind": "ConfigMap", "metadata": { "namespace": "gone", "name": "late" } });
+    let mut late = json!({ "kind": "ConfigMap", "metadata": { "namespace": "gone", "name": "late" } });
     for (resource, object, expect) in [
         (
             ("", "configmaps"),
@@ -137,45 +110,23 @@ async fn refusals_have_kubernetes_words() {
             r#"pods "p" is forbidden: the integer value of priority (7) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name"#,
         ),
     ] {
-        assert_eq!(
-            create(&world, resource, &object)
-                .await
-                .expect_err("refused"),
-            expect
-        );
+        assert_eq!(create(&world, resource, &object).await.expect_err("refused"), expect);
     }
     late["metadata"]["namespace"] = json!("nowhere");
     assert_eq!(
-        create(&world, ("", "configmaps"), &late)
-            .await
-            .expect_err("refused"),
+        create(&world, ("", "configmaps"), &late).await.expect_err("refused"),
         r#"namespaces "nowhere" not found"#
     );
 
     let user = UserInfo::new("dev", [] as [&str; 0]);
-    for (name, refused) in [
-        ("default", true),
-        ("kube-system", true),
-        ("kube-public", true),
-        ("rec", false),
-    ] {
+    for (name, refused) in [("default", true), ("kube-system", true), ("kube-public", true), ("rec", false)] {
         let namespace = json!({ "kind": "Namespace", "metadata": { "name": name } });
-        let answer = run(
-            &world.chain(),
-            write(
-                Operation::Delete,
-                ("", "namespaces"),
-                &namespace,
-                Some(&namespace),
-                &user,
-            ),
-        )
-        .await;
+        let answer =
+            run(&world.chain(), write(Operation::Delete, ("", "namespaces"), &namespace, Some(&namespace), &user))
+                .await;
         assert_eq!(
             answer.err(),
-            refused.then(|| format!(
-                "namespaces {name:?} is forbidden: this namespace may not be deleted"
-            ))
+            refused.then(|| format!("namespaces {name:?} is forbidden: this namespace may not be deleted"))
         );
     }
 }
@@ -187,67 +138,32 @@ async fn classes_give_what_they_promise() {
     world.put(json!({ "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": { "name": "usual" }, "value": 5, "globalDefault": true }));
     world.put(json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": { "name": "vm" }, "handler": "vm", "overhead": { "podFixed": { "cpu": "250m" } }, "scheduling": { "nodeSelector": { "vm": "yes" } } }));
     world.put(json!({ "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": "fast", "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } }, "provisioner": "x" }));
-    let stored = create(
-        &world,
-        ("", "pods"),
-        &pod(json!({ "priorityClassName": "high", "runtimeClassName": "vm" })),
-    )
-    .await
-    .expect("admitted");
-    assert_eq!(
-        (
-            &stored["spec"]["priority"],
-            &stored["spec"]["preemptionPolicy"]
-        ),
-        (&json!(1000), &json!("Never"))
-    );
+    let stored = create(&world, ("", "pods"), &pod(json!({ "priorityClassName": "high", "runtimeClassName": "vm" })))
+        .await
+        .expect("admitted");
+    assert_eq!((&stored["spec"]["priority"], &stored["spec"]["preemptionPolicy"]), (&json!(1000), &json!("Never")));
     assert_eq!(
         (&stored["spec"]["overhead"], &stored["spec"]["nodeSelector"]),
         (&json!({ "cpu": "250m" }), &json!({ "vm": "yes" }))
     );
-    let stored = create(&world, ("", "pods"), &pod(json!({})))
-        .await
-        .expect("admitted");
-    assert_eq!(
-        (
-            &stored["spec"]["priority"],
-            &stored["spec"]["priorityClassName"]
-        ),
-        (&json!(5), &json!("usual"))
-    );
+    let stored = create(&world, ("", "pods"), &pod(json!({}))).await.expect("admitted");
+    assert_eq!((&stored["spec"]["priority"], &stored["spec"]["priorityClassName"]), (&json!(5), &json!("usual")));
 
     let claim = json!({ "kind": "PersistentVolumeClaim", "metadata": { "namespace": "rec", "name": "c" }, "spec": { "resources": { "requests": { "storage": "1Gi" } } } });
-    let stored = create(&world, ("", "persistentvolumeclaims"), &claim)
-        .await
-        .expect("admitted");
+    let stored = create(&world, ("", "persistentvolumeclaims"), &claim).await.expect("admitted");
     assert_eq!(
-        (
-            &stored["spec"]["storageClassName"],
-            &stored["metadata"]["finalizers"]
-        ),
+        (&stored["spec"]["storageClassName"], &stored["metadata"]["finalizers"]),
         (&json!("fast"), &json!(["kubernetes.io/pvc-protection"]))
     );
 
-    let node = create(
-        &world,
-        ("", "nodes"),
-        &json!({ "kind": "Node", "metadata": { "name": "n" } }),
-    )
-    .await
-    .expect("admitted");
-    assert_eq!(
-        node["spec"]["taints"],
-        json!([{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }])
-    );
+    let node =
+        create(&world, ("", "nodes"), &json!({ "kind": "Node", "metadata": { "name": "n" } })).await.expect("admitted");
+    assert_eq!(node["spec"]["taints"], json!([{ "key": "node.kubernetes.io/not-ready", "effect": "NoSchedule" }]));
 
     let second = json!({ "kind": "PriorityClass", "metadata": { "name": "other" }, "value": 1, "globalDefault": true });
-    let refused = create(&world, ("scheduling.k8s.io", "priorityclasses"), &second)
-        .await
-        .expect_err("refused");
+    let refused = create(&world, ("scheduling.k8s.io", "priorityclasses"), &second).await.expect_err("refused");
     assert!(
-        refused.ends_with(
-            "PriorityClass usual is already marked as default. Only one default can exist"
-        ),
+        refused.ends_with("PriorityClass usual is already marked as default. Only one default can exist"),
         "{refused}"
     );
 }
@@ -257,44 +173,26 @@ async fn quotas_are_charged_and_hold() {
     let world = world();
     world.put(json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "namespace": "rec", "name": "q" }, "spec": { "hard": { "pods": "2", "requests.memory": "1Gi" } } }));
     assert_eq!(
-        create(&world, ("", "pods"), &pod(json!({})))
-            .await
-            .expect_err("silent"),
+        create(&world, ("", "pods"), &pod(json!({}))).await.expect_err("silent"),
         r#"pods "p" is forbidden: failed quota: q: must specify requests.memory for: c"#
     );
     let asking = |memory: &str| {
-        pod(
-            json!({ "containers": [{ "name": "c", "resources": { "requests": { "memory": memory } } }] }),
-        )
+        pod(json!({ "containers": [{ "name": "c", "resources": { "requests": { "memory": memory } } }] }))
     };
     assert_eq!(
-        create(&world, ("", "pods"), &asking("2Gi"))
-            .await
-            .expect_err("too much"),
+        create(&world, ("", "pods"), &asking("2Gi")).await.expect_err("too much"),
         r#"pods "p" is forbidden: exceeded quota: q, requested: requests.memory=2Gi, used: requests.memory=0, limited: requests.memory=1Gi"#
     );
-    create(&world, ("", "pods"), &asking("512Mi"))
-        .await
-        .expect("first");
-    create(&world, ("", "pods"), &asking("256Mi"))
-        .await
-        .expect("second");
-    let quota = world
-        .get(
-            &minik8s_api::kinds::GroupResource::new("", "resourcequotas"),
-            "rec",
-            "q",
-        )
-        .expect("quota")
-        .value();
+    create(&world, ("", "pods"), &asking("512Mi")).await.expect("first");
+    create(&world, ("", "pods"), &asking("256Mi")).await.expect("second");
+    let quota =
+        world.get(&minik8s_api::kinds::GroupResource::new("", "resourcequotas"), "rec", "q").expect("quota").value();
     assert_eq!(
         quota["status"],
         json!({ "hard": { "pods": "2", "requests.memory": "1Gi" }, "used": { "pods": "2", "requests.memory": "768Mi" } })
     );
     assert_eq!(
-        create(&world, ("", "pods"), &asking("1Mi"))
-            .await
-            .expect_err("one too many"),
+        create(&world, ("", "pods"), &asking("1Mi")).await.expect_err("one too many"),
         r#"pods "p" is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2"#
     );
     create(
@@ -312,12 +210,9 @@ async fn quotas_hold_against_a_crowd() {
     world.put(json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "namespace": "rec", "name": "q" }, "spec": { "hard": { "count/configmaps": "5" } } }));
     let (chain, user) = (world.chain(), UserInfo::new("dev", [] as [&str; 0]));
     let map = json!({ "kind": "ConfigMap", "metadata": { "namespace": "rec", "name": "c" } });
-    let answers = futures::future::join_all((0..20).map(|_| {
-        run(
-            &chain,
-            write(Operation::Create, ("", "configmaps"), &map, None, &user),
-        )
-    }))
+    let answers = futures::future::join_all(
+        (0..20).map(|_| run(&chain, write(Operation::Create, ("", "configmaps"), &map, None, &user))),
+    )
     .await;
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 5);
 }
@@ -333,13 +228,7 @@ async fn pod_security_refuses_and_warns() {
         world.put(running);
     }
     let (old, new) = (labelled("privileged"), labelled("restricted"));
-    let change = write(
-        Operation::Update,
-        ("", "namespaces"),
-        &new,
-        Some(&old),
-        &user,
-    );
+    let change = write(Operation::Update, ("", "namespaces"), &new, Some(&old), &user);
     world.chain().validate(&change).await.expect("allowed");
     assert_eq!(
         change.take_warnings(),
@@ -349,29 +238,15 @@ async fn pod_security_refuses_and_warns() {
         ]
     );
     world.put(new);
-    let refused = create(&world, ("", "pods"), &pod(json!({})))
-        .await
-        .expect_err("refused");
+    let refused = create(&world, ("", "pods"), &pod(json!({}))).await.expect_err("refused");
     assert!(refused.starts_with(r#"pods "p" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "c" must set"#), "{refused}");
     let nonsense = labelled("strict");
     let refused = world
         .chain()
-        .validate(&write(
-            Operation::Update,
-            ("", "namespaces"),
-            &nonsense,
-            Some(&old),
-            &user,
-        ))
+        .validate(&write(Operation::Update, ("", "namespaces"), &nonsense, Some(&old), &user))
         .await
         .expect_err("refused");
-    assert!(
-        refused
-            .message
-            .contains("must be one of privileged, baseline, restricted"),
-        "{}",
-        refused.message
-    );
+    assert!(refused.message.contains("must be one of privileged, baseline, restricted"), "{}", refused.message);
 }
 
 #[tokio::test]
@@ -379,7 +254,8 @@ async fn kubelets_write_only_their_own() {
     let world = world();
     let node = UserInfo::node("n1");
     let pod_on = |name: &str| json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "rec", "name": "p" }, "spec": { "nodeName": name } });
-    let labelled = |key: &str| json!({ "kind": "Node", "metadata": { "name": "n1", "labels": { key: "x" } }, "spec": {} });
+    let labelled =
+        |key: &str| json!({ "kind": "Node", "metadata": { "name": "n1", "labels": { key: "x" } }, "spec": {} });
     let plain = json!({ "kind": "Node", "metadata": { "name": "n1" }, "spec": {} });
     let other = json!({ "kind": "Node", "metadata": { "name": "n2" }, "spec": {} });
     let tainted = json!({ "kind": "Node", "metadata": { "name": "n1" }, "spec": { "taints": [{ "key": "a" }] } });
@@ -402,21 +278,13 @@ async fn kubelets_write_only_their_own() {
                 r#"nodes "n1" is forbidden: node "n1" is not allowed to set the following labels: node-restriction.kubernetes.io/a"#,
             ),
         ),
-        (
-            Operation::Update,
-            "nodes",
-            &labelled("team"),
-            Some(&plain),
-            None,
-        ),
+        (Operation::Update, "nodes", &labelled("team"), Some(&plain), None),
         (
             Operation::Update,
             "nodes",
             &labelled("node-role.kubernetes.io/x"),
             Some(&plain),
-            Some(
-                r#"nodes "n1" is forbidden: node "n1" is not allowed to modify labels: node-role.kubernetes.io/x"#,
-            ),
+            Some(r#"nodes "n1" is forbidden: node "n1" is not allowed to modify labels: node-role.kubernetes.io/x"#),
         ),
         (
             Operation::Update,
@@ -425,37 +293,23 @@ async fn kubelets_write_only_their_own() {
             Some(&plain),
             Some(r#"nodes "n1" is forbidden: node "n1" is not allowed to modify taints"#),
         ),
-        (
-            Operation::Delete,
-            "pods",
-            &pod_on("n1"),
-            Some(&pod_on("n1")),
-            None,
-        ),
+        (Operation::Delete, "pods", &pod_on("n1"), Some(&pod_on("n1")), None),
         (
             Operation::Delete,
             "pods",
             &pod_on("n2"),
             Some(&pod_on("n2")),
-            Some(
-                r#"pods "p" is forbidden: node "n1" can only delete pods with spec.nodeName set to itself"#,
-            ),
+            Some(r#"pods "p" is forbidden: node "n1" can only delete pods with spec.nodeName set to itself"#),
         ),
     ] {
-        assert_eq!(
-            run(&chain, write(operation, ("", resource), object, old, &node))
-                .await
-                .err()
-                .as_deref(),
-            expect
-        );
+        assert_eq!(run(&chain, write(operation, ("", resource), object, old, &node)).await.err().as_deref(), expect);
     }
     let mine = pod_on("n1");
-    let refused = run(
-        &chain,
-        write(Operation::Create, ("", "pods"), &mine, None, &node),
-    )
-    .await
-    .expect_err("no mirror");
-    assert!(refused.ends_with(r#"pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods"#), "{refused}");
+    let refused = run(&chain, write(Operation::Create, ("", "pods"), &mine, None, &node)).await.expect_err("no mirror");
+    assert!(
+        refused.ends_with(
+            r#"pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods"#
+        ),
+        "{refused}"
+    );
 }

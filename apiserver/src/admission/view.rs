@@ -41,8 +41,7 @@ impl View {
     /// What is asked, as `admission.k8s.io/v1` puts it, without UID and objects.
     pub(super) fn request(&self, write: &Attributes<'_>, kinds: &Kinds) -> Value {
         let kind = |gvk: &GroupVersionKind| json!({ "group": gvk.group, "version": gvk.version, "kind": gvk.kind });
-        let resource =
-            |row: &Kind| json!({ "group": row.group, "version": row.version, "resource": row.plural });
+        let resource = |row: &Kind| json!({ "group": row.group, "version": row.version, "resource": row.plural });
         let asked = row_of(write, kinds).unwrap_or_else(|| Arc::clone(&self.row));
         let mut request = json!({
             "kind": kind(&kind_of(&self.row, write)),

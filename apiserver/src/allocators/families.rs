@@ -75,10 +75,7 @@ pub fn carry_over(service: &mut Value, old: Option<&Value>) {
         }
         if needs_health_check_port(old)
             && needs_health_check_port(service)
-            && service["spec"]["healthCheckNodePort"]
-                .as_i64()
-                .unwrap_or_default()
-                == 0
+            && service["spec"]["healthCheckNodePort"].as_i64().unwrap_or_default() == 0
         {
             copy(service, old, &["healthCheckNodePort"]);
         }
@@ -98,27 +95,11 @@ fn copy(service: &mut Value, old: &Value, fields: &[&str]) {
 /// Ports keep their node port by name, unless another port has taken it.
 fn carry_node_ports(service: &mut Value, old: &Value) {
     let held: Vec<i64> = ports(old).map(node_port).collect();
-    let mut used: Vec<i64> = ports(service)
-        .map(node_port)
-        .filter(|port| held.contains(port))
-        .collect();
-    let by_name: Map<String, Value> = ports(old)
-        .map(|port| {
-            (
-                port["name"].as_str().unwrap_or_default().to_owned(),
-                json!(node_port(port)),
-            )
-        })
-        .collect();
-    for port in service["spec"]["ports"]
-        .as_array_mut()
-        .into_iter()
-        .flatten()
-    {
-        let before = by_name
-            .get(port["name"].as_str().unwrap_or_default())
-            .and_then(Value::as_i64)
-            .unwrap_or_default();
+    let mut used: Vec<i64> = ports(service).map(node_port).filter(|port| held.contains(port)).collect();
+    let by_name: Map<String, Value> =
+        ports(old).map(|port| (port["name"].as_str().unwrap_or_default().to_owned(), json!(node_port(port)))).collect();
+    for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        let before = by_name.get(port["name"].as_str().unwrap_or_default()).and_then(Value::as_i64).unwrap_or_default();
         if node_port(port) == 0 && before != 0 && !used.contains(&before) {
             port["nodePort"] = json!(before);
             used.push(before);
@@ -130,39 +111,24 @@ fn drop_dependent(service: &mut Value, old: &Value) {
     let same = |service: &Value, field: &str| service["spec"].get(field) == old["spec"].get(field);
     let remove = |service: &mut Value, fields: &[&str]| {
         for field in fields {
-            service["spec"]
-                .as_object_mut()
-                .map(|spec| spec.remove(*field));
+            service["spec"].as_object_mut().map(|spec| spec.remove(*field));
         }
     };
     if needs_cluster_ip(old)
         && !needs_cluster_ip(service)
         && (same(service, "clusterIPs") || same(service, "clusterIP"))
     {
-        remove(
-            service,
-            &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"],
-        );
+        remove(service, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]);
     }
-    if needs_node_ports(old)
-        && !needs_node_ports(service)
-        && service_type(service) != "LoadBalancer"
-    {
+    if needs_node_ports(old) && !needs_node_ports(service) && service_type(service) != "LoadBalancer" {
         let before: Vec<i64> = ports(old).map(node_port).collect();
         if ports(service).map(node_port).eq(before.iter().copied()) {
-            for port in service["spec"]["ports"]
-                .as_array_mut()
-                .into_iter()
-                .flatten()
-            {
+            for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
                 port.as_object_mut().map(|port| port.remove("nodePort"));
             }
         }
     }
-    if needs_health_check_port(old)
-        && !needs_health_check_port(service)
-        && same(service, "healthCheckNodePort")
-    {
+    if needs_health_check_port(old) && !needs_health_check_port(service) && same(service, "healthCheckNodePort") {
         remove(service, &["healthCheckNodePort"]);
     }
     if service_type(old) == "LoadBalancer" && service_type(service) != "LoadBalancer" {
@@ -181,14 +147,9 @@ fn drop_dependent(service: &mut Value, old: &Value) {
 /// `clusterIP` and `clusterIPs[0]` are one value with two names; a client may have set either.
 fn normalize_cluster_ips(service: &mut Value, old: Option<&Value>) {
     let single = text(service, "clusterIP").to_owned();
-    let before = old
-        .map(|old| text(old, "clusterIP").to_owned())
-        .unwrap_or_default();
-    let list_unchanged =
-        old.is_some_and(|old| old["spec"]["clusterIPs"] == service["spec"]["clusterIPs"]);
-    let list_empty = service["spec"]["clusterIPs"]
-        .as_array()
-        .is_none_or(Vec::is_empty);
+    let before = old.map(|old| text(old, "clusterIP").to_owned()).unwrap_or_default();
+    let list_unchanged = old.is_some_and(|old| old["spec"]["clusterIPs"] == service["spec"]["clusterIPs"]);
+    let list_empty = service["spec"]["clusterIPs"].as_array().is_none_or(Vec::is_empty);
     if list_empty && !single.is_empty() && (old.is_none() || single != before) {
         service["spec"]["clusterIPs"] = json!([single]);
     } else if list_unchanged && single != before {
@@ -199,10 +160,7 @@ fn normalize_cluster_ips(service: &mut Value, old: Option<&Value>) {
             fields.map(|fields| fields.insert("clusterIPs".to_owned(), json!([single])));
         }
     } else if single.is_empty()
-        && let Some(first) = service["spec"]["clusterIPs"]
-            .get(0)
-            .and_then(Value::as_str)
-            .map(str::to_owned)
+        && let Some(first) = service["spec"]["clusterIPs"].get(0).and_then(Value::as_str).map(str::to_owned)
     {
         service["spec"]["clusterIP"] = json!(first);
     }
@@ -226,22 +184,12 @@ pub fn set_families(service: &mut Value, old: Option<&Value>) -> Result<(), Stat
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    let policy = service["spec"]["ipFamilyPolicy"]
-        .as_str()
-        .map(str::to_owned);
-    let selectorless = service["spec"]["selector"]
-        .as_object()
-        .is_none_or(Map::is_empty);
+    let policy = service["spec"]["ipFamilyPolicy"].as_str().map(str::to_owned);
+    let selectorless = service["spec"]["selector"].as_object().is_none_or(Map::is_empty);
     if is_headless(service) && selectorless {
         // Its endpoints are the user's own and may be of any family.
-        let policy = policy.unwrap_or_else(|| {
-            if families.len() == 1 {
-                "SingleStack"
-            } else {
-                "RequireDualStack"
-            }
-            .to_owned()
-        });
+        let policy =
+            policy.unwrap_or_else(|| if families.len() == 1 { "SingleStack" } else { "RequireDualStack" }.to_owned());
         if families.is_empty() {
             families.push(IPV4.to_owned());
         }
@@ -260,11 +208,7 @@ pub fn set_families(service: &mut Value, old: Option<&Value>) -> Result<(), Stat
     Ok(())
 }
 
-fn check_families(
-    service: &Value,
-    families: &[String],
-    policy: Option<&str>,
-) -> Result<(), Status> {
+fn check_families(service: &Value, families: &[String], policy: Option<&str>) -> Result<(), Status> {
     let spec = FieldPath::new("spec");
     let mut errors = Vec::new();
     if policy == Some("RequireDualStack") {
@@ -274,11 +218,7 @@ fn check_families(
             "this cluster is not configured for dual-stack services",
         ));
     }
-    for (index, family) in families
-        .iter()
-        .enumerate()
-        .filter(|(_, family)| *family == IPV6)
-    {
+    for (index, family) in families.iter().enumerate().filter(|(_, family)| *family == IPV6) {
         errors.push(FieldError::invalid(
             &spec.child("ipFamilies").index(index),
             family.as_str(),

@@ -45,10 +45,7 @@ pub struct Ranges {
 
 impl Default for Ranges {
     fn default() -> Ranges {
-        Ranges {
-            service_network: (Ipv4Addr::new(10, 96, 0, 0), 16),
-            node_ports: (30000, 32767),
-        }
+        Ranges { service_network: (Ipv4Addr::new(10, 96, 0, 0), 16), node_ports: (30000, 32767) }
     }
 }
 
@@ -75,28 +72,12 @@ impl ServiceAllocators {
         ranges: &Ranges,
     ) -> ServiceAllocators {
         let (network, bits) = ranges.service_network;
-        let (addresses, ports) = (
-            Range::of_network(network, bits),
-            Range::of_ports(ranges.node_ports),
-        );
-        ServiceAllocators {
-            store,
-            objects,
-            kinds,
-            clock,
-            random,
-            addresses,
-            ports,
-        }
+        let (addresses, ports) = (Range::of_network(network, bits), Range::of_ports(ranges.node_ports));
+        ServiceAllocators { store, objects, kinds, clock, random, addresses, ports }
     }
 
     /// Reserves what `service` needs and does not have by `old`; fills it in.
-    async fn begin(
-        &self,
-        service: &mut Value,
-        old: Option<&Value>,
-        dry_run: bool,
-    ) -> Result<Finish, Status> {
+    async fn begin(&self, service: &mut Value, old: Option<&Value>, dry_run: bool) -> Result<Finish, Status> {
         families::carry_over(service, old);
         families::set_families(service, old)?;
         let reserved = self.reserve(service, old, dry_run).await?;
@@ -104,11 +85,7 @@ impl ServiceAllocators {
         let kept = self.holdings(service);
         let dropped = Reservation {
             owner: reserved.owner.clone(),
-            keys: held
-                .keys
-                .into_iter()
-                .filter(|key| !kept.keys.contains(key))
-                .collect(),
+            keys: held.keys.into_iter().filter(|key| !kept.keys.contains(key)).collect(),
         };
         if dry_run || (reserved.keys.is_empty() && dropped.keys.is_empty()) {
             return Ok(nothing_to_finish());
@@ -116,8 +93,7 @@ impl ServiceAllocators {
         let own = self.clone();
         Ok(Box::new(move |committed| {
             Box::pin(async move {
-                own.release(if committed { &dropped } else { &reserved })
-                    .await;
+                own.release(if committed { &dropped } else { &reserved }).await;
             })
         }))
     }
@@ -129,12 +105,7 @@ impl Hook for ServiceAllocators {
         self.begin(object, None, dry_run).await
     }
 
-    async fn begin_update(
-        &self,
-        new: &mut Value,
-        old: &Value,
-        dry_run: bool,
-    ) -> Result<Finish, Status> {
+    async fn begin_update(&self, new: &mut Value, old: &Value, dry_run: bool) -> Result<Finish, Status> {
         self.begin(new, Some(old), dry_run).await
     }
 

@@ -21,22 +21,13 @@ impl Range {
         let size = u32::try_from(size - 2).unwrap_or(u32::MAX);
         let first = u32::from(network) + 1;
         let lower = (size / 16).clamp(16, 256).min(size / 2);
-        Range {
-            first,
-            last: first + (size - 1),
-            dynamic: first + lower,
-            shown: format!("{network}/{prefix_bits}"),
-        }
+        Range { first, last: first + (size - 1), dynamic: first + lower, shown: format!("{network}/{prefix_bits}") }
     }
 
     /// A range of ports, both ends included.
     pub fn of_ports((first, last): (u16, u16)) -> Range {
         let size = u32::from(last.saturating_sub(first)) + 1;
-        let lower = if size < 16 {
-            0
-        } else {
-            (size / 32).clamp(16, 128).min(size / 2)
-        };
+        let lower = if size < 16 { 0 } else { (size / 32).clamp(16, 128).min(size / 2) };
         Range {
             first: first.into(),
             last: last.into(),

@@ -69,35 +69,21 @@ fn address_of(service: &Value) -> Option<&str> {
 }
 
 fn number_at(value: &Value) -> u32 {
-    value
-        .as_u64()
-        .and_then(|number| u32::try_from(number).ok())
-        .unwrap_or_default()
+    value.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or_default()
 }
 
 impl ServiceAllocators {
     /// The keys of what a Service has.
     pub(super) fn holdings(&self, service: &Value) -> Reservation {
-        let mut held = Reservation {
-            owner: owner(service),
-            keys: Vec::new(),
-        };
+        let mut held = Reservation { owner: owner(service), keys: Vec::new() };
         if needs_cluster_ip(service)
             && !is_headless(service)
             && let Some(address) = address_of(service).and_then(|ip| ip.parse::<Ipv4Addr>().ok())
         {
             held.keys.push(address_key(address.into()));
         }
-        let ports = service["spec"]["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|port| &port["nodePort"]);
-        for port in ports
-            .chain([&service["spec"]["healthCheckNodePort"]])
-            .map(number_at)
-            .filter(|port| *port != 0)
-        {
+        let ports = service["spec"]["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
+        for port in ports.chain([&service["spec"]["healthCheckNodePort"]]).map(number_at).filter(|port| *port != 0) {
             let key = port_key(port);
             if !held.keys.contains(&key) {
                 held.keys.push(key);
@@ -114,48 +100,27 @@ impl ServiceAllocators {
         old: Option<&Value>,
         dry_run: bool,
     ) -> Result<Reservation, Status> {
-        let held: HashSet<String> = old
-            .map(|old| self.holdings(old).keys.into_iter().collect())
-            .unwrap_or_default();
+        let held: HashSet<String> = old.map(|old| self.holdings(old).keys.into_iter().collect()).unwrap_or_default();
         let wishes = self.wishes(service)?;
         let mut taken_meanwhile = HashSet::new();
         for _ in 0..MAX_ATTEMPTS {
             let mut chosen = service.clone();
-            let reservation = self
-                .choose(&mut chosen, &wishes, &held, &taken_meanwhile)
-                .await?;
+            let reservation = self.choose(&mut chosen, &wishes, &held, &taken_meanwhile).await?;
             if dry_run || reservation.keys.is_empty() {
                 *service = chosen;
-                return Ok(Reservation {
-                    keys: if dry_run {
-                        Vec::new()
-                    } else {
-                        reservation.keys
-                    },
-                    ..reservation
-                });
+                return Ok(Reservation { keys: if dry_run { Vec::new() } else { reservation.keys }, ..reservation });
             }
-            match self
-                .store
-                .commit(self.claim(&chosen, &reservation))
-                .await
-                .map_err(unavailable)?
-            {
+            match self.store.commit(self.claim(&chosen, &reservation)).await.map_err(unavailable)? {
                 TxnResponse::Committed { .. } => {
                     *service = chosen;
                     return Ok(reservation);
                 }
-                TxnResponse::Conflict { current, .. } => taken_meanwhile.extend(
-                    current
-                        .into_iter()
-                        .flatten()
-                        .map(|taken| taken.key.to_string()),
-                ),
+                TxnResponse::Conflict { current, .. } => {
+                    taken_meanwhile.extend(current.into_iter().flatten().map(|taken| taken.key.to_string()))
+                }
             }
         }
-        Err(Status::internal_error(
-            "failed to allocate a serviceIP: too many conflicts",
-        ))
+        Err(Status::internal_error("failed to allocate a serviceIP: too many conflicts"))
     }
 
     /// What the Service asks for. Numbers that are no numbers are left to validation.
@@ -163,17 +128,11 @@ impl ServiceAllocators {
         let mut wishes = Vec::new();
         if needs_cluster_ip(service) && !is_headless(service) {
             match address_of(service) {
-                None => wishes.push(Wish {
-                    what: What::Address,
-                    number: 0,
-                }),
+                None => wishes.push(Wish { what: What::Address, number: 0 }),
                 Some(ip) => {
                     if let Ok(ip) = ip.parse::<Ipv4Addr>() {
                         self.check_address(service, ip)?;
-                        wishes.push(Wish {
-                            what: What::Address,
-                            number: ip.into(),
-                        });
+                        wishes.push(Wish { what: What::Address, number: ip.into() });
                     }
                 }
             }
@@ -182,17 +141,12 @@ impl ServiceAllocators {
         for (index, port) in ports.enumerate() {
             let number = number_at(&port["nodePort"]);
             if number != 0 || needs_node_ports(service) {
-                wishes.push(Wish {
-                    what: What::Port(index),
-                    number,
-                });
+                wishes.push(Wish { what: What::Port(index), number });
             }
         }
         if needs_health_check_port(service) {
-            wishes.push(Wish {
-                what: What::HealthCheckPort,
-                number: number_at(&service["spec"]["healthCheckNodePort"]),
-            });
+            wishes
+                .push(Wish { what: What::HealthCheckPort, number: number_at(&service["spec"]["healthCheckNodePort"]) });
         }
         Ok(wishes)
     }
@@ -203,13 +157,9 @@ impl ServiceAllocators {
             return Ok(());
         }
         // The two ends of the network are in it, but are nobody's.
-        let edge =
-            number.wrapping_add(1) == self.addresses.first || number == self.addresses.last + 1;
+        let edge = number.wrapping_add(1) == self.addresses.first || number == self.addresses.last + 1;
         let why = if edge {
-            format!(
-                "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}",
-                self.addresses
-            )
+            format!("the provided IP ({ip}) is not in the valid range. The range of valid IPs is {}", self.addresses)
         } else {
             "the provided network does not match the current range".to_owned()
         };
@@ -223,38 +173,21 @@ impl ServiceAllocators {
         held: &HashSet<String>,
         taken: &HashSet<String>,
     ) -> Result<Reservation, Status> {
-        let mut reservation = Reservation {
-            owner: owner(service),
-            keys: Vec::new(),
-        };
+        let mut reservation = Reservation { owner: owner(service), keys: Vec::new() };
         // One number serves all protocols of the same port.
         let mut by_port: Vec<(Value, u32)> = Vec::new();
         for wish in wishes {
-            let shared = if let What::Port(index) = wish.what {
-                self.shared_port(service, index, &by_port)
-            } else {
-                0
-            };
-            let number = if wish.number != 0 {
-                wish.number
-            } else {
-                shared
-            };
+            let shared = if let What::Port(index) = wish.what { self.shared_port(service, index, &by_port) } else { 0 };
+            let number = if wish.number != 0 { wish.number } else { shared };
             let key = |number| {
-                if wish.what == What::Address {
-                    address_key(number)
-                } else {
-                    port_key(number)
-                }
+                if wish.what == What::Address { address_key(number) } else { port_key(number) }
             };
             let number = match number {
                 0 => self.free(wish.what, taken, &reservation.keys).await?,
                 number => {
-                    let ours =
-                        held.contains(&key(number)) || reservation.keys.contains(&key(number));
+                    let ours = held.contains(&key(number)) || reservation.keys.contains(&key(number));
                     if !ours {
-                        self.check_requested(service, wish.what, number, taken)
-                            .await?;
+                        self.check_requested(service, wish.what, number, taken).await?;
                     }
                     number
                 }
@@ -282,10 +215,7 @@ impl ServiceAllocators {
     fn shared_port(&self, service: &Value, index: usize, by_port: &[(Value, u32)]) -> u32 {
         let ports = &service["spec"]["ports"];
         let port = &ports[index]["port"];
-        let earlier = by_port
-            .iter()
-            .find(|(own, _)| own == port)
-            .map(|(_, number)| *number);
+        let earlier = by_port.iter().find(|(own, _)| own == port).map(|(_, number)| *number);
         let later = || {
             ports
                 .as_array()
@@ -301,47 +231,22 @@ impl ServiceAllocators {
     async fn is_taken(&self, what: What, number: u32) -> Result<bool, Status> {
         if what == What::Address {
             let addresses = GroupResource::new("networking.k8s.io", "ipaddresses");
-            return Ok(self
-                .objects
-                .get(&addresses, "", &Ipv4Addr::from(number).to_string())
-                .is_some());
+            return Ok(self.objects.get(&addresses, "", &Ipv4Addr::from(number).to_string()).is_some());
         }
-        Ok(self
-            .store
-            .get(&port_key(number))
-            .await
-            .map_err(unavailable)?
-            .is_some())
+        Ok(self.store.get(&port_key(number)).await.map_err(unavailable)?.is_some())
     }
 
-    async fn free(
-        &self,
-        what: What,
-        taken: &HashSet<String>,
-        chosen: &[String],
-    ) -> Result<u32, Status> {
-        let (range, key): (_, fn(u32) -> String) = if what == What::Address {
-            (&self.addresses, address_key)
-        } else {
-            (&self.ports, port_key)
-        };
+    async fn free(&self, what: What, taken: &HashSet<String>, chosen: &[String]) -> Result<u32, Status> {
+        let (range, key): (_, fn(u32) -> String) =
+            if what == What::Address { (&self.addresses, address_key) } else { (&self.ports, port_key) };
         for number in range.candidates(self.random.below(u64::MAX)) {
             let key = key(number);
-            if !taken.contains(&key)
-                && !chosen.contains(&key)
-                && !self.is_taken(what, number).await?
-            {
+            if !taken.contains(&key) && !chosen.contains(&key) && !self.is_taken(what, number).await? {
                 return Ok(number);
             }
         }
-        let what = if what == What::Address {
-            "serviceIP"
-        } else {
-            "nodePort"
-        };
-        Err(Status::internal_error(format!(
-            "failed to allocate a {what}: range is full"
-        )))
+        let what = if what == What::Address { "serviceIP" } else { "nodePort" };
+        Err(Status::internal_error(format!("failed to allocate a {what}: range is full")))
     }
 
     async fn check_requested(
@@ -354,14 +259,9 @@ impl ServiceAllocators {
         let spec = FieldPath::new("spec");
         let path = match what {
             What::Address => {
-                let found =
-                    taken.contains(&address_key(number)) || self.is_taken(what, number).await?;
+                let found = taken.contains(&address_key(number)) || self.is_taken(what, number).await?;
                 return if found {
-                    Err(address_error(
-                        service,
-                        Ipv4Addr::from(number),
-                        "provided IP is already allocated",
-                    ))
+                    Err(address_error(service, Ipv4Addr::from(number), "provided IP is already allocated"))
                 } else {
                     Ok(())
                 };
@@ -370,10 +270,7 @@ impl ServiceAllocators {
             What::HealthCheckPort => spec.child("healthCheckNodePort"),
         };
         let why = if !self.ports.contains(number) {
-            format!(
-                "provided port is not in the valid range. The range of valid ports is {}",
-                self.ports
-            )
+            format!("provided port is not in the valid range. The range of valid ports is {}", self.ports)
         } else if taken.contains(&port_key(number)) || self.is_taken(what, number).await? {
             "provided port is already allocated".to_owned()
         } else {
@@ -384,12 +281,7 @@ impl ServiceAllocators {
 
     /// All keys come into being together, or none does.
     fn claim(&self, service: &Value, reservation: &Reservation) -> Txn {
-        let keys = || {
-            reservation
-                .keys
-                .iter()
-                .map(|key| Arc::<str>::from(key.as_str()))
-        };
+        let keys = || reservation.keys.iter().map(|key| Arc::<str>::from(key.as_str()));
         Txn {
             conditions: keys().map(|key| Condition::Absent { key }).collect(),
             operations: keys()
@@ -398,11 +290,7 @@ impl ServiceAllocators {
                         Some(ip) => self.address_object(ip, service),
                         None => Bytes::from(reservation.owner.clone()),
                     };
-                    Operation::Put {
-                        key,
-                        value,
-                        lease: None,
-                    }
+                    Operation::Put { key, value, lease: None }
                 })
                 .collect(),
         }
@@ -422,9 +310,7 @@ impl ServiceAllocators {
                 "group": "", "resource": "services", "namespace": service["metadata"]["namespace"], "name": service["metadata"]["name"],
             } },
         });
-        let kind = self
-            .kinds
-            .by_resource("networking.k8s.io", "v1", "ipaddresses");
+        let kind = self.kinds.by_resource("networking.k8s.io", "v1", "ipaddresses");
         object::encode(kind.expect("IPAddress is a built-in kind"), &object)
     }
 
@@ -440,11 +326,9 @@ impl ServiceAllocators {
 
     async fn release_key(&self, key: &str, owner: &str) -> store::Result<()> {
         match self.store.get(key).await? {
-            Some(held) if holder(&held) == owner => self
-                .store
-                .commit(Txn::delete(key, held.mod_revision))
-                .await
-                .map(drop),
+            Some(held) if holder(&held) == owner => {
+                self.store.commit(Txn::delete(key, held.mod_revision)).await.map(drop)
+            }
             _ => Ok(()),
         }
     }
@@ -463,31 +347,18 @@ impl ServiceAllocators {
             wanted.extend(held.keys.into_iter().map(|key| (key, held.owner.clone())));
         }
         for prefix in [ADDRESSES_PREFIX, PORTS_PREFIX] {
-            for held in self
-                .store
-                .range(store::Range::prefix(prefix))
-                .await?
-                .key_values
-            {
+            for held in self.store.range(store::Range::prefix(prefix)).await?.key_values {
                 let known = wanted.remove(&(held.key.to_string(), holder(&held)));
                 if !known {
-                    self.store
-                        .commit(Txn::delete(Arc::clone(&held.key), held.mod_revision))
-                        .await?;
+                    self.store.commit(Txn::delete(Arc::clone(&held.key), held.mod_revision)).await?;
                 }
             }
         }
         for service in &services {
             let held = self.holdings(service);
-            let keys = held
-                .keys
-                .into_iter()
-                .filter(|key| wanted.contains(&(key.clone(), held.owner.clone())))
-                .collect();
-            let missing = Reservation {
-                keys,
-                owner: held.owner,
-            };
+            let keys =
+                held.keys.into_iter().filter(|key| wanted.contains(&(key.clone(), held.owner.clone()))).collect();
+            let missing = Reservation { keys, owner: held.owner };
             if !missing.keys.is_empty() {
                 self.store.commit(self.claim(service, &missing)).await?;
             }
@@ -502,11 +373,7 @@ fn holder(held: &KeyValue) -> String {
         return String::from_utf8_lossy(&held.value).into_owned();
     }
     let address: Value = serde_json::from_slice(&held.value).unwrap_or_default();
-    let text = |field: &str| {
-        address["spec"]["parentRef"][field]
-            .as_str()
-            .unwrap_or_default()
-    };
+    let text = |field: &str| address["spec"]["parentRef"][field].as_str().unwrap_or_default();
     format!("{}/{}", text("namespace"), text("name"))
 }
 

@@ -28,31 +28,22 @@ pub struct BootstrapTokens {
 impl BootstrapTokens {
     /// The tokens of a cluster.
     pub fn new(objects: Arc<dyn Objects>, clock: Clock) -> BootstrapTokens {
-        BootstrapTokens {
-            objects,
-            secrets: GroupResource::new("", "secrets"),
-            clock,
-        }
+        BootstrapTokens { objects, secrets: GroupResource::new("", "secrets"), clock }
     }
 
     pub(super) fn authenticate(&self, token: &str) -> Outcome<UserInfo> {
-        let Some((id, secret)) = token.split_once('.').filter(|(id, secret)| {
-            of_length(id, ID_CHARACTERS) && of_length(secret, SECRET_CHARACTERS)
-        }) else {
+        let Some((id, secret)) = token
+            .split_once('.')
+            .filter(|(id, secret)| of_length(id, ID_CHARACTERS) && of_length(secret, SECRET_CHARACTERS))
+        else {
             return Ok(None);
         };
-        let Some(object) = self.objects.get(
-            &self.secrets,
-            "kube-system",
-            &format!("bootstrap-token-{id}"),
-        ) else {
+        let Some(object) = self.objects.get(&self.secrets, "kube-system", &format!("bootstrap-token-{id}")) else {
             return Ok(None);
         };
         let object = object.value();
         let data = |key: &str| {
-            let encoded = object
-                .pointer(&format!("/data/{key}"))
-                .and_then(Value::as_str)?;
+            let encoded = object.pointer(&format!("/data/{key}")).and_then(Value::as_str)?;
             String::from_utf8(BASE64_STANDARD.decode(encoded).ok()?).ok()
         };
         let deleted = object.pointer("/metadata/deletionTimestamp").is_some();
@@ -64,43 +55,29 @@ impl BootstrapTokens {
             return Err("the bootstrap token does not match its secret".to_owned());
         }
         if let Some(expiration) = data("expiration") {
-            let expired = expiration
-                .parse::<Timestamp>()
-                .map_or(true, |at| at <= self.clock.now());
+            let expired = expiration.parse::<Timestamp>().map_or(true, |at| at <= self.clock.now());
             if expired {
                 return Err("the bootstrap token has expired".to_owned());
             }
         }
         if data("usage-bootstrap-authentication").as_deref() != Some("true") {
-            return Err(
-                "the bootstrap token is not marked usage-bootstrap-authentication".to_owned(),
-            );
+            return Err("the bootstrap token is not marked usage-bootstrap-authentication".to_owned());
         }
         let mut groups = vec![GROUP.to_owned()];
-        for group in data("auth-extra-groups")
-            .unwrap_or_default()
-            .split(',')
-            .map(str::trim)
-            .filter(|group| !group.is_empty())
+        for group in
+            data("auth-extra-groups").unwrap_or_default().split(',').map(str::trim).filter(|group| !group.is_empty())
         {
             if !is_bootstrap_group(group) {
                 return Err(format!("the bootstrap token names the group {group:?}"));
             }
             groups.push(group.to_owned());
         }
-        Ok(Some(UserInfo {
-            name: format!("system:bootstrap:{id}"),
-            groups,
-            ..UserInfo::default()
-        }))
+        Ok(Some(UserInfo { name: format!("system:bootstrap:{id}"), groups, ..UserInfo::default() }))
     }
 }
 
 fn of_length(text: &str, length: usize) -> bool {
-    text.len() == length
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// Compares digests, so that how long it takes says nothing about the secret.
@@ -111,13 +88,9 @@ fn same(a: &str, b: &str) -> bool {
 
 /// `\Asystem:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]\z`.
 fn is_bootstrap_group(group: &str) -> bool {
-    let rest = group
-        .strip_prefix("system:bootstrappers:")
-        .unwrap_or_default();
+    let rest = group.strip_prefix("system:bootstrappers:").unwrap_or_default();
     let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (1..=MAX_GROUP_CHARACTERS).contains(&rest.len())
-        && rest
-            .bytes()
-            .all(|byte| plain(byte) || matches!(byte, b':' | b'-'))
+        && rest.bytes().all(|byte| plain(byte) || matches!(byte, b':' | b'-'))
         && rest.bytes().last().is_some_and(plain)
 }

@@ -6,9 +6,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use ring::{
     digest,
     rand::SystemRandom,
-    signature::{
-        self, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    },
+    signature::{self, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -18,8 +16,8 @@ pub const ALGORITHM: &str = "ES256";
 
 /// `SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING …` up to the point: all public keys of this kind start so (RFC 5480).
 const SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
-    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// Why a key cannot be used, or a token is not good.
@@ -56,23 +54,18 @@ struct Header {
 impl SigningKey {
     /// A new private key as a PKCS#8 document (DER), to be kept secret and passed to [`SigningKey::from_pkcs8`].
     pub fn generate_pkcs8() -> Result<Vec<u8>, Error> {
-        let document =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-                .map_err(|_| Error::Random)?;
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+            .map_err(|_| Error::Random)?;
         Ok(document.as_ref().to_vec())
     }
 
     /// Reads a PKCS#8 document (DER).
     pub fn from_pkcs8(der: &[u8]) -> Result<SigningKey, Error> {
-        let pair =
-            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &SystemRandom::new())
-                .map_err(|error| Error::Key(error.to_string()))?;
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &SystemRandom::new())
+            .map_err(|error| Error::Key(error.to_string()))?;
         let spki = [&SPKI_PREFIX[..], pair.public_key().as_ref()].concat();
         let id = BASE64URL.encode(digest::digest(&digest::SHA256, &spki));
-        Ok(SigningKey {
-            pair: Arc::new(pair),
-            id: id.into(),
-        })
+        Ok(SigningKey { pair: Arc::new(pair), id: id.into() })
     }
 
     /// The key's name in tokens and in the key set: a hash of the public key.
@@ -83,20 +76,11 @@ impl SigningKey {
     /// A signed token with these claims.
     pub fn sign(&self, claims: &impl Serialize) -> Result<String, Error> {
         let part = |bytes: Vec<u8>| BASE64URL.encode(bytes);
-        let header = Header {
-            alg: ALGORITHM.to_owned(),
-            kid: self.id.to_string(),
-        };
+        let header = Header { alg: ALGORITHM.to_owned(), kid: self.id.to_string() };
         let encode = |result: serde_json::Result<Vec<u8>>| result.map_err(|_| Error::Malformed);
-        let signed = format!(
-            "{}.{}",
-            part(encode(serde_json::to_vec(&header))?),
-            part(encode(serde_json::to_vec(claims))?)
-        );
-        let signature = self
-            .pair
-            .sign(&SystemRandom::new(), signed.as_bytes())
-            .map_err(|_| Error::Random)?;
+        let signed =
+            format!("{}.{}", part(encode(serde_json::to_vec(&header))?), part(encode(serde_json::to_vec(claims))?));
+        let signature = self.pair.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| Error::Random)?;
         Ok(format!("{signed}.{}", BASE64URL.encode(signature.as_ref())))
     }
 
@@ -105,17 +89,13 @@ impl SigningKey {
         let (signed, signature) = token.rsplit_once('.').ok_or(Error::Malformed)?;
         let (header, claims) = signed.split_once('.').ok_or(Error::Malformed)?;
         let decode = |part: &str| BASE64URL.decode(part).map_err(|_| Error::Malformed);
-        let header: Header =
-            serde_json::from_slice(&decode(header)?).map_err(|_| Error::Malformed)?;
+        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Error::Malformed)?;
         if header.alg != ALGORITHM || (!header.kid.is_empty() && header.kid != *self.id) {
             return Err(Error::Signature);
         }
-        signature::UnparsedPublicKey::new(
-            &ECDSA_P256_SHA256_FIXED,
-            self.pair.public_key().as_ref(),
-        )
-        .verify(signed.as_bytes(), &decode(signature)?)
-        .map_err(|_| Error::Signature)?;
+        signature::UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.pair.public_key().as_ref())
+            .verify(signed.as_bytes(), &decode(signature)?)
+            .map_err(|_| Error::Signature)?;
         serde_json::from_slice(&decode(claims)?).map_err(|_| Error::Malformed)
     }
 
@@ -138,14 +118,10 @@ pub fn unverified_issuer(token: &str) -> Option<String> {
         iss: String,
     }
     let mut parts = token.split('.');
-    let (Some(_), Some(claims), Some(_), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return None;
     };
-    serde_json::from_slice::<Issued>(&BASE64URL.decode(claims).ok()?)
-        .ok()
-        .map(|issued| issued.iss)
+    serde_json::from_slice::<Issued>(&BASE64URL.decode(claims).ok()?).ok().map(|issued| issued.iss)
 }
 
 #[cfg(test)]
@@ -155,8 +131,7 @@ mod tests {
     #[test]
     fn only_what_the_key_signed_is_good() {
         let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("key")).expect("key");
-        let other =
-            SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("key")).expect("key");
+        let other = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("key")).expect("key");
         let token = key.sign(&json!({ "iss": "me", "n": 1 })).expect("token");
         assert_eq!(key.verify(&token), Ok(json!({ "iss": "me", "n": 1 })));
         assert_eq!(unverified_issuer(&token).as_deref(), Some("me"));
@@ -165,15 +140,9 @@ mod tests {
         let forged = BASE64URL.encode(r#"{"iss":"me","n":2}"#);
         let unsigned = BASE64URL.encode(r#"{"alg":"none"}"#);
         for (bad, expect) in [
-            (
-                format!("{}.{forged}.{}", parts[0], parts[2]),
-                Error::Signature,
-            ),
+            (format!("{}.{forged}.{}", parts[0], parts[2]), Error::Signature),
             (format!("{unsigned}.{}.", parts[1]), Error::Signature),
-            (
-                other.sign(&json!({ "iss": "me" })).expect("token"),
-                Error::Signature,
-            ),
+            (other.sign(&json!({ "iss": "me" })).expect("token"), Error::Signature),
             (format!("{}.{}", parts[0], parts[1]), Error::Malformed),
             ("a.b.c".to_owned(), Error::Malformed),
             (String::new(), Error::Malformed),

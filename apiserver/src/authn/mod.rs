@@ -64,10 +64,7 @@ impl Authenticator {
             return Ok(user.clone());
         }
         let mut bad = None;
-        if let (Some(certificates), Some(peer)) = (
-            &self.certificates,
-            request.extensions.get::<PeerCertificates>(),
-        ) {
+        if let (Some(certificates), Some(peer)) = (&self.certificates, request.extensions.get::<PeerCertificates>()) {
             match certificates.authenticate(peer) {
                 Ok(Some(user)) => return Ok(user.authenticated()),
                 Ok(None) => {}
@@ -95,18 +92,12 @@ impl Authenticator {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("the token is too long".to_owned());
         }
-        let any_audience = |user: UserInfo| TokenUser {
-            user: user.authenticated(),
-            audiences: audiences.to_vec(),
-        };
+        let any_audience = |user: UserInfo| TokenUser { user: user.authenticated(), audiences: audiences.to_vec() };
         if let Some(user) = self.static_tokens.authenticate(token) {
             return Ok(Some(any_audience(user)));
         }
         if let Some(found) = self.service_accounts.authenticate(token, audiences)? {
-            return Ok(Some(TokenUser {
-                user: found.user.authenticated(),
-                audiences: found.audiences,
-            }));
+            return Ok(Some(TokenUser { user: found.user.authenticated(), audiences: found.audiences }));
         }
         Ok(self.bootstrap_tokens.authenticate(token)?.map(any_audience))
     }
@@ -116,27 +107,14 @@ impl Authenticator {
 fn bearer_token(headers: &mut HeaderMap) -> Option<String> {
     if let Some(value) = headers.remove(header::AUTHORIZATION) {
         let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
-        let token = token
-            .trim_start_matches(' ')
-            .split(' ')
-            .next()
-            .unwrap_or_default();
-        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty())
-            .then(|| token.to_owned());
+        let token = token.trim_start_matches(' ').split(' ').next().unwrap_or_default();
+        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
     }
-    let offered = headers
-        .get(header::SEC_WEBSOCKET_PROTOCOL)?
-        .to_str()
-        .ok()?
-        .to_owned();
-    let (tokens, others): (Vec<&str>, Vec<&str>) = offered
-        .split(',')
-        .map(str::trim)
-        .partition(|protocol| protocol.starts_with(WEBSOCKET_TOKEN_PREFIX));
+    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.to_owned();
+    let (tokens, others): (Vec<&str>, Vec<&str>) =
+        offered.split(',').map(str::trim).partition(|protocol| protocol.starts_with(WEBSOCKET_TOKEN_PREFIX));
     let [token] = tokens[..] else { return None };
-    let token = BASE64_URL_SAFE_NO_PAD
-        .decode(&token[WEBSOCKET_TOKEN_PREFIX.len()..])
-        .ok()?;
+    let token = BASE64_URL_SAFE_NO_PAD.decode(&token[WEBSOCKET_TOKEN_PREFIX.len()..]).ok()?;
     match HeaderValue::from_str(&others.join(", ")) {
         Ok(rest) if !others.is_empty() => headers.insert(header::SEC_WEBSOCKET_PROTOCOL, rest),
         _ => headers.remove(header::SEC_WEBSOCKET_PROTOCOL),

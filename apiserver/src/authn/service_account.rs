@@ -98,14 +98,7 @@ impl ServiceAccountTokens {
         issuer: &str,
         audiences: Vec<String>,
     ) -> ServiceAccountTokens {
-        ServiceAccountTokens {
-            objects,
-            clock,
-            key,
-            issuer: issuer.to_owned(),
-            audiences,
-            remembered: Mutex::default(),
-        }
+        ServiceAccountTokens { objects, clock, key, issuer: issuer.to_owned(), audiences, remembered: Mutex::default() }
     }
 
     /// For whom tokens are that speak to this API server.
@@ -118,16 +111,10 @@ impl ServiceAccountTokens {
             return Ok(None);
         }
         let claims = self.verified(token)?;
-        let audiences: Vec<String> = audiences
-            .iter()
-            .filter(|audience| claims.aud.contains(audience))
-            .cloned()
-            .collect();
+        let audiences: Vec<String> =
+            audiences.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
         if audiences.is_empty() {
-            return Err(format!(
-                "token audiences {:?} is invalid for the target audiences",
-                claims.aud
-            ));
+            return Err(format!("token audiences {:?} is invalid for the target audiences", claims.aud));
         }
         let now = self.clock.now().as_second();
         if now >= claims.exp {
@@ -137,10 +124,7 @@ impl ServiceAccountTokens {
             return Err("service account token is not valid yet".to_owned());
         }
         self.check_bound(&claims)?;
-        Ok(Some(TokenUser {
-            user: user_of(&claims),
-            audiences,
-        }))
+        Ok(Some(TokenUser { user: user_of(&claims), audiences }))
     }
 
     fn verified(&self, token: &str) -> Result<Arc<Claims>, String> {
@@ -149,8 +133,7 @@ impl ServiceAccountTokens {
         if let Some(claims) = self.remembered.lock().get(&digest) {
             return Ok(Arc::clone(claims));
         }
-        let claims: Arc<Claims> =
-            Arc::new(self.key.verify(token).map_err(|error| error.to_string())?);
+        let claims: Arc<Claims> = Arc::new(self.key.verify(token).map_err(|error| error.to_string())?);
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
@@ -161,14 +144,7 @@ impl ServiceAccountTokens {
 
     /// The account, and what else the token is bound to, must be there and be the same as when the token was made.
     fn check_bound(&self, claims: &Claims) -> Result<(), String> {
-        let Bound {
-            namespace,
-            node,
-            pod,
-            secret,
-            serviceaccount,
-            ..
-        } = &claims.bound;
+        let Bound { namespace, node, pod, secret, serviceaccount, .. } = &claims.bound;
         if claims.sub != service_account_name(namespace, &serviceaccount.name) {
             return Err("service account token claims do not match".to_owned());
         }
@@ -185,21 +161,14 @@ impl ServiceAccountTokens {
         }
     }
 
-    fn check_alive(
-        &self,
-        resource: &str,
-        namespace: &str,
-        reference: &Reference,
-    ) -> Result<(), String> {
+    fn check_alive(&self, resource: &str, namespace: &str, reference: &Reference) -> Result<(), String> {
         let name = &reference.name;
         let object = self
             .objects
             .get(&GroupResource::new("", resource), namespace, name)
             .ok_or_else(|| format!("{resource} {namespace}/{name} has been deleted"))?;
         if object.uid() != reference.uid {
-            return Err(format!(
-                "{resource} {namespace}/{name} has been deleted and made again"
-            ));
+            return Err(format!("{resource} {namespace}/{name} has been deleted and made again"));
         }
         if deleted_long_ago(&object, self.clock.now()) {
             return Err(format!("{resource} {namespace}/{name} has been deleted"));
@@ -209,20 +178,11 @@ impl ServiceAccountTokens {
 }
 
 fn deleted_long_ago(object: &Object, now: Timestamp) -> bool {
-    object
-        .meta()
-        .deletion_timestamp
-        .is_some_and(|at| now.as_second() > at.as_second() + LEEWAY_SECONDS)
+    object.meta().deletion_timestamp.is_some_and(|at| now.as_second() > at.as_second() + LEEWAY_SECONDS)
 }
 
 fn user_of(claims: &Claims) -> UserInfo {
-    let Bound {
-        namespace,
-        node,
-        pod,
-        serviceaccount,
-        ..
-    } = &claims.bound;
+    let Bound { namespace, node, pod, serviceaccount, .. } = &claims.bound;
     let mut user = UserInfo {
         name: claims.sub.clone(),
         uid: serviceaccount.uid.clone(),
@@ -230,10 +190,7 @@ fn user_of(claims: &Claims) -> UserInfo {
         ..UserInfo::default()
     };
     let mut extra = |key: &str, value: &str| {
-        user.extra.insert(
-            format!("authentication.kubernetes.io/{key}"),
-            vec![value.to_owned()],
-        )
+        user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()])
     };
     if !claims.jti.is_empty() {
         extra("credential-id", &format!("JTI={}", claims.jti));

@@ -21,19 +21,12 @@ impl StaticTokens {
     /// Reads the lines of a token file: `token,user,uid[,"group1,group2"]`. Empty lines and those that start with `#` are skipped.
     pub fn parse(text: &str) -> Result<StaticTokens, BadTokenFile> {
         let mut tokens = HashMap::new();
-        for (index, line) in text
-            .lines()
-            .map(str::trim)
-            .enumerate()
-            .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        for (index, line) in
+            text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         {
             let bad = BadTokenFile { line: index + 1 };
-            let mut columns = line
-                .splitn(4, ',')
-                .map(|column| column.trim().trim_matches('"'));
-            let (Some(token), Some(user), Some(uid)) =
-                (columns.next(), columns.next(), columns.next())
-            else {
+            let mut columns = line.splitn(4, ',').map(|column| column.trim().trim_matches('"'));
+            let (Some(token), Some(user), Some(uid)) = (columns.next(), columns.next(), columns.next()) else {
                 return Err(bad);
             };
             if token.is_empty() || user.is_empty() {
@@ -47,12 +40,7 @@ impl StaticTokens {
                 .filter(|group| !group.is_empty())
                 .map(str::to_owned)
                 .collect();
-            let user = UserInfo {
-                name: user.to_owned(),
-                uid: uid.to_owned(),
-                groups,
-                ..UserInfo::default()
-            };
+            let user = UserInfo { name: user.to_owned(), uid: uid.to_owned(), groups, ..UserInfo::default() };
             tokens.insert(token.to_owned(), user);
         }
         Ok(StaticTokens(tokens))
@@ -75,26 +63,14 @@ mod tests {
 
     #[test]
     fn lines_become_users_and_bad_lines_are_named() {
-        let tokens =
-            StaticTokens::parse("# lab\nabc,ann,1,\"dev,ops\"\n\nxyz,bob,2\n").expect("tokens");
+        let tokens = StaticTokens::parse("# lab\nabc,ann,1,\"dev,ops\"\n\nxyz,bob,2\n").expect("tokens");
         assert_eq!(
-            tokens
-                .authenticate("abc")
-                .map(|user| (user.name, user.groups)),
+            tokens.authenticate("abc").map(|user| (user.name, user.groups)),
             Some(("ann".into(), vec!["dev".into(), "ops".into()]))
         );
-        assert_eq!(
-            tokens.authenticate("xyz").map(|user| user.groups),
-            Some(vec![])
-        );
+        assert_eq!(tokens.authenticate("xyz").map(|user| user.groups), Some(vec![]));
         assert_eq!(tokens.authenticate(""), None);
-        assert_eq!(
-            StaticTokens::parse("abc,ann,1\nabc").map(|_| ()),
-            Err(BadTokenFile { line: 2 })
-        );
-        assert_eq!(
-            StaticTokens::parse(",ann,1").map(|_| ()),
-            Err(BadTokenFile { line: 1 })
-        );
+        assert_eq!(StaticTokens::parse("abc,ann,1\nabc").map(|_| ()), Err(BadTokenFile { line: 2 }));
+        assert_eq!(StaticTokens::parse(",ann,1").map(|_| ()), Err(BadTokenFile { line: 1 }));
     }
 }

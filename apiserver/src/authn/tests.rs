@@ -4,15 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use http::{HeaderValue, Request, header, request::Parts};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::{
-    Authenticator, BootstrapTokens, ClientCertificates, PeerCertificates, ServiceAccountTokens,
-    StaticTokens, jwt::SigningKey,
+    Authenticator, BootstrapTokens, ClientCertificates, PeerCertificates, ServiceAccountTokens, StaticTokens,
+    jwt::SigningKey,
 };
 use crate::{
     identity::{UserInfo, fixture::World},
@@ -34,10 +32,7 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "ca");
         let certificate = params.self_signed(&key).expect("certificate").der().clone();
-        Authority {
-            issuer: Issuer::new(params, key),
-            certificate,
-        }
+        Authority { issuer: Issuer::new(params, key), certificate }
     }
 
     /// A client certificate, valid in 2026. (`rcgen` writes one organization.)
@@ -48,18 +43,13 @@ impl Authority {
             params.distinguished_name.push(DnType::CommonName, name);
         }
         if let Some(group) = group {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, group);
+            params.distinguished_name.push(DnType::OrganizationName, group);
         }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = rcgen::date_time_ymd(2025, 12, 1);
         params.not_after = rcgen::date_time_ymd(2027, 1, 1);
-        let certificate = params
-            .signed_by(&KeyPair::generate().expect("key"), &self.issuer)
-            .expect("certificate")
-            .der()
-            .clone();
+        let certificate =
+            params.signed_by(&KeyPair::generate().expect("key"), &self.issuer).expect("certificate").der().clone();
         PeerCertificates(Arc::new([certificate]))
     }
 }
@@ -85,8 +75,7 @@ impl Gate {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let authenticator = Authenticator {
             certificates: Some(
-                ClientCertificates::new([authority.certificate.clone()], provider, clock.clone())
-                    .expect("CA"),
+                ClientCertificates::new([authority.certificate.clone()], provider, clock.clone()).expect("CA"),
             ),
             static_tokens: StaticTokens::parse("sesame,ann,1,\"dev\"").expect("tokens"),
             service_accounts: ServiceAccountTokens::new(
@@ -98,33 +87,14 @@ impl Gate {
             ),
             bootstrap_tokens: BootstrapTokens::new(objects.clone(), clock.clone()),
         };
-        let tokens = Tokens::new(
-            objects,
-            clock,
-            world.random.clone(),
-            key.clone(),
-            DEFAULT_ISSUER,
-            audiences,
-        );
+        let tokens = Tokens::new(objects, clock, world.random.clone(), key.clone(), DEFAULT_ISSUER, audiences);
         world.put(json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "rec", "name": "default" } }));
-        Gate {
-            world,
-            authority,
-            key,
-            authenticator: Arc::new(authenticator),
-            tokens,
-        }
+        Gate { world, authority, key, authenticator: Arc::new(authenticator), tokens }
     }
 
     fn token(&self, spec: Value) -> String {
-        let request = self
-            .tokens
-            .create("rec", "default", json!({ "spec": spec }))
-            .expect("token");
-        request["status"]["token"]
-            .as_str()
-            .expect("token")
-            .to_owned()
+        let request = self.tokens.create("rec", "default", json!({ "spec": spec })).expect("token");
+        request["status"]["token"].as_str().expect("token").to_owned()
     }
 
     fn bootstrap_secret(&self, id: &str, data: Value) {
@@ -132,12 +102,7 @@ impl Gate {
             .as_object()
             .expect("data")
             .iter()
-            .map(|(key, value)| {
-                (
-                    key.clone(),
-                    json!(BASE64_STANDARD.encode(value.as_str().expect("text"))),
-                )
-            })
+            .map(|(key, value)| (key.clone(), json!(BASE64_STANDARD.encode(value.as_str().expect("text")))))
             .collect();
         self.world.put(json!({
             "apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
@@ -146,23 +111,13 @@ impl Gate {
     }
 
     fn who(&self, mut parts: Parts) -> Result<UserInfo, u16> {
-        let found = self
-            .authenticator
-            .authenticate(&mut parts)
-            .map_err(|status| status.code);
-        assert!(
-            parts.headers.get(header::AUTHORIZATION).is_none(),
-            "the secret goes no further"
-        );
+        let found = self.authenticator.authenticate(&mut parts).map_err(|status| status.code);
+        assert!(parts.headers.get(header::AUTHORIZATION).is_none(), "the secret goes no further");
         found
     }
 
     fn bearer(&self, token: &str) -> Result<String, u16> {
-        self.who(with_header(
-            header::AUTHORIZATION,
-            &format!("Bearer {token}"),
-        ))
-        .map(|user| user.name)
+        self.who(with_header(header::AUTHORIZATION, &format!("Bearer {token}"))).map(|user| user.name)
     }
 }
 
@@ -176,69 +131,39 @@ fn with_header(name: header::HeaderName, value: &str) -> Parts {
 }
 
 fn with_certificate(peer: PeerCertificates) -> Parts {
-    Request::builder()
-        .extension(peer)
-        .body(())
-        .expect("request")
-        .into_parts()
-        .0
+    Request::builder().extension(peer).body(()).expect("request").into_parts().0
 }
 
 #[tokio::test]
 async fn certificates_speak_for_their_subject() {
     let gate = Gate::new();
-    let user = gate
-        .who(with_certificate(gate.authority.client("ann", Some("dev"))))
-        .expect("trusted");
-    assert_eq!(
-        (user.name.as_str(), &user.groups[..]),
-        (
-            "ann",
-            &["dev".to_owned(), "system:authenticated".into()][..]
-        )
-    );
+    let user = gate.who(with_certificate(gate.authority.client("ann", Some("dev")))).expect("trusted");
+    assert_eq!((user.name.as_str(), &user.groups[..]), ("ann", &["dev".to_owned(), "system:authenticated".into()][..]));
     assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
 
     assert_eq!(
-        gate.who(with_certificate(
-            Authority::new().client("ann", Some("system:masters"))
-        )),
+        gate.who(with_certificate(Authority::new().client("ann", Some("system:masters")))),
         Err(401),
         "another CA"
     );
     assert_eq!(
-        gate.who(with_certificate(PeerCertificates(Arc::new([gate
-            .authority
-            .certificate
-            .clone()])))),
+        gate.who(with_certificate(PeerCertificates(Arc::new([gate.authority.certificate.clone()])))),
         Err(401),
         "the CA is no client"
     );
     assert_eq!(
-        gate.who(with_certificate(PeerCertificates(Arc::new([vec![
-            1, 2, 3
-        ]
-        .into()])))),
+        gate.who(with_certificate(PeerCertificates(Arc::new([vec![1, 2, 3].into()])))),
         Err(401),
         "no certificate at all"
     );
-    let nameless = gate
-        .who(with_certificate(
-            gate.authority.client("", Some("system:masters")),
-        ))
-        .expect("no credentials");
+    let nameless =
+        gate.who(with_certificate(gate.authority.client("", Some("system:masters")))).expect("no credentials");
     assert_eq!(nameless, UserInfo::anonymous());
 
     let peer = gate.authority.client("bob", None);
     assert!(gate.who(with_certificate(peer.clone())).is_ok());
-    gate.world
-        .simulation
-        .advance(Duration::from_secs(400 * 24 * 3600));
-    assert_eq!(
-        gate.who(with_certificate(peer)),
-        Err(401),
-        "expired, though it was good before"
-    );
+    gate.world.simulation.advance(Duration::from_secs(400 * 24 * 3600));
+    assert_eq!(gate.who(with_certificate(peer)), Err(401), "expired, though it was good before");
 }
 
 #[tokio::test]
@@ -246,21 +171,9 @@ async fn tokens_speak_for_their_account_while_it_lives() {
     let gate = Gate::new();
     let account = "system:serviceaccount:rec:default";
     let token = gate.token(json!({}));
-    let user = gate
-        .who(with_header(
-            header::AUTHORIZATION,
-            &format!("Bearer {token}"),
-        ))
-        .expect("good");
+    let user = gate.who(with_header(header::AUTHORIZATION, &format!("Bearer {token}"))).expect("good");
     assert_eq!(user.name, account);
-    assert_eq!(
-        user.groups,
-        [
-            "system:serviceaccounts",
-            "system:serviceaccounts:rec",
-            "system:authenticated"
-        ]
-    );
+    assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:rec", "system:authenticated"]);
     assert_eq!(user.uid, "uid-of-default");
 
     let websocket = format!(
@@ -268,19 +181,12 @@ async fn tokens_speak_for_their_account_while_it_lives() {
         base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(&token)
     );
     assert_eq!(
-        gate.who(with_header(header::SEC_WEBSOCKET_PROTOCOL, &websocket))
-            .map(|user| user.name)
-            .as_deref(),
+        gate.who(with_header(header::SEC_WEBSOCKET_PROTOCOL, &websocket)).map(|user| user.name).as_deref(),
         Ok(account)
     );
 
-    let other_key = new_key()
-        .sign(&json!({ "iss": DEFAULT_ISSUER }))
-        .expect("token");
-    let foreign = gate
-        .key
-        .sign(&json!({ "iss": "https://elsewhere" }))
-        .expect("token");
+    let other_key = new_key().sign(&json!({ "iss": DEFAULT_ISSUER })).expect("token");
+    let foreign = gate.key.sign(&json!({ "iss": "https://elsewhere" })).expect("token");
     let cut = &token[..token.len() - 2];
     for (bad, why) in [
         (other_key.as_str(), "another key"),
@@ -291,11 +197,7 @@ async fn tokens_speak_for_their_account_while_it_lives() {
     ] {
         assert_eq!(gate.bearer(bad), Err(401), "{why}");
     }
-    assert_eq!(
-        gate.bearer(&gate.token(json!({ "audiences": ["vault"] }))),
-        Err(401),
-        "made for someone else"
-    );
+    assert_eq!(gate.bearer(&gate.token(json!({ "audiences": ["vault"] }))), Err(401), "made for someone else");
     assert_eq!(gate.bearer(&"x".repeat(100_000)), Err(401), "too long");
     assert_eq!(gate.bearer("sesame").as_deref(), Ok("ann"));
 
@@ -311,22 +213,13 @@ async fn tokens_speak_for_their_account_while_it_lives() {
 async fn bound_tokens_die_with_their_pod() {
     let gate = Gate::new();
     let pods = minik8s_api::kinds::GroupResource::new("", "pods");
-    gate.world
-        .put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } }));
+    gate.world.put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } }));
     gate.world.put(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "rec", "name": "p" }, "spec": { "serviceAccountName": "default", "nodeName": "n1" } }));
     let bound = |uid: &str| json!({ "expirationSeconds": 3607, "boundObjectRef": { "apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid } });
     let token = gate.token(bound("uid-of-p"));
-    let user = gate
-        .who(with_header(
-            header::AUTHORIZATION,
-            &format!("Bearer {token}"),
-        ))
-        .expect("good");
+    let user = gate.who(with_header(header::AUTHORIZATION, &format!("Bearer {token}"))).expect("good");
     assert_eq!(user.extra["authentication.kubernetes.io/pod-name"], ["p"]);
-    assert_eq!(
-        user.extra["authentication.kubernetes.io/node-uid"],
-        ["uid-of-n1"]
-    );
+    assert_eq!(user.extra["authentication.kubernetes.io/node-uid"], ["uid-of-n1"]);
     // Clients that read their file once go on after the hour.
     gate.world.simulation.advance(Duration::from_secs(3700));
     assert!(gate.bearer(&token).is_ok());
@@ -351,17 +244,11 @@ async fn bound_tokens_die_with_their_pod() {
             r#"TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: Invalid value: 8589934592: may not specify a duration larger than 2^32 seconds"#,
         ),
     ] {
-        let refused = gate
-            .tokens
-            .create("rec", "default", json!({ "spec": spec }))
-            .expect_err("refused");
+        let refused = gate.tokens.create("rec", "default", json!({ "spec": spec })).expect_err("refused");
         assert_eq!((refused.code, refused.message.as_str()), (code, message));
     }
     assert_eq!(
-        gate.tokens
-            .create("rec", "ghost", json!({}))
-            .expect_err("no account")
-            .message,
+        gate.tokens.create("rec", "ghost", json!({})).expect_err("no account").message,
         r#"serviceaccounts "ghost" not found"#
     );
 }
@@ -377,40 +264,17 @@ async fn bootstrap_tokens_are_secrets_with_a_use() {
         data
     };
     gate.bootstrap_secret("abcdef", data(&[]));
-    let user = gate
-        .who(with_header(
-            header::AUTHORIZATION,
-            "bearer abcdef.0123456789abcdef",
-        ))
-        .expect("good");
+    let user = gate.who(with_header(header::AUTHORIZATION, "bearer abcdef.0123456789abcdef")).expect("good");
     assert_eq!(
         (user.name.as_str(), &user.groups[..2]),
-        (
-            "system:bootstrap:abcdef",
-            &[
-                "system:bootstrappers".to_owned(),
-                "system:bootstrappers:w".to_owned()
-            ][..]
-        )
+        ("system:bootstrap:abcdef", &["system:bootstrappers".to_owned(), "system:bootstrappers:w".to_owned()][..])
     );
     for (changes, token, why) in [
         (&[][..], "abcdef.0123456789abcdee", "another secret"),
         (&[], "abcdeg.0123456789abcdef", "no such token"),
-        (
-            &[("usage-bootstrap-authentication", "false")],
-            "abcdef.0123456789abcdef",
-            "not for this",
-        ),
-        (
-            &[("expiration", "2025-01-01T00:00:00Z")],
-            "abcdef.0123456789abcdef",
-            "expired",
-        ),
-        (
-            &[("auth-extra-groups", "system:masters")],
-            "abcdef.0123456789abcdef",
-            "a group it may not have",
-        ),
+        (&[("usage-bootstrap-authentication", "false")], "abcdef.0123456789abcdef", "not for this"),
+        (&[("expiration", "2025-01-01T00:00:00Z")], "abcdef.0123456789abcdef", "expired"),
+        (&[("auth-extra-groups", "system:masters")], "abcdef.0123456789abcdef", "a group it may not have"),
     ] {
         gate.bootstrap_secret("abcdef", data(changes));
         assert_eq!(gate.bearer(token), Err(401), "{why}");
@@ -420,22 +284,10 @@ async fn bootstrap_tokens_are_secrets_with_a_use() {
 #[tokio::test]
 async fn no_credentials_are_anonymous_and_nothing_on_the_wire_is_internal() {
     let gate = Gate::new();
-    assert_eq!(
-        gate.who(Request::new(()).into_parts().0),
-        Ok(UserInfo::anonymous())
-    );
+    assert_eq!(gate.who(Request::new(()).into_parts().0), Ok(UserInfo::anonymous()));
     let basic = gate.who(with_header(header::AUTHORIZATION, "Basic YTpi"));
-    assert_eq!(
-        basic,
-        Ok(UserInfo::anonymous()),
-        "a scheme nobody knows is no credential"
-    );
-    let inside = Request::builder()
-        .extension(UserInfo::api_server())
-        .body(())
-        .expect("request")
-        .into_parts()
-        .0;
+    assert_eq!(basic, Ok(UserInfo::anonymous()), "a scheme nobody knows is no credential");
+    let inside = Request::builder().extension(UserInfo::api_server()).body(()).expect("request").into_parts().0;
     assert_eq!(gate.who(inside), Ok(UserInfo::api_server()));
 }
 
@@ -443,42 +295,22 @@ async fn no_credentials_are_anonymous_and_nothing_on_the_wire_is_internal() {
 async fn reviews_answer_as_recorded() {
     let gate = Gate::new();
     let (_, authorizer) = gate.world.authorizers();
-    let reviews = Reviews::new(
-        Arc::clone(&gate.authenticator),
-        authorizer,
-        gate.world.clock.clone(),
-    );
+    let reviews = Reviews::new(Arc::clone(&gate.authenticator), authorizer, gate.world.clock.clone());
     let dev = UserInfo::new("dev-user", [] as [&str; 0]);
     let ask = |resource: &str, body: Value, user: &UserInfo| {
-        reviews
-            .create(resource, "rec", body, user)
-            .map_err(|status| status.message)
+        reviews.create(resource, "rec", body, user).map_err(|status| status.message)
     };
 
-    let me = ask(
-        "selfsubjectreviews",
-        json!({ "kind": "SelfSubjectReview" }),
-        &dev,
-    )
-    .expect("answer");
-    assert_eq!(
-        me["status"],
-        json!({ "userInfo": { "username": "dev-user", "groups": ["system:authenticated"] } })
-    );
+    let me = ask("selfsubjectreviews", json!({ "kind": "SelfSubjectReview" }), &dev).expect("answer");
+    assert_eq!(me["status"], json!({ "userInfo": { "username": "dev-user", "groups": ["system:authenticated"] } }));
     assert_eq!(me["metadata"]["creationTimestamp"], "2026-01-01T00:00:00Z");
 
     let may = json!({ "spec": { "resourceAttributes": { "namespace": "rec", "verb": "delete", "resource": "pods" } } });
     let no = ask("selfsubjectaccessreviews", may.clone(), &dev).expect("answer");
-    assert_eq!(
-        (&no["status"], &no["metadata"], &no["spec"]),
-        (&json!({ "allowed": false }), &json!({}), &may["spec"])
-    );
+    assert_eq!((&no["status"], &no["metadata"], &no["spec"]), (&json!({ "allowed": false }), &json!({}), &may["spec"]));
     let mut other = may.clone();
     other["spec"]["groups"] = json!(["system:masters"]);
-    assert_eq!(
-        ask("subjectaccessreviews", other, &dev).expect("answer")["status"]["allowed"],
-        true
-    );
+    assert_eq!(ask("subjectaccessreviews", other, &dev).expect("answer")["status"]["allowed"], true);
     assert_eq!(
         ask("subjectaccessreviews", may.clone(), &dev).expect_err("nobody"),
         r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#
@@ -488,31 +320,16 @@ async fn reviews_answer_as_recorded() {
         r#"SelfSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"#
     );
     assert_eq!(
-        reviews
-            .create("localsubjectaccessreviews", "b", may, &dev)
-            .expect_err("elsewhere")
-            .message,
+        reviews.create("localsubjectaccessreviews", "b", may, &dev).expect_err("elsewhere").message,
         "spec.resourceAttributes.namespace must match namespace: b"
     );
 
     let token = gate.token(json!({ "audiences": ["vault"] }));
-    let whose = ask(
-        "tokenreviews",
-        json!({ "spec": { "token": token, "audiences": ["vault", "x"] } }),
-        &dev,
-    )
-    .expect("answer");
-    assert_eq!(
-        (
-            &whose["status"]["authenticated"],
-            &whose["status"]["audiences"]
-        ),
-        (&json!(true), &json!(["vault"]))
-    );
+    let whose =
+        ask("tokenreviews", json!({ "spec": { "token": token, "audiences": ["vault", "x"] } }), &dev).expect("answer");
+    assert_eq!((&whose["status"]["authenticated"], &whose["status"]["audiences"]), (&json!(true), &json!(["vault"])));
     let nobody = ask("tokenreviews", json!({ "spec": { "token": token } }), &dev).expect("answer");
-    assert!(
-        nobody["status"].get("authenticated").is_none() && nobody["status"]["user"] == json!({})
-    );
+    assert!(nobody["status"].get("authenticated").is_none() && nobody["status"]["user"] == json!({}));
     assert_eq!(
         ask("tokenreviews", json!({ "spec": {} }), &dev).expect_err("no token"),
         "token is required for TokenReview in authentication"
@@ -525,10 +342,7 @@ async fn reviews_answer_as_recorded() {
 
 #[tokio::test]
 async fn rules_are_listed_as_recorded() {
-    let gate = Gate {
-        world: World::with_roles(),
-        ..Gate::new()
-    };
+    let gate = Gate { world: World::with_roles(), ..Gate::new() };
     gate.world.put(json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "namespace": "rec", "name": "reader" },
         "rules": [{ "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"] }],
@@ -538,20 +352,10 @@ async fn rules_are_listed_as_recorded() {
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader" }, "subjects": [{ "kind": "User", "name": "dev-user" }],
     }));
     let (_, authorizer) = gate.world.authorizers();
-    let reviews = Reviews::new(
-        Arc::clone(&gate.authenticator),
-        authorizer,
-        gate.world.clock.clone(),
-    );
+    let reviews = Reviews::new(Arc::clone(&gate.authenticator), authorizer, gate.world.clock.clone());
     let dev = UserInfo::new("dev-user", [] as [&str; 0]);
-    let answer = reviews
-        .create(
-            "selfsubjectrulesreviews",
-            "",
-            json!({ "spec": { "namespace": "rec" } }),
-            &dev,
-        )
-        .expect("answer");
+    let answer =
+        reviews.create("selfsubjectrulesreviews", "", json!({ "spec": { "namespace": "rec" } }), &dev).expect("answer");
     assert_eq!(
         answer["status"],
         json!({

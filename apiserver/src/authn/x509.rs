@@ -61,18 +61,12 @@ impl ClientCertificates {
     ) -> Result<ClientCertificates, BadClientCa> {
         let mut store = RootCertStore::empty();
         for root in roots {
-            store
-                .add(root)
-                .map_err(|error| BadClientCa(error.to_string()))?;
+            store.add(root).map_err(|error| BadClientCa(error.to_string()))?;
         }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store), provider)
             .build()
             .map_err(|error| BadClientCa(error.to_string()))?;
-        Ok(ClientCertificates {
-            verifier,
-            clock,
-            remembered: Mutex::default(),
-        })
+        Ok(ClientCertificates { verifier, clock, remembered: Mutex::default() })
     }
 
     /// What the server's TLS configuration takes as its client certificate verifier.
@@ -91,18 +85,12 @@ impl ClientCertificates {
         {
             return Ok(Some(known.user.clone()));
         }
-        let at =
-            UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
-        self.verifier
-            .verify_client_cert(leaf, intermediates, at)
-            .map_err(|error| error.to_string())?;
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
+        self.verifier.verify_client_cert(leaf, intermediates, at).map_err(|error| error.to_string())?;
         let Some(user) = user_of(leaf)? else {
             return Ok(None);
         };
-        let known = Known {
-            user: user.clone(),
-            valid: validity(&peer.0)?,
-        };
+        let known = Known { user: user.clone(), valid: validity(&peer.0)? };
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
@@ -118,17 +106,11 @@ fn fingerprint(chain: &[CertificateDer<'_>]) -> [u8; 32] {
         context.update(&(certificate.len() as u64).to_be_bytes());
         context.update(certificate);
     }
-    context
-        .finish()
-        .as_ref()
-        .try_into()
-        .expect("SHA-256 has 32 bytes")
+    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
 }
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
-    X509Certificate::from_der(certificate)
-        .map(|(_, parsed)| parsed)
-        .map_err(|error| format!("certificate: {error}"))
+    X509Certificate::from_der(certificate).map(|(_, parsed)| parsed).map_err(|error| format!("certificate: {error}"))
 }
 
 fn validity(chain: &[CertificateDer<'_>]) -> Result<(i64, i64), String> {
@@ -136,10 +118,7 @@ fn validity(chain: &[CertificateDer<'_>]) -> Result<(i64, i64), String> {
     for certificate in chain {
         let certificate = parse(certificate)?;
         let own = certificate.validity();
-        valid = (
-            valid.0.max(own.not_before.timestamp()),
-            valid.1.min(own.not_after.timestamp()),
-        );
+        valid = (valid.0.max(own.not_before.timestamp()), valid.1.min(own.not_after.timestamp()));
     }
     Ok(valid)
 }
@@ -148,18 +127,11 @@ fn validity(chain: &[CertificateDer<'_>]) -> Result<(i64, i64), String> {
 fn user_of(leaf: &CertificateDer<'_>) -> Outcome<UserInfo> {
     let certificate = parse(leaf)?;
     let subject = &certificate.subject;
-    let Some(name) = subject
-        .iter_common_name()
-        .find_map(|name| name.as_str().ok())
-        .filter(|name| !name.is_empty())
+    let Some(name) = subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|name| !name.is_empty())
     else {
         return Ok(None);
     };
-    let groups = subject
-        .iter_organization()
-        .filter_map(|group| group.as_str().ok())
-        .map(str::to_owned)
-        .collect();
+    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect();
     let mut id = "X509SHA256=".to_owned();
     for byte in digest::digest(&digest::SHA256, leaf).as_ref() {
         let _ = write!(id, "{byte:02x}");

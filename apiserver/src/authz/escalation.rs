@@ -32,28 +32,13 @@ impl Escalation {
         Escalation { rbac, authorizer }
     }
 
-    fn may(
-        &self,
-        write: &admission::Attributes<'_>,
-        verb: &str,
-        resource: &str,
-        namespace: &str,
-        name: &str,
-    ) -> bool {
-        let question = Attributes {
-            namespace,
-            name,
-            ..Attributes::resource(write.user, verb, GROUP, resource)
-        };
+    fn may(&self, write: &admission::Attributes<'_>, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
+        let question = Attributes { namespace, name, ..Attributes::resource(write.user, verb, GROUP, resource) };
         self.authorizer.authorize(&question).allowed()
     }
 
     /// What the user would give away without holding it, in Kubernetes' words.
-    fn confirm_held(
-        &self,
-        write: &admission::Attributes<'_>,
-        rules: &[PolicyRule],
-    ) -> Result<(), String> {
+    fn confirm_held(&self, write: &admission::Attributes<'_>, rules: &[PolicyRule]) -> Result<(), String> {
         let held = self.rbac.rules_for(write.user, write.namespace);
         let missing = uncovered(held.rules.iter().map(AsRef::as_ref), rules);
         if missing.is_empty() {
@@ -72,53 +57,33 @@ impl Escalation {
     }
 
     fn check_role(&self, write: &admission::Attributes<'_>, object: &Value) -> Result<(), Status> {
-        let name = object
-            .pointer("/metadata/name")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
         if self.may(write, "escalate", write.resource, write.namespace, name) {
             return Ok(());
         }
-        let rules: Vec<PolicyRule> = object
-            .get("rules")
-            .map(|rules| Vec::deserialize(rules).unwrap_or_default())
-            .unwrap_or_default();
-        self.confirm_held(write, &rules)
-            .map_err(|message| write.forbidden(message))?;
+        let rules: Vec<PolicyRule> =
+            object.get("rules").map(|rules| Vec::deserialize(rules).unwrap_or_default()).unwrap_or_default();
+        self.confirm_held(write, &rules).map_err(|message| write.forbidden(message))?;
         // An aggregated role gathers whatever others put under its labels.
-        if object
-            .get("aggregationRule")
-            .is_some_and(|rule| !rule.is_null())
-        {
+        if object.get("aggregationRule").is_some_and(|rule| !rule.is_null()) {
             self.confirm_held(write, &PolicyRule::full_authority())
-                .map_err(|_| {
-                    write.forbidden("must have cluster-admin privileges to use the aggregationRule")
-                })?;
+                .map_err(|_| write.forbidden("must have cluster-admin privileges to use the aggregationRule"))?;
         }
         Ok(())
     }
 
-    fn check_binding(
-        &self,
-        write: &admission::Attributes<'_>,
-        object: &Value,
-    ) -> Result<(), Status> {
+    fn check_binding(&self, write: &admission::Attributes<'_>, object: &Value) -> Result<(), Status> {
         let reference = object
             .get("roleRef")
             .map(|reference| RoleRef::deserialize(reference).unwrap_or_default())
             .unwrap_or_default();
-        let resource = if reference.kind == "ClusterRole" {
-            "clusterroles"
-        } else {
-            "roles"
-        };
+        let resource = if reference.kind == "ClusterRole" { "clusterroles" } else { "roles" };
         // Asked for the binding's namespace, also for ClusterRoles, so that binding them can be delegated by namespace.
         if self.may(write, "bind", resource, write.namespace, &reference.name) {
             return Ok(());
         }
         let rules = self.rbac.rules_of(&reference, write.namespace)?;
-        self.confirm_held(write, &rules)
-            .map_err(|message| write.forbidden(message))
+        self.confirm_held(write, &rules).map_err(|message| write.forbidden(message))
     }
 }
 
@@ -127,13 +92,7 @@ fn only_ownership_changed(old: &Value, new: &Value) -> bool {
     let rest = |object: &Value| {
         let mut object = object.clone();
         if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-            for field in [
-                "finalizers",
-                "ownerReferences",
-                "managedFields",
-                "resourceVersion",
-                "generation",
-            ] {
+            for field in ["finalizers", "ownerReferences", "managedFields", "resourceVersion", "generation"] {
                 metadata.remove(field);
             }
         }
@@ -156,11 +115,7 @@ impl admission::Plugin for Escalation {
         let Some(object) = &write.object else {
             return Ok(());
         };
-        if write.user.in_group(MASTERS)
-            || write
-                .old_object
-                .is_some_and(|old| only_ownership_changed(old, object))
-        {
+        if write.user.in_group(MASTERS) || write.old_object.is_some_and(|old| only_ownership_changed(old, object)) {
             return Ok(());
         }
         match write.resource {

@@ -57,11 +57,7 @@ pub struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// The question that a request poses.
-    pub fn of_request(
-        user: &'a UserInfo,
-        info: &'a RequestInfo,
-        query: &'a Query,
-    ) -> Attributes<'a> {
+    pub fn of_request(user: &'a UserInfo, info: &'a RequestInfo, query: &'a Query) -> Attributes<'a> {
         let collection = matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
         Attributes {
             user,
@@ -74,21 +70,12 @@ impl<'a> Attributes<'a> {
             name: &info.name,
             is_resource: info.is_resource,
             path: &info.path,
-            field_selector: if collection {
-                query.get("fieldSelector").unwrap_or_default()
-            } else {
-                ""
-            },
+            field_selector: if collection { query.get("fieldSelector").unwrap_or_default() } else { "" },
         }
     }
 
     /// A question about a resource; set the fields that matter beyond these with struct update syntax.
-    pub fn resource(
-        user: &'a UserInfo,
-        verb: &'a str,
-        group: &'a str,
-        resource: &'a str,
-    ) -> Attributes<'a> {
+    pub fn resource(user: &'a UserInfo, verb: &'a str, group: &'a str, resource: &'a str) -> Attributes<'a> {
         Attributes {
             user,
             verb,
@@ -133,18 +120,12 @@ pub struct Verdict {
 impl Verdict {
     /// Allowed, because of `reason`.
     pub fn allow(reason: impl Into<Cow<'static, str>>) -> Verdict {
-        Verdict {
-            decision: Decision::Allow,
-            reason: reason.into(),
-        }
+        Verdict { decision: Decision::Allow, reason: reason.into() }
     }
 
     /// No opinion, because of `reason`.
     pub fn no_opinion(reason: impl Into<Cow<'static, str>>) -> Verdict {
-        Verdict {
-            decision: Decision::NoOpinion,
-            reason: reason.into(),
-        }
+        Verdict { decision: Decision::NoOpinion, reason: reason.into() }
     }
 
     /// Whether the decision is `Allow`.
@@ -218,11 +199,7 @@ pub struct Masters;
 
 impl Authorizer for Masters {
     fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
-        if attributes.user.in_group(MASTERS) {
-            Verdict::allow("")
-        } else {
-            Verdict::no_opinion("")
-        }
+        if attributes.user.in_group(MASTERS) { Verdict::allow("") } else { Verdict::no_opinion("") }
     }
 }
 
@@ -232,31 +209,16 @@ pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
     if !reason.is_empty() {
         message = format!("{message}: {reason}");
     }
-    Status::forbidden(
-        &GroupResource::new(attributes.group, attributes.resource),
-        attributes.name,
-        message,
-    )
+    Status::forbidden(&GroupResource::new(attributes.group, attributes.resource), attributes.name, message)
 }
 
 fn describe(attributes: &Attributes<'_>) -> String {
-    let Attributes {
-        verb,
-        namespace,
-        group,
-        resource,
-        subresource,
-        ..
-    } = attributes;
+    let Attributes { verb, namespace, group, resource, subresource, .. } = attributes;
     let user = &attributes.user.name;
     if !attributes.is_resource {
         return format!("User {user:?} cannot {verb} path {:?}", attributes.path);
     }
-    let resource = if subresource.is_empty() {
-        (*resource).to_owned()
-    } else {
-        format!("{resource}/{subresource}")
-    };
+    let resource = if subresource.is_empty() { (*resource).to_owned() } else { format!("{resource}/{subresource}") };
     let scope = if namespace.is_empty() {
         "at the cluster scope".to_owned()
     } else {
@@ -267,8 +229,5 @@ fn describe(attributes: &Attributes<'_>) -> String {
 
 /// Names come from the request; the message may end up in a browser.
 fn escape(message: &str) -> String {
-    message
-        .replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
+    message.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

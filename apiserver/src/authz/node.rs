@@ -42,14 +42,10 @@ pub trait PodsOnNode: Send + Sync {
 impl PodsOnNode for Cache {
     fn pods_on(&self, node: &str) -> Vec<Arc<Object>> {
         let kinds = self.kinds();
-        let pods = kinds
-            .by_resource("", "v1", "pods")
-            .and_then(|kind| self.resource(kind));
+        let pods = kinds.by_resource("", "v1", "pods").and_then(|kind| self.resource(kind));
         let mut selection = Selection::everything("");
         selection.indexed = Some(node.to_owned());
-        let mut found = pods
-            .map(|pods| pods.candidates(&selection, None).objects)
-            .unwrap_or_default();
+        let mut found = pods.map(|pods| pods.candidates(&selection, None).objects).unwrap_or_default();
         found.retain(|pod| pod.indexed() == Some(node));
         found
     }
@@ -84,77 +80,51 @@ impl References {
     pub fn of(pod: &Value) -> References {
         let mut found = References::default();
         let spec = &pod["spec"];
-        let text = |value: &Value| {
-            value
-                .as_str()
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
-        };
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         found.service_account = text(&spec["serviceAccountName"]).unwrap_or_default();
-        found
-            .secrets
-            .extend(items(&spec["imagePullSecrets"]).filter_map(|secret| text(&secret["name"])));
-        for container in ["initContainers", "containers", "ephemeralContainers"]
-            .into_iter()
-            .flat_map(|list| items(&spec[list]))
+        found.secrets.extend(items(&spec["imagePullSecrets"]).filter_map(|secret| text(&secret["name"])));
+        for container in
+            ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(|list| items(&spec[list]))
         {
             for source in items(&container["env"]).map(|variable| &variable["valueFrom"]) {
                 found.secrets.extend(text(&source["secretKeyRef"]["name"]));
-                found
-                    .config_maps
-                    .extend(text(&source["configMapKeyRef"]["name"]));
+                found.config_maps.extend(text(&source["configMapKeyRef"]["name"]));
             }
             for source in items(&container["envFrom"]) {
                 found.secrets.extend(text(&source["secretRef"]["name"]));
-                found
-                    .config_maps
-                    .extend(text(&source["configMapRef"]["name"]));
+                found.config_maps.extend(text(&source["configMapRef"]["name"]));
             }
         }
         for volume in items(&spec["volumes"]) {
             found.add_volume(volume, pod["metadata"]["name"].as_str().unwrap_or_default());
         }
+        found
+            .resource_claims
+            .extend(items(&spec["resourceClaims"]).filter_map(|claim| text(&claim["resourceClaimName"])));
         found.resource_claims.extend(
-            items(&spec["resourceClaims"]).filter_map(|claim| text(&claim["resourceClaimName"])),
-        );
-        found.resource_claims.extend(
-            items(&pod["status"]["resourceClaimStatuses"])
-                .filter_map(|claim| text(&claim["resourceClaimName"])),
+            items(&pod["status"]["resourceClaimStatuses"]).filter_map(|claim| text(&claim["resourceClaimName"])),
         );
         found
     }
 
     fn add_volume(&mut self, volume: &Value, pod: &str) {
-        let text = |value: &Value| {
-            value
-                .as_str()
-                .filter(|text| !text.is_empty())
-                .map(str::to_owned)
-        };
+        let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         self.config_maps.extend(text(&volume["configMap"]["name"]));
         for source in items(&volume["projected"]["sources"]) {
             self.secrets.extend(text(&source["secret"]["name"]));
             self.config_maps.extend(text(&source["configMap"]["name"]));
         }
         // Each kind of volume names its secret under one of these.
-        for source in volume
-            .as_object()
-            .into_iter()
-            .flat_map(|volume| volume.values())
-            .filter(|source| source.is_object())
+        for source in
+            volume.as_object().into_iter().flat_map(|volume| volume.values()).filter(|source| source.is_object())
         {
             self.secrets.extend(text(&source["secretName"]));
             self.secrets.extend(text(&source["secretRef"]["name"]));
-            self.secrets
-                .extend(text(&source["nodePublishSecretRef"]["name"]));
+            self.secrets.extend(text(&source["nodePublishSecretRef"]["name"]));
         }
-        self.claims
-            .extend(text(&volume["persistentVolumeClaim"]["claimName"]));
+        self.claims.extend(text(&volume["persistentVolumeClaim"]["claimName"]));
         if volume["ephemeral"].is_object() {
-            self.claims.push(format!(
-                "{pod}-{}",
-                volume["name"].as_str().unwrap_or_default()
-            ));
+            self.claims.push(format!("{pod}-{}", volume["name"].as_str().unwrap_or_default()));
         }
     }
 }
@@ -165,17 +135,8 @@ fn items(value: &Value) -> impl Iterator<Item = &Value> {
 
 impl NodeAuthorizer {
     /// Looks at pods through `pods`, at the rest through `objects`; static rules come from `rbac`'s role `system:node`.
-    pub fn new(
-        objects: Arc<dyn Objects>,
-        pods: Arc<dyn PodsOnNode>,
-        rbac: Arc<Rbac>,
-    ) -> NodeAuthorizer {
-        NodeAuthorizer {
-            objects,
-            pods,
-            rbac,
-            references: Mutex::default(),
-        }
+    pub fn new(objects: Arc<dyn Objects>, pods: Arc<dyn PodsOnNode>, rbac: Arc<Rbac>) -> NodeAuthorizer {
+        NodeAuthorizer { objects, pods, rbac, references: Mutex::default() }
     }
 
     fn references(&self, pod: &Object) -> Arc<References> {
@@ -189,47 +150,31 @@ impl NodeAuthorizer {
         if remembered.len() >= MAX_REMEMBERED_PODS {
             remembered.clear();
         }
-        remembered.insert(
-            pod.uid().to_owned(),
-            (pod.revision(), Arc::clone(&references)),
-        );
+        remembered.insert(pod.uid().to_owned(), (pod.revision(), Arc::clone(&references)));
         references
     }
 
     /// Whether a pod of the node in `namespace` passes a test of its references.
     fn any_pod(&self, node: &str, namespace: &str, test: impl Fn(&References) -> bool) -> bool {
-        self.pods
-            .pods_on(node)
-            .iter()
-            .any(|pod| pod.namespace() == namespace && test(&self.references(pod)))
+        self.pods.pods_on(node).iter().any(|pod| pod.namespace() == namespace && test(&self.references(pod)))
     }
 
     fn is_related(&self, node: &str, attributes: &Attributes<'_>) -> bool {
-        let Attributes {
-            namespace,
-            name,
-            resource,
-            ..
-        } = *attributes;
+        let Attributes { namespace, name, resource, .. } = *attributes;
         let named = |list: &[String]| list.iter().any(|own| own == name);
         match resource {
             "secrets" => {
-                self.any_pod(node, namespace, |pod| named(&pod.secrets))
-                    || self.secret_of_volume(node, namespace, name)
+                self.any_pod(node, namespace, |pod| named(&pod.secrets)) || self.secret_of_volume(node, namespace, name)
             }
             "configmaps" => self.any_pod(node, namespace, |pod| named(&pod.config_maps)),
             "persistentvolumeclaims" => self.any_pod(node, namespace, |pod| named(&pod.claims)),
             "resourceclaims" => self.any_pod(node, namespace, |pod| named(&pod.resource_claims)),
             "serviceaccounts" => self.any_pod(node, namespace, |pod| pod.service_account == name),
-            "persistentvolumes" => self.volume_claim(name).is_some_and(|(namespace, claim)| {
-                self.any_pod(node, &namespace, |pod| pod.claims.contains(&claim))
-            }),
+            "persistentvolumes" => self
+                .volume_claim(name)
+                .is_some_and(|(namespace, claim)| self.any_pod(node, &namespace, |pod| pod.claims.contains(&claim))),
             "volumeattachments" => {
-                let attachment = self.objects.get(
-                    &GroupResource::new("storage.k8s.io", "volumeattachments"),
-                    "",
-                    name,
-                );
+                let attachment = self.objects.get(&GroupResource::new("storage.k8s.io", "volumeattachments"), "", name);
                 attachment.is_some_and(|attachment| attachment.value()["spec"]["nodeName"] == node)
             }
             "pods" => self
@@ -242,15 +187,9 @@ impl NodeAuthorizer {
 
     /// Namespace and name of the claim a volume is bound to.
     fn volume_claim(&self, volume: &str) -> Option<(String, String)> {
-        let volume = self
-            .objects
-            .get(&GroupResource::new("", "persistentvolumes"), "", volume)?
-            .value();
+        let volume = self.objects.get(&GroupResource::new("", "persistentvolumes"), "", volume)?.value();
         let claim = &volume["spec"]["claimRef"];
-        Some((
-            claim["namespace"].as_str()?.to_owned(),
-            claim["name"].as_str()?.to_owned(),
-        ))
+        Some((claim["namespace"].as_str()?.to_owned(), claim["name"].as_str()?.to_owned()))
     }
 
     /// Whether a volume that a pod of the node uses is mounted with this secret.
@@ -263,30 +202,20 @@ impl NodeAuthorizer {
                     return false;
                 };
                 let claim = claim.value();
-                let Some(volume) = claim["spec"]["volumeName"]
-                    .as_str()
-                    .and_then(|volume| self.objects.get(&volumes, "", volume))
+                let Some(volume) =
+                    claim["spec"]["volumeName"].as_str().and_then(|volume| self.objects.get(&volumes, "", volume))
                 else {
                     return false;
                 };
                 let volume = volume.value();
-                let sources = volume["spec"]
-                    .as_object()
-                    .into_iter()
-                    .flat_map(|spec| spec.values());
+                let sources = volume["spec"].as_object().into_iter().flat_map(|spec| spec.values());
                 sources
                     .flat_map(|source| {
-                        [
-                            "secretRef",
-                            "nodePublishSecretRef",
-                            "nodeStageSecretRef",
-                            "nodeExpandSecretRef",
-                        ]
-                        .map(|field| &source[field])
+                        ["secretRef", "nodePublishSecretRef", "nodeStageSecretRef", "nodeExpandSecretRef"]
+                            .map(|field| &source[field])
                     })
                     .any(|secret| {
-                        secret["name"] == name
-                            && secret["namespace"].as_str().unwrap_or(pod.namespace()) == namespace
+                        secret["name"] == name && secret["namespace"].as_str().unwrap_or(pod.namespace()) == namespace
                     })
             })
         })
@@ -310,9 +239,7 @@ impl NodeAuthorizer {
         if !attributes.name.is_empty() && self.is_related(node, attributes) {
             return Verdict::allow("");
         }
-        Verdict::no_opinion(format!(
-            "no relationship found between node '{node}' and this object"
-        ))
+        Verdict::no_opinion(format!("no relationship found between node '{node}' and this object"))
     }
 
     fn token(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
@@ -332,14 +259,10 @@ impl NodeAuthorizer {
                 if own {
                     Verdict::allow("")
                 } else {
-                    Verdict::no_opinion(
-                        "can only list/watch pods with spec.nodeName field selector",
-                    )
+                    Verdict::no_opinion("can only list/watch pods with spec.nodeName field selector")
                 }
             }
-            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
-                Verdict::allow("")
-            }
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Verdict::allow(""),
             _ => Verdict::no_opinion(""),
         }
     }
@@ -350,48 +273,35 @@ fn own_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
         // NodeRestriction sees to it that these are about the node itself.
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Verdict::allow(""),
         ("", "get" | "list" | "watch") if attributes.name == node => Verdict::allow(""),
-        ("", "get" | "list" | "watch") => Verdict::no_opinion(format!(
-            "node '{node}' cannot read '{}', only its own Node object",
-            attributes.name
-        )),
+        ("", "get" | "list" | "watch") => {
+            Verdict::no_opinion(format!("node '{node}' cannot read '{}', only its own Node object", attributes.name))
+        }
         _ => Verdict::no_opinion(""),
     }
 }
 
 fn own_lease(node: &str, attributes: &Attributes<'_>) -> Verdict {
-    if !matches!(
-        attributes.verb,
-        "get" | "create" | "update" | "patch" | "delete"
-    ) {
+    if !matches!(attributes.verb, "get" | "create" | "update" | "patch" | "delete") {
         return Verdict::no_opinion("can only get, create, update, patch, or delete a node lease");
     }
     if attributes.namespace != NODE_LEASES {
-        return Verdict::no_opinion(format!(
-            "can only access leases in the {NODE_LEASES:?} system namespace"
-        ));
+        return Verdict::no_opinion(format!("can only access leases in the {NODE_LEASES:?} system namespace"));
     }
     if attributes.verb != "create" && attributes.name != node {
-        return Verdict::no_opinion(
-            "can only access node lease with the same name as the requesting node",
-        );
+        return Verdict::no_opinion("can only access node lease with the same name as the requesting node");
     }
     Verdict::allow("")
 }
 
 fn own_csi_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
-    if !matches!(
-        attributes.verb,
-        "get" | "create" | "update" | "patch" | "delete"
-    ) {
+    if !matches!(attributes.verb, "get" | "create" | "update" | "patch" | "delete") {
         return Verdict::no_opinion("can only get, create, update, patch, or delete a CSINode");
     }
     if !attributes.subresource.is_empty() {
         return Verdict::no_opinion("cannot authorize CSINode subresources");
     }
     if attributes.verb != "create" && attributes.name != node {
-        return Verdict::no_opinion(
-            "can only access CSINode with the same name as the requesting node",
-        );
+        return Verdict::no_opinion("can only access CSINode with the same name as the requesting node");
     }
     Verdict::allow("")
 }
@@ -427,16 +337,8 @@ impl Authorizer for NodeAuthorizer {
                 _ => {}
             }
         }
-        let allowed = self
-            .rbac
-            .cluster_role(NODE_ROLE)
-            .iter()
-            .any(|rule| rule.allows(attributes));
-        if allowed {
-            Verdict::allow("")
-        } else {
-            Verdict::no_opinion("")
-        }
+        let allowed = self.rbac.cluster_role(NODE_ROLE).iter().any(|rule| rule.allows(attributes));
+        if allowed { Verdict::allow("") } else { Verdict::no_opinion("") }
     }
 
     fn rules_for(&self, user: &UserInfo, _: &str) -> UserRules {

@@ -128,11 +128,7 @@ impl Rbac {
     }
 
     /// The rules of the role that a binding in `namespace` (empty for a ClusterRoleBinding) refers to; 404 when there is none.
-    pub fn rules_of(
-        &self,
-        reference: &RoleRef,
-        namespace: &str,
-    ) -> Result<Vec<PolicyRule>, Status> {
+    pub fn rules_of(&self, reference: &RoleRef, namespace: &str) -> Result<Vec<PolicyRule>, Status> {
         let (resource, namespace) = match reference.kind.as_str() {
             "ClusterRole" => (&self.resources.cluster_roles, ""),
             _ => (&self.resources.roles, namespace),
@@ -147,29 +143,18 @@ impl Rbac {
     /// The compiled rules of a ClusterRole; none if it does not exist.
     pub fn cluster_role(&self, name: &str) -> Arc<[Arc<PolicyRule>]> {
         let snapshot = self.snapshot();
-        snapshot
-            .roles
-            .get(&(String::new(), name.to_owned()))
-            .map(|role| Arc::clone(&role.rules))
-            .unwrap_or_default()
+        snapshot.roles.get(&(String::new(), name.to_owned())).map(|role| Arc::clone(&role.rules)).unwrap_or_default()
     }
 
     fn snapshot(&self) -> Arc<Snapshot> {
-        let Resources {
-            roles,
-            cluster_roles,
-            role_bindings,
-            cluster_role_bindings,
-        } = &self.resources;
+        let Resources { roles, cluster_roles, role_bindings, cluster_role_bindings } = &self.resources;
         let versions = || {
             Some(
                 [roles, cluster_roles, role_bindings, cluster_role_bindings]
                     .map(|resource| self.objects.version(resource)),
             )
         };
-        let current = |snapshot: &Arc<Snapshot>| {
-            (snapshot.versions == versions()).then(|| Arc::clone(snapshot))
-        };
+        let current = |snapshot: &Arc<Snapshot>| (snapshot.versions == versions()).then(|| Arc::clone(snapshot));
         if let Some(snapshot) = current(&self.snapshot.read()) {
             return snapshot;
         }
@@ -180,10 +165,7 @@ impl Rbac {
         }
         // The versions are read before the objects: what changes in between is compiled again, never missed.
         let versions = versions();
-        let snapshot = Arc::new(Snapshot {
-            versions,
-            ..self.compile(&previous)
-        });
+        let snapshot = Arc::new(Snapshot { versions, ..self.compile(&previous) });
         *self.snapshot.write() = Arc::clone(&snapshot);
         snapshot
     }
@@ -193,46 +175,24 @@ impl Rbac {
         for resource in [&self.resources.cluster_roles, &self.resources.roles] {
             for object in self.objects.list(resource, None) {
                 let key = (object.namespace().to_owned(), object.name().to_owned());
-                let unchanged = previous
-                    .roles
-                    .get(&key)
-                    .filter(|role| role.revision == object.revision())
-                    .cloned();
+                let unchanged = previous.roles.get(&key).filter(|role| role.revision == object.revision()).cloned();
                 let role = unchanged.unwrap_or_else(|| Role {
                     revision: object.revision(),
-                    rules: parse::<RoleView>(&object)
-                        .rules
-                        .into_iter()
-                        .map(Arc::new)
-                        .collect(),
+                    rules: parse::<RoleView>(&object).rules.into_iter().map(Arc::new).collect(),
                 });
                 snapshot.roles.insert(key, role);
             }
         }
         // client-go's indexer lists in no order; here the last name comes first, so that what is listed is listed the same every time.
-        for (position, object) in self
-            .objects
-            .list(&self.resources.cluster_role_bindings, None)
-            .iter()
-            .rev()
-            .enumerate()
+        for (position, object) in
+            self.objects.list(&self.resources.cluster_role_bindings, None).iter().rev().enumerate()
         {
             let grants = grants_of(object, &snapshot.roles, position);
             snapshot.cluster.extend(grants);
         }
-        for (position, object) in self
-            .objects
-            .list(&self.resources.role_bindings, None)
-            .iter()
-            .rev()
-            .enumerate()
-        {
+        for (position, object) in self.objects.list(&self.resources.role_bindings, None).iter().rev().enumerate() {
             let grants = grants_of(object, &snapshot.roles, usize::MAX / 2 + position);
-            snapshot
-                .namespaces
-                .entry(object.namespace().to_owned())
-                .or_default()
-                .extend(grants);
+            snapshot.namespaces.entry(object.namespace().to_owned()).or_default().extend(grants);
         }
         snapshot
     }
@@ -244,11 +204,7 @@ fn parse<T: for<'a> Deserialize<'a> + Default>(object: &Object) -> T {
 }
 
 /// `(is a group, name, grant)` for each subject of a binding.
-fn grants_of(
-    object: &Object,
-    roles: &HashMap<RoleKey, Role>,
-    binding: usize,
-) -> Vec<(bool, String, Grant)> {
+fn grants_of(object: &Object, roles: &HashMap<RoleKey, Role>, binding: usize) -> Vec<(bool, String, Grant)> {
     let BindingView { subjects, role_ref } = parse(object);
     let namespace = object.namespace();
     let key = if role_ref.kind == "ClusterRole" {
@@ -264,10 +220,7 @@ fn grants_of(
     let by = if namespace.is_empty() {
         format!("ClusterRoleBinding {:?} {of_role}", object.name())
     } else {
-        format!(
-            "RoleBinding {:?} {of_role}",
-            format!("{}/{namespace}", object.name())
-        )
+        format!("RoleBinding {:?} {of_role}", format!("{}/{namespace}", object.name()))
     };
     let mut grants = Vec::new();
     for subject in subjects {
@@ -275,32 +228,16 @@ fn grants_of(
             "User" => (false, subject.name.clone(), subject.name),
             "Group" => (true, subject.name.clone(), subject.name),
             "ServiceAccount" => {
-                let own = if subject.namespace.is_empty() {
-                    namespace
-                } else {
-                    &subject.namespace
-                };
+                let own = if subject.namespace.is_empty() { namespace } else { &subject.namespace };
                 if own.is_empty() {
                     continue;
                 }
-                (
-                    false,
-                    service_account_name(own, &subject.name),
-                    format!("{}/{own}", subject.name),
-                )
+                (false, service_account_name(own, &subject.name), format!("{}/{own}", subject.name))
             }
             _ => continue,
         };
         let reason = format!("RBAC: allowed by {by} {} {shown:?}", subject.kind);
-        grants.push((
-            is_group,
-            name,
-            Grant {
-                binding,
-                role: role.clone(),
-                reason: reason.into(),
-            },
-        ));
+        grants.push((is_group, name, Grant { binding, role: role.clone(), reason: reason.into() }));
     }
     grants
 }
@@ -308,42 +245,21 @@ fn grants_of(
 impl Grants {
     fn extend(&mut self, grants: Vec<(bool, String, Grant)>) {
         for (is_group, name, grant) in grants {
-            let map = if is_group {
-                &mut self.groups
-            } else {
-                &mut self.users
-            };
+            let map = if is_group { &mut self.groups } else { &mut self.users };
             map.entry(name).or_default().push(grant);
         }
     }
 
     fn of<'s>(&'s self, user: &'s UserInfo) -> impl Iterator<Item = &'s Grant> {
-        let by_group = user
-            .groups
-            .iter()
-            .filter_map(|group| self.groups.get(group));
-        self.users
-            .get(&user.name)
-            .into_iter()
-            .chain(by_group)
-            .flatten()
+        let by_group = user.groups.iter().filter_map(|group| self.groups.get(group));
+        self.users.get(&user.name).into_iter().chain(by_group).flatten()
     }
 }
 
 impl Snapshot {
-    fn grants<'s>(
-        &'s self,
-        user: &'s UserInfo,
-        namespace: &str,
-    ) -> impl Iterator<Item = &'s Grant> {
-        let own = if namespace.is_empty() {
-            None
-        } else {
-            self.namespaces.get(namespace)
-        };
-        self.cluster
-            .of(user)
-            .chain(own.into_iter().flat_map(|grants| grants.of(user)))
+    fn grants<'s>(&'s self, user: &'s UserInfo, namespace: &str) -> impl Iterator<Item = &'s Grant> {
+        let own = if namespace.is_empty() { None } else { self.namespaces.get(namespace) };
+        self.cluster.of(user).chain(own.into_iter().flat_map(|grants| grants.of(user)))
     }
 }
 

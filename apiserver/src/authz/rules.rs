@@ -45,17 +45,8 @@ impl PolicyRule {
     pub fn full_authority() -> [PolicyRule; 2] {
         let all = || vec![ALL.to_owned()];
         [
-            PolicyRule {
-                verbs: all(),
-                api_groups: all(),
-                resources: all(),
-                ..PolicyRule::default()
-            },
-            PolicyRule {
-                verbs: all(),
-                non_resource_urls: all(),
-                ..PolicyRule::default()
-            },
+            PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+            PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
         ]
     }
 
@@ -65,16 +56,10 @@ impl PolicyRule {
             return false;
         }
         if !attributes.is_resource {
-            return self
-                .non_resource_urls
-                .iter()
-                .any(|own| path_covers(own, attributes.path));
+            return self.non_resource_urls.iter().any(|own| path_covers(own, attributes.path));
         }
         (has(&self.api_groups, ALL) || has(&self.api_groups, attributes.group))
-            && self
-                .resources
-                .iter()
-                .any(|own| resource_matches(own, attributes.resource, attributes.subresource))
+            && self.resources.iter().any(|own| resource_matches(own, attributes.resource, attributes.subresource))
             && (self.resource_names.is_empty() || has(&self.resource_names, attributes.name))
     }
 
@@ -95,10 +80,9 @@ impl PolicyRule {
                         parts.push(rule);
                         continue;
                     }
-                    parts.extend(self.resource_names.iter().map(|name| PolicyRule {
-                        resource_names: one(name),
-                        ..rule.clone()
-                    }));
+                    parts.extend(
+                        self.resource_names.iter().map(|name| PolicyRule { resource_names: one(name), ..rule.clone() }),
+                    );
                 }
             }
             parts.extend(self.non_resource_urls.iter().map(|path| PolicyRule {
@@ -112,10 +96,7 @@ impl PolicyRule {
 
     /// Whether all that `part` (a broken-down rule) allows is allowed by this one.
     fn covers(&self, part: &PolicyRule) -> bool {
-        let names_match = match (
-            part.resource_names.is_empty(),
-            self.resource_names.is_empty(),
-        ) {
+        let names_match = match (part.resource_names.is_empty(), self.resource_names.is_empty()) {
             (_, true) => true,
             (true, false) => false,
             (false, false) => has_all(&self.resource_names, &part.resource_names),
@@ -123,23 +104,14 @@ impl PolicyRule {
         names_match
             && (has(&self.verbs, ALL) || has_all(&self.verbs, &part.verbs))
             && (has(&self.api_groups, ALL) || has_all(&self.api_groups, &part.api_groups))
-            && part
-                .resources
-                .iter()
-                .all(|wanted| self.covers_resource(wanted))
-            && part.non_resource_urls.iter().all(|path| {
-                self.non_resource_urls
-                    .iter()
-                    .any(|own| path_covers(own, path))
-            })
+            && part.resources.iter().all(|wanted| self.covers_resource(wanted))
+            && part.non_resource_urls.iter().all(|path| self.non_resource_urls.iter().any(|own| path_covers(own, path)))
     }
 
     fn covers_resource(&self, wanted: &str) -> bool {
         has(&self.resources, ALL)
             || has(&self.resources, wanted)
-            || wanted
-                .split_once('/')
-                .is_some_and(|(_, subresource)| has(&self.resources, &format!("*/{subresource}")))
+            || wanted.split_once('/').is_some_and(|(_, subresource)| has(&self.resources, &format!("*/{subresource}")))
     }
 
     /// `{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}`.
@@ -176,15 +148,8 @@ pub fn quoted_list(values: &[String]) -> String {
 }
 
 /// What of `wanted` is not covered by `held`, broken down to single verbs.
-pub fn uncovered<'r>(
-    held: impl Iterator<Item = &'r PolicyRule> + Clone,
-    wanted: &[PolicyRule],
-) -> Vec<PolicyRule> {
-    wanted
-        .iter()
-        .flat_map(PolicyRule::breakdown)
-        .filter(|part| !held.clone().any(|rule| rule.covers(part)))
-        .collect()
+pub fn uncovered<'r>(held: impl Iterator<Item = &'r PolicyRule> + Clone, wanted: &[PolicyRule]) -> Vec<PolicyRule> {
+    wanted.iter().flat_map(PolicyRule::breakdown).filter(|part| !held.clone().any(|rule| rule.covers(part))).collect()
 }
 
 /// Rules as messages list them: those of one resource joined, each shown once, in order of text (`CompactRules`, `CompactString`).
@@ -192,19 +157,12 @@ pub fn describe(rules: &[PolicyRule]) -> Vec<String> {
     let mut joined: BTreeMap<(&str, &str, Option<&str>), PolicyRule> = BTreeMap::new();
     let mut shown = BTreeSet::new();
     for rule in rules {
-        let ([group], [resource], true) = (
-            &rule.api_groups[..],
-            &rule.resources[..],
-            rule.resource_names.len() <= 1,
-        ) else {
+        let ([group], [resource], true) = (&rule.api_groups[..], &rule.resources[..], rule.resource_names.len() <= 1)
+        else {
             shown.insert(rule.compact_string());
             continue;
         };
-        let key = (
-            group.as_str(),
-            resource.as_str(),
-            rule.resource_names.first().map(String::as_str),
-        );
+        let key = (group.as_str(), resource.as_str(), rule.resource_names.first().map(String::as_str));
         joined
             .entry(key)
             .and_modify(|existing| existing.verbs.extend(rule.verbs.iter().cloned()))
@@ -221,18 +179,10 @@ mod tests {
 
     /// `verbs groups resources [names]`, comma-separated; or `verbs /path`.
     fn rule(text: &str) -> PolicyRule {
-        let list = |text: &str| {
-            text.split(',')
-                .map(|item| item.trim_matches('-').to_owned())
-                .collect::<Vec<_>>()
-        };
+        let list = |text: &str| text.split(',').map(|item| item.trim_matches('-').to_owned()).collect::<Vec<_>>();
         let parts: Vec<&str> = text.split(' ').collect();
         if parts.len() == 2 {
-            return PolicyRule {
-                verbs: list(parts[0]),
-                non_resource_urls: list(parts[1]),
-                ..PolicyRule::default()
-            };
+            return PolicyRule { verbs: list(parts[0]), non_resource_urls: list(parts[1]), ..PolicyRule::default() };
         }
         PolicyRule {
             verbs: list(parts[0]),
@@ -265,16 +215,8 @@ mod tests {
             ("list - pods a", "list", "", "pods", "", "", false),
             ("list - pods a", "list", "", "pods", "", "a", true),
         ] {
-            let attributes = Attributes {
-                subresource,
-                name,
-                ..Attributes::resource(&user, verb, group, resource)
-            };
-            assert_eq!(
-                rule(text).allows(&attributes),
-                expect,
-                "{text} {verb} {group} {resource}/{subresource} {name}"
-            );
+            let attributes = Attributes { subresource, name, ..Attributes::resource(&user, verb, group, resource) };
+            assert_eq!(rule(text).allows(&attributes), expect, "{text} {verb} {group} {resource}/{subresource} {name}");
         }
     }
 
@@ -289,11 +231,7 @@ mod tests {
             ("get *", "/metrics", true),
             ("post *", "/metrics", false),
         ] {
-            let attributes = Attributes {
-                is_resource: false,
-                path,
-                ..Attributes::resource(&user, "get", "", "")
-            };
+            let attributes = Attributes { is_resource: false, path, ..Attributes::resource(&user, "get", "", "") };
             assert_eq!(rule(text).allows(&attributes), expect, "{text} {path}");
         }
     }
@@ -317,17 +255,9 @@ mod tests {
             ),
             (vec!["get - */log"], vec!["get - pods/log"], vec![]),
             (vec!["get - pods a"], vec!["get - pods a"], vec![]),
-            (
-                vec!["get - pods a"],
-                vec!["get - pods"],
-                vec![r#"{APIGroups:[""], Resources:["pods"], Verbs:["get"]}"#],
-            ),
+            (vec!["get - pods a"], vec!["get - pods"], vec![r#"{APIGroups:[""], Resources:["pods"], Verbs:["get"]}"#]),
             (vec!["get /api/*"], vec!["get /api/v1"], vec![]),
-            (
-                vec!["get /api"],
-                vec!["get /api/*"],
-                vec![r#"{NonResourceURLs:["/api/*"], Verbs:["get"]}"#],
-            ),
+            (vec!["get /api"], vec!["get /api/*"], vec![r#"{NonResourceURLs:["/api/*"], Verbs:["get"]}"#]),
         ] {
             let held: Vec<PolicyRule> = held.into_iter().map(rule).collect();
             let wanted: Vec<PolicyRule> = wanted.into_iter().map(rule).collect();

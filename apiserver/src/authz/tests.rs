@@ -13,35 +13,20 @@ use crate::{
 
 /// `verb group/resource[/subresource] [namespace] [name]`, or `verb /path`; `-` for an empty part.
 fn question<'a>(user: &'a UserInfo, text: &'a str) -> Attributes<'a> {
-    let parts: Vec<&str> = text
-        .split(' ')
-        .map(|part| if part == "-" { "" } else { part })
-        .collect();
+    let parts: Vec<&str> = text.split(' ').map(|part| if part == "-" { "" } else { part }).collect();
     if parts[1].starts_with("/") && parts.len() == 2 {
-        return Attributes {
-            is_resource: false,
-            path: parts[1],
-            ..Attributes::resource(user, parts[0], "", "")
-        };
+        return Attributes { is_resource: false, path: parts[1], ..Attributes::resource(user, parts[0], "", "") };
     }
     let (resource, selector) = parts[1].split_once('?').unwrap_or((parts[1], ""));
     let mut place = resource.splitn(3, '/');
-    let (group, resource, subresource) = (
-        place.next().unwrap_or_default(),
-        place.next().unwrap_or_default(),
-        place.next().unwrap_or_default(),
-    );
+    let (group, resource, subresource) =
+        (place.next().unwrap_or_default(), place.next().unwrap_or_default(), place.next().unwrap_or_default());
     Attributes {
         namespace: parts.get(2).copied().unwrap_or_default(),
         name: parts.get(3).copied().unwrap_or_default(),
         subresource,
         field_selector: selector,
-        ..Attributes::resource(
-            user,
-            parts[0],
-            if group == "core" { "" } else { group },
-            resource,
-        )
+        ..Attributes::resource(user, parts[0], if group == "core" { "" } else { group }, resource)
     }
 }
 
@@ -94,18 +79,10 @@ async fn nobody_gets_further_than_their_roles() {
         ] {
             for user in &strangers {
                 let text = format!("{verb} {resource} rec x");
-                assert!(
-                    !authorizer.authorize(&question(user, &text)).allowed(),
-                    "{} may {text}",
-                    user.name
-                );
+                assert!(!authorizer.authorize(&question(user, &text)).allowed(), "{} may {text}", user.name);
             }
             let master = UserInfo::new("root", ["system:masters"]);
-            assert!(
-                authorizer
-                    .authorize(&question(&master, &format!("{verb} {resource} rec x")))
-                    .allowed()
-            );
+            assert!(authorizer.authorize(&question(&master, &format!("{verb} {resource} rec x"))).allowed());
         }
     }
     for (user, path, expect) in [
@@ -118,9 +95,7 @@ async fn nobody_gets_further_than_their_roles() {
         (UserInfo::new("dev", [] as [&str; 0]), "/metrics", false),
     ] {
         assert_eq!(
-            authorizer
-                .authorize(&question(&user, &format!("get {path}")))
-                .allowed(),
+            authorizer.authorize(&question(&user, &format!("get {path}"))).allowed(),
             expect,
             "{} {path}",
             user.name
@@ -150,10 +125,7 @@ async fn answers_say_why() {
         ),
     ] {
         let verdict = authorizer.authorize(&question(&user, text));
-        assert!(
-            verdict.allowed() && verdict.reason == expect,
-            "{text}: {verdict:?}"
-        );
+        assert!(verdict.allowed() && verdict.reason == expect, "{text}: {verdict:?}");
     }
     let dev = UserInfo::new("dev-user", [] as [&str; 0]);
     for (text, expect) in [
@@ -173,10 +145,7 @@ async fn answers_say_why() {
             "list core/nodes",
             r#"nodes is forbidden: User "dev-user" cannot list resource "nodes" in API group "" at the cluster scope"#,
         ),
-        (
-            "get /metrics",
-            r#"forbidden: User "dev-user" cannot get path "/metrics""#,
-        ),
+        ("get /metrics", r#"forbidden: User "dev-user" cannot get path "/metrics""#),
     ] {
         let asked = question(&dev, text);
         let verdict = authorizer.authorize(&asked);
@@ -188,10 +157,7 @@ async fn answers_say_why() {
     world.delete(&roles, "rec", "reader");
     let verdict = rbac.authorize(&question(&dev, "list core/pods rec"));
     assert!(!verdict.allowed());
-    assert_eq!(
-        verdict.reason,
-        r#"RBAC: role.rbac.authorization.k8s.io "reader" not found"#
-    );
+    assert_eq!(verdict.reason, r#"RBAC: role.rbac.authorization.k8s.io "reader" not found"#);
 }
 
 #[tokio::test]
@@ -244,10 +210,7 @@ async fn nodes_read_what_their_pods_refer_to() {
         ("patch core/nodes/status - n1", true),
         ("delete core/nodes - n1", false),
         ("update coordination.k8s.io/leases kube-node-lease n1", true),
-        (
-            "update coordination.k8s.io/leases kube-node-lease n2",
-            false,
-        ),
+        ("update coordination.k8s.io/leases kube-node-lease n2", false),
         ("update coordination.k8s.io/leases kube-system n1", false),
         ("create core/events a", true),
         ("list core/services -", true),
@@ -255,18 +218,10 @@ async fn nodes_read_what_their_pods_refer_to() {
         ("create core/pods/binding a one", false),
         ("list apps/deployments a", false),
     ] {
-        assert_eq!(
-            authorizer.authorize(&question(&node, text)).allowed(),
-            expect,
-            "{text}"
-        );
+        assert_eq!(authorizer.authorize(&question(&node, text)).allowed(), expect, "{text}");
     }
     let impostor = UserInfo::new("system:node:n1", [] as [&str; 0]);
-    assert!(
-        !authorizer
-            .authorize(&question(&impostor, "get core/secrets a secret-one"))
-            .allowed()
-    );
+    assert!(!authorizer.authorize(&question(&impostor, "get core/secrets a secret-one")).allowed());
 }
 
 #[tokio::test]
@@ -288,53 +243,24 @@ async fn nobody_grants_what_they_do_not_hold() {
         (
             "roles",
             role("r", json!(["get", "delete"])),
-            Some(format!(
-                r#"roles.{group} "r" is forbidden: {}"#,
-                missing(r#""delete""#)
-            )),
+            Some(format!(r#"roles.{group} "r" is forbidden: {}"#, missing(r#""delete""#))),
         ),
         ("rolebindings", binding("Role", "reader"), None),
-        (
-            "rolebindings",
-            binding("Role", "ghost"),
-            Some(format!(r#"roles.{group} "ghost" not found"#)),
-        ),
+        ("rolebindings", binding("Role", "ghost"), Some(format!(r#"roles.{group} "ghost" not found"#))),
     ] {
         let attributes = write(Operation::Create, (group, resource), &object, None, &dev);
-        let refused = chain
-            .validate(&attributes)
-            .await
-            .err()
-            .map(|status| status.message);
+        let refused = chain.validate(&attributes).await.err().map(|status| status.message);
         assert_eq!(refused, expect, "{object}");
     }
     let admin = binding("ClusterRole", "cluster-admin");
     let refused = chain
-        .validate(&write(
-            Operation::Create,
-            (group, "rolebindings"),
-            &admin,
-            None,
-            &dev,
-        ))
+        .validate(&write(Operation::Create, (group, "rolebindings"), &admin, None, &dev))
         .await
         .expect_err("refused");
-    assert!(
-        refused
-            .message
-            .contains(r#"{NonResourceURLs:["*"], Verbs:["*"]}"#),
-        "{}",
-        refused.message
-    );
+    assert!(refused.message.contains(r#"{NonResourceURLs:["*"], Verbs:["*"]}"#), "{}", refused.message);
     let master = UserInfo::new("root", ["system:masters"]);
     chain
-        .validate(&write(
-            Operation::Create,
-            (group, "rolebindings"),
-            &admin,
-            None,
-            &master,
-        ))
+        .validate(&write(Operation::Create, (group, "rolebindings"), &admin, None, &master))
         .await
         .expect("masters grant anything");
 
@@ -342,24 +268,12 @@ async fn nobody_grants_what_they_do_not_hold() {
     let (old, mut new) = (role("big", json!(["*"])), role("big", json!(["*"])));
     new["metadata"]["ownerReferences"] = json!([]);
     chain
-        .validate(&write(
-            Operation::Update,
-            (group, "roles"),
-            &new,
-            Some(&old),
-            &dev,
-        ))
+        .validate(&write(Operation::Update, (group, "roles"), &new, Some(&old), &dev))
         .await
         .expect("the garbage collector's fields are free");
     new["metadata"]["labels"] = json!({ "rbac.authorization.k8s.io/aggregate-to-view": "true" });
     chain
-        .validate(&write(
-            Operation::Update,
-            (group, "roles"),
-            &new,
-            Some(&old),
-            &dev,
-        ))
+        .validate(&write(Operation::Update, (group, "roles"), &new, Some(&old), &dev))
         .await
         .expect_err("labels are not");
 }

@@ -50,7 +50,9 @@ impl Definitions {
         let Some(rows) = rows else { return Ok(false) };
         let everything = Target::new(Arc::clone(&rows.storage), "", "");
         let selection = Selection::everything("");
-        self.registry.delete_collection(&Context::internal(), &everything, &selection, &DeleteOptions::default()).await?;
+        self.registry
+            .delete_collection(&Context::internal(), &everything, &selection, &DeleteOptions::default())
+            .await?;
         let cache = self.registry.cache().resource(&rows.storage).ok_or_else(Status::unknown_resource)?;
         if cache.len() > 0 {
             return Ok(false);

@@ -45,7 +45,11 @@ struct Served {
 
 impl Definitions {
     /// Follows all definitions until `shutdown`. Those that are there already are served when this returns.
-    pub async fn start(registry: Arc<Registry>, tasks: &TaskTracker, shutdown: CancellationToken) -> Result<Arc<Definitions>, Status> {
+    pub async fn start(
+        registry: Arc<Registry>,
+        tasks: &TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Definitions>, Status> {
         let definitions = Arc::new(Definitions { registry, served: Mutex::default() });
         for name in definitions.names()? {
             definitions.sync(&name).await?;
@@ -172,7 +176,8 @@ impl Definitions {
                 names::settle(present, &taken, &now);
                 Ok(())
             };
-            let written = self.registry.modify(&Context::internal(), &target, &WriteOptions::default(), &mut change).await?;
+            let written =
+                self.registry.modify(&Context::internal(), &target, &WriteOptions::default(), &mut change).await?;
             definition = written.object;
         } else {
             definition = before;

@@ -49,7 +49,9 @@ fn find<'a>(definition: &'a Value, condition: &str) -> Option<&'a Value> {
 
 /// Sets a condition; its time moves with its status (`SetCRDCondition`).
 pub fn set_condition(definition: &mut Value, condition: &str, status: &str, reason: &str, message: &str, now: &str) {
-    let since = find(definition, condition).filter(|found| found["status"] == status).map(|found| found["lastTransitionTime"].clone());
+    let since = find(definition, condition)
+        .filter(|found| found["status"] == status)
+        .map(|found| found["lastTransitionTime"].clone());
     let new = json!({
         "type": condition,
         "status": status,
@@ -102,8 +104,11 @@ fn accept(definition: &mut Value, taken: &Taken) -> Option<(&'static str, String
     ];
     for (field, reason, taken) in fields {
         let had: Vec<&str> = texts(&accepted[field]);
-        let refused: Vec<String> =
-            texts(&wanted[field]).into_iter().filter(|name| !had.contains(name) && taken.contains(*name)).map(used).collect();
+        let refused: Vec<String> = texts(&wanted[field])
+            .into_iter()
+            .filter(|name| !had.contains(name) && taken.contains(*name))
+            .map(used)
+            .collect();
         match refused.as_slice() {
             [] => put(&mut accepted, field, wanted.get(field)),
             [one] => conflict = Some((reason, one.clone())),
@@ -153,7 +158,9 @@ fn approve(definition: &mut Value, now: &str) {
 
 /// `k8s.io`, `kubernetes.io` and what is below them (`IsProtectedCommunityGroup`).
 fn is_protected(group: &str) -> bool {
-    ["k8s.io", "kubernetes.io"].iter().any(|domain| group == *domain || group.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
+    ["k8s.io", "kubernetes.io"]
+        .iter()
+        .any(|domain| group == *domain || group.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.')))
 }
 
 #[cfg(test)]
@@ -176,7 +183,10 @@ mod tests {
         settle(&mut second, &taken, "now");
         assert!(!is_true(&second, "Established"));
         let named = find(&second, "NamesAccepted").expect("a condition");
-        assert_eq!((&named["reason"], &named["message"]), (&json!("ListKindConflict"), &json!("\"AList\" is already in use")));
+        assert_eq!(
+            (&named["reason"], &named["message"]),
+            (&json!("ListKindConflict"), &json!("\"AList\" is already in use"))
+        );
         let accepted = &second["status"]["acceptedNames"];
         assert_eq!(accepted["plural"], "bs");
         assert!(accepted.get("shortNames").is_none() && accepted["kind"] == "");
@@ -188,6 +198,8 @@ mod tests {
 
     #[test]
     fn groups_of_kubernetes_need_approval() {
-        assert!(is_protected("gateway.networking.k8s.io") && !is_protected("notk8s.io") && !is_protected("example.com"));
+        assert!(
+            is_protected("gateway.networking.k8s.io") && !is_protected("notk8s.io") && !is_protected("example.com")
+        );
     }
 }

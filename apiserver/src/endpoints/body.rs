@@ -21,12 +21,8 @@ pub const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 pub async fn read(body: Body) -> Result<Bytes, Status> {
     match Limited::new(body, MAX_BODY_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Status::too_large(MAX_BODY_BYTES))
-        }
-        Err(error) => Err(Status::bad_request(format!(
-            "the request body could not be read: {error}"
-        ))),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Status::too_large(MAX_BODY_BYTES)),
+        Err(error) => Err(Status::bad_request(format!("the request body could not be read: {error}"))),
     }
 }
 
@@ -56,12 +52,7 @@ pub fn object_of(
 }
 
 /// Decodes options that a client sent as a body, in whatever group it thinks them.
-pub fn options(
-    context: &Context,
-    kind: &str,
-    headers: &HeaderMap,
-    bytes: &[u8],
-) -> Result<Value, Status> {
+pub fn options(context: &Context, kind: &str, headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Status> {
     let expected = Expected::options(kind).ok_or_else(Status::unknown_resource)?;
     decoded(context, &expected, headers, bytes, FieldValidation::Ignore)
 }
@@ -89,8 +80,7 @@ fn decoded(
 pub fn patch(kind: &Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<Patch, Status> {
     let patch_type = patch_type(kind, headers)?;
     let body = if patch_type == PatchType::Apply {
-        serde_yaml::from_slice(bytes)
-            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
+        serde_yaml::from_slice(bytes).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
     } else {
         serde_json::from_slice(bytes).map_err(|error| {
             let words = syntax_error(bytes).unwrap_or_else(|| error.to_string());
@@ -112,8 +102,6 @@ pub fn patch_type(kind: &Kind, headers: &HeaderMap) -> Result<PatchType, Status>
         STRATEGIC if !kind.custom => Ok(PatchType::Strategic),
         APPLY => Ok(PatchType::Apply),
         _ if kind.custom => Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY])),
-        _ => Err(Status::unsupported_media_type(&[
-            JSON, MERGE, STRATEGIC, APPLY,
-        ])),
+        _ => Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
     }
 }

@@ -20,16 +20,9 @@ use crate::registry::read::Listing;
 use crate::server::ApiServer;
 
 /// One object.
-pub async fn get(
-    server: &ApiServer,
-    request: &Request,
-    target: &Target,
-) -> Result<Response<Body>, Status> {
+pub async fn get(server: &ApiServer, request: &Request, target: &Target) -> Result<Response<Body>, Status> {
     let form = negotiate::answer(&request.parts.headers, !target.kind.custom)?;
-    let object = server
-        .registry()
-        .get(target, get_freshness(&request.query)?)
-        .await?;
+    let object = server.registry().get(target, get_freshness(&request.query)?).await?;
     cached_object(server, request, target, &object, form, StatusCode::OK)
 }
 
@@ -45,14 +38,7 @@ pub fn cached_object(
     if form == Form::default() && target.kind.is_storage_version() {
         return Ok(request.reply.json(code, object.json()));
     }
-    answer_value(
-        server,
-        request,
-        target,
-        server.registry().served(target, object),
-        form,
-        code,
-    )
+    answer_value(server, request, target, server.registry().served(target, object), form, code)
 }
 
 /// Answers with an object that is a value.
@@ -69,64 +55,29 @@ pub fn answer_value(
         Transform::PartialMetadata => table::partial_metadata(&object),
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
-            let revision = object["metadata"]
-                .get("resourceVersion")
-                .cloned()
-                .unwrap_or(json!(""));
+            let revision = object["metadata"].get("resourceVersion").cloned().unwrap_or(json!(""));
             let metadata = Map::from_iter([("resourceVersion".to_owned(), revision)]);
-            table::of(
-                &target.kind,
-                metadata,
-                &[object],
-                include,
-                true,
-                server.clock().now(),
-            )
+            table::of(&target.kind, metadata, &[object], include, true, server.clock().now())
         }
     };
     Ok(request.reply.value(code, form.encoding, &value))
 }
 
 /// A list.
-pub async fn list(
-    server: &ApiServer,
-    request: &Request,
-    target: &Target,
-) -> Result<Response<Body>, Status> {
+pub async fn list(server: &ApiServer, request: &Request, target: &Target) -> Result<Response<Body>, Status> {
     let form = negotiate::answer(&request.parts.headers, !target.kind.custom)?;
     let options = ListOptions::parse(&request.query, false)?;
-    let selection = Selection::parse(
-        &target.kind,
-        &target.namespace,
-        &options.labels,
-        &options.fields,
-    )?;
-    let listing = server
-        .registry()
-        .list(&target.kind, &selection, &options.list_query()?)
-        .await?;
+    let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
+    let listing = server.registry().list(&target.kind, &selection, &options.list_query()?).await?;
     if form == Form::default() && target.kind.is_storage_version() {
-        return Ok(request
-            .reply
-            .json(StatusCode::OK, list_json(&target.kind, &listing)));
+        return Ok(request.reply.json(StatusCode::OK, list_json(&target.kind, &listing)));
     }
-    let values: Vec<Value> = listing
-        .objects
-        .iter()
-        .map(|object| server.registry().served(target, object))
-        .collect();
+    let values: Vec<Value> = listing.objects.iter().map(|object| server.registry().served(target, object)).collect();
     let metadata = list_metadata(&listing);
     let value = match form.transform {
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
-            table::of(
-                &target.kind,
-                metadata,
-                &values,
-                include,
-                true,
-                server.clock().now(),
-            )
+            table::of(&target.kind, metadata, &values, include, true, server.clock().now())
         }
         Transform::PartialMetadata => {
             let items: Vec<Value> = values.iter().map(table::partial_metadata).collect();
@@ -150,10 +101,7 @@ pub fn list_value(kind: &Kind, metadata: Map<String, Value>, mut items: Vec<Valu
 
 fn list_metadata(listing: &Listing) -> Map<String, Value> {
     let mut metadata = Map::new();
-    metadata.insert(
-        "resourceVersion".into(),
-        Value::from(listing.revision.to_string()),
-    );
+    metadata.insert("resourceVersion".into(), Value::from(listing.revision.to_string()));
     if let Some(next) = &listing.next {
         metadata.insert("continue".into(), Value::from(next.as_str()));
     }
@@ -166,12 +114,9 @@ fn list_metadata(listing: &Listing) -> Map<String, Value> {
 /// A list in the storage version: stored bytes, one after the other.
 fn list_json(kind: &Kind, listing: &Listing) -> Bytes {
     const PER_ITEM: usize = 48;
-    let size: usize = listing
-        .objects
-        .iter()
-        .map(|object| object.stored().len() + PER_ITEM)
-        .sum();
-    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": list_metadata(listing) }).to_string();
+    let size: usize = listing.objects.iter().map(|object| object.stored().len() + PER_ITEM).sum();
+    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": list_metadata(listing) })
+        .to_string();
     let mut out = BytesMut::with_capacity(size + head.len() + 16);
     out.put_slice(&head.as_bytes()[..head.len() - 1]);
     out.put_slice(b",\"items\":[");
@@ -179,27 +124,16 @@ fn list_json(kind: &Kind, listing: &Listing) -> Bytes {
         if index > 0 {
             out.put_u8(b',');
         }
-        if kind.custom {
-            object.write_json(&mut out)
-        } else {
-            object.write_item(&mut out)
-        }
+        if kind.custom { object.write_json(&mut out) } else { object.write_item(&mut out) }
     }
     out.put_slice(b"]}");
     out.freeze()
 }
 
 /// An object's Scale.
-pub async fn scale(
-    server: &ApiServer,
-    request: &Request,
-    target: &Target,
-) -> Result<Response<Body>, Status> {
+pub async fn scale(server: &ApiServer, request: &Request, target: &Target) -> Result<Response<Body>, Status> {
     let encoding = negotiate::plain(&request.parts.headers)?;
-    let scale = server
-        .registry()
-        .get_scale(target, get_freshness(&request.query)?)
-        .await?;
+    let scale = server.registry().get_scale(target, get_freshness(&request.query)?).await?;
     Ok(request.reply.value(StatusCode::OK, encoding, &scale))
 }
 
@@ -212,31 +146,15 @@ pub async fn component_statuses(
     let form = negotiate::answer(&request.parts.headers, true)?;
     let components = server.health().components().await;
     if request.info.verb == "get" {
-        let component = components
-            .iter()
-            .find(|component| component.name == target.name)
-            .ok_or_else(|| target.not_found())?;
-        return answer_value(
-            server,
-            request,
-            target,
-            component.to_value(),
-            form,
-            StatusCode::OK,
-        );
+        let component =
+            components.iter().find(|component| component.name == target.name).ok_or_else(|| target.not_found())?;
+        return answer_value(server, request, target, component.to_value(), form, StatusCode::OK);
     }
     let values: Vec<Value> = components.iter().map(ComponentStatus::to_value).collect();
     let value = match form.transform {
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
-            table::of(
-                &target.kind,
-                Map::new(),
-                &values,
-                include,
-                true,
-                server.clock().now(),
-            )
+            table::of(&target.kind, Map::new(), &values, include, true, server.clock().now())
         }
         _ => list_value(&target.kind, Map::new(), values),
     };

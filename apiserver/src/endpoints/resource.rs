@@ -35,36 +35,21 @@ pub struct Request {
 impl Request {
     /// The registry's view of the caller.
     pub fn context(&self) -> Context {
-        let agent = self
-            .parts
-            .headers
-            .get(http::header::USER_AGENT)
-            .and_then(|agent| agent.to_str().ok())
-            .unwrap_or_default();
-        Context {
-            warnings: self.reply.warnings.clone(),
-            ..Context::new(self.user.clone(), agent)
-        }
+        let agent =
+            self.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+        Context { warnings: self.reply.warnings.clone(), ..Context::new(self.user.clone(), agent) }
     }
 }
 
 /// Serves a request about a resource.
-pub async fn serve(
-    server: &Arc<ApiServer>,
-    request: Request,
-    body: Body,
-) -> Result<Response<Body>, Status> {
+pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Result<Response<Body>, Status> {
     let info = &request.info;
     let kinds = server.kinds();
     if !kinds.has_version(&info.group, &info.version) {
-        return Ok(request
-            .reply
-            .text(StatusCode::NOT_FOUND, "404 page not found\n"));
+        return Ok(request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"));
     }
-    let kind = kinds
-        .by_resource(&info.group, &info.version, &info.resource)
-        .cloned()
-        .ok_or_else(Status::unknown_resource)?;
+    let kind =
+        kinds.by_resource(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::unknown_resource)?;
     check_scope(&kind, info)?;
     check_definition(&kind, info)?;
     let mut target = Target::new(Arc::clone(&kind), &info.namespace, &info.name);
@@ -73,10 +58,7 @@ pub async fn serve(
     if info.subresource.is_empty() {
         let needs_name = matches!(info.verb.as_str(), "update" | "patch");
         let refuses_name = info.verb == "create";
-        if !kind.allows(&info.verb)
-            || (info.name.is_empty() && needs_name)
-            || (!info.name.is_empty() && refuses_name)
-        {
+        if !kind.allows(&info.verb) || (info.name.is_empty() && needs_name) || (!info.name.is_empty() && refuses_name) {
             return Err(Status::method_not_allowed());
         }
         if Reviews::serves(&kind.group, &kind.plural) {
@@ -90,9 +72,7 @@ pub async fn serve(
         }
         return whole(server, request, target, body).await;
     }
-    let subresource = kind
-        .subresource(&info.subresource)
-        .ok_or_else(Status::unknown_resource)?;
+    let subresource = kind.subresource(&info.subresource).ok_or_else(Status::unknown_resource)?;
     if !subresource.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
@@ -146,12 +126,7 @@ async fn whole(
 }
 
 /// A request for a part of an object.
-async fn part(
-    server: &Arc<ApiServer>,
-    request: Request,
-    target: Target,
-    body: Body,
-) -> Result<Response<Body>, Status> {
+async fn part(server: &Arc<ApiServer>, request: Request, target: Target, body: Body) -> Result<Response<Body>, Status> {
     match (request.info.verb.as_str(), target.subresource.as_str()) {
         ("get", "scale") => read::scale(server, &request, &target).await,
         ("update" | "patch", "scale") => write::scale(server, &request, &target, body).await,

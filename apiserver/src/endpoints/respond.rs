@@ -6,9 +6,7 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING,
-};
+use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use minik8s_api::protobuf;
 use minik8s_api::status::Status;
@@ -35,24 +33,13 @@ pub struct Reply {
 impl Reply {
     /// Reads what a request says about its answer. Like Kubernetes, indents for browsers and curl.
     pub fn new(headers: &HeaderMap, pretty: Option<bool>, warnings: Warnings) -> Reply {
-        let text = |name| {
-            headers
-                .get(name)
-                .and_then(|value: &HeaderValue| value.to_str().ok())
-                .unwrap_or_default()
-        };
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
         let agent = text(http::header::USER_AGENT);
-        let by_hand = ["curl", "Wget", "Mozilla/5.0"]
-            .iter()
-            .any(|prefix| agent.starts_with(prefix));
+        let by_hand = ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix));
         let gzip = text(ACCEPT_ENCODING)
             .split(',')
             .any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip");
-        Reply {
-            gzip,
-            pretty: pretty.unwrap_or(by_hand),
-            warnings,
-        }
+        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings }
     }
 
     /// An answer of JSON bytes.
@@ -84,9 +71,7 @@ impl Reply {
         };
         let mut response = self.json(code, Bytes::from(status.to_bytes()));
         if let Some(seconds) = status.retry_after() {
-            response
-                .headers_mut()
-                .insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -98,11 +83,7 @@ impl Reply {
 
     fn bytes(&self, code: StatusCode, media_type: &'static str, bytes: Bytes) -> Response<Body> {
         let gzip = self.gzip && bytes.len() >= GZIP_THRESHOLD_BYTES;
-        let body = if gzip {
-            Body::from(compress(&bytes))
-        } else {
-            Body::from(bytes)
-        };
+        let body = if gzip { Body::from(compress(&bytes)) } else { Body::from(bytes) };
         let mut response = Response::new(body);
         *response.status_mut() = code;
         let headers = response.headers_mut();
@@ -123,14 +104,8 @@ impl Reply {
 
 /// `299 - "text"`, quoted as HTTP wants it (`k8s.io/apimachinery/pkg/util/net/http.go` `NewWarningHeader`).
 pub fn warning_header(text: &str) -> String {
-    let visible: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect();
-    format!(
-        "299 - \"{}\"",
-        visible.replace('\\', "\\\\").replace('"', "\\\"")
-    )
+    let visible: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("299 - \"{}\"", visible.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 fn to_bytes(value: &Value) -> Bytes {
@@ -140,9 +115,7 @@ fn to_bytes(value: &Value) -> Bytes {
 }
 
 fn indent(bytes: Bytes) -> Bytes {
-    match serde_json::from_slice::<Value>(&bytes)
-        .and_then(|value| serde_json::to_vec_pretty(&value))
-    {
+    match serde_json::from_slice::<Value>(&bytes).and_then(|value| serde_json::to_vec_pretty(&value)) {
         Ok(mut pretty) => {
             pretty.push(b'\n');
             Bytes::from(pretty)

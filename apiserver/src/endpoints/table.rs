@@ -28,9 +28,7 @@ impl IncludeObject {
             "" | "Metadata" => Ok(IncludeObject::Metadata),
             "None" => Ok(IncludeObject::None),
             "Object" => Ok(IncludeObject::Object),
-            other => Err(Status::bad_request(format!(
-                "unrecognized includeObject value: {other}"
-            ))),
+            other => Err(Status::bad_request(format!("unrecognized includeObject value: {other}"))),
         }
     }
 }
@@ -57,11 +55,7 @@ pub fn of(
             json!({ "cells": cells, "object": object })
         })
         .collect();
-    let definitions = if columns {
-        table::column_definitions(kind)
-    } else {
-        Value::Null
-    };
+    let definitions = if columns { table::column_definitions(kind) } else { Value::Null };
     json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
 }
 

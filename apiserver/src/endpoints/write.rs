@@ -23,11 +23,7 @@ fn written(
     written: Written,
     form: Form,
 ) -> Result<Response<Body>, Status> {
-    let code = if written.created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
+    let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     match &written.stored {
         Some(object) => cached_object(server, request, target, object, form, code),
         None => answer_value(server, request, target, written.object, form, code),
@@ -47,17 +43,8 @@ pub async fn create(
     negotiate::body_encoding(headers, !target.kind.custom)?;
     let bytes = body::read(body).await?;
     let context = request.context();
-    let object = body::object(
-        &context,
-        &target.kind,
-        headers,
-        &bytes,
-        options.field_validation,
-    )?;
-    let done = server
-        .registry()
-        .create(&context, target, object, &options)
-        .await?;
+    let object = body::object(&context, &target.kind, headers, &bytes, options.field_validation)?;
+    let done = server.registry().create(&context, target, object, &options).await?;
     written(server, request, target, done, form)
 }
 
@@ -74,17 +61,8 @@ pub async fn update(
     negotiate::body_encoding(headers, !target.kind.custom)?;
     let bytes = body::read(body).await?;
     let context = request.context();
-    let object = body::object(
-        &context,
-        &target.kind,
-        headers,
-        &bytes,
-        options.field_validation,
-    )?;
-    let done = server
-        .registry()
-        .update(&context, target, object, &options)
-        .await?;
+    let object = body::object(&context, &target.kind, headers, &bytes, options.field_validation)?;
+    let done = server.registry().update(&context, target, object, &options).await?;
     written(server, request, target, done, form)
 }
 
@@ -98,18 +76,11 @@ pub async fn patch(
     let headers = &request.parts.headers;
     let form = negotiate::answer(headers, !target.kind.custom)?;
     let patch_type = body::patch_type(&target.kind, headers)?;
-    let write = if patch_type == PatchType::Apply {
-        Write::Apply
-    } else {
-        Write::Patch
-    };
+    let write = if patch_type == PatchType::Apply { Write::Apply } else { Write::Patch };
     let options = WriteOptions::parse(&request.query, write)?;
     let bytes = body::read(body).await?;
     let patch = body::patch(&target.kind, headers, &bytes)?;
-    let done = server
-        .registry()
-        .patch(&request.context(), target, &patch, &options)
-        .await?;
+    let done = server.registry().patch(&request.context(), target, &patch, &options).await?;
     written(server, request, target, done, form)
 }
 
@@ -124,39 +95,22 @@ pub async fn scale(
     let encoding = negotiate::plain(headers)?;
     let (registry, context) = (server.registry(), request.context());
     let scale = if request.info.verb == "patch" {
-        let write = if body::patch_type(&target.kind, headers)? == PatchType::Apply {
-            Write::Apply
-        } else {
-            Write::Patch
-        };
+        let write =
+            if body::patch_type(&target.kind, headers)? == PatchType::Apply { Write::Apply } else { Write::Patch };
         let options = WriteOptions::parse(&request.query, write)?;
         let patch = body::patch(&target.kind, headers, &body::read(body).await?)?;
-        registry
-            .patch_scale(&context, target, &patch, &options)
-            .await?
+        registry.patch_scale(&context, target, &patch, &options).await?
     } else {
         let options = WriteOptions::parse(&request.query, Write::Update)?;
         let bytes = body::read(body).await?;
-        let scale = body::object_of(
-            &context,
-            subresource_kind(target)?,
-            headers,
-            &bytes,
-            options.field_validation,
-        )?;
-        registry
-            .update_scale(&context, target, scale, &options)
-            .await?
+        let scale = body::object_of(&context, subresource_kind(target)?, headers, &bytes, options.field_validation)?;
+        registry.update_scale(&context, target, scale, &options).await?
     };
     Ok(request.reply.value(StatusCode::OK, encoding, &scale))
 }
 
 fn subresource_kind(target: &Target) -> Result<GroupVersionKind, Status> {
-    target
-        .kind
-        .subresource(&target.subresource)
-        .map(|part| part.kind.clone())
-        .ok_or_else(Status::unknown_resource)
+    target.kind.subresource(&target.subresource).map(|part| part.kind.clone()).ok_or_else(Status::unknown_resource)
 }
 
 /// The options of a delete: the body's, or the query's.
@@ -165,12 +119,7 @@ async fn delete_options(request: &Request, body: Body) -> Result<DeleteOptions, 
     if bytes.is_empty() {
         return DeleteOptions::from_query(&request.query);
     }
-    DeleteOptions::from_value(&body::options(
-        &request.context(),
-        "DeleteOptions",
-        &request.parts.headers,
-        &bytes,
-    )?)
+    DeleteOptions::from_value(&body::options(&request.context(), "DeleteOptions", &request.parts.headers, &bytes)?)
 }
 
 /// DELETE of one object.
@@ -182,26 +131,12 @@ pub async fn delete(
 ) -> Result<Response<Body>, Status> {
     let form = negotiate::answer(&request.parts.headers, !target.kind.custom)?;
     let options = delete_options(request, body).await?;
-    let deleted = server
-        .registry()
-        .delete(&request.context(), target, &options)
-        .await?;
+    let deleted = server.registry().delete(&request.context(), target, &options).await?;
     if deleted.answer_object {
-        return answer_value(
-            server,
-            request,
-            target,
-            deleted.object,
-            form,
-            StatusCode::OK,
-        );
+        return answer_value(server, request, target, deleted.object, form, StatusCode::OK);
     }
-    let uid = deleted.object["metadata"]["uid"]
-        .as_str()
-        .unwrap_or_default();
-    Ok(request
-        .reply
-        .status(&Status::success(&target.resource(), &target.name, uid)))
+    let uid = deleted.object["metadata"]["uid"].as_str().unwrap_or_default();
+    Ok(request.reply.status(&Status::success(&target.resource(), &target.name, uid)))
 }
 
 /// DELETE of a collection.
@@ -215,16 +150,9 @@ pub async fn delete_collection(
     let list = ListOptions::parse(&request.query, false)?;
     let options = delete_options(request, body).await?;
     let selection = Selection::parse(&target.kind, &target.namespace, &list.labels, &list.fields)?;
-    let deleted = server
-        .registry()
-        .delete_collection(&request.context(), target, &selection, &options)
-        .await?;
+    let deleted = server.registry().delete_collection(&request.context(), target, &selection, &options).await?;
     let revision = Value::from(server.registry().cache().applied().to_string());
-    let list = list_value(
-        &target.kind,
-        Map::from_iter([("resourceVersion".to_owned(), revision)]),
-        deleted,
-    );
+    let list = list_value(&target.kind, Map::from_iter([("resourceVersion".to_owned(), revision)]), deleted);
     Ok(request.reply.value(StatusCode::OK, encoding, &list))
 }
 
@@ -239,19 +167,8 @@ pub async fn review(
     let encoding = negotiate::plain(headers)?;
     let options = WriteOptions::parse(&request.query, Write::Create)?;
     let bytes = body::read(body).await?;
-    let review = body::object(
-        &request.context(),
-        &target.kind,
-        headers,
-        &bytes,
-        options.field_validation,
-    )?;
-    let answer = server.reviews().create(
-        &target.kind.plural,
-        &target.namespace,
-        review,
-        &request.user,
-    )?;
+    let review = body::object(&request.context(), &target.kind, headers, &bytes, options.field_validation)?;
+    let answer = server.reviews().create(&target.kind.plural, &target.namespace, review, &request.user)?;
     Ok(request.reply.value(StatusCode::CREATED, encoding, &answer))
 }
 
@@ -267,19 +184,9 @@ pub async fn bind(
     let bytes = body::read(body).await?;
     let kind = GroupVersionKind::new("", "v1", "Binding");
     let binding = body::object_of(&context, kind, headers, &bytes, options.field_validation)?;
-    let name = if target.name.is_empty() {
-        minik8s_api::meta::name(&binding)
-    } else {
-        &target.name
-    };
-    let pod = server
-        .registry()
-        .target("", "v1", "pods", &target.namespace, name)?
-        .subresource("binding");
-    let status = server
-        .registry()
-        .bind(&context, &pod, &binding, &options)
-        .await?;
+    let name = if target.name.is_empty() { minik8s_api::meta::name(&binding) } else { &target.name };
+    let pod = server.registry().target("", "v1", "pods", &target.namespace, name)?.subresource("binding");
+    let status = server.registry().bind(&context, &pod, &binding, &options).await?;
     Ok(request.reply.status(&status))
 }
 
@@ -293,17 +200,8 @@ pub async fn evict(
     let options = WriteOptions::parse(&request.query, Write::Create)?;
     let (headers, context) = (&request.parts.headers, request.context());
     let bytes = body::read(body).await?;
-    let eviction = body::object_of(
-        &context,
-        subresource_kind(target)?,
-        headers,
-        &bytes,
-        options.field_validation,
-    )?;
-    let status = server
-        .registry()
-        .evict(&context, target, &eviction, &options)
-        .await?;
+    let eviction = body::object_of(&context, subresource_kind(target)?, headers, &bytes, options.field_validation)?;
+    let status = server.registry().evict(&context, target, &eviction, &options).await?;
     Ok(request.reply.status(&status))
 }
 
@@ -318,19 +216,8 @@ pub async fn token(
     let encoding = negotiate::plain(headers)?;
     let options = WriteOptions::parse(&request.query, Write::Create)?;
     let (bytes, context) = (body::read(body).await?, request.context());
-    let wanted = body::object_of(
-        &context,
-        subresource_kind(target)?,
-        headers,
-        &bytes,
-        options.field_validation,
-    )?;
-    let wanted = server
-        .registry()
-        .admit_subresource(&context, target, wanted, &options)
-        .await?;
-    let answer = server
-        .tokens()
-        .create(&target.namespace, &target.name, wanted)?;
+    let wanted = body::object_of(&context, subresource_kind(target)?, headers, &bytes, options.field_validation)?;
+    let wanted = server.registry().admit_subresource(&context, target, wanted, &options).await?;
+    let answer = server.tokens().create(&target.namespace, &target.name, wanted)?;
     Ok(request.reply.value(StatusCode::CREATED, encoding, &answer))
 }

@@ -47,11 +47,7 @@ impl World {
         for (path, objects) in by_path.iter().filter(|(path, _)| path.contains("rbac")) {
             let kind = world
                 .kinds
-                .by_resource(
-                    "rbac.authorization.k8s.io",
-                    "v1",
-                    path.rsplit('/').next().expect("plural"),
-                )
+                .by_resource("rbac.authorization.k8s.io", "v1", path.rsplit('/').next().expect("plural"))
                 .expect("kind");
             for object in objects.as_array().expect("list") {
                 let mut object = object.clone();
@@ -69,28 +65,15 @@ impl World {
 
     /// Stores an object, with a UID if it has none.
     pub fn put(&self, mut object: Value) {
-        let text = |object: &Value, path: &str| {
-            object
-                .pointer(path)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
+        let text =
+            |object: &Value, path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
         let api_version = text(&object, "/apiVersion");
         let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
-        let kind = self
-            .kinds
-            .by_kind(group, version, &text(&object, "/kind"))
-            .expect("a built-in kind");
+        let kind = self.kinds.by_kind(group, version, &text(&object, "/kind")).expect("a built-in kind");
         if object.pointer("/metadata/uid").is_none() {
-            object["metadata"]["uid"] =
-                json!(format!("uid-of-{}", text(&object, "/metadata/name")));
+            object["metadata"]["uid"] = json!(format!("uid-of-{}", text(&object, "/metadata/name")));
         }
-        let key = keys::object(
-            kind,
-            &text(&object, "/metadata/namespace"),
-            &text(&object, "/metadata/name"),
-        );
+        let key = keys::object(kind, &text(&object, "/metadata/namespace"), &text(&object, "/metadata/name"));
         self.store
             .commit(Txn::put(key, object::encode(kind, &object)))
             .now_or_never()
@@ -117,10 +100,7 @@ impl World {
     pub fn authorizers(&self) -> (Arc<Rbac>, Arc<dyn Authorizer>) {
         let rbac = Arc::new(Rbac::new(self.objects()));
         let node = NodeAuthorizer::new(self.objects(), Arc::new(self.clone()), Arc::clone(&rbac));
-        (
-            Arc::clone(&rbac),
-            Arc::new(Union::new(vec![Arc::new(Masters), Arc::new(node), rbac])),
-        )
+        (Arc::clone(&rbac), Arc::new(Union::new(vec![Arc::new(Masters), Arc::new(node), rbac])))
     }
 
     /// The admission chain of a server.
@@ -142,30 +122,16 @@ impl World {
 impl Objects for World {
     fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let kind = self.kind(resource);
-        let held = self
-            .store
-            .get(&keys::object(&kind, namespace, name))
-            .now_or_never()
-            .expect("at once")
-            .expect("read")?;
-        Some(Arc::new(
-            Object::from_stored(&kind, &held).expect("an object"),
-        ))
+        let held =
+            self.store.get(&keys::object(&kind, namespace, name)).now_or_never().expect("at once").expect("read")?;
+        Some(Arc::new(Object::from_stored(&kind, &held).expect("an object")))
     }
 
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Object>> {
         let kind = self.kind(resource);
         let prefix = keys::prefix(&kind, namespace.unwrap_or_default());
-        let held = self
-            .store
-            .range(Range::prefix(prefix))
-            .now_or_never()
-            .expect("at once")
-            .expect("read");
-        held.key_values
-            .iter()
-            .map(|held| Arc::new(Object::from_stored(&kind, held).expect("an object")))
-            .collect()
+        let held = self.store.range(Range::prefix(prefix)).now_or_never().expect("at once").expect("read");
+        held.key_values.iter().map(|held| Arc::new(Object::from_stored(&kind, held).expect("an object"))).collect()
     }
 
     fn version(&self, _: &GroupResource) -> u64 {
@@ -179,10 +145,7 @@ impl Objects for World {
 
 impl PodsOnNode for World {
     fn pods_on(&self, node: &str) -> Vec<Arc<Object>> {
-        self.list(&GroupResource::new("", "pods"), None)
-            .into_iter()
-            .filter(|pod| pod.indexed() == Some(node))
-            .collect()
+        self.list(&GroupResource::new("", "pods"), None).into_iter().filter(|pod| pod.indexed() == Some(node)).collect()
     }
 }
 

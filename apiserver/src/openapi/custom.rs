@@ -28,7 +28,8 @@ pub fn object(kind: &Kind, dialect: Dialect, metadata: Value) -> Value {
         schema = json!({ "type": "object" });
     }
     describe(&mut schema, ANY_OBJECT, metadata, dialect);
-    schema["x-kubernetes-group-version-kind"] = json!([{ "group": kind.group, "kind": kind.kind, "version": kind.version }]);
+    schema["x-kubernetes-group-version-kind"] =
+        json!([{ "group": kind.group, "kind": kind.kind, "version": kind.version }]);
     schema
 }
 
@@ -36,7 +37,10 @@ pub fn object(kind: &Kind, dialect: Dialect, metadata: Value) -> Value {
 pub fn list(kind: &Kind, dialect: Dialect, metadata: Value, item: Value) -> Value {
     let name = &kind.list_kind;
     let description = format!("{} is a list of {}", name, kind.kind);
-    let items = format!("List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md", kind.plural);
+    let items = format!(
+        "List of {}. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md",
+        kind.plural
+    );
     let mut schema = json!({
         "description": description,
         "type": "object",

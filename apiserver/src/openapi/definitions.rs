@@ -45,10 +45,7 @@ const PATCH: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Patch";
 impl Definitions {
     /// No definitions yet.
     pub fn new(dialect: Dialect) -> Definitions {
-        Definitions {
-            dialect,
-            structs: BTreeMap::new(),
-            scalars: BTreeMap::new(), custom: BTreeMap::new() }
+        Definitions { dialect, structs: BTreeMap::new(), scalars: BTreeMap::new(), custom: BTreeMap::new() }
     }
 
     /// The dialect.
@@ -84,9 +81,7 @@ impl Definitions {
 
     /// Refers to a type of a group, version and kind, if there is one.
     pub fn kind(&mut self, group: &str, version: &str, kind: &str) -> Option<Value> {
-        built_in()
-            .kind(group, version, kind)
-            .map(|found| self.structure(found))
+        built_in().kind(group, version, kind).map(|found| self.structure(found))
     }
 
     /// Refers to `Status`.
@@ -113,18 +108,12 @@ impl Definitions {
     }
 
     fn structure(&mut self, of: &Arc<Struct>) -> Value {
-        self.structs
-            .entry(of.name().to_owned())
-            .or_insert_with(|| Arc::clone(of));
+        self.structs.entry(of.name().to_owned()).or_insert_with(|| Arc::clone(of));
         self.reference(of.name())
     }
 
     fn reference(&self, name: &str) -> Value {
-        let root = if self.dialect == Dialect::V2 {
-            "#/definitions/"
-        } else {
-            "#/components/schemas/"
-        };
+        let root = if self.dialect == Dialect::V2 { "#/definitions/" } else { "#/components/schemas/" };
         json!({ "$ref": format!("{root}{name}") })
     }
 
@@ -199,9 +188,7 @@ impl Definitions {
         }
         match (&field.default, &field.ty) {
             (Some(default), _) => drop(more.insert("default".into(), default.clone())),
-            (None, Type::Struct(_)) if !field.pointer => {
-                drop(more.insert("default".into(), json!({})))
-            }
+            (None, Type::Struct(_)) if !field.pointer => drop(more.insert("default".into(), json!({}))),
             _ => {}
         }
         if let Type::List(list) = &field.ty {
@@ -220,21 +207,11 @@ impl Definitions {
         if let Some(key) = &field.merge_key {
             more.insert("x-kubernetes-patch-merge-key".into(), json!(key));
         }
-        let strategies = [
-            (field.patch.merge, "merge"),
-            (field.patch.replace, "replace"),
-            (field.patch.retain_keys, "retainKeys"),
-        ];
-        let strategy: Vec<&str> = strategies
-            .iter()
-            .filter(|(is, _)| *is)
-            .map(|(_, name)| *name)
-            .collect();
+        let strategies =
+            [(field.patch.merge, "merge"), (field.patch.replace, "replace"), (field.patch.retain_keys, "retainKeys")];
+        let strategy: Vec<&str> = strategies.iter().filter(|(is, _)| *is).map(|(_, name)| *name).collect();
         if !strategy.is_empty() {
-            more.insert(
-                "x-kubernetes-patch-strategy".into(),
-                json!(strategy.join(",")),
-            );
+            more.insert("x-kubernetes-patch-strategy".into(), json!(strategy.join(",")));
         }
         self.beside(schema, more)
     }

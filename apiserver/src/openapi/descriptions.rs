@@ -56,11 +56,8 @@ fn read() -> Texts {
     let mut texts = Texts::new();
     for (name, schema) in generator.take_definitions(true) {
         let fields = schema["properties"].as_object();
-        let fields = fields
-            .into_iter()
-            .flatten()
-            .filter_map(|(field, schema)| Some((field.clone(), text(schema)?)))
-            .collect();
+        let fields =
+            fields.into_iter().flatten().filter_map(|(field, schema)| Some((field.clone(), text(schema)?))).collect();
         texts.insert(name, (text(&schema), fields));
     }
     texts

@@ -4,18 +4,20 @@
 //! version behind an index, and version 2, one document of everything. Both are made from the rows of kinds, the types of
 //! `minik8s_api::schema`, and the descriptions that `k8s_openapi` carries.
 //!
-//! - [`definitions`]: types as JSON schemas. [`custom`]: those that definitions bring. [`paths`]: what can be asked. [`descriptions`]: what Kubernetes says of it.
+//! - [`definitions`]: types as JSON schemas. [`custom`]: those that definitions bring. [`paths`]: what can be asked. [`descriptions`]: what Kubernetes says of it. [`gnostic`]: version 2 in protobuf.
 //!
 //! Documents are made when they are first asked for, and kept for the snapshot of kinds they describe.
 
 pub mod custom;
 pub mod definitions;
 pub mod descriptions;
+pub mod gnostic;
 pub mod paths;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use minik8s_api::kinds::{Kind, Kinds};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -63,18 +65,26 @@ impl OpenApi {
 
     /// `/openapi/v2`: everything.
     pub fn v2(&self, kinds: &Arc<Kinds>) -> Option<Document> {
-        self.documents.get(kinds, "v2", || {
-            let mut definitions = Definitions::new(Dialect::V2);
-            let rows: Vec<Arc<Kind>> = kinds.iter().cloned().collect();
-            let paths = paths::of(&rows, &mut definitions);
-            Some(json!({
-                "swagger": "2.0",
-                "info": { "title": "Kubernetes", "version": GIT_VERSION },
-                "paths": paths,
-                "definitions": definitions.finish(kinds),
-            }))
-        })
+        self.documents.get(kinds, "v2", || Some(everything(kinds)))
     }
+
+    /// The same in protobuf.
+    pub fn v2_protobuf(&self, kinds: &Arc<Kinds>) -> Option<Document> {
+        let encode = || Some(Bytes::from(gnostic::encode(&everything(kinds))));
+        self.documents.get_encoded(kinds, "v2 in protobuf", encode)
+    }
+}
+
+fn everything(kinds: &Arc<Kinds>) -> Value {
+    let mut definitions = Definitions::new(Dialect::V2);
+    let rows: Vec<Arc<Kind>> = kinds.iter().cloned().collect();
+    let paths = paths::of(&rows, &mut definitions);
+    json!({
+        "swagger": "2.0",
+        "info": { "title": "Kubernetes", "version": GIT_VERSION },
+        "paths": paths,
+        "definitions": definitions.finish(kinds),
+    })
 }
 
 /// The rows of each `api/v1`, `apis/{group}/{version}`.
@@ -82,10 +92,7 @@ fn places(kinds: &Kinds) -> BTreeMap<String, Vec<Arc<Kind>>> {
     let mut places: BTreeMap<String, Vec<Arc<Kind>>> = BTreeMap::new();
     for kind in kinds.iter() {
         let prefix = if kind.group.is_empty() { "api" } else { "apis" };
-        places
-            .entry(format!("{prefix}/{}", kind.api_version()))
-            .or_default()
-            .push(Arc::clone(kind));
+        places.entry(format!("{prefix}/{}", kind.api_version())).or_default().push(Arc::clone(kind));
     }
     places
 }
@@ -97,24 +104,13 @@ fn hash(place: &str, rows: &[Arc<Kind>]) -> String {
     hash.update(GIT_VERSION);
     hash.update(env!("CARGO_PKG_VERSION"));
     for kind in rows {
-        let parts: Vec<&str> = kind
-            .subresources
-            .iter()
-            .map(|part| part.name.as_str())
-            .collect();
-        hash.update(format!(
-            "{} {} {:?} {parts:?}\n",
-            kind.plural, kind.kind, kind.verbs
-        ));
+        let parts: Vec<&str> = kind.subresources.iter().map(|part| part.name.as_str()).collect();
+        hash.update(format!("{} {} {:?} {parts:?}\n", kind.plural, kind.kind, kind.verbs));
         if let Some(definition) = &kind.definition {
             hash.update(definition.published.to_string());
         }
     }
-    hash.finalize()
-        .iter()
-        .take(32)
-        .map(|byte| format!("{byte:02X}"))
-        .collect()
+    hash.finalize().iter().take(32).map(|byte| format!("{byte:02X}")).collect()
 }
 
 #[cfg(test)]
@@ -122,9 +118,7 @@ mod tests {
     use super::*;
 
     fn v3(place: &str) -> Value {
-        let document = OpenApi::default()
-            .v3(&Kinds::built_in(), place)
-            .expect("served");
+        let document = OpenApi::default().v3(&Kinds::built_in(), place).expect("served");
         serde_json::from_slice(&document.bytes).expect("JSON")
     }
 
@@ -142,18 +136,11 @@ mod tests {
         assert_eq!(spec["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(spec["x-kubernetes-patch-strategy"], "merge");
         assert_eq!(spec["x-kubernetes-list-map-keys"], json!(["name"]));
-        assert!(
-            spec["description"]
-                .as_str()
-                .is_some_and(|text| !text.is_empty())
-        );
-        let patch =
-            &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert!(spec["description"].as_str().is_some_and(|text| !text.is_empty()));
+        let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
         assert_eq!(patch["x-kubernetes-action"], "patch");
         assert!(
-            patch["parameters"]
-                .as_array()
-                .is_some_and(|list| list.iter().any(|one| one["name"] == "fieldValidation"))
+            patch["parameters"].as_array().is_some_and(|list| list.iter().any(|one| one["name"] == "fieldValidation"))
         );
     }
 
@@ -180,10 +167,7 @@ mod tests {
             references(&document, &mut found);
             for target in found {
                 let name = target.trim_start_matches("#/components/schemas/");
-                assert!(
-                    document["components"]["schemas"].get(name).is_some(),
-                    "{place}: {target}"
-                );
+                assert!(document["components"]["schemas"].get(name).is_some(), "{place}: {target}");
             }
         }
     }
@@ -192,15 +176,10 @@ mod tests {
     fn version_two_has_all_kinds() {
         let kinds = Kinds::built_in();
         let document: Value =
-            serde_json::from_slice(&OpenApi::default().v2(&kinds).expect("served").bytes)
-                .expect("JSON");
+            serde_json::from_slice(&OpenApi::default().v2(&kinds).expect("served").bytes).expect("JSON");
         for kind in kinds.iter() {
             let definition = &document["definitions"][kind.schema.name()];
-            assert!(
-                definition["x-kubernetes-group-version-kind"].is_array(),
-                "{}",
-                kind.schema.name()
-            );
+            assert!(definition["x-kubernetes-group-version-kind"].is_array(), "{}", kind.schema.name());
         }
     }
 }

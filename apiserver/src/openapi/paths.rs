@@ -31,24 +31,13 @@ const LIST: &[(&str, &str)] = &[
     ("timeoutSeconds", "integer"),
     ("watch", "boolean"),
 ];
-const WRITE: &[(&str, &str)] = &[
-    ("dryRun", "string"),
-    ("fieldManager", "string"),
-    ("fieldValidation", "string"),
-];
-const PATCH: &[(&str, &str)] = &[
-    ("dryRun", "string"),
-    ("fieldManager", "string"),
-    ("fieldValidation", "string"),
-    ("force", "boolean"),
-];
+const WRITE: &[(&str, &str)] = &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string")];
+const PATCH: &[(&str, &str)] =
+    &[("dryRun", "string"), ("fieldManager", "string"), ("fieldValidation", "string"), ("force", "boolean")];
 const DELETE: &[(&str, &str)] = &[
     ("dryRun", "string"),
     ("gracePeriodSeconds", "integer"),
-    (
-        "ignoreStoreReadErrorWithClusterBreakingPotential",
-        "boolean",
-    ),
+    ("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean"),
     ("orphanDependents", "boolean"),
     ("propagationPolicy", "string"),
 ];
@@ -69,39 +58,15 @@ pub fn of(rows: &[Arc<Kind>], definitions: &mut Definitions) -> Value {
         let own = Writer { kind };
         if kind.namespaced && kind.allows("list") {
             let everywhere = own.list(definitions, "ForAllNamespaces");
-            add_to(
-                &mut paths,
-                format!("{prefix}/{}", kind.plural),
-                vec![everywhere],
-                definitions,
-                kind,
-            );
+            add_to(&mut paths, format!("{prefix}/{}", kind.plural), vec![everywhere], definitions, kind);
         }
         let in_collection = own.collection(definitions);
-        add_to(
-            &mut paths,
-            collection.clone(),
-            in_collection,
-            definitions,
-            kind,
-        );
+        add_to(&mut paths, collection.clone(), in_collection, definitions, kind);
         let of_object = own.object(definitions);
-        add_to(
-            &mut paths,
-            format!("{collection}/{{name}}"),
-            of_object,
-            definitions,
-            kind,
-        );
+        add_to(&mut paths, format!("{collection}/{{name}}"), of_object, definitions, kind);
         for part in &kind.subresources {
             let of_part = own.part(definitions, part);
-            add_to(
-                &mut paths,
-                format!("{collection}/{{name}}/{}", part.name),
-                of_part,
-                definitions,
-                kind,
-            );
+            add_to(&mut paths, format!("{collection}/{{name}}/{}", part.name), of_part, definitions, kind);
         }
     }
     Value::Object(paths)
@@ -119,23 +84,12 @@ fn add_to(
     }
     let mut item = Map::new();
     for operation in operations {
-        item.insert(
-            operation.method.to_owned(),
-            operation.write(definitions.dialect(), kind),
-        );
+        item.insert(operation.method.to_owned(), operation.write(definitions.dialect(), kind));
     }
-    let in_path = ["namespace", "name"]
-        .into_iter()
-        .filter(|name| path.contains(&format!("{{{name}}}")));
-    let mut parameters: Vec<Value> = in_path
-        .map(|name| parameter(definitions.dialect(), name, "string", "path"))
-        .collect();
-    parameters.push(parameter(
-        definitions.dialect(),
-        "pretty",
-        "string",
-        "query",
-    ));
+    let in_path = ["namespace", "name"].into_iter().filter(|name| path.contains(&format!("{{{name}}}")));
+    let mut parameters: Vec<Value> =
+        in_path.map(|name| parameter(definitions.dialect(), name, "string", "path")).collect();
+    parameters.push(parameter(definitions.dialect(), "pretty", "string", "query"));
     item.insert("parameters".to_owned(), Value::Array(parameters));
     paths.insert(path, Value::Object(item));
 }
@@ -158,11 +112,8 @@ fn parameter(dialect: Dialect, name: &str, ty: &str, place: &str) -> Value {
 impl Operation<'_> {
     fn write(self, dialect: Dialect, kind: &Kind) -> Value {
         let [group, version, name] = self.kind;
-        let mut parameters: Vec<Value> = self
-            .parameters
-            .iter()
-            .map(|(name, ty)| parameter(dialect, name, ty, "query"))
-            .collect();
+        let mut parameters: Vec<Value> =
+            self.parameters.iter().map(|(name, ty)| parameter(dialect, name, ty, "query")).collect();
         let mut operation = json!({
             "operationId": self.id,
             "tags": [tag(kind)],
@@ -175,11 +126,11 @@ impl Operation<'_> {
                 json!({ "description": "OK", "content": { "application/json": { "schema": self.answer } } })
             }
         };
-        operation["responses"] =
-            json!({ self.code: response, "401": { "description": "Unauthorized" } });
+        operation["responses"] = json!({ self.code: response, "401": { "description": "Unauthorized" } });
         if let Some(body) = self.body {
             match dialect {
-                Dialect::V2 => parameters.push(json!({ "name": "body", "in": "body", "required": self.method != "delete", "schema": body })),
+                Dialect::V2 => parameters
+                    .push(json!({ "name": "body", "in": "body", "required": self.method != "delete", "schema": body })),
                 Dialect::V3 => {
                     let types: &[&str] = match self.action {
                         "patch" => &[
@@ -190,7 +141,8 @@ impl Operation<'_> {
                         ],
                         _ => &["*/*"],
                     };
-                    let content: Map<String, Value> = types.iter().map(|ty| ((*ty).to_owned(), json!({ "schema": body }))).collect();
+                    let content: Map<String, Value> =
+                        types.iter().map(|ty| ((*ty).to_owned(), json!({ "schema": body }))).collect();
                     operation["requestBody"] = json!({ "content": content });
                 }
             }
@@ -204,11 +156,7 @@ impl Operation<'_> {
 
 /// `core_v1`, `apps_v1`.
 fn tag(kind: &Kind) -> String {
-    let group = if kind.group.is_empty() {
-        "core"
-    } else {
-        kind.group.split('.').next().unwrap_or_default()
-    };
+    let group = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
     format!("{group}_{}", kind.version)
 }
 
@@ -221,28 +169,12 @@ impl<'a> Writer<'a> {
     /// `readAppsV1NamespacedDeploymentScale`.
     fn id(&self, verb: &str, part: &str) -> String {
         let kind = self.kind;
-        let group = if kind.group.is_empty() {
-            "core"
-        } else {
-            kind.group.split('.').next().unwrap_or_default()
-        };
+        let group = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
         let scope = if kind.namespaced { "Namespaced" } else { "" };
-        format!(
-            "{verb}{}{}{scope}{}{}",
-            capital(group),
-            capital(&kind.version),
-            kind.kind,
-            capital(part)
-        )
+        format!("{verb}{}{}{scope}{}{}", capital(group), capital(&kind.version), kind.kind, capital(part))
     }
 
-    fn operation(
-        &self,
-        method: &'static str,
-        action: &'static str,
-        id: String,
-        answer: Value,
-    ) -> Operation<'a> {
+    fn operation(&self, method: &'static str, action: &'static str, id: String, answer: Value) -> Operation<'a> {
         let kind = self.kind;
         Operation {
             method,
@@ -259,15 +191,9 @@ impl<'a> Writer<'a> {
     fn list(&self, definitions: &mut Definitions, suffix: &str) -> Operation<'a> {
         let id = match suffix {
             "" => self.id("list", ""),
-            suffix => format!(
-                "{}{suffix}",
-                self.id("list", "").replacen("Namespaced", "", 1)
-            ),
+            suffix => format!("{}{suffix}", self.id("list", "").replacen("Namespaced", "", 1)),
         };
-        Operation {
-            parameters: LIST,
-            ..self.operation("get", "list", id, definitions.list(self.kind))
-        }
+        Operation { parameters: LIST, ..self.operation("get", "list", id, definitions.list(self.kind)) }
     }
 
     fn collection(&self, definitions: &mut Definitions) -> Vec<Operation<'a>> {
@@ -278,24 +204,12 @@ impl<'a> Writer<'a> {
         if self.kind.allows("create") {
             let object = definitions.object(self.kind);
             let post = self.operation("post", "post", self.id("create", ""), object.clone());
-            operations.push(Operation {
-                parameters: WRITE,
-                body: Some(object),
-                ..post
-            });
+            operations.push(Operation { parameters: WRITE, body: Some(object), ..post });
         }
         if self.kind.allows("deletecollection") {
-            let delete = self.operation(
-                "delete",
-                "deletecollection",
-                self.id("deleteCollection", ""),
-                definitions.status(),
-            );
-            operations.push(Operation {
-                parameters: LIST,
-                body: Some(definitions.delete_options()),
-                ..delete
-            });
+            let delete =
+                self.operation("delete", "deletecollection", self.id("deleteCollection", ""), definitions.status());
+            operations.push(Operation { parameters: LIST, body: Some(definitions.delete_options()), ..delete });
         }
         operations
     }
@@ -308,32 +222,15 @@ impl<'a> Writer<'a> {
         }
         if self.kind.allows("update") {
             let put = self.operation("put", "put", self.id("replace", ""), object.clone());
-            operations.push(Operation {
-                parameters: WRITE,
-                body: Some(object.clone()),
-                ..put
-            });
+            operations.push(Operation { parameters: WRITE, body: Some(object.clone()), ..put });
         }
         if self.kind.allows("patch") {
             let patch = self.operation("patch", "patch", self.id("patch", ""), object);
-            operations.push(Operation {
-                parameters: PATCH,
-                body: Some(definitions.patch()),
-                ..patch
-            });
+            operations.push(Operation { parameters: PATCH, body: Some(definitions.patch()), ..patch });
         }
         if self.kind.allows("delete") {
-            let delete = self.operation(
-                "delete",
-                "delete",
-                self.id("delete", ""),
-                definitions.status(),
-            );
-            operations.push(Operation {
-                parameters: DELETE,
-                body: Some(definitions.delete_options()),
-                ..delete
-            });
+            let delete = self.operation("delete", "delete", self.id("delete", ""), definitions.status());
+            operations.push(Operation { parameters: DELETE, body: Some(definitions.delete_options()), ..delete });
         }
         operations
     }
@@ -355,28 +252,14 @@ impl<'a> Writer<'a> {
             let connect = body.is_none();
             let (method, action, name) = match verb.as_str() {
                 "get" => ("get", "get", if connect { "connectGet" } else { "read" }),
-                "create" => (
-                    "post",
-                    "post",
-                    if connect { "connectPost" } else { "create" },
-                ),
+                "create" => ("post", "post", if connect { "connectPost" } else { "create" }),
                 "update" => ("put", "put", if connect { "connectPut" } else { "replace" }),
-                "patch" => (
-                    "patch",
-                    "patch",
-                    if connect { "connectPatch" } else { "patch" },
-                ),
-                "delete" => (
-                    "delete",
-                    "delete",
-                    if connect { "connectDelete" } else { "delete" },
-                ),
+                "patch" => ("patch", "patch", if connect { "connectPatch" } else { "patch" }),
+                "delete" => ("delete", "delete", if connect { "connectDelete" } else { "delete" }),
                 _ => continue,
             };
-            let mut operation = Operation {
-                kind,
-                ..self.operation(method, action, self.id(name, &part.name), answer.clone())
-            };
+            let mut operation =
+                Operation { kind, ..self.operation(method, action, self.id(name, &part.name), answer.clone()) };
             if connect {
                 operation.action = "connect";
             } else if method == "patch" {
@@ -394,8 +277,5 @@ impl<'a> Writer<'a> {
 
 fn capital(text: &str) -> String {
     let mut chars = text.chars();
-    chars
-        .next()
-        .map(|first| first.to_uppercase().chain(chars).collect())
-        .unwrap_or_default()
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }

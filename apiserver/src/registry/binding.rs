@@ -19,24 +19,14 @@ impl Registry {
     ) -> Result<Status, Status> {
         let name = meta::name(binding);
         if name != target.name {
-            return Err(Status::bad_request(
-                "name in URL does not match name in Binding object",
-            ));
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
         }
         let errors = binding_errors(binding);
         if !errors.is_empty() {
-            return Err(Status::invalid(
-                &GroupKind::new("", "Binding"),
-                name,
-                errors,
-            ));
+            return Err(Status::invalid(&GroupKind::new("", "Binding"), name, errors));
         }
-        let admitted = self
-            .admit_subresource(context, target, binding.clone(), options)
-            .await?;
-        let conflict = |why: String| {
-            Status::conflict(&GroupResource::new("", "pods/binding"), &target.name, why)
-        };
+        let admitted = self.admit_subresource(context, target, binding.clone(), options).await?;
+        let conflict = |why: String| Status::conflict(&GroupResource::new("", "pods/binding"), &target.name, why);
         let now = self.now();
         let mut change = |pod: &mut Value| {
             let uid = meta::uid(&admitted);
@@ -47,38 +37,19 @@ impl Registry {
                 )));
             }
             if meta::deletion_timestamp(pod).is_some() {
-                return Err(conflict(format!(
-                    "pod {} is being deleted, cannot be assigned to a host",
-                    target.name
-                )));
+                return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", target.name)));
             }
-            if let Some(node) = pod["spec"]["nodeName"]
-                .as_str()
-                .filter(|node| !node.is_empty())
-            {
-                return Err(conflict(format!(
-                    "pod {} is already assigned to node {node:?}",
-                    target.name
-                )));
+            if let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) {
+                return Err(conflict(format!("pod {} is already assigned to node {node:?}", target.name)));
             }
-            if pod["spec"]["schedulingGates"]
-                .as_array()
-                .is_some_and(|gates| !gates.is_empty())
-            {
-                return Err(conflict(format!(
-                    "pod {} has non-empty .spec.schedulingGates",
-                    target.name
-                )));
+            if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+                return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", target.name)));
             }
             assign(pod, &admitted, &now);
             Ok(())
         };
-        let pod = Target {
-            subresource: String::new(),
-            ..target.clone()
-        };
-        self.modify_stored(&pod, options.dry_run, &mut change)
-            .await?;
+        let pod = Target { subresource: String::new(), ..target.clone() };
+        self.modify_stored(&pod, options.dry_run, &mut change).await?;
         Ok(Status::success_with_code(201))
     }
 }
@@ -88,11 +59,7 @@ fn binding_errors(binding: &Value) -> Vec<FieldError> {
     let text = |field: &str| binding["target"][field].as_str().unwrap_or_default();
     let mut errors = Vec::new();
     if !matches!(text("kind"), "" | "Node") {
-        errors.push(FieldError::not_supported(
-            &target.child("kind"),
-            text("kind"),
-            &["Node", "<empty>"],
-        ));
+        errors.push(FieldError::not_supported(&target.child("kind"), text("kind"), &["Node", "<empty>"]));
     }
     if text("name").is_empty() {
         errors.push(FieldError::required(&target.child("name"), ""));
@@ -107,17 +74,15 @@ fn assign(pod: &mut Value, binding: &Value, now: &str) {
             pod["metadata"]["annotations"][key] = value.clone();
         }
     }
-    let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
+    let scheduled =
+        json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
     if !pod["status"]["conditions"].is_array() {
         pod["status"]["conditions"] = json!([]);
     }
     let Some(conditions) = pod["status"]["conditions"].as_array_mut() else {
         return;
     };
-    match conditions
-        .iter_mut()
-        .find(|condition| condition["type"] == "PodScheduled")
-    {
+    match conditions.iter_mut().find(|condition| condition["type"] == "PodScheduled") {
         Some(condition) => {
             let observed = condition.get("observedGeneration").cloned();
             *condition = scheduled;

@@ -39,10 +39,7 @@ pub struct Leases {
 
 impl Leases {
     pub(crate) fn new(clock: Clock) -> Leases {
-        Leases {
-            clock,
-            current: Mutex::default(),
-        }
+        Leases { clock, current: Mutex::default() }
     }
 
     async fn lease(&self, store: &Arc<dyn Store>, ttl: Duration) -> Result<LeaseId, Status> {
@@ -54,10 +51,7 @@ impl Leases {
             return Ok(*lease);
         }
         // Long enough that the last object written under it still lives its full time.
-        let lease = store
-            .grant_lease(ttl + LEASE_REUSE)
-            .await
-            .map_err(store_status)?;
+        let lease = store.grant_lease(ttl + LEASE_REUSE).await.map_err(store_status)?;
         current.insert(ttl, (lease, now));
         Ok(lease)
     }
@@ -77,9 +71,7 @@ impl Registry {
                 self.cache.wait_applied(revision).await?;
                 Ok(Outcome::Committed(revision))
             }
-            TxnResponse::Conflict { current, .. } => {
-                Ok(Outcome::Conflict(current.into_iter().next().flatten()))
-            }
+            TxnResponse::Conflict { current, .. } => Ok(Outcome::Conflict(current.into_iter().next().flatten())),
         }
     }
 
@@ -102,18 +94,9 @@ impl Registry {
     }
 
     /// The object as the store has it after a conflict.
-    pub(crate) fn after_conflict(
-        &self,
-        target: &Target,
-        kv: Option<KeyValue>,
-    ) -> Result<Option<Arc<Object>>, Status> {
+    pub(crate) fn after_conflict(&self, target: &Target, kv: Option<KeyValue>) -> Result<Option<Arc<Object>>, Status> {
         let kind = self.storage_kind(target)?;
-        kv.map(|kv| {
-            Object::from_stored(&kind, &kv)
-                .map(Arc::new)
-                .map_err(Status::internal_error)
-        })
-        .transpose()
+        kv.map(|kv| Object::from_stored(&kind, &kv).map(Arc::new).map_err(Status::internal_error)).transpose()
     }
 
     /// The row of the version that a target's kind is stored in.
@@ -121,10 +104,7 @@ impl Registry {
         if target.kind.is_storage_version() {
             return Ok(Arc::clone(&target.kind));
         }
-        let cache = self
-            .cache
-            .resource(&target.kind)
-            .ok_or_else(Status::unknown_resource)?;
+        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
         Ok(Arc::clone(cache.kind()))
     }
 
@@ -135,10 +115,7 @@ impl Registry {
 
     /// The object as the cache has it, which may be a moment behind.
     pub(crate) fn cached(&self, target: &Target) -> Result<Option<Arc<Object>>, Status> {
-        let cache = self
-            .cache
-            .resource(&target.kind)
-            .ok_or_else(Status::unknown_resource)?;
+        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
         Ok(cache.get(&target.key()))
     }
 

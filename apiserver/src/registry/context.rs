@@ -19,10 +19,7 @@ impl Warnings {
         let text = text.into();
         let mut warnings = self.0.lock();
         let written: usize = warnings.iter().map(String::len).sum();
-        if !text.is_empty()
-            && !warnings.contains(&text)
-            && written + text.len() <= TOTAL_WARNING_CHARACTERS
-        {
+        if !text.is_empty() && !warnings.contains(&text) && written + text.len() <= TOTAL_WARNING_CHARACTERS {
             warnings.push(text);
         }
     }
@@ -49,12 +46,7 @@ pub struct Context {
 impl Context {
     /// A caller's context.
     pub fn new(user: UserInfo, user_agent: &str) -> Context {
-        Context {
-            user,
-            manager: manager_of(user_agent),
-            warnings: Warnings::default(),
-            internal: false,
-        }
+        Context { user, manager: manager_of(user_agent), warnings: Warnings::default(), internal: false }
     }
 
     /// The server itself, which admission does not ask (`system:apiserver`, group `system:masters`).
@@ -89,10 +81,7 @@ mod tests {
 
     #[test]
     fn the_manager_is_the_program_that_asks() {
-        assert_eq!(
-            manager_of("kubectl/v1.37.1 (linux/amd64) kubernetes/abc"),
-            "kubectl"
-        );
+        assert_eq!(manager_of("kubectl/v1.37.1 (linux/amd64) kubernetes/abc"), "kubectl");
         assert_eq!(manager_of("Python-urllib/3.11"), "Python-urllib");
         assert_eq!(manager_of(""), "");
         assert_eq!(manager_of(&"x".repeat(200)).len(), 128);

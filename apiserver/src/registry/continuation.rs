@@ -46,52 +46,32 @@ pub struct Continuation {
 impl Continuation {
     /// Reads a token.
     pub fn decode(token: &str) -> Result<Continuation, Status> {
-        let invalid = |why: String| {
-            Status::bad_request(format!(
-                "invalid continue token: continue key is not valid: {why}"
-            ))
-        };
+        let invalid =
+            |why: String| Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"));
         if token.len() > MAX_TOKEN_BYTES {
             return Err(invalid(format!("longer than {MAX_TOKEN_BYTES} bytes")));
         }
-        let data = BASE64
-            .decode(token)
-            .map_err(|error| invalid(base64_words(&error)))?;
-        let token: Token =
-            serde_json::from_slice(&data).map_err(|error| invalid(json_words(&data, &error)))?;
+        let data = BASE64.decode(token).map_err(|error| invalid(base64_words(&error)))?;
+        let token: Token = serde_json::from_slice(&data).map_err(|error| invalid(json_words(&data, &error)))?;
         if token.version != VERSION {
-            return Err(invalid(format!(
-                "server does not recognize this encoded version {:?}",
-                token.version
-            )));
+            return Err(invalid(format!("server does not recognize this encoded version {:?}", token.version)));
         }
         if token.revision == 0 {
-            return Err(invalid(format!(
-                "incorrect encoded start resourceVersion (version {VERSION})"
-            )));
+            return Err(invalid(format!("incorrect encoded start resourceVersion (version {VERSION})")));
         }
         if token.start.is_empty() {
-            return Err(invalid(format!(
-                "encoded start key empty (version {VERSION})"
-            )));
+            return Err(invalid(format!("encoded start key empty (version {VERSION})")));
         }
         let start = token.start.strip_prefix('/').unwrap_or(&token.start);
         if start.is_empty() || start.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(invalid(token.start));
         }
-        Ok(Continuation {
-            revision: token.revision,
-            start: start.to_owned(),
-        })
+        Ok(Continuation { revision: token.revision, start: start.to_owned() })
     }
 
     /// Writes a token.
     pub fn encode(&self) -> String {
-        let token = Token {
-            version: VERSION.to_owned(),
-            revision: self.revision,
-            start: self.start.clone(),
-        };
+        let token = Token { version: VERSION.to_owned(), revision: self.revision, start: self.start.clone() };
         BASE64.encode(serde_json::to_vec(&token).expect("a token encodes"))
     }
 }
@@ -110,10 +90,7 @@ fn json_words(data: &[u8], error: &serde_json::Error) -> String {
     match data.iter().find(|byte| !byte.is_ascii_whitespace()) {
         None => "unexpected end of JSON input".to_owned(),
         Some(first) if !b"{[\"-0123456789tfn".contains(first) => {
-            format!(
-                "invalid character '{}' looking for beginning of value",
-                char::from(*first)
-            )
+            format!("invalid character '{}' looking for beginning of value", char::from(*first))
         }
         Some(_) if error.is_eof() => "unexpected end of JSON input".to_owned(),
         Some(_) => error.to_string(),
@@ -126,10 +103,7 @@ mod tests {
 
     #[test]
     fn tokens_go_there_and_back() {
-        let token = Continuation {
-            revision: 42,
-            start: "rec/ap\0".to_owned(),
-        };
+        let token = Continuation { revision: 42, start: "rec/ap\0".to_owned() };
         assert_eq!(Continuation::decode(&token.encode()), Ok(token));
     }
 
@@ -141,15 +115,9 @@ mod tests {
             "invalid continue token: continue key is not valid: invalid character '\u{cf}' looking for beginning of value"
         );
         let escape = BASE64.encode(br#"{"v":"meta.k8s.io/v1","rv":3,"start":"../../x"}"#);
-        assert_eq!(
-            refused(&escape),
-            "invalid continue token: continue key is not valid: ../../x"
-        );
+        assert_eq!(refused(&escape), "invalid continue token: continue key is not valid: ../../x");
         let zero = BASE64.encode(br#"{"v":"meta.k8s.io/v1","rv":0,"start":"x"}"#);
-        assert!(
-            refused(&zero)
-                .ends_with("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")
-        );
+        assert!(refused(&zero).ends_with("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"));
         assert!(refused("!").ends_with("illegal base64 data at input byte 0"));
     }
 }

@@ -40,28 +40,17 @@ impl Registry {
         let mut object = object;
         check_namespace(target, &mut object)?;
         if !meta::resource_version(&object).is_empty() {
-            return Err(Status::bad_request(
-                "resourceVersion should not be set on objects to be created",
-            ));
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         self.record_manager(context, target, None, &mut object, options);
-        let object = self
-            .admit(context, target, Operation::Create, object, None, options)
-            .await?;
+        let object = self.admit(context, target, Operation::Create, object, None, options).await?;
         let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         for attempt in 1.. {
             match self.insert(context, target, object.clone(), options).await {
                 Err(status) if generated && status.reason == StatusReason::AlreadyExists => {
                     if attempt == MAX_NAME_ATTEMPTS {
-                        let name = status
-                            .details
-                            .map(|details| details.name)
-                            .unwrap_or_default();
-                        return Err(Status::generate_name_conflict(
-                            &target.resource(),
-                            &name,
-                            NAME_RETRY_SECONDS,
-                        ));
+                        let name = status.details.map(|details| details.name).unwrap_or_default();
+                        return Err(Status::generate_name_conflict(&target.resource(), &name, NAME_RETRY_SECONDS));
                     }
                 }
                 done => return done,
@@ -100,16 +89,10 @@ impl Registry {
         convert(&target.kind, &storage, &mut object);
         let kind = self.acting_kind(target)?;
         let strategy = strategy_for(&kind);
-        with_strategy_context(self, context, |context| {
-            strategy.prepare_for_create(context, &mut object)
-        });
+        with_strategy_context(self, context, |context| strategy.prepare_for_create(context, &mut object));
         let errors = strategy.validate(&object);
         if !errors.is_empty() {
-            return Err(Status::invalid(
-                &target.kind.group_kind(),
-                meta::name(&object),
-                errors,
-            ));
+            return Err(Status::invalid(&target.kind.group_kind(), meta::name(&object), errors));
         }
         for warning in strategy.warnings(&object, None) {
             context.warnings.add(warning);
@@ -117,30 +100,15 @@ impl Registry {
         strategy.canonicalize(&mut object);
 
         let target = &target.named(meta::name(&object));
-        self.admit_final(
-            context,
-            target,
-            Operation::Create,
-            &mut object,
-            None,
-            options,
-        )
-        .await?;
+        self.admit_final(context, target, Operation::Create, &mut object, None, options).await?;
         if options.dry_run {
             if self.cached(target)?.is_some() {
                 return Err(Status::already_exists(&target.resource(), &target.name));
             }
             convert(&storage, &target.kind, &mut object);
-            return Ok(Written {
-                object,
-                stored: None,
-                created: true,
-            });
+            return Ok(Written { object, stored: None, created: true });
         }
-        match self
-            .put(target, None, object::encode(&storage, &object))
-            .await?
-        {
+        match self.put(target, None, object::encode(&storage, &object)).await? {
             Outcome::Committed(revision) => self.written(target, object, revision, true),
             Outcome::Conflict(Some(current)) => {
                 let mut status = Status::already_exists(&target.resource(), &target.name);
@@ -151,9 +119,7 @@ impl Registry {
                 }
                 Err(status)
             }
-            Outcome::Conflict(None) => Err(Status::internal_error(
-                "the store refused a create without a reason",
-            )),
+            Outcome::Conflict(None) => Err(Status::internal_error("the store refused a create without a reason")),
         }
     }
 
@@ -163,18 +129,13 @@ impl Registry {
             let mut base = meta::generate_name(object).to_owned();
             if !base.is_empty() {
                 base.truncate(base.floor_char_boundary(MAX_GENERATED_BASE));
-                object["metadata"]["name"] =
-                    Value::from(format!("{base}{}", self.random.suffix(GENERATED_SUFFIX)));
+                object["metadata"]["name"] = Value::from(format!("{base}{}", self.random.suffix(GENERATED_SUFFIX)));
             }
         }
         let metadata = meta::metadata_mut(object);
         metadata.insert("uid".into(), Value::from(self.random.uuid()));
         metadata.insert("creationTimestamp".into(), Value::from(self.now()));
-        for field in [
-            "deletionTimestamp",
-            "deletionGracePeriodSeconds",
-            "selfLink",
-        ] {
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             metadata.remove(field);
         }
     }
@@ -192,29 +153,14 @@ impl Registry {
         if context.internal {
             return Ok(object);
         }
-        let name = if target.name.is_empty() {
-            meta::name(&object).to_owned()
-        } else {
-            target.name.clone()
-        };
-        let mut attributes = attributes(
-            context,
-            target,
-            &name,
-            operation,
-            Some(object),
-            old,
-            options,
-        );
+        let name = if target.name.is_empty() { meta::name(&object).to_owned() } else { target.name.clone() };
+        let mut attributes = attributes(context, target, &name, operation, Some(object), old, options);
         let admitted = self.chain().admit(&mut attributes).await;
         for warning in attributes.take_warnings() {
             context.warnings.add(warning);
         }
         admitted?;
-        attributes
-            .object
-            .take()
-            .ok_or_else(|| Status::internal_error("admission took the object away"))
+        attributes.object.take().ok_or_else(|| Status::internal_error("admission took the object away"))
     }
 
     /// Admission of a body that is posted to a subresource and not stored itself.
@@ -225,42 +171,17 @@ impl Registry {
         object: Value,
         options: &WriteOptions,
     ) -> Result<Value, Status> {
-        let mut object = self
-            .admit(context, target, Operation::Create, object, None, options)
-            .await?;
-        self.admit_final(
-            context,
-            target,
-            Operation::Create,
-            &mut object,
-            None,
-            options,
-        )
-        .await?;
+        let mut object = self.admit(context, target, Operation::Create, object, None, options).await?;
+        self.admit_final(context, target, Operation::Create, &mut object, None, options).await?;
         Ok(object)
     }
 
     /// Admission of a connection.
-    pub async fn admit_connect(
-        &self,
-        context: &Context,
-        target: &Target,
-        query: &Query,
-    ) -> Result<(), Status> {
-        let mut attributes = attributes(
-            context,
-            target,
-            &target.name,
-            Operation::Connect,
-            None,
-            None,
-            &WriteOptions::default(),
-        );
-        attributes.options = query
-            .iter()
-            .map(|(key, value)| (key.to_owned(), Value::from(value)))
-            .collect::<Map<_, _>>()
-            .into();
+    pub async fn admit_connect(&self, context: &Context, target: &Target, query: &Query) -> Result<(), Status> {
+        let mut attributes =
+            attributes(context, target, &target.name, Operation::Connect, None, None, &WriteOptions::default());
+        attributes.options =
+            query.iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<Map<_, _>>().into();
         let chain = self.chain();
         let mut admitted = chain.admit(&mut attributes).await;
         if admitted.is_ok() {
@@ -285,15 +206,8 @@ impl Registry {
         if context.internal {
             return Ok(());
         }
-        let attributes = attributes(
-            context,
-            target,
-            &target.name,
-            operation,
-            Some(std::mem::take(object)),
-            old,
-            options,
-        );
+        let attributes =
+            attributes(context, target, &target.name, operation, Some(std::mem::take(object)), old, options);
         let validated = self.chain().validate(&attributes).await;
         for warning in attributes.take_warnings() {
             context.warnings.add(warning);
@@ -335,10 +249,7 @@ fn attributes<'a>(
 /// The object's namespace is the request's, by default or by agreement (`rest.EnsureObjectNamespaceMatchesRequestNamespace`).
 pub(super) fn check_namespace(target: &Target, object: &mut Value) -> Result<(), Status> {
     let metadata = meta::metadata_mut(object);
-    let own = metadata
-        .get("namespace")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let own = metadata.get("namespace").and_then(Value::as_str).unwrap_or_default();
     if own == target.namespace {
         return Ok(());
     }
@@ -362,20 +273,13 @@ pub(super) fn with_strategy_context<T>(
     context: &Context,
     call: impl FnOnce(&strategy::Context<'_>) -> T,
 ) -> T {
-    let extra: Vec<(String, Vec<String>)> = context
-        .user
-        .extra
-        .iter()
-        .map(|(key, values)| (key.clone(), values.clone()))
-        .collect();
+    let extra: Vec<(String, Vec<String>)> =
+        context.user.extra.iter().map(|(key, values)| (key.clone(), values.clone())).collect();
     let user = strategy::RequestUser {
         name: &context.user.name,
         uid: &context.user.uid,
         groups: &context.user.groups,
         extra: extra.into(),
     };
-    call(&strategy::Context {
-        now: registry.clock.now(),
-        user: Some(user),
-    })
+    call(&strategy::Context { now: registry.clock.now(), user: Some(user) })
 }

@@ -31,19 +31,12 @@ impl Registry {
     ) -> Result<Status, Status> {
         let name = meta::name(eviction);
         if !name.is_empty() && name != target.name {
-            return Err(Status::bad_request(
-                "name in URL does not match name in Eviction object",
-            ));
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        let eviction = self
-            .admit_subresource(context, target, eviction.clone(), options)
-            .await?;
+        let eviction = self.admit_subresource(context, target, eviction.clone(), options).await?;
         let mut delete = DeleteOptions::from_value(&eviction["deleteOptions"])?;
         delete.dry_run |= options.dry_run;
-        let pod = Target {
-            subresource: String::new(),
-            ..target.clone()
-        };
+        let pod = Target { subresource: String::new(), ..target.clone() };
         let object = self.get(&pod, Freshness::Latest).await?;
         if !can_ignore_budgets(&object) {
             self.take_from_budget(&pod, &object, delete.dry_run).await?;
@@ -54,28 +47,16 @@ impl Registry {
         Ok(Status::success_with_code(201))
     }
 
-    async fn take_from_budget(
-        &self,
-        pod: &Target,
-        object: &Object,
-        dry_run: bool,
-    ) -> Result<(), Status> {
+    async fn take_from_budget(&self, pod: &Target, object: &Object, dry_run: bool) -> Result<(), Status> {
         let budgets = self.budgets_of(object);
         match budgets.as_slice() {
             [] => Ok(()),
             [budget] => {
-                let unready_always =
-                    budget.value()["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
+                let unready_always = budget.value()["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow";
                 if unready_always && !is_ready(&object.value()) {
                     return Ok(());
                 }
-                let target = self.target(
-                    "policy",
-                    "v1",
-                    "poddisruptionbudgets",
-                    budget.namespace(),
-                    budget.name(),
-                )?;
+                let target = self.target("policy", "v1", "poddisruptionbudgets", budget.namespace(), budget.name())?;
                 let (name, now) = (pod.name.clone(), self.now());
                 let mut change = |budget: &mut Value| take_one(budget, &name, &now);
                 self.modify_stored(&target, dry_run, &mut change).await
@@ -87,10 +68,7 @@ impl Registry {
     }
 
     fn budgets_of(&self, pod: &Object) -> Vec<Arc<Object>> {
-        let budgets = self.cache().list(
-            &GroupResource::new("policy", "poddisruptionbudgets"),
-            Some(pod.namespace()),
-        );
+        let budgets = self.cache().list(&GroupResource::new("policy", "poddisruptionbudgets"), Some(pod.namespace()));
         let selects = |budget: &Arc<Object>| {
             let selector = LabelSelector::from_value(budget.value()["spec"].get("selector"));
             selector.is_ok_and(|selector| selector.matches(|key| pod.label(key)))
@@ -102,18 +80,13 @@ impl Registry {
 /// Pods that do not run any more, or never ran, disturb nobody (`canIgnorePDB`).
 fn can_ignore_budgets(pod: &Object) -> bool {
     let value = pod.value();
-    matches!(
-        value["status"]["phase"].as_str(),
-        Some("Succeeded" | "Failed" | "Pending")
-    ) || pod.meta().deletion_timestamp.is_some()
+    matches!(value["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
+        || pod.meta().deletion_timestamp.is_some()
 }
 
 fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    conditions.into_iter().flatten().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
 /// Takes one disruption from a budget (`checkAndDecrement`).
@@ -131,24 +104,14 @@ fn take_one(budget: &mut Value, pod: &str, now: &str) -> Result<(), Status> {
     }
     let allowed = number(&status["disruptionsAllowed"]);
     if allowed <= 0 {
-        let (desired, healthy) = (
-            number(&status["desiredHealthy"]),
-            number(&status["currentHealthy"]),
-        );
+        let (desired, healthy) = (number(&status["desiredHealthy"]), number(&status["currentHealthy"]));
         return Err(refuse(format!(
             "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
         )));
     }
-    if status["disruptedPods"]
-        .as_object()
-        .is_some_and(|pods| pods.len() > MAX_DISRUPTED_PODS)
-    {
+    if status["disruptedPods"].as_object().is_some_and(|pods| pods.len() > MAX_DISRUPTED_PODS) {
         let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
-        return Err(Status::forbidden(
-            &GroupResource::new("policy", "poddisruptionbudgets"),
-            &name,
-            why,
-        ));
+        return Err(Status::forbidden(&GroupResource::new("policy", "poddisruptionbudgets"), &name, why));
     }
     budget["status"]["disruptionsAllowed"] = json!(allowed - 1);
     if !budget["status"]["disruptedPods"].is_object() {

@@ -24,12 +24,7 @@ pub trait Hook: Send + Sync {
     /// Before a create.
     async fn begin_create(&self, object: &mut Value, dry_run: bool) -> Result<Finish, Status>;
     /// Before an update; runs again, after its finish, if the update is retried.
-    async fn begin_update(
-        &self,
-        new: &mut Value,
-        old: &Value,
-        dry_run: bool,
-    ) -> Result<Finish, Status>;
+    async fn begin_update(&self, new: &mut Value, old: &Value, dry_run: bool) -> Result<Finish, Status>;
     /// After the object was removed from the store (never in a dry run).
     async fn after_delete(&self, object: &Value);
 }

@@ -7,10 +7,7 @@ use crate::cache::REGISTRY_PREFIX;
 
 /// The resource that objects of a kind are stored as.
 pub fn storage(kind: &Kind) -> GroupResource {
-    GroupResource::new(
-        kind.storage.kind.group.as_str(),
-        kind.storage.plural.as_str(),
-    )
+    GroupResource::new(kind.storage.kind.group.as_str(), kind.storage.plural.as_str())
 }
 
 /// The key of an object.
@@ -33,8 +30,5 @@ pub fn resource_of(key: &str) -> Option<GroupResource> {
     let mut parts = key.strip_prefix(REGISTRY_PREFIX)?.split('/');
     let (group, plural) = (parts.next()?, parts.next()?);
     parts.next()?;
-    Some(GroupResource::new(
-        if group == "core" { "" } else { group },
-        plural,
-    ))
+    Some(GroupResource::new(if group == "core" { "" } else { group }, plural))
 }

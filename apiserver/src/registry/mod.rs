@@ -66,12 +66,7 @@ pub struct Registry {
 impl Registry {
     /// A registry without admission and hooks; [`Registry::set_chain`] and [`Registry::set_hook`] complete it, because
     /// both read and write through it.
-    pub fn new(
-        store: Arc<dyn Store>,
-        cache: Arc<Cache>,
-        clock: Clock,
-        random: Random,
-    ) -> Arc<Registry> {
+    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, clock: Clock, random: Random) -> Arc<Registry> {
         Arc::new(Registry {
             leases: Leases::new(clock.clone()),
             store,

@@ -47,9 +47,7 @@ impl Registry {
         options: &WriteOptions,
     ) {
         let manager = options.field_manager.as_deref().unwrap_or(&context.manager);
-        with_field_manager(target, |fields| {
-            fields.update(live, object, manager, self.clock.now())
-        });
+        with_field_manager(target, |fields| fields.update(live, object, manager, self.clock.now()));
     }
 
     /// The result of applying a configuration to the live object.
@@ -61,12 +59,7 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Value, Status> {
         let manager = options.field_manager.as_deref().unwrap_or_default();
-        let apply = Apply {
-            patch,
-            manager,
-            force: options.force,
-            now: self.clock.now(),
-        };
+        let apply = Apply { patch, manager, force: options.force, now: self.clock.now() };
         with_field_manager(target, |fields| fields.apply(live, apply)).map_err(Status::from)
     }
 }

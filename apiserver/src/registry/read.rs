@@ -69,37 +69,21 @@ impl Registry {
             Freshness::NotOlderThan(revision) => self.cache.wait_applied(revision).await,
             // A state that has not happened yet is not waited for (etcd refuses it at once).
             Freshness::Exact(revision) => match self.cache.wait_latest().await? {
-                latest if revision > latest => {
-                    Err(Status::too_large_resource_version(revision, latest))
-                }
+                latest if revision > latest => Err(Status::too_large_resource_version(revision, latest)),
                 _ => Ok(()),
             },
         }
     }
 
     /// The objects of a kind that a selection means.
-    pub async fn list(
-        &self,
-        kind: &Kind,
-        selection: &Selection,
-        query: &ListQuery,
-    ) -> Result<Listing, Status> {
-        let cache = self
-            .cache
-            .resource(kind)
-            .ok_or_else(Status::unknown_resource)?;
+    pub async fn list(&self, kind: &Kind, selection: &Selection, query: &ListQuery) -> Result<Listing, Status> {
+        let cache = self.cache.resource(kind).ok_or_else(Status::unknown_resource)?;
         match &query.continuation {
-            Some(continuation) => {
-                self.list_on(&cache, selection, query.limit, continuation)
-                    .await
-            }
+            Some(continuation) => self.list_on(&cache, selection, query.limit, continuation).await,
             None => {
                 self.wait(query.freshness).await?;
                 match query.freshness {
-                    Freshness::Exact(revision) => {
-                        self.list_at(&cache, selection, query.limit, revision, None)
-                            .await
-                    }
+                    Freshness::Exact(revision) => self.list_at(&cache, selection, query.limit, revision, None).await,
                     // A list that takes any state is answered whole, as Kubernetes' cache does.
                     Freshness::Any => self.list_present(&cache, selection, 0),
                     _ => self.list_present(&cache, selection, query.limit),
@@ -115,42 +99,19 @@ impl Registry {
         limit: usize,
         continuation: &Continuation,
     ) -> Result<Listing, Status> {
-        let start = format!(
-            "{}{}",
-            keys::prefix(cache.kind(), &selection.namespace),
-            continuation.start
-        );
+        let start = format!("{}{}", keys::prefix(cache.kind(), &selection.namespace), continuation.start);
         self.cache.wait_applied(continuation.revision).await?;
-        let list = self
-            .list_at(cache, selection, limit, continuation.revision, Some(&start))
-            .await;
-        list.map_err(|status| {
-            if status.code == 410 {
-                expired_continuation()
-            } else {
-                status
-            }
-        })
+        let list = self.list_at(cache, selection, limit, continuation.revision, Some(&start)).await;
+        list.map_err(|status| if status.code == 410 { expired_continuation() } else { status })
     }
 
     /// The present state.
-    fn list_present(
-        &self,
-        cache: &Arc<ResourceCache>,
-        selection: &Selection,
-        limit: usize,
-    ) -> Result<Listing, Status> {
+    fn list_present(&self, cache: &Arc<ResourceCache>, selection: &Selection, limit: usize) -> Result<Listing, Status> {
         // Read before the objects: they are complete up to here, and exact from their last change on.
         let applied = self.cache.applied();
         let snapshot = cache.candidates(selection, None);
         let revision = applied.max(snapshot.changed);
-        Ok(chunk(
-            cache.kind(),
-            selection,
-            limit,
-            revision,
-            snapshot.objects,
-        ))
+        Ok(chunk(cache.kind(), selection, limit, revision, snapshot.objects))
     }
 
     /// The state at a revision: the cache's, if nothing has changed since, or the store's.
@@ -164,20 +125,13 @@ impl Registry {
     ) -> Result<Listing, Status> {
         let snapshot = cache.candidates(selection, start);
         if snapshot.changed <= revision {
-            return Ok(chunk(
-                cache.kind(),
-                selection,
-                limit,
-                revision,
-                snapshot.objects,
-            ));
+            return Ok(chunk(cache.kind(), selection, limit, revision, snapshot.objects));
         }
         let mut objects = Vec::new();
         let mut from = start.map(str::to_owned);
         loop {
-            let mut range = Range::prefix(keys::prefix(cache.kind(), &selection.namespace))
-                .at(revision)
-                .limit(HISTORY_PAGE);
+            let mut range =
+                Range::prefix(keys::prefix(cache.kind(), &selection.namespace)).at(revision).limit(HISTORY_PAGE);
             range.from = from.take();
             let page = self.store.range(range).await.map_err(|error| match error {
                 StoreError::Compacted { .. } => {
@@ -189,8 +143,7 @@ impl Registry {
                 other => store_status(other),
             })?;
             for kv in &page.key_values {
-                let object =
-                    Object::from_stored(cache.kind(), kv).map_err(Status::internal_error)?;
+                let object = Object::from_stored(cache.kind(), kv).map_err(Status::internal_error)?;
                 objects.push(Arc::new(object));
             }
             match page.key_values.last() {
@@ -203,20 +156,11 @@ impl Registry {
 }
 
 /// Cuts a list after `limit` matching objects.
-fn chunk(
-    kind: &Kind,
-    selection: &Selection,
-    limit: usize,
-    revision: Revision,
-    objects: Vec<Arc<Object>>,
-) -> Listing {
+fn chunk(kind: &Kind, selection: &Selection, limit: usize, revision: Revision, objects: Vec<Arc<Object>>) -> Listing {
     let total = objects.len();
     let all = selection.is_everything();
     let mut taken = Vec::with_capacity(if limit == 0 { total } else { limit.min(total) });
-    let mut rest = objects
-        .into_iter()
-        .enumerate()
-        .filter(|(_, object)| selection.matches(object));
+    let mut rest = objects.into_iter().enumerate().filter(|(_, object)| selection.matches(object));
     let mut cut = None;
     for (at, object) in rest.by_ref() {
         taken.push(object);
@@ -236,12 +180,7 @@ fn chunk(
         (Some(_), Some(cut)) if all => Some((total - cut) as u64),
         _ => None,
     };
-    Listing {
-        objects: taken,
-        revision,
-        next,
-        remaining,
-    }
+    Listing { objects: taken, revision, next, remaining }
 }
 
 /// The 410 of a chunked list whose revision is gone: the client starts over.

@@ -54,10 +54,13 @@ async fn a_definition_is_served_at_once_everywhere() {
     assert_eq!(list["resources"][0]["name"], "things");
     assert_eq!(list["resources"][0]["shortNames"], json!(["th"]));
     assert_eq!(list["resources"][1]["name"], "things/status");
-    assert_eq!(list["resources"][2], json!({
-        "name": "things/scale", "singularName": "", "namespaced": true, "group": "autoscaling", "version": "v1", "kind": "Scale",
-        "verbs": ["get", "patch", "update"],
-    }));
+    assert_eq!(
+        list["resources"][2],
+        json!({
+            "name": "things/scale", "singularName": "", "namespaced": true, "group": "autoscaling", "version": "v1", "kind": "Scale",
+            "verbs": ["get", "patch", "update"],
+        })
+    );
     let index = server.get("/openapi/v3").await.expect(200);
     assert!(index["paths"]["apis/example.com/v1"]["serverRelativeURL"].is_string());
     let document = server.get("/openapi/v3/apis/example.com/v1").await.expect(200);
@@ -91,19 +94,32 @@ async fn custom_resources_are_written_as_any_kind() {
     let status = server.merge(&format!("{path}/status"), &reported).await.expect(200);
     assert_eq!((&status["status"]["replicas"], &status["metadata"]["labels"]["l"]), (&json!(2), &json!("1")));
     let scale = server.get(&format!("{path}/scale")).await.expect(200);
-    assert_eq!((&scale["spec"]["replicas"], &scale["status"]), (&json!(2), &json!({ "replicas": 2, "selector": "l=1" })));
+    assert_eq!(
+        (&scale["spec"]["replicas"], &scale["status"]),
+        (&json!(2), &json!({ "replicas": 2, "selector": "l=1" }))
+    );
     server.merge(&format!("{path}/scale"), &json!({ "spec": { "replicas": 5 } })).await.expect(200);
     assert_eq!(server.get(&path).await.expect(200)["spec"]["replicas"], 5);
     let negative = server.merge(&path, &json!({ "spec": { "replicas": -1 } })).await;
-    assert_eq!(negative.message(), "Thing.example.com \"a\" is invalid: .spec.replicas: Invalid value: -1: should be a non-negative integer");
+    assert_eq!(
+        negative.message(),
+        "Thing.example.com \"a\" is invalid: .spec.replicas: Invalid value: -1: should be a non-negative integer"
+    );
 
     let no_version = server.put(&path, &thing("a", json!({}))).await;
     assert!(no_version.message().contains("must be specified for an update"), "{}", no_version.message());
-    let wrong = server.post(THINGS, &json!({ "apiVersion": "example.com/v2", "kind": "Thing", "metadata": { "name": "b" } })).await;
-    assert_eq!(wrong.message(), "the API version in the data (example.com/v2) does not match the expected API version (example.com/v1)");
-    let protobuf = server.request("POST", THINGS, &[("content-type", "application/vnd.kubernetes.protobuf")], "k8s\0").await;
+    let wrong = server
+        .post(THINGS, &json!({ "apiVersion": "example.com/v2", "kind": "Thing", "metadata": { "name": "b" } }))
+        .await;
+    assert_eq!(
+        wrong.message(),
+        "the API version in the data (example.com/v2) does not match the expected API version (example.com/v1)"
+    );
+    let protobuf =
+        server.request("POST", THINGS, &[("content-type", "application/vnd.kubernetes.protobuf")], "k8s\0").await;
     assert_eq!(protobuf.code, 415);
-    let no_metadata = server.post(THINGS, &json!({ "apiVersion": "example.com/v1", "kind": "Thing", "metadata": [] })).await;
+    let no_metadata =
+        server.post(THINGS, &json!({ "apiVersion": "example.com/v1", "kind": "Thing", "metadata": [] })).await;
     assert_eq!(no_metadata.code, 400);
 
     server.post(THINGS, &thing("blue", json!({ "color": "blue" }))).await.expect(201);
@@ -112,7 +128,10 @@ async fn custom_resources_are_written_as_any_kind() {
     assert_eq!(blue["items"][0]["kind"], "Thing");
     let unknown = server.get(&format!("{THINGS}?fieldSelector=spec.size%3D1")).await;
     assert_eq!(unknown.message(), "field label not supported: spec.size");
-    let table = server.request("GET", THINGS, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "").await.expect(200);
+    let table = server
+        .request("GET", THINGS, &[("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")], "")
+        .await
+        .expect(200);
     assert_eq!(table["columnDefinitions"][1]["name"], "Age");
     assert_eq!(table["rows"][0]["cells"], json!(["a", "0s"]));
 }
@@ -172,7 +191,13 @@ async fn watches_see_a_kind_come_and_go() {
     server.post(THINGS, &thing("a", json!({}))).await.expect(201);
     assert_eq!(watch.brief().await, "ADDED a");
     // A changed definition is another kind to those who watch: they start over.
-    server.merge(&format!("{DEFINITIONS}/things.example.com"), &json!({ "spec": { "names": { "categories": ["some"] } } })).await.expect(200);
+    server
+        .merge(
+            &format!("{DEFINITIONS}/things.example.com"),
+            &json!({ "spec": { "names": { "categories": ["some"] } } }),
+        )
+        .await
+        .expect(200);
     assert!(watch.next().await.is_none());
     assert_eq!(server.get("/apis/example.com/v1").await.expect(200)["resources"][0]["categories"], json!(["some"]));
 
@@ -201,7 +226,10 @@ async fn a_definition_waits_for_its_objects() {
     };
     server.in_time(async { while !in_progress().await {} }).await;
     let refused = server.post(THINGS, &thing("new", json!({}))).await;
-    assert_eq!((refused.code, refused.message()), (405, "create not allowed while custom resource definition is terminating".to_owned()));
+    assert_eq!(
+        (refused.code, refused.message()),
+        (405, "create not allowed while custom resource definition is terminating".to_owned())
+    );
     server.merge(&format!("{THINGS}/held"), &json!({ "metadata": { "finalizers": null } })).await.expect(200);
     server.in_time(async { while server.get(&path).await.code != 404 {} }).await;
 }
@@ -221,7 +249,8 @@ async fn versions_share_their_objects() {
     let mut second = definition["spec"]["versions"][0].clone();
     second["name"] = json!("v2");
     second["storage"] = json!(false);
-    second["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] = json!({ "type": "integer", "default": 7 });
+    second["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] =
+        json!({ "type": "integer", "default": 7 });
     definition["spec"]["versions"].as_array_mut().expect("versions").push(second);
     server.post(DEFINITIONS, &definition).await.expect(201);
     server.post(THINGS, &thing("a", json!({}))).await.expect(201);
@@ -234,7 +263,10 @@ async fn versions_share_their_objects() {
         { "op": "replace", "path": "/spec/versions/1/storage", "value": true },
     ]);
     let path = format!("{DEFINITIONS}/things.example.com");
-    let patched = server.request("PATCH", &path, &[("content-type", "application/json-patch+json")], patch.to_string()).await.expect(200);
+    let patched = server
+        .request("PATCH", &path, &[("content-type", "application/json-patch+json")], patch.to_string())
+        .await
+        .expect(200);
     assert_eq!(patched["status"]["storedVersions"], json!(["v1", "v2"]));
     let older = server.get(&format!("{THINGS}/a")).await.expect(200);
     assert_eq!((&older["apiVersion"], older["spec"].get("size")), (&json!("example.com/v1"), None));
@@ -243,5 +275,9 @@ async fn versions_share_their_objects() {
     server.merge(&path, &webhook).await.expect(200);
     let refused = server.get(&format!("{THINGS}/a")).await;
     assert_eq!(refused.code, 500);
-    assert!(refused.message().contains("conversion webhook for example.com/v1, Kind=Thing failed"), "{}", refused.message());
+    assert!(
+        refused.message().contains("conversion webhook for example.com/v1, Kind=Thing failed"),
+        "{}",
+        refused.message()
+    );
 }

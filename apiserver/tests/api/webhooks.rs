@@ -120,7 +120,9 @@ fn patch(operations: Value) -> Value {
 async fn a_validating_webhook_is_asked_and_refuses() {
     let server = TestServer::start().await;
     let hook = Webhook::start(|request| match request["name"].as_str() {
-        Some("bad") => json!({ "allowed": false, "status": { "message": "not this one", "code": 403, "reason": "Forbidden" } }),
+        Some("bad") => {
+            json!({ "allowed": false, "status": { "message": "not this one", "code": 403, "reason": "Forbidden" } })
+        }
         Some("mute") => json!({ "allowed": false }),
         _ => json!({ "allowed": true, "warnings": ["think twice"] }),
     })
@@ -217,7 +219,8 @@ async fn webhooks_are_asked_by_rules_selectors_and_conditions() {
     assert_eq!(asked["object"]["apiVersion"], "autoscaling/v1");
 
     // Nobody is asked about configurations, so that a bad one can be taken back.
-    let all = json!({ "rules": [{ "operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"] }] });
+    let all =
+        json!({ "rules": [{ "operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"] }] });
     install(&server, &configuration("Validating", "all", hook.url(), all)).await;
     server.post(MAPS, &config_map("x")).await.expect(400);
     namespace["metadata"]["name"] = json!("v");
@@ -244,7 +247,8 @@ async fn what_fails_is_told_or_passed_over() {
     refused.expect(500);
 
     let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/check";
-    let set = async |check: &Value| drop(server.merge(path, &json!({ "webhooks": check["webhooks"] })).await.expect(200));
+    let set =
+        async |check: &Value| drop(server.merge(path, &json!({ "webhooks": check["webhooks"] })).await.expect(200));
     let url = format!("https://127.0.0.1:{}/admit", hook.port);
     let slow = config_map("slow");
     let waiting = server.post(MAPS, &slow);
@@ -284,7 +288,11 @@ async fn what_fails_is_told_or_passed_over() {
     );
     check["webhooks"][0]["matchConditions"][0]["expression"] = json!("object.data.");
     let refused = server.merge(path, &json!({ "webhooks": check["webhooks"] })).await;
-    assert!(refused.message().contains("webhooks[0].matchConditions[0].expression: Invalid value"), "{}", refused.message());
+    assert!(
+        refused.message().contains("webhooks[0].matchConditions[0].expression: Invalid value"),
+        "{}",
+        refused.message()
+    );
     refused.expect(422);
 }
 
@@ -303,7 +311,8 @@ impl ServiceDialer for Loopback {
 async fn a_service_of_the_cluster_is_a_webhook() {
     let server = TestServer::with_dialer(Arc::new(Loopback)).await;
     let hook = Webhook::start(|_| json!({ "allowed": false, "status": { "message": "from a pod" } })).await;
-    let client = json!({ "service": { "namespace": "default", "name": "hook", "path": "/admit" }, "caBundle": hook.ca });
+    let client =
+        json!({ "service": { "namespace": "default", "name": "hook", "path": "/admit" }, "caBundle": hook.ca });
     install(&server, &configuration("Validating", "check", client, json!({}))).await;
     let refused = server.post(MAPS, &config_map("m")).await;
     let url = "https://hook.default.svc:443/admit?timeout=10s";

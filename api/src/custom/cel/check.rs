@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, StructExpr, operators};
+use cel::common::ast::{
+    CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, LiteralValue, SelectExpr, SourceInfo, StructExpr, operators,
+};
 use cel::parser::ParseErrors;
 
 use super::authorizer;
@@ -90,7 +92,9 @@ impl<'a> Ty<'a> {
     pub fn accepts<'b>(&self, other: &Ty<'b>) -> bool {
         match (self, other) {
             (Self::Dyn, _) | (_, Ty::Dyn) => true,
-            (Self::List(a), Ty::List(b)) | (Self::Map(a), Ty::Map(b)) | (Self::Optional(a), Ty::Optional(b)) => a.accepts(b),
+            (Self::List(a), Ty::List(b)) | (Self::Map(a), Ty::Map(b)) | (Self::Optional(a), Ty::Optional(b)) => {
+                a.accepts(b)
+            }
             (Self::Object(a, _), Ty::Object(b, _)) => std::ptr::eq(*a, *b),
             (Self::Object(..), Ty::Map(_)) | (Self::Map(_), Ty::Object(..)) => true,
             (Self::Named(a), Ty::Named(b)) | (Self::Record(a, _), Ty::Record(b, _)) => a == b,
@@ -110,12 +114,18 @@ pub fn of_schema(schema: &Schema, resource: bool) -> Ty<'_> {
     }
     match schema.ty {
         Some(JsonType::Object) => match &schema.additional {
-            Some(Additional::Schema(values)) if schema.properties.is_empty() => Ty::Map(Box::new(of_schema(values, false))),
+            Some(Additional::Schema(values)) if schema.properties.is_empty() => {
+                Ty::Map(Box::new(of_schema(values, false)))
+            }
             Some(Additional::Any) if schema.properties.is_empty() => Ty::Map(Box::new(Ty::Dyn)),
-            _ if schema.preserve_unknown && schema.properties.is_empty() && !resource && !schema.embedded => Ty::Map(Box::new(Ty::Dyn)),
+            _ if schema.preserve_unknown && schema.properties.is_empty() && !resource && !schema.embedded => {
+                Ty::Map(Box::new(Ty::Dyn))
+            }
             _ => Ty::Object(schema, resource || schema.embedded),
         },
-        Some(JsonType::Array) => Ty::List(Box::new(schema.items.as_ref().map_or(Ty::Dyn, |items| of_schema(items, false)))),
+        Some(JsonType::Array) => {
+            Ty::List(Box::new(schema.items.as_ref().map_or(Ty::Dyn, |items| of_schema(items, false))))
+        }
         Some(JsonType::String) => match schema.checks.format.as_deref() {
             Some("date-time" | "datetime" | "date") => Ty::Timestamp,
             Some("duration") => Ty::Duration,
@@ -130,7 +140,12 @@ pub fn of_schema(schema: &Schema, resource: bool) -> Ty<'_> {
 }
 
 /// The type of an expression, or cel-go's errors.
-pub fn check<'a>(tree: &IdedExpr, source: &str, places: &SourceInfo, variables: &[(&'static str, Ty<'a>)]) -> Result<Ty<'a>, String> {
+pub fn check<'a>(
+    tree: &IdedExpr,
+    source: &str,
+    places: &SourceInfo,
+    variables: &[(&'static str, Ty<'a>)],
+) -> Result<Ty<'a>, String> {
     let scope = variables.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect();
     let mut checker = Checker { source, places, scope, errors: Vec::new() };
     let ty = checker.ty(tree);
@@ -222,7 +237,20 @@ impl<'a> Checker<'_, 'a> {
     }
 
     fn ident(&mut self, id: u64, name: &str) -> Ty<'a> {
-        const TYPES: [&str; 12] = ["bool", "bytes", "double", "duration", "dyn", "int", "list", "map", "null_type", "string", "timestamp", "uint"];
+        const TYPES: [&str; 12] = [
+            "bool",
+            "bytes",
+            "double",
+            "duration",
+            "dyn",
+            "int",
+            "list",
+            "map",
+            "null_type",
+            "string",
+            "timestamp",
+            "uint",
+        ];
         match self.scope.get(name) {
             Some(ty) => ty.clone(),
             None if TYPES.contains(&name) => Ty::Type,
@@ -254,7 +282,8 @@ impl<'a> Checker<'_, 'a> {
                 (true, "apiVersion" | "kind") => Ty::String,
                 (true, "metadata") => Ty::Metadata,
                 _ => {
-                    let known = schema.properties.iter().find(|(property, _)| escaped(property).as_deref() == Some(name));
+                    let known =
+                        schema.properties.iter().find(|(property, _)| escaped(property).as_deref() == Some(name));
                     match known {
                         Some((_, property)) => of_schema(property, false),
                         None => self.error(id, &format!("undefined field '{name}'")),
@@ -292,13 +321,17 @@ impl<'a> Checker<'_, 'a> {
         }
         match library::returns(&call.func_name, target.as_ref(), &arguments) {
             Some(ty) => ty,
-            None if library::is_known(&call.func_name) => self.no_overload(id, &call.func_name, target.as_ref(), &arguments),
+            None if library::is_known(&call.func_name) => {
+                self.no_overload(id, &call.func_name, target.as_ref(), &arguments)
+            }
             None => self.error(id, &format!("undeclared reference to '{}' (in container '')", call.func_name)),
         }
     }
 
     fn optional_field(&mut self, id: u64, call: &CallExpr, operand: &Ty<'a>) -> Ty<'a> {
-        let Some(Expr::Literal(LiteralValue::String(name))) = call.args.get(1).map(|argument| &argument.expr) else { return Ty::Dyn };
+        let Some(Expr::Literal(LiteralValue::String(name))) = call.args.get(1).map(|argument| &argument.expr) else {
+            return Ty::Dyn;
+        };
         let found = self.field(id, operand, name.inner());
         if matches!(found, Ty::Optional(_)) { found } else { Ty::Optional(Box::new(found)) }
     }
@@ -316,7 +349,10 @@ impl<'a> Checker<'_, 'a> {
             Ty::Map(value) => (Ty::String, *value),
             Ty::Dyn => (Ty::Dyn, Ty::Dyn),
             other => {
-                let message = format!("expression of type '{}' cannot be range of a comprehension (must be list, map, or dynamic)", other.name());
+                let message = format!(
+                    "expression of type '{}' cannot be range of a comprehension (must be list, map, or dynamic)",
+                    other.name()
+                );
                 (self.error(of.iter_range.id, &message), Ty::Dyn)
             }
         };
@@ -330,7 +366,10 @@ impl<'a> Checker<'_, 'a> {
         self.ty(&of.loop_cond);
         let step = self.ty(&of.loop_step);
         // What a list gathers is known only after the first turn.
-        self.scope.insert(of.accu_var.clone(), if matches!(&accumulated, Ty::List(element) if element.is_dyn()) { step } else { accumulated });
+        self.scope.insert(
+            of.accu_var.clone(),
+            if matches!(&accumulated, Ty::List(element) if element.is_dyn()) { step } else { accumulated },
+        );
         let result = self.ty(&of.result);
         self.scope = before;
         result
@@ -352,7 +391,10 @@ fn operator<'a>(name: &str, of: &[Ty<'a>]) -> Option<Result<Option<Ty<'a>>, ()>>
     let wrong = Some(Err(()));
     let bools = || of.iter().all(|ty| ty.accepts(&Ty::Bool));
     Some(match (name, of) {
-        (operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT | operators::NOT_STRICTLY_FALSE, _) => {
+        (
+            operators::LOGICAL_AND | operators::LOGICAL_OR | operators::LOGICAL_NOT | operators::NOT_STRICTLY_FALSE,
+            _,
+        ) => {
             return if bools() { ok(Ty::Bool) } else { wrong };
         }
         (operators::EQUALS | operators::NOT_EQUALS, [a, b]) => return if a.accepts(b) { ok(Ty::Bool) } else { wrong },
@@ -364,22 +406,27 @@ fn operator<'a>(name: &str, of: &[Ty<'a>]) -> Option<Result<Option<Ty<'a>>, ()>>
         }
         (operators::IN, [item, container]) => return if contains(container, item) { ok(Ty::Bool) } else { wrong },
         (operators::INDEX, [container, key]) => return Some(index(container, key).map(Some).ok_or(())),
-        (operators::OPT_INDEX, [container, key]) => return Some(index(container, key).map(|ty| Some(Ty::Optional(Box::new(ty)))).ok_or(())),
+        (operators::OPT_INDEX, [container, key]) => {
+            return Some(index(container, key).map(|ty| Some(Ty::Optional(Box::new(ty)))).ok_or(()));
+        }
         (operators::OPT_SELECT, _) => return Some(Ok(None)),
         (operators::NEGATE, [ty]) => match ty {
             Ty::Int | Ty::Double | Ty::Duration | Ty::Dyn => Ok(Some(ty.clone())),
             _ => Err(()),
         },
-        (operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO, [a, b]) => {
-            arithmetic(name, a, b).map(Some).ok_or(())
-        }
+        (
+            operators::ADD | operators::SUBSTRACT | operators::MULTIPLY | operators::DIVIDE | operators::MODULO,
+            [a, b],
+        ) => arithmetic(name, a, b).map(Some).ok_or(()),
         _ => return None,
     })
 }
 
 fn comparable(a: &Ty<'_>, b: &Ty<'_>) -> bool {
     let number = |ty: &Ty<'_>| matches!(ty, Ty::Int | Ty::Uint | Ty::Double);
-    let ordered = |ty: &Ty<'_>| number(ty) || matches!(ty, Ty::Dyn | Ty::Bool | Ty::String | Ty::Bytes | Ty::Duration | Ty::Timestamp);
+    let ordered = |ty: &Ty<'_>| {
+        number(ty) || matches!(ty, Ty::Dyn | Ty::Bool | Ty::String | Ty::Bytes | Ty::Duration | Ty::Timestamp)
+    };
     ordered(a) && ordered(b) && (a.accepts(b) || (number(a) && number(b)))
 }
 
@@ -411,7 +458,9 @@ fn arithmetic<'a>(name: &str, a: &Ty<'a>, b: &Ty<'a>) -> Option<Ty<'a>> {
         (_, Ty::Double, Ty::Double) => Ty::Double,
         (operators::ADD, Ty::String, Ty::String) => Ty::String,
         (operators::ADD, Ty::Bytes, Ty::Bytes) => Ty::Bytes,
-        (operators::ADD, Ty::List(x), Ty::List(y)) if x.accepts(y) => Ty::List(Box::new(if x.is_dyn() { (**y).clone() } else { (**x).clone() })),
+        (operators::ADD, Ty::List(x), Ty::List(y)) if x.accepts(y) => {
+            Ty::List(Box::new(if x.is_dyn() { (**y).clone() } else { (**x).clone() }))
+        }
         (operators::ADD | operators::SUBSTRACT, Ty::Duration, Ty::Duration) => Ty::Duration,
         (operators::ADD, Ty::Timestamp, Ty::Duration) | (operators::ADD, Ty::Duration, Ty::Timestamp) => Ty::Timestamp,
         (operators::SUBSTRACT, Ty::Timestamp, Ty::Timestamp) => Ty::Duration,

@@ -227,7 +227,8 @@ fn regex(pattern: &str) -> Result<Regex, ExecutionError> {
 
 fn find_all(of: &[Value], most: usize) -> Answer {
     let regex = regex(text(&of[1])?)?;
-    let found = regex.find_iter(text(&of[0])?).take(most).map(|found| Value::String(Arc::new(found.as_str().to_owned())));
+    let found =
+        regex.find_iter(text(&of[0])?).take(most).map(|found| Value::String(Arc::new(found.as_str().to_owned())));
     Ok(Value::List(Arc::new(found.collect())))
 }
 
@@ -274,7 +275,8 @@ struct UrlParts<'a> {
 impl<'a> UrlParts<'a> {
     fn of(value: &'a Value) -> Result<UrlParts<'a>, ExecutionError> {
         let Own::Url(url) = own(value)? else { return Err(overload()) };
-        let (scheme, rest) = if url.starts_with('/') { ("", url.as_str()) } else { url.split_once(':').unwrap_or(("", url)) };
+        let (scheme, rest) =
+            if url.starts_with('/') { ("", url.as_str()) } else { url.split_once(':').unwrap_or(("", url)) };
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
         let Some(rest) = rest.strip_prefix("//") else { return Ok(UrlParts { scheme, host: "", path: rest }) };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -295,11 +297,17 @@ impl<'a> UrlParts<'a> {
 }
 
 fn parse_ip(text: &str) -> Result<IpAddr, ExecutionError> {
-    text.parse().map_err(|_| failed(format!("IP Address {text:?} parse error during conversion from string: unable to parse IP")))
+    text.parse().map_err(|_| {
+        failed(format!("IP Address {text:?} parse error during conversion from string: unable to parse IP"))
+    })
 }
 
 fn parse_cidr(text: &str) -> Result<(IpAddr, u8), ExecutionError> {
-    let invalid = || failed(format!("network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'"));
+    let invalid = || {
+        failed(format!(
+            "network address parse error during conversion from string: netip.ParsePrefix({text:?}): no '/'"
+        ))
+    };
     if !formats::is_cidr(text) {
         return Err(invalid());
     }
@@ -331,8 +339,12 @@ fn is_global_unicast(ip: IpAddr) -> bool {
 
 fn masked(ip: IpAddr, length: u8) -> IpAddr {
     match ip {
-        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)).into()),
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)).into()),
+        IpAddr::V4(ip) => {
+            IpAddr::V4((u32::from(ip) & u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)).into())
+        }
+        IpAddr::V6(ip) => {
+            IpAddr::V6((u128::from(ip) & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)).into())
+        }
     }
 }
 
@@ -468,7 +480,19 @@ const RESULTS: &[(&str, Returns)] = &[
 
 /// Functions that only texts have.
 const OF_TEXTS: [&str; 14] = [
-    "startsWith", "endsWith", "matches", "charAt", "lowerAscii", "upperAscii", "replace", "split", "substring", "trim", "format", "find", "findAll",
+    "startsWith",
+    "endsWith",
+    "matches",
+    "charAt",
+    "lowerAscii",
+    "upperAscii",
+    "replace",
+    "split",
+    "substring",
+    "trim",
+    "format",
+    "find",
+    "findAll",
     "contains",
 ];
 
@@ -479,14 +503,21 @@ pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) ->
     match (name, target, arguments) {
         ("size", Some(of), []) | ("size", None, [of]) => sized(of).then_some(Ty::Int),
         ("size", ..) => None,
-        ("matches", None, [of, pattern]) => (of.accepts(&Ty::String) && pattern.accepts(&Ty::String)).then_some(Ty::Bool),
+        ("matches", None, [of, pattern]) => {
+            (of.accepts(&Ty::String) && pattern.accepts(&Ty::String)).then_some(Ty::Bool)
+        }
         (name, Some(of), arguments) if OF_TEXTS.contains(&name) => {
-            let fits = of.accepts(&Ty::String) && arguments.first().is_none_or(|argument| name == "format" || name == "substring" || name == "charAt" || argument.accepts(&Ty::String));
+            let fits = of.accepts(&Ty::String)
+                && arguments.first().is_none_or(|argument| {
+                    name == "format" || name == "substring" || name == "charAt" || argument.accepts(&Ty::String)
+                });
             fits.then(result)
         }
         ("sum" | "min" | "max", Some(Ty::List(element)), []) => Some((**element).clone()),
         ("value", Some(Ty::Optional(inner)), []) => Some((**inner).clone()),
-        ("orValue", Some(Ty::Optional(inner)), [other]) => Some(if matches!(**inner, Ty::Dyn) { other.clone() } else { (**inner).clone() }),
+        ("orValue", Some(Ty::Optional(inner)), [other]) => {
+            Some(if matches!(**inner, Ty::Dyn) { other.clone() } else { (**inner).clone() })
+        }
         ("or", Some(of @ Ty::Optional(_)), [_]) => Some(of.clone()),
         ("optional.of" | "optional.ofNonZeroValue", None, [of]) => Some(Ty::Optional(Box::new(of.clone()))),
         _ => Some(result()),

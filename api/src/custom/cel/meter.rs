@@ -90,5 +90,9 @@ fn charge_step(step: &mut IdedExpr, cost: u64) {
     let spend = node(Expr::Call(CallExpr { func_name: SPEND.to_owned(), target: None, args: vec![price] }));
     let otherwise = node(Expr::Literal(LiteralValue::Boolean(false.into())));
     let inner = std::mem::take(place);
-    *place = node(Expr::Call(CallExpr { func_name: operators::CONDITIONAL.to_owned(), target: None, args: vec![spend, inner, otherwise] }));
+    *place = node(Expr::Call(CallExpr {
+        func_name: operators::CONDITIONAL.to_owned(),
+        target: None,
+        args: vec![spend, inner, otherwise],
+    }));
 }

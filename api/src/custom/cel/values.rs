@@ -13,8 +13,27 @@ use crate::custom::schema::{JsonType, Schema};
 
 /// Words that CEL keeps for itself; a field of that name is read as `__name__`.
 const RESERVED: [&str; 21] = [
-    "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop",
-    "package", "namespace", "return", "var", "void", "while",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
 ];
 
 /// How a field's name is written in an expression (`k8s.io/apiserver/pkg/cel/escaping.go`); `None` if it cannot be.
@@ -52,7 +71,8 @@ pub fn unescaped(name: &str) -> String {
     if let Some(word) = inner.filter(|word| RESERVED.contains(word)) {
         return word.to_owned();
     }
-    const ESCAPES: [(&str, &str); 4] = [("__underscores__", "__"), ("__dot__", "."), ("__dash__", "-"), ("__slash__", "/")];
+    const ESCAPES: [(&str, &str); 4] =
+        [("__underscores__", "__"), ("__dot__", "."), ("__dash__", "-"), ("__slash__", "/")];
     let (mut out, mut rest) = (String::with_capacity(name.len()), name);
     while let Some(c) = rest.chars().next() {
         let (text, length) = match ESCAPES.iter().find(|(escape, _)| rest.starts_with(escape)) {
@@ -102,13 +122,17 @@ pub fn value(schema: &Schema, json: &Json, resource: bool) -> Value {
                 }
                 match schema.properties.get(name) {
                     Some(property) => Some((escaped(name)?, value(property, inner, false))),
-                    None => Some((name.clone(), schema.member(name).map_or_else(|| plain(inner), |schema| value(schema, inner, false)))),
+                    None => Some((
+                        name.clone(),
+                        schema.member(name).map_or_else(|| plain(inner), |schema| value(schema, inner, false)),
+                    )),
                 }
             });
             map(fields.collect())
         }
         (Json::Array(list), _) => {
-            let item = |item: &Json| schema.items.as_ref().map_or_else(|| plain(item), |items| value(items, item, false));
+            let item =
+                |item: &Json| schema.items.as_ref().map_or_else(|| plain(item), |items| value(items, item, false));
             Value::List(Arc::new(list.iter().map(item).collect()))
         }
         (Json::Number(number), Some(JsonType::Number)) => Value::Float(number.as_f64().unwrap_or_default()),
@@ -125,7 +149,8 @@ fn metadata(json: &Json) -> Value {
 
 /// A map of fields.
 pub fn map(fields: Vec<(String, Value)>) -> Value {
-    let map: HashMap<Key, Value> = fields.into_iter().map(|(name, value)| (Key::String(Arc::new(name)), value)).collect();
+    let map: HashMap<Key, Value> =
+        fields.into_iter().map(|(name, value)| (Key::String(Arc::new(name)), value)).collect();
     Value::Map(Map { map: Arc::new(map) })
 }
 
@@ -133,10 +158,14 @@ pub fn map(fields: Vec<(String, Value)>) -> Value {
 fn formatted(format: Option<&str>, text: &str) -> Value {
     let string = || Value::String(Arc::new(text.to_owned()));
     match format {
-        Some("date-time" | "datetime") => chrono::DateTime::parse_from_rfc3339(text).map_or_else(|_| string(), Value::Timestamp),
-        Some("date") => chrono::DateTime::parse_from_rfc3339(&format!("{text}T00:00:00Z")).map_or_else(|_| string(), Value::Timestamp),
+        Some("date-time" | "datetime") => {
+            chrono::DateTime::parse_from_rfc3339(text).map_or_else(|_| string(), Value::Timestamp)
+        }
+        Some("date") => chrono::DateTime::parse_from_rfc3339(&format!("{text}T00:00:00Z"))
+            .map_or_else(|_| string(), Value::Timestamp),
         Some("duration") => match crate::time::parse_duration(text) {
-            Ok(duration) => i64::try_from(duration.as_nanos()).map_or_else(|_| string(), |nanos| Value::Duration(chrono::Duration::nanoseconds(nanos))),
+            Ok(duration) => i64::try_from(duration.as_nanos())
+                .map_or_else(|_| string(), |nanos| Value::Duration(chrono::Duration::nanoseconds(nanos))),
             Err(_) => string(),
         },
         Some("byte") => STANDARD.decode(text).map_or_else(|_| string(), |bytes| Value::Bytes(Arc::new(bytes))),
@@ -154,7 +183,9 @@ pub fn plain(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
-        Json::Number(number) => number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or_default()), Value::Int),
+        Json::Number(number) => {
+            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or_default()), Value::Int)
+        }
         Json::String(text) => Value::String(Arc::new(text.clone())),
         Json::Array(list) => Value::List(Arc::new(list.iter().map(plain).collect())),
         Json::Object(object) => map(object.iter().map(|(name, value)| (name.clone(), plain(value))).collect()),

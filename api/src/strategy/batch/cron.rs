@@ -9,9 +9,7 @@ use jiff::{Timestamp, ToSpan};
 /// How far ahead [`Schedule::next`] looks before it says never (`0 0 30 2 *`), in years.
 const HORIZON_YEARS: i16 = 5;
 
-const MONTHS: [&str; 12] = [
-    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
-];
+const MONTHS: [&str; 12] = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const WEEKDAYS: [&str; 7] = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 /// Why a schedule does not parse.
@@ -92,10 +90,7 @@ impl Schedule {
         }
         let fields: Vec<&str> = text.split_whitespace().collect();
         let &[minutes, hours, days, months, weekdays] = fields.as_slice() else {
-            return Err(CronError::Fields {
-                found: fields.len(),
-                fields: fields.join(" "),
-            });
+            return Err(CronError::Fields { found: fields.len(), fields: fields.join(" ") });
         };
         let any = |field: &str| field.starts_with('*') || field.starts_with('?');
         Ok(Schedule::Fields {
@@ -119,8 +114,7 @@ impl Schedule {
                 let Some(every) = descriptor.strip_prefix("every ") else {
                     return Err(CronError::Descriptor(text.to_owned()));
                 };
-                let distance = crate::time::parse_duration(every)
-                    .map_err(|_| CronError::Every(text.to_owned()))?;
+                let distance = crate::time::parse_duration(every).map_err(|_| CronError::Every(text.to_owned()))?;
                 let seconds = u64::try_from(distance.as_secs()).unwrap_or(0);
                 return Ok(Schedule::Every(Duration::from_secs(seconds.max(1))));
             }
@@ -130,15 +124,7 @@ impl Schedule {
 
     /// The first moment after `after` at which the schedule strikes in `zone`; `None` if there is none for years.
     pub fn next(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let Schedule::Fields {
-            minutes,
-            hours,
-            days,
-            months,
-            weekdays,
-            either_day,
-        } = self
-        else {
+        let Schedule::Fields { minutes, hours, days, months, weekdays, either_day } = self else {
             let Schedule::Every(distance) = self else {
                 return None;
             };
@@ -155,26 +141,13 @@ impl Schedule {
                 at = midnight(at.with().day(1).build().ok()?.checked_add(1.month()).ok()?)?;
                 continue;
             }
-            let (day, weekday) = (
-                has(days, at.day()),
-                has(weekdays, weekday_number(at.weekday())),
-            );
-            if !(if *either_day {
-                day || weekday
-            } else {
-                day && weekday
-            }) {
+            let (day, weekday) = (has(days, at.day()), has(weekdays, weekday_number(at.weekday())));
+            if !(if *either_day { day || weekday } else { day && weekday }) {
                 at = midnight(at.checked_add(1.day()).ok()?)?;
                 continue;
             }
             if !has(hours, at.hour()) {
-                at = at
-                    .with()
-                    .minute(0)
-                    .build()
-                    .ok()?
-                    .checked_add(1.hour())
-                    .ok()?;
+                at = at.with().minute(0).build().ok()?.checked_add(1.hour()).ok()?;
                 continue;
             }
             if !has(minutes, at.minute()) {
@@ -196,31 +169,15 @@ fn weekday_number(day: Weekday) -> i8 {
     day.to_sunday_zero_offset()
 }
 
-fn parse_field(
-    field: &str,
-    low: u32,
-    high: u32,
-    words: &[&str],
-    first: u32,
-) -> Result<u64, CronError> {
-    field.split(',').try_fold(0, |mask, part| {
-        Ok(mask | parse_range(part, low, high, words, first)?)
-    })
+fn parse_field(field: &str, low: u32, high: u32, words: &[&str], first: u32) -> Result<u64, CronError> {
+    field.split(',').try_fold(0, |mask, part| Ok(mask | parse_range(part, low, high, words, first)?))
 }
 
-fn parse_range(
-    part: &str,
-    low: u32,
-    high: u32,
-    words: &[&str],
-    first: u32,
-) -> Result<u64, CronError> {
+fn parse_range(part: &str, low: u32, high: u32, words: &[&str], first: u32) -> Result<u64, CronError> {
     let pieces: Vec<&str> = part.split('/').collect();
     let bounds: Vec<&str> = pieces[0].split('-').collect();
     let number = |text: &str| -> Result<u32, CronError> {
-        let word = words
-            .iter()
-            .position(|word| word.eq_ignore_ascii_case(text));
+        let word = words.iter().position(|word| word.eq_ignore_ascii_case(text));
         match word {
             Some(index) => Ok(index as u32 + first),
             None => text.parse().map_err(|_| CronError::Number(text.to_owned())),
@@ -240,43 +197,24 @@ fn parse_range(
             if bounds.len() == 1 && !star {
                 end = high;
             }
-            step.parse()
-                .map_err(|_| CronError::Number(step.to_owned()))?
+            step.parse().map_err(|_| CronError::Number(step.to_owned()))?
         }
         _ => return Err(CronError::TooMany("slashes", part.to_owned())),
     };
-    let range = |side, value, relation, limit| CronError::Range {
-        side,
-        value,
-        relation,
-        limit,
-        text: part.to_owned(),
-    };
+    let range = |side, value, relation, limit| CronError::Range { side, value, relation, limit, text: part.to_owned() };
     if start < low {
-        return Err(range(
-            "beginning",
-            start,
-            "below minimum",
-            format!("({low})"),
-        ));
+        return Err(range("beginning", start, "below minimum", format!("({low})")));
     }
     if end > high {
         return Err(range("end", end, "above maximum", format!("({high})")));
     }
     if start > end {
-        return Err(range(
-            "beginning",
-            start,
-            "beyond end of range",
-            format!("({end})"),
-        ));
+        return Err(range("beginning", start, "beyond end of range", format!("({end})")));
     }
     if step == 0 {
         return Err(CronError::Step(part.to_owned()));
     }
-    Ok((start..=end)
-        .step_by(step as usize)
-        .fold(0, |mask, value| mask | 1 << value))
+    Ok((start..=end).step_by(step as usize).fold(0, |mask, value| mask | 1 << value))
 }
 
 #[cfg(test)]
@@ -294,22 +232,10 @@ mod tests {
     #[test]
     fn the_next_time() {
         for (schedule, after, expected) in [
-            (
-                "*/5 * * * *",
-                "2026-01-01T00:00:00Z",
-                "2026-01-01T00:05:00Z",
-            ),
+            ("*/5 * * * *", "2026-01-01T00:00:00Z", "2026-01-01T00:05:00Z"),
             ("0 2 * * *", "2026-01-01T02:00:00Z", "2026-01-02T02:00:00Z"),
-            (
-                "0 0 1 jan *",
-                "2026-01-01T00:00:00Z",
-                "2027-01-01T00:00:00Z",
-            ),
-            (
-                "30 8 13 * fri",
-                "2026-01-01T00:00:00Z",
-                "2026-01-02T08:30:00Z",
-            ),
+            ("0 0 1 jan *", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"),
+            ("30 8 13 * fri", "2026-01-01T00:00:00Z", "2026-01-02T08:30:00Z"),
             ("0 0 29 2 *", "2026-03-01T00:00:00Z", "2028-02-29T00:00:00Z"),
             ("0 0 30 2 *", "2026-03-01T00:00:00Z", "never"),
             ("@hourly", "2026-01-01T00:30:00Z", "2026-01-01T01:00:00Z"),
@@ -323,26 +249,13 @@ mod tests {
     fn what_does_not_parse() {
         for (schedule, complaint) in [
             ("a b c", "expected exactly 5 fields, found 3: [a b c]"),
-            (
-                "x * * * *",
-                "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax",
-            ),
+            ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
             ("60 * * * *", "end of range (60) above maximum (59): 60"),
-            (
-                "5-1 * * * *",
-                "beginning of range (5) beyond end of range (1): 5-1",
-            ),
-            (
-                "*/0 * * * *",
-                "step of range should be a positive number: */0",
-            ),
+            ("5-1 * * * *", "beginning of range (5) beyond end of range (1): 5-1"),
+            ("*/0 * * * *", "step of range should be a positive number: */0"),
             ("@often", "unrecognized descriptor: @often"),
         ] {
-            assert_eq!(
-                Schedule::parse(schedule).unwrap_err().to_string(),
-                complaint,
-                "{schedule}"
-            );
+            assert_eq!(Schedule::parse(schedule).unwrap_err().to_string(), complaint, "{schedule}");
         }
     }
 }

@@ -30,19 +30,11 @@ impl Behavior for Job {
             edit::set(spec, "completions", 1);
         }
         edit::default(spec, "parallelism", 1);
-        let limit = if spec.get("backoffLimitPerIndex").is_some() {
-            i32::MAX
-        } else {
-            6
-        };
+        let limit = if spec.get("backoffLimitPerIndex").is_some() { i32::MAX } else { 6 };
         edit::default(spec, "backoffLimit", limit);
         edit::default(spec, "completionMode", "NonIndexed");
         edit::default(spec, "suspend", false);
-        let replacement = if spec.get("podFailurePolicy").is_some() {
-            "Failed"
-        } else {
-            "TerminatingOrFailed"
-        };
+        let replacement = if spec.get("podFailurePolicy").is_some() { "Failed" } else { "TerminatingOrFailed" };
         edit::default(spec, "podReplacementPolicy", replacement);
         if let Some(policy) = edit::member(spec, "podFailurePolicy") {
             for rule in edit::each(policy, "rules") {
@@ -76,13 +68,7 @@ impl Behavior for Job {
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             for name in ["active", "succeeded", "failed", "ready", "terminating"] {
                 new.get("status").get(name).non_negative(errors);
@@ -92,27 +78,18 @@ impl Behavior for Job {
         let (spec, before) = (new.get("spec"), old.get("spec"));
         validate_job_spec(&spec, errors);
         let completions = spec.get("completions");
-        let elastic = spec.get("completionMode").str() == "Indexed"
-            && completions.int() == spec.get("parallelism").int();
+        let elastic =
+            spec.get("completionMode").str() == "Indexed" && completions.int() == spec.get("parallelism").int();
         if completions.int() != before.get("completions").int() {
             if before.get("completionMode").str() != "Indexed" {
                 completions.immutable(&before.get("completions"), errors);
             } else if !elastic {
-                errors.push(
-                    completions.invalid("can only be modified in tandem with spec.parallelism"),
-                );
+                errors.push(completions.invalid("can only be modified in tandem with spec.parallelism"));
             }
         }
-        spec.get("selector")
-            .immutable(&before.get("selector"), errors);
+        spec.get("selector").immutable(&before.get("selector"), errors);
         template_update(&spec, &before, old, errors);
-        for name in [
-            "completionMode",
-            "podFailurePolicy",
-            "backoffLimitPerIndex",
-            "managedBy",
-            "successPolicy",
-        ] {
+        for name in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
             spec.get(name).immutable(&before.get(name), errors);
         }
     }
@@ -141,10 +118,7 @@ impl Behavior for Job {
 }
 
 fn labels_from_template(object: &mut Value) {
-    let template = object
-        .pointer("/spec/template/metadata/labels")
-        .filter(|labels| labels.is_object())
-        .cloned();
+    let template = object.pointer("/spec/template/metadata/labels").filter(|labels| labels.is_object()).cloned();
     if let Some(labels) = template {
         edit::default(edit::child(object, "metadata"), "labels", labels);
     }
@@ -156,17 +130,10 @@ fn generate_selector(object: &mut Value) {
     let name = edit::text(&object["metadata"], "name").to_owned();
     let spec = edit::child(object, "spec");
     let template = edit::child(spec, "template");
-    for (key, value) in [
-        (LEGACY_JOB_NAME, &name),
-        (JOB_NAME, &name),
-        (LEGACY_CONTROLLER_UID, &uid),
-        (CONTROLLER_UID, &uid),
-    ] {
-        if template
-            .pointer("/metadata/labels")
-            .and_then(|labels| labels.get(key))
-            .is_none()
-        {
+    for (key, value) in
+        [(LEGACY_JOB_NAME, &name), (JOB_NAME, &name), (LEGACY_CONTROLLER_UID, &uid), (CONTROLLER_UID, &uid)]
+    {
+        if template.pointer("/metadata/labels").and_then(|labels| labels.get(key)).is_none() {
             edit::label(template, key, value);
         }
     }
@@ -174,11 +141,7 @@ fn generate_selector(object: &mut Value) {
     if let Some(given) = spec.get("selector").filter(|selector| selector.is_object()) {
         selector = given.clone();
     }
-    edit::default(
-        edit::child(&mut selector, "matchLabels"),
-        CONTROLLER_UID,
-        uid,
-    );
+    edit::default(edit::child(&mut selector, "matchLabels"), CONTROLLER_UID, uid);
     edit::set(spec, "selector", selector);
 }
 
@@ -199,42 +162,26 @@ fn generated_selector(object: &Field<'_>, errors: &mut Errors) {
         }
     }
     let selector = spec.get("selector").get("matchLabels");
-    if ![CONTROLLER_UID, LEGACY_CONTROLLER_UID]
-        .iter()
-        .any(|key| selector.key(key).str() == meta.get("uid").str())
-    {
-        errors.push(
-            spec.get("selector")
-                .invalid("`selector` not auto-generated"),
-        );
+    if ![CONTROLLER_UID, LEGACY_CONTROLLER_UID].iter().any(|key| selector.key(key).str() == meta.get("uid").str()) {
+        errors.push(spec.get("selector").invalid("`selector` not auto-generated"));
     }
 }
 
 /// While a job is suspended before it started, its template's scheduling may still change.
 fn template_update(spec: &Field<'_>, before: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let mut munged = before.get("template").value().clone();
-    let suspended =
-        old.get("spec").get("suspend").bool() && !old.get("status").get("startTime").is_set();
+    let suspended = old.get("spec").get("suspend").bool() && !old.get("status").get("startTime").is_set();
     if suspended {
         let wanted = spec.get("template");
         for name in ["labels", "annotations"] {
-            edit::keep(
-                edit::child(&mut munged, "metadata"),
-                wanted.get("metadata").value(),
-                name,
-            );
+            edit::keep(edit::child(&mut munged, "metadata"), wanted.get("metadata").value(), name);
         }
         for name in ["nodeSelector", "tolerations", "schedulingGates", "affinity"] {
-            edit::keep(
-                edit::child(&mut munged, "spec"),
-                wanted.get("spec").value(),
-                name,
-            );
+            edit::keep(edit::child(&mut munged, "spec"), wanted.get("spec").value(), name);
         }
     }
     let munged = before.with(&munged);
-    spec.get("template")
-        .immutable(&spec.get("template").with(munged.value()), errors);
+    spec.get("template").immutable(&spec.get("template").with(munged.value()), errors);
 }
 
 fn validate_job_spec(spec: &Field<'_>, errors: &mut Errors) {
@@ -254,19 +201,13 @@ fn validate_job_spec(spec: &Field<'_>, errors: &mut Errors) {
         errors.push(mode.not_supported(&["Indexed", "NonIndexed"]));
     }
     if mode.str() == "Indexed" && !spec.get("completions").is_set() {
-        errors.push(
-            spec.get("completions")
-                .required("when completion mode is Indexed"),
-        );
+        errors.push(spec.get("completions").required("when completion mode is Indexed"));
     }
     if mode.str() != "Indexed" {
         for name in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
             if spec.get(name).is_set() {
-                let wanted = if name == "maxFailedIndexes" {
-                    "backoffLimitPerIndex"
-                } else {
-                    "completionMode: Indexed"
-                };
+                let wanted =
+                    if name == "maxFailedIndexes" { "backoffLimitPerIndex" } else { "completionMode: Indexed" };
                 errors.push(spec.get(name).invalid(format!("requires {wanted}")));
             }
         }
@@ -284,8 +225,7 @@ fn validate_job_spec(spec: &Field<'_>, errors: &mut Errors) {
     ending_restart_policy(&template, errors);
     let policy = template.get("spec").get("restartPolicy");
     if spec.get("podFailurePolicy").is_set() && policy.str() != "Never" {
-        errors
-            .push(policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"));
+        errors.push(policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"));
     }
 }
 
@@ -304,25 +244,20 @@ fn failure_policy(spec: &Field<'_>, errors: &mut Errors) {
         errors.push(rules.too_many(FAILURE_RULES_MAX));
     }
     for rule in rules.items() {
-        rule.get("action")
-            .one_of(&["Count", "FailIndex", "FailJob", "Ignore"], errors);
+        rule.get("action").one_of(&["Count", "FailIndex", "FailJob", "Ignore"], errors);
         let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
         match (codes.set(), conditions.is_empty()) {
-            (Some(_), false) => errors.push(
-                rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported"),
-            ),
-            (None, true) => errors.push(
-                rule.invalid("specifying one of OnExitCodes and OnPodConditions is required"),
-            ),
+            (Some(_), false) => {
+                errors.push(rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported"))
+            }
+            (None, true) => errors.push(rule.invalid("specifying one of OnExitCodes and OnPodConditions is required")),
             (Some(codes), true) => exit_codes(&codes, errors),
             (None, false) => {}
         }
         for pattern in conditions.items() {
             let kind = pattern.get("type");
             kind.check(names::qualified_name(kind.str()), errors);
-            pattern
-                .get("status")
-                .one_of(&["False", "True", "Unknown"], errors);
+            pattern.get("status").one_of(&["False", "True", "Unknown"], errors);
         }
     }
 }
@@ -342,9 +277,7 @@ fn exit_codes(codes: &Field<'_>, errors: &mut Errors) {
         }
         match (last, value.int()) {
             (Some(before), Some(code)) if code == before => errors.push(value.duplicate()),
-            (Some(before), Some(code)) if code < before => {
-                errors.push(values.invalid("must be ordered"))
-            }
+            (Some(before), Some(code)) if code < before => errors.push(values.invalid("must be ordered")),
             _ => {}
         }
         last = value.int();
@@ -373,17 +306,13 @@ impl Behavior for CronJob {
         if schedule.is_empty() {
             errors.push(schedule.required(""));
         } else if schedule.str().contains("TZ") {
-            errors.push(
-                schedule
-                    .invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead"),
-            );
+            errors.push(schedule.invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead"));
         } else if let Err(error) = cron::Schedule::parse(schedule.str()) {
             errors.push(schedule.invalid(error.to_string()));
         }
         spec.get("startingDeadlineSeconds").non_negative(errors);
         time_zone(&spec.get("timeZone"), errors);
-        spec.get("concurrencyPolicy")
-            .one_of(&["Allow", "Forbid", "Replace"], errors);
+        spec.get("concurrencyPolicy").one_of(&["Allow", "Forbid", "Replace"], errors);
         job_template(&spec.get("jobTemplate"), errors);
         spec.get("successfulJobsHistoryLimit").non_negative(errors);
         spec.get("failedJobsHistoryLimit").non_negative(errors);
@@ -394,21 +323,12 @@ impl Behavior for CronJob {
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
-        let template = object
-            .get("spec")
-            .get("jobTemplate")
-            .get("spec")
-            .get("template");
-        if old.is_none_or(|old| {
-            old.pointer("/spec/jobTemplate/spec/template") != Some(template.value())
-        }) {
+        let template = object.get("spec").get("jobTemplate").get("spec").get("template");
+        if old.is_none_or(|old| old.pointer("/spec/jobTemplate/spec/template") != Some(template.value())) {
             pod::template_warnings(&template, warnings);
         }
         let name = object.get("metadata").get("name").str();
-        if old.is_none()
-            && !names::dns1123_label(name).is_empty()
-            && names::dns1123_subdomain(name).is_empty()
-        {
+        if old.is_none() && !names::dns1123_label(name).is_empty() && names::dns1123_subdomain(name).is_empty() {
             let complaints = names::dns1123_label(name);
             warnings.push(format!("metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]", complaints.join(" ")));
         }
@@ -427,9 +347,8 @@ fn time_zone(zone: &Field<'_>, errors: &mut Errors) {
     if name.is_empty() {
         errors.push(zone.invalid("timeZone must be nil or non-empty string"));
     } else if name.eq_ignore_ascii_case("local") {
-        errors.push(zone.invalid(
-            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
-        ));
+        errors
+            .push(zone.invalid("timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"));
     } else if !name.eq_ignore_ascii_case("utc") && jiff::tz::TimeZone::get(name).is_err() {
         errors.push(zone.invalid(format!("unknown time zone {name}")));
     }
@@ -441,10 +360,7 @@ fn job_template(template: &Field<'_>, errors: &mut Errors) {
         errors.push(spec.get("manualSelector").not_supported(&["nil", "false"]));
     }
     if spec.get("selector").is_set() {
-        errors.push(
-            spec.get("selector")
-                .invalid("`selector` will be auto-generated"),
-        );
+        errors.push(spec.get("selector").invalid("`selector` will be auto-generated"));
     }
     validate_job_spec(&spec, errors);
 }

@@ -7,13 +7,9 @@ use crate::strategy::difference::difference;
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::{Context, Subresource, edit, labels, names};
 
-const ACCESS_MODES: &[&str] = &[
-    "ReadOnlyMany",
-    "ReadWriteMany",
-    "ReadWriteOnce",
-    "ReadWriteOncePod",
-];
-const IMMUTABLE: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const IMMUTABLE: &str =
+    "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
 /// `v1` PersistentVolumeClaim.
 pub struct PersistentVolumeClaim;
@@ -27,13 +23,7 @@ impl Behavior for PersistentVolumeClaim {
         edit::set(edit::child(object, "status"), "phase", "Pending");
     }
 
-    fn prepare_for_update(
-        &self,
-        _: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        _: &Value,
-    ) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, _: &Value) {
         if subresource == Subresource::Status {
             edit::default_text(edit::child(new, "status"), "phase", "Pending");
         }
@@ -43,13 +33,7 @@ impl Behavior for PersistentVolumeClaim {
         validate_spec(&object.get("spec"), errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             let modes = new.get("status").get("accessModes");
             if !modes.is_set()
@@ -66,33 +50,19 @@ impl Behavior for PersistentVolumeClaim {
 
     fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
         storage_class_annotation(object, warnings);
-        let storage = object
-            .get("spec")
-            .get("resources")
-            .get("requests")
-            .key("storage");
-        if storage
-            .quantity()
-            .is_some_and(|quantity| quantity.milli_value() % 1000 != 0)
-        {
+        let storage = object.get("spec").get("resources").get("requests").key("storage");
+        if storage.quantity().is_some_and(|quantity| quantity.milli_value() % 1000 != 0) {
             let (path, shown) = (storage.path(), storage.str());
-            warnings.push(format!(
-                "{path}: fractional byte value {shown:?} is invalid, must be an integer"
-            ));
+            warnings.push(format!("{path}: fractional byte value {shown:?} is invalid, must be an integer"));
         }
     }
 }
 
 pub(super) fn storage_class_annotation(object: &Field<'_>, warnings: &mut Vec<String>) {
-    let annotation = object
-        .get("metadata")
-        .get("annotations")
-        .key("volume.beta.kubernetes.io/storage-class");
+    let annotation = object.get("metadata").get("annotations").key("volume.beta.kubernetes.io/storage-class");
     if annotation.is_set() {
-        warnings.push(format!(
-            "{}: deprecated since v1.8; use \"storageClassName\" attribute instead",
-            annotation.path()
-        ));
+        warnings
+            .push(format!("{}: deprecated since v1.8; use \"storageClassName\" attribute instead", annotation.path()));
     }
 }
 
@@ -115,10 +85,7 @@ pub fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
         None => errors.push(resources.key("storage").required("")),
         Some(storage) => {
             let at = resources.key("storage");
-            if storage
-                .quantity()
-                .is_some_and(|amount| amount <= Quantity::ZERO)
-            {
+            if storage.quantity().is_some_and(|amount| amount <= Quantity::ZERO) {
                 errors.push(at.invalid_as(storage.value().clone(), "must be greater than zero"));
             }
         }
@@ -175,33 +142,21 @@ fn unchanged_but_size(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         edit::keep(&mut munged, before.value(), "volumeName");
     }
     if bound {
-        edit::keep(
-            edit::child(&mut munged, "resources"),
-            &before.value()["resources"],
-            "requests",
-        );
+        edit::keep(edit::child(&mut munged, "resources"), &before.value()["resources"], "requests");
         edit::keep(&mut munged, before.value(), "volumeAttributesClassName");
     }
-    if before.get("storageClassName").is_empty()
-        && !spec.get("storageClassName").is_empty()
-        && !bound
-    {
+    if before.get("storageClassName").is_empty() && !spec.get("storageClassName").is_empty() && !bound {
         // A default class found later is written once (`pvcRetroactive`).
         edit::keep(&mut munged, before.value(), "storageClassName");
     }
     let asked = spec.get("resources").get("requests").get("storage");
     let capacity = old.get("status").get("capacity").get("storage");
     let earlier = before.get("resources").get("requests").get("storage");
-    if bound
-        && asked.quantity() < earlier.quantity()
-        && asked.quantity() <= capacity.quantity().or(earlier.quantity())
+    if bound && asked.quantity() < earlier.quantity() && asked.quantity() <= capacity.quantity().or(earlier.quantity())
     {
         errors.push(asked.forbidden("field can not be less than status.capacity"));
     }
     if munged != *before.value() {
-        errors.push(spec.forbidden(format!(
-            "{IMMUTABLE}\n{}",
-            difference(&munged, before.value())
-        )));
+        errors.push(spec.forbidden(format!("{IMMUTABLE}\n{}", difference(&munged, before.value()))));
     }
 }

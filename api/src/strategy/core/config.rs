@@ -36,13 +36,7 @@ impl Behavior for ConfigMap {
         }
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         keep_if_immutable(new, old, &["data", "binaryData"], errors);
         self.validate(new, errors);
     }
@@ -76,13 +70,7 @@ impl Behavior for Secret {
         validate_type(object, &data, errors);
     }
 
-    fn validate_update(
-        &self,
-        _: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         new.get("type").immutable(&old.get("type"), errors);
         keep_if_immutable(new, old, &["data"], errors);
         self.validate(new, errors);
@@ -116,29 +104,14 @@ fn only_names(account: &mut Value) {
 }
 
 fn check_key(value: &Field<'_>, key: &str, errors: &mut Errors) {
-    errors.extend(
-        names::config_map_key(key)
-            .into_iter()
-            .map(|complaint| value.invalid_as(key, complaint)),
-    );
+    errors.extend(names::config_map_key(key).into_iter().map(|complaint| value.invalid_as(key, complaint)));
 }
 
 fn decoded_len(base64: &str) -> usize {
-    base64.len() / 4 * 3
-        - base64
-            .bytes()
-            .rev()
-            .take_while(|byte| *byte == b'=')
-            .count()
-            .min(base64.len() / 4 * 3)
+    base64.len() / 4 * 3 - base64.bytes().rev().take_while(|byte| *byte == b'=').count().min(base64.len() / 4 * 3)
 }
 
-fn keep_if_immutable(
-    new: &Field<'_>,
-    old: &Field<'_>,
-    members: &[&'static str],
-    errors: &mut Errors,
-) {
+fn keep_if_immutable(new: &Field<'_>, old: &Field<'_>, members: &[&'static str], errors: &mut Errors) {
     if !old.get("immutable").bool() {
         return;
     }
@@ -160,10 +133,7 @@ fn validate_type(object: &Field<'_>, data: &Field<'_>, errors: &mut Errors) {
     };
     match object.get("type").str() {
         "kubernetes.io/service-account-token" => {
-            let account = object
-                .get("metadata")
-                .get("annotations")
-                .key("kubernetes.io/service-account.name");
+            let account = object.get("metadata").get("annotations").key("kubernetes.io/service-account.name");
             if account.is_empty() {
                 errors.push(account.required(""));
             }
@@ -204,13 +174,7 @@ mod tests {
 
     #[test]
     fn the_size_of_base64_is_that_of_its_bytes() {
-        for (text, bytes) in [
-            ("", 0),
-            ("YQ==", 1),
-            ("YWI=", 2),
-            ("YWJj", 3),
-            ("YWJjZA==", 4),
-        ] {
+        for (text, bytes) in [("", 0), ("YQ==", 1), ("YWI=", 2), ("YWJj", 3), ("YWJjZA==", 4)] {
             assert_eq!(decoded_len(text), bytes, "{text}");
         }
     }

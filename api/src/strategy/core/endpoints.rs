@@ -25,11 +25,7 @@ impl Behavior for Endpoints {
                 errors.push(subset.required("must specify `addresses` or `notReadyAddresses`"));
             }
             for address in ready.items().chain(not_ready.items()) {
-                let (ip, host, node) = (
-                    address.get("ip"),
-                    address.get("hostname"),
-                    address.get("nodeName"),
-                );
+                let (ip, host, node) = (address.get("ip"), address.get("hostname"), address.get("nodeName"));
                 ip.check(names::ip(ip.str()), errors);
                 if !host.is_empty() {
                     host.check(names::dns1123_label(host.str()), errors);
@@ -78,17 +74,12 @@ pub fn not_special_ip(ip: &Field<'_>, errors: &mut Errors) {
     }
     let (link_local, link_local_multicast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
-        IpAddr::V6(v6) => (
-            v6.segments()[0] & 0xffc0 == 0xfe80,
-            v6.segments()[0] & 0xff0f == 0xff02,
-        ),
+        IpAddr::V6(v6) => (v6.segments()[0] & 0xffc0 == 0xfe80, v6.segments()[0] & 0xff0f == 0xff02),
     };
     if link_local {
         errors.push(ip.invalid("may not be in the link-local range (169.254.0.0/16, fe80::/10)"));
     }
     if link_local_multicast {
-        errors.push(
-            ip.invalid("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
-        );
+        errors.push(ip.invalid("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"));
     }
 }

@@ -41,10 +41,7 @@ impl Behavior for Event {
             ("involvedObject.name", "/involvedObject/name"),
             ("involvedObject.uid", "/involvedObject/uid"),
             ("involvedObject.apiVersion", "/involvedObject/apiVersion"),
-            (
-                "involvedObject.resourceVersion",
-                "/involvedObject/resourceVersion",
-            ),
+            ("involvedObject.resourceVersion", "/involvedObject/resourceVersion"),
             ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
             ("reason", "/reason"),
             ("reportingComponent", "/reportingComponent"),
@@ -55,11 +52,7 @@ impl Behavior for Event {
 }
 
 fn either<'a>(object: &Field<'a>, core: &'static str, events: &'static str) -> Field<'a> {
-    if object.get(events).is_set() {
-        object.get(events)
-    } else {
-        object.get(core)
-    }
+    if object.get(events).is_set() { object.get(events) } else { object.get(core) }
 }
 
 /// Events that carry `eventTime` say who reports and what was done.
@@ -69,11 +62,9 @@ fn validate_new_style(object: &Field<'_>, errors: &mut Errors) {
         errors.push(controller.required(""));
     }
     controller.check(names::qualified_name(controller.str()), errors);
-    for (name, limit) in [
-        ("reportingInstance", INSTANCE_MAX_BYTES),
-        ("action", ACTION_MAX_BYTES),
-        ("reason", REASON_MAX_BYTES),
-    ] {
+    for (name, limit) in
+        [("reportingInstance", INSTANCE_MAX_BYTES), ("action", ACTION_MAX_BYTES), ("reason", REASON_MAX_BYTES)]
+    {
         let text = object.get(name);
         if text.is_empty() {
             errors.push(text.required(""));

@@ -32,13 +32,7 @@ impl Behavior for Namespace {
         edit::set(edit::child(object, "status"), "phase", "Active");
     }
 
-    fn prepare_for_update(
-        &self,
-        _: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         match subresource {
             Subresource::Finalize => {
                 let finalizers = new["spec"].get("finalizers").cloned();
@@ -52,45 +46,28 @@ impl Behavior for Namespace {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         for finalizer in object.get("spec").get("finalizers").items() {
-            finalizer.check(
-                crate::strategy::names::qualified_name(finalizer.str()),
-                errors,
-            );
+            finalizer.check(crate::strategy::names::qualified_name(finalizer.str()), errors);
             meta::kube_finalizer(&finalizer, errors);
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        _: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Finalize {
             self.validate(new, errors);
         }
-        let (phase, deleted) = (
-            new.get("status").get("phase"),
-            new.get("metadata").get("deletionTimestamp").is_set(),
-        );
+        let (phase, deleted) = (new.get("status").get("phase"), new.get("metadata").get("deletionTimestamp").is_set());
         match (subresource, deleted) {
             (Subresource::Status, false) if phase.str() != "Active" => {
                 errors.push(phase.invalid("may only be 'Active' if `deletionTimestamp` is empty"));
             }
             (Subresource::Status, true) if phase.str() != "Terminating" => {
-                errors.push(
-                    phase.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty"),
-                );
+                errors.push(phase.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty"));
             }
             _ => {}
         }
     }
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
-        &[
-            ("name", "/metadata/name"),
-            ("status.phase", "/status/phase"),
-        ]
+        &[("name", "/metadata/name"), ("status.phase", "/status/phase")]
     }
 }

@@ -32,13 +32,7 @@ impl Behavior for Node {
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         let (spec, before) = (new.get("spec"), old.get("spec"));
         self.validate(new, errors);
         if subresource == Subresource::Status {
@@ -46,16 +40,13 @@ impl Behavior for Node {
         }
         let blocks = before.get("podCIDRs");
         if !blocks.is_empty() && spec.get("podCIDRs").value() != blocks.value() {
-            errors.push(
-                spec.get("podCIDRs")
-                    .forbidden("node updates may not change podCIDR except from \"\" to valid"),
-            );
+            errors
+                .push(spec.get("podCIDRs").forbidden("node updates may not change podCIDR except from \"\" to valid"));
         }
         let provider = before.get("providerID");
         if !provider.is_empty() && spec.get("providerID").str() != provider.str() {
             errors.push(
-                spec.get("providerID")
-                    .forbidden("node updates may not change providerID except from \"\" to valid"),
+                spec.get("providerID").forbidden("node updates may not change providerID except from \"\" to valid"),
             );
         }
     }
@@ -66,9 +57,7 @@ impl Behavior for Node {
             warnings.push("spec.configSource: the feature is removed and has no effect".to_owned());
         }
         if !spec.get("externalID").is_empty() {
-            warnings.push(
-                "spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned(),
-            );
+            warnings.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
         }
     }
 

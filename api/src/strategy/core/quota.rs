@@ -25,10 +25,7 @@ impl Behavior for LimitRange {
             if edit::text(item, "type") != "Container" {
                 continue;
             }
-            for (target, sources) in [
-                ("default", &["max"][..]),
-                ("defaultRequest", &["default", "min"][..]),
-            ] {
+            for (target, sources) in [("default", &["max"][..]), ("defaultRequest", &["default", "min"][..])] {
                 for source in sources {
                     let Some(Value::Object(amounts)) = item.get(source).cloned() else {
                         continue;
@@ -60,13 +57,7 @@ impl Behavior for LimitRange {
 }
 
 fn limit_item(item: &Field<'_>, errors: &mut Errors) {
-    let lists = [
-        "max",
-        "min",
-        "default",
-        "defaultRequest",
-        "maxLimitRequestRatio",
-    ];
+    let lists = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
     let mut keys: Vec<&str> = Vec::new();
     for list in lists {
         for (name, amount) in item.get(list).entries() {
@@ -79,20 +70,15 @@ fn limit_item(item: &Field<'_>, errors: &mut Errors) {
     if item.get("type").str() == "Pod" {
         for list in ["default", "defaultRequest"] {
             if !item.get(list).is_empty() {
-                errors.push(
-                    item.get(list)
-                        .forbidden("may not be specified when `type` is 'Pod'"),
-                );
+                errors.push(item.get(list).forbidden("may not be specified when `type` is 'Pod'"));
             }
         }
     }
-    if item.get("type").str() == "PersistentVolumeClaim"
-        && item.get("min").is_empty()
-        && item.get("max").is_empty()
-    {
-        errors.push(item.get("limits").required(
-            "either minimum or maximum storage value is required, but neither was provided",
-        ));
+    if item.get("type").str() == "PersistentVolumeClaim" && item.get("min").is_empty() && item.get("max").is_empty() {
+        errors.push(
+            item.get("limits")
+                .required("either minimum or maximum storage value is required, but neither was provided"),
+        );
     }
     for key in keys {
         ordered(item, key, errors);
@@ -101,18 +87,8 @@ fn limit_item(item: &Field<'_>, errors: &mut Errors) {
 
 /// min ≤ defaultRequest ≤ default ≤ max, where given.
 fn ordered(item: &Field<'_>, key: &str, errors: &mut Errors) {
-    let words = [
-        ("min", "min"),
-        ("max", "max"),
-        ("defaultRequest", "default request"),
-        ("default", "default"),
-    ];
-    let word = |list: &str| {
-        words
-            .iter()
-            .find(|(name, _)| *name == list)
-            .map_or("", |(_, word)| *word)
-    };
+    let words = [("min", "min"), ("max", "max"), ("defaultRequest", "default request"), ("default", "default")];
+    let word = |list: &str| words.iter().find(|(name, _)| *name == list).map_or("", |(_, word)| *word);
     for (low, high) in [
         ("min", "max"),
         ("min", "defaultRequest"),
@@ -126,11 +102,7 @@ fn ordered(item: &Field<'_>, key: &str, errors: &mut Errors) {
             continue;
         };
         if a > b {
-            let at = if low == "min" && high != "max" {
-                &large
-            } else {
-                &small
-            };
+            let at = if low == "min" && high != "max" { &large } else { &small };
             errors.push(at.invalid(format!(
                 "{} value {} is greater than {} value {}",
                 word(low),
@@ -141,10 +113,7 @@ fn ordered(item: &Field<'_>, key: &str, errors: &mut Errors) {
         }
     }
     let ratio = item.get("maxLimitRequestRatio").key(key);
-    if ratio
-        .quantity()
-        .is_some_and(|amount| amount.milli_value() < 1000)
-    {
+    if ratio.quantity().is_some_and(|amount| amount.milli_value() < 1000) {
         errors.push(ratio.invalid(format!("ratio {} is less than 1", ratio.str())));
     }
 }
@@ -162,13 +131,7 @@ impl Behavior for ResourceQuota {
         scopes(&spec, errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             for list in ["hard", "used"] {
                 for (name, amount) in new.get("status").get(list).entries() {
@@ -194,35 +157,30 @@ impl Behavior for ResourceQuota {
 fn scopes(spec: &Field<'_>, errors: &mut Errors) {
     let scopes = spec.get("scopes");
     let names: Vec<&str> = scopes.items().map(|scope| scope.str()).collect();
-    for scope in scopes
-        .items()
-        .filter(|scope| !SCOPES.contains(&scope.str()))
-    {
+    for scope in scopes.items().filter(|scope| !SCOPES.contains(&scope.str())) {
         errors.push(scopes.with(scope.value()).invalid("unsupported scope"));
     }
-    for pair in [
-        ["BestEffort", "NotBestEffort"],
-        ["Terminating", "NotTerminating"],
-    ] {
+    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
         if pair.iter().all(|name| names.contains(name)) {
             errors.push(scopes.invalid("conflicting scopes"));
         }
     }
     for requirement in spec.get("scopeSelector").get("matchExpressions").items() {
-        let (name, operator, values) = (
-            requirement.get("scopeName"),
-            requirement.get("operator"),
-            requirement.get("values"),
-        );
+        let (name, operator, values) =
+            (requirement.get("scopeName"), requirement.get("operator"), requirement.get("values"));
         if !SCOPES.contains(&name.str()) {
             errors.push(name.invalid("unsupported scope"));
         }
         match operator.str() {
             "In" | "NotIn" if values.is_empty() => {
-                errors.push(values.required("must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"));
+                errors.push(
+                    values.required("must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"),
+                );
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.push(values.invalid("must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"));
+                errors.push(
+                    values.invalid("must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"),
+                );
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             _ => errors.push(operator.invalid("not a valid selector operator")),

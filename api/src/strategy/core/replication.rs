@@ -15,10 +15,7 @@ impl Behavior for ReplicationController {
         let mut labels = None;
         if let Some(template) = edit::member(spec, "template") {
             pod::set_pod_template_defaults(template);
-            labels = template["metadata"]
-                .get("labels")
-                .filter(|labels| labels.is_object())
-                .cloned();
+            labels = template["metadata"].get("labels").filter(|labels| labels.is_object()).cloned();
         }
         if let Some(labels) = labels {
             edit::default(spec, "selector", labels.clone());
@@ -40,10 +37,7 @@ impl Behavior for ReplicationController {
             return;
         }
         let labels = template.get("metadata").get("labels");
-        if selector
-            .entries()
-            .any(|(key, value)| labels.key(key).value() != value.value())
-        {
+        if selector.entries().any(|(key, value)| labels.key(key).value() != value.value()) {
             errors.push(labels.invalid("`selector` does not match template `labels`"));
         }
         pod::validate_pod_template(&template, errors);
@@ -53,17 +47,12 @@ impl Behavior for ReplicationController {
         }
         let deadline = template.get("spec").get("activeDeadlineSeconds");
         if deadline.is_set() {
-            errors.push(
-                deadline
-                    .forbidden("activeDeadlineSeconds in ReplicationController is not Supported"),
-            );
+            errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicationController is not Supported"));
         }
     }
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
-        if old.is_none_or(|old| {
-            old.pointer("/spec/template") != object.value().pointer("/spec/template")
-        }) {
+        if old.is_none_or(|old| old.pointer("/spec/template") != object.value().pointer("/spec/template")) {
             pod::template_warnings(&object.get("spec").get("template"), warnings);
         }
     }

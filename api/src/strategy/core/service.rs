@@ -49,13 +49,7 @@ impl Behavior for Service {
         normalize_cluster_ips(spec, None);
     }
 
-    fn prepare_for_update(
-        &self,
-        _: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         if subresource == Subresource::Status {
             return;
         }
@@ -69,20 +63,11 @@ impl Behavior for Service {
         validate_spec(&object.get("spec"), errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             return;
         }
-        let (ips, before) = (
-            new.get("spec").get("clusterIPs"),
-            old.get("spec").get("clusterIPs"),
-        );
+        let (ips, before) = (new.get("spec").get("clusterIPs"), old.get("spec").get("clusterIPs"));
         let is_name = |object: &Field<'_>| object.get("spec").get("type").str() == "ExternalName";
         if !is_name(new) && !is_name(old) {
             for (index, earlier) in before.items().enumerate() {
@@ -99,14 +84,8 @@ impl Behavior for Service {
                 }
             }
         }
-        let (class, earlier) = (
-            new.get("spec").get("loadBalancerClass"),
-            old.get("spec").get("loadBalancerClass"),
-        );
-        if earlier.is_set()
-            && new.get("spec").get("type").str() == "LoadBalancer"
-            && class.value() != earlier.value()
-        {
+        let (class, earlier) = (new.get("spec").get("loadBalancerClass"), old.get("spec").get("loadBalancerClass"));
+        if earlier.is_set() && new.get("spec").get("type").str() == "LoadBalancer" && class.value() != earlier.value() {
             errors.push(class.invalid("may not change once set"));
         }
         self.validate(new, errors);
@@ -121,25 +100,19 @@ impl Behavior for Service {
             warnings.push("spec.sessionAffinity: is ignored for headless services".to_owned());
         }
         if spec.get("type").str() == "ExternalName" && !spec.get("externalIPs").is_empty() {
-            warnings
-                .push("spec.externalIPs: is ignored when spec.type is \"ExternalName\"".to_owned());
+            warnings.push("spec.externalIPs: is ignored when spec.type is \"ExternalName\"".to_owned());
         }
     }
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
-        &[
-            ("spec.clusterIP", "/spec/clusterIP"),
-            ("spec.type", "/spec/type"),
-        ]
+        &[("spec.clusterIP", "/spec/clusterIP"), ("spec.type", "/spec/type")]
     }
 }
 
 fn externally_accessible(spec: &Value) -> bool {
     match edit::text(spec, "type") {
         "NodePort" | "LoadBalancer" => true,
-        "ClusterIP" => spec["externalIPs"]
-            .as_array()
-            .is_some_and(|list| !list.is_empty()),
+        "ClusterIP" => spec["externalIPs"].as_array().is_some_and(|list| !list.is_empty()),
         _ => false,
     }
 }
@@ -153,17 +126,14 @@ fn needs_node_port(spec: &Value) -> bool {
 }
 
 fn needs_health_port(spec: &Value) -> bool {
-    edit::text(spec, "type") == "LoadBalancer"
-        && edit::text(spec, "externalTrafficPolicy") == "Local"
+    edit::text(spec, "type") == "LoadBalancer" && edit::text(spec, "externalTrafficPolicy") == "Local"
 }
 
 /// `clusterIP` is the old spelling of the first of `clusterIPs`: whichever of the two the client wrote wins.
 /// Mirrors `normalizeClusterIPs` of `pkg/registry/core/service/storage/storage.go`.
 fn normalize_cluster_ips(spec: &mut Value, old: Option<&Value>) {
     let single = edit::text(spec, "clusterIP").to_owned();
-    let many = spec["clusterIPs"]
-        .as_array()
-        .is_some_and(|list| !list.is_empty());
+    let many = spec["clusterIPs"].as_array().is_some_and(|list| !list.is_empty());
     let Some(old) = old else {
         match (single.is_empty(), many) {
             (false, false) => edit::set(spec, "clusterIPs", json!([single])),
@@ -203,10 +173,7 @@ fn normalize_cluster_ips(spec: &mut Value, old: Option<&Value>) {
 fn keep_allocations(spec: &mut Value, old: &Value) {
     let needs_ip = |spec: &Value| edit::text(spec, "type") != "ExternalName";
     if needs_ip(spec) && needs_ip(old) {
-        let (single, many) = (
-            edit::text(spec, "clusterIP").is_empty(),
-            spec.get("clusterIPs").is_none(),
-        );
+        let (single, many) = (edit::text(spec, "clusterIP").is_empty(), spec.get("clusterIPs").is_none());
         let first_kept = edit::text(spec, "clusterIP") == edit::text(old, "clusterIP");
         if single && many {
             edit::keep(spec, old, "clusterIP");
@@ -222,29 +189,16 @@ fn keep_allocations(spec: &mut Value, old: &Value) {
     }
     if needs_node_port(spec) && needs_node_port(old) {
         let known: Vec<Value> = old["ports"].as_array().cloned().unwrap_or_default();
-        let used: Vec<Value> = edit::each(spec, "ports")
-            .filter_map(|port| port.get("nodePort").cloned())
-            .collect();
+        let used: Vec<Value> = edit::each(spec, "ports").filter_map(|port| port.get("nodePort").cloned()).collect();
         for port in edit::each(spec, "ports") {
-            let same = |other: &&Value| {
-                other["protocol"] == port["protocol"] && other["port"] == port["port"]
-            };
-            let earlier = known
-                .iter()
-                .find(same)
-                .and_then(|other| other.get("nodePort"))
-                .cloned();
-            if let Some(number) =
-                earlier.filter(|number| port.get("nodePort").is_none() && !used.contains(number))
-            {
+            let same = |other: &&Value| other["protocol"] == port["protocol"] && other["port"] == port["port"];
+            let earlier = known.iter().find(same).and_then(|other| other.get("nodePort")).cloned();
+            if let Some(number) = earlier.filter(|number| port.get("nodePort").is_none() && !used.contains(number)) {
                 edit::set(port, "nodePort", number);
             }
         }
     }
-    if needs_health_port(spec)
-        && needs_health_port(old)
-        && spec.get("healthCheckNodePort").is_none()
-    {
+    if needs_health_port(spec) && needs_health_port(old) && spec.get("healthCheckNodePort").is_none() {
         edit::keep(spec, old, "healthCheckNodePort");
     }
 }
@@ -263,35 +217,19 @@ fn drop_type_dependent(spec: &mut Value, old: &Value) {
         }
     }
     if needs_node_port(old) && !needs_node_port(spec) {
-        let before: Vec<Value> = old["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|port| port.get("nodePort").cloned())
-            .collect();
+        let before: Vec<Value> =
+            old["ports"].as_array().into_iter().flatten().filter_map(|port| port.get("nodePort").cloned()).collect();
         for port in edit::each(spec, "ports") {
-            if port
-                .get("nodePort")
-                .is_some_and(|number| before.contains(number))
-            {
+            if port.get("nodePort").is_some_and(|number| before.contains(number)) {
                 edit::take(port, "nodePort");
             }
         }
     }
     let is_balancer = |spec: &Value| edit::text(spec, "type") == "LoadBalancer";
     let lost: [(bool, &[&str]); 4] = [
-        (
-            needs_health_port(old) && !needs_health_port(spec),
-            &["healthCheckNodePort"],
-        ),
-        (
-            is_balancer(old) && !is_balancer(spec),
-            &["allocateLoadBalancerNodePorts", "loadBalancerClass"],
-        ),
-        (
-            externally_accessible(old) && !externally_accessible(spec),
-            &["externalTrafficPolicy"],
-        ),
+        (needs_health_port(old) && !needs_health_port(spec), &["healthCheckNodePort"]),
+        (is_balancer(old) && !is_balancer(spec), &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
+        (externally_accessible(old) && !externally_accessible(spec), &["externalTrafficPolicy"]),
         (!is_name(old) && is_name(spec), &["internalTrafficPolicy"]),
     ];
     for (gone, names) in lost {
@@ -311,29 +249,19 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
     }
     match kind.str() {
         "LoadBalancer" => {
-            for port in ports
-                .items()
-                .filter(|port| port.get("port").int() == Some(KUBELET_PORT))
-            {
-                errors.push(port.invalid_as(
-                    KUBELET_PORT,
-                    "may not expose port 10250 externally since it is used by kubelet",
-                ));
+            for port in ports.items().filter(|port| port.get("port").int() == Some(KUBELET_PORT)) {
+                errors.push(
+                    port.invalid_as(KUBELET_PORT, "may not expose port 10250 externally since it is used by kubelet"),
+                );
             }
             if headless {
                 errors.extend(
-                    ips.items()
-                        .next()
-                        .map(|ip| ip.invalid("may not be set to 'None' for LoadBalancer services")),
+                    ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for LoadBalancer services")),
                 );
             }
         }
         "NodePort" if headless => {
-            errors.extend(
-                ips.items()
-                    .next()
-                    .map(|ip| ip.invalid("may not be set to 'None' for NodePort services")),
-            );
+            errors.extend(ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for NodePort services")));
         }
         "ExternalName" => external_name(spec, errors),
         _ => {}
@@ -349,10 +277,7 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
         }
         ip.check(complaints, errors);
     }
-    kind.one_of(
-        &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
-        errors,
-    );
+    kind.one_of(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], errors);
     unique_ports(&ports, errors);
     load_balancer(spec, errors);
     traffic_policies(spec, errors);
@@ -361,10 +286,7 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
 fn external_name(spec: &Field<'_>, errors: &mut Errors) {
     for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
         if !spec.get(name).is_empty() {
-            errors.push(
-                spec.get(name)
-                    .forbidden("may not be set for ExternalName services"),
-            );
+            errors.push(spec.get(name).forbidden("may not be set for ExternalName services"));
         }
     }
     let name = spec.get("externalName");
@@ -393,21 +315,14 @@ fn validate_ports(ports: &Field<'_>, kind: &str, errors: &mut Errors) {
         }
         let number = port.get("port");
         let complaints = names::port_number(number.int().unwrap_or(0));
-        errors.extend(
-            complaints
-                .into_iter()
-                .map(|complaint| number.invalid_as(number.int().unwrap_or(0), complaint)),
-        );
+        errors.extend(complaints.into_iter().map(|complaint| number.invalid_as(number.int().unwrap_or(0), complaint)));
         port.get("protocol").one_of(&["SCTP", "TCP", "UDP"], errors);
         crate::strategy::pod::port_number_or_name(&port.get("targetPort"), errors);
         if let Some(protocol) = port.get("appProtocol").set() {
             protocol.check(names::qualified_name(protocol.str()), errors);
         }
         if kind == "ClusterIP" && port.get("nodePort").int().unwrap_or(0) != 0 {
-            errors.push(
-                port.get("nodePort")
-                    .forbidden("may not be used when `type` is 'ClusterIP'"),
-            );
+            errors.push(port.get("nodePort").forbidden("may not be used when `type` is 'ClusterIP'"));
         }
     }
 }
@@ -434,28 +349,22 @@ fn unique_ports(ports: &Field<'_>, errors: &mut Errors) {
 }
 
 fn session_affinity(spec: &Field<'_>, errors: &mut Errors) {
-    let (affinity, config) = (
-        spec.get("sessionAffinity"),
-        spec.get("sessionAffinityConfig"),
-    );
+    let (affinity, config) = (spec.get("sessionAffinity"), spec.get("sessionAffinityConfig"));
     affinity.one_of(&["ClientIP", "None"], errors);
     match affinity.str() {
         "ClientIP" => {
             let seconds = config.get("clientIP").get("timeoutSeconds");
             match seconds.int() {
-                None => errors
-                    .push(config.required("must not be empty when session affinity is ClientIP")),
+                None => errors.push(config.required("must not be empty when session affinity is ClientIP")),
                 Some(number) if !(1..=AFFINITY_SECONDS_MAX).contains(&number) => {
-                    errors.push(seconds.invalid(format!(
-                        "must be greater than 0 and less than {AFFINITY_SECONDS_MAX}"
-                    )));
+                    errors
+                        .push(seconds.invalid(format!("must be greater than 0 and less than {AFFINITY_SECONDS_MAX}")));
                 }
                 Some(_) => {}
             }
         }
         NONE if config.is_set() => {
-            errors
-                .push(config.forbidden(format!("must not be set when session affinity is {NONE}")));
+            errors.push(config.forbidden(format!("must not be set when session affinity is {NONE}")));
         }
         _ => {}
     }
@@ -465,11 +374,7 @@ fn cluster_ips(spec: &Field<'_>, errors: &mut Errors) {
     if spec.get("type").str() == "ExternalName" {
         return;
     }
-    let (first, ips, families) = (
-        spec.get("clusterIP"),
-        spec.get("clusterIPs"),
-        spec.get("ipFamilies"),
-    );
+    let (first, ips, families) = (spec.get("clusterIP"), spec.get("clusterIPs"), spec.get("ipFamilies"));
     let mut seen: Vec<&str> = Vec::new();
     for family in families.items() {
         if !["IPv4", "IPv6"].contains(&family.str()) {
@@ -481,9 +386,7 @@ fn cluster_ips(spec: &Field<'_>, errors: &mut Errors) {
         seen.push(family.str());
     }
     let policy = spec.get("ipFamilyPolicy");
-    if policy.is_set()
-        && !["PreferDualStack", "RequireDualStack", "SingleStack"].contains(&policy.str())
-    {
+    if policy.is_set() && !["PreferDualStack", "RequireDualStack", "SingleStack"].contains(&policy.str()) {
         errors.push(policy.not_supported(&["PreferDualStack", "RequireDualStack", "SingleStack"]));
     }
     if !ips.is_empty() && ips.items().next().is_some_and(|ip| ip.str() != first.str()) {
@@ -491,9 +394,7 @@ fn cluster_ips(spec: &Field<'_>, errors: &mut Errors) {
     }
     for (index, ip) in ips.items().enumerate() {
         match ip.str() {
-            NONE if index == 0 && ips.len() > 1 => {
-                errors.push(ips.invalid("'None' must be the first and only value"))
-            }
+            NONE if index == 0 && ips.len() > 1 => errors.push(ips.invalid("'None' must be the first and only value")),
             NONE if index == 0 => {}
             text => ip.check(names::ip(text), errors),
         }
@@ -504,20 +405,14 @@ fn cluster_ips(spec: &Field<'_>, errors: &mut Errors) {
 }
 
 fn load_balancer(spec: &Field<'_>, errors: &mut Errors) {
-    let (balancer, ranges) = (
-        spec.get("type").str() == "LoadBalancer",
-        spec.get("loadBalancerSourceRanges"),
-    );
+    let (balancer, ranges) = (spec.get("type").str() == "LoadBalancer", spec.get("loadBalancerSourceRanges"));
     if !ranges.is_empty() && !balancer {
         errors.push(ranges.forbidden("may only be used when `type` is 'LoadBalancer'"));
     }
     for range in ranges.items() {
         range.check(names::cidr(range.str().trim()), errors);
     }
-    let (allocate, class) = (
-        spec.get("allocateLoadBalancerNodePorts"),
-        spec.get("loadBalancerClass"),
-    );
+    let (allocate, class) = (spec.get("allocateLoadBalancerNodePorts"), spec.get("loadBalancerClass"));
     if balancer && !allocate.is_set() {
         errors.push(allocate.required(""));
     }
@@ -545,12 +440,13 @@ fn traffic_policies(spec: &Field<'_>, errors: &mut Errors) {
         if needs_health_port(spec.value()) {
             health.check(names::port_number(number), errors);
         } else {
-            errors.push(health.invalid("may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"));
+            errors.push(
+                health.invalid("may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"),
+            );
         }
     }
     if spec.get("type").str() != "ExternalName" {
-        spec.get("internalTrafficPolicy")
-            .one_of(&["Cluster", "Local"], errors);
+        spec.get("internalTrafficPolicy").one_of(&["Cluster", "Local"], errors);
     }
     let distribution = spec.get("trafficDistribution");
     if distribution.is_set() {

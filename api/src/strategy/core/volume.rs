@@ -53,26 +53,11 @@ impl Behavior for PersistentVolume {
         edit::set(status, "lastPhaseTransitionTime", pod::seconds(context.now));
     }
 
-    fn prepare_for_update(
-        &self,
-        context: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, context: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         if subresource == Subresource::Status && new["status"]["phase"] != old["status"]["phase"] {
-            edit::default(
-                edit::child(new, "status"),
-                "lastPhaseTransitionTime",
-                Value::Null,
-            );
-            if new["status"]["lastPhaseTransitionTime"] == old["status"]["lastPhaseTransitionTime"]
-            {
-                edit::set(
-                    edit::child(new, "status"),
-                    "lastPhaseTransitionTime",
-                    pod::seconds(context.now),
-                );
+            edit::default(edit::child(new, "status"), "lastPhaseTransitionTime", Value::Null);
+            if new["status"]["lastPhaseTransitionTime"] == old["status"]["lastPhaseTransitionTime"] {
+                edit::set(edit::child(new, "status"), "lastPhaseTransitionTime", pod::seconds(context.now));
             }
         }
     }
@@ -91,10 +76,7 @@ impl Behavior for PersistentVolume {
             errors.push(capacity.not_supported(&["storage"]));
         }
         for (_, amount) in capacity.entries() {
-            if amount
-                .quantity()
-                .is_some_and(|amount| amount <= Quantity::ZERO)
-            {
+            if amount.quantity().is_some_and(|amount| amount <= Quantity::ZERO) {
                 errors.push(amount.invalid("must be greater than zero"));
             }
         }
@@ -116,32 +98,21 @@ impl Behavior for PersistentVolume {
         }
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
             return;
         }
         self.validate(new, errors);
         let (spec, before) = (new.get("spec"), old.get("spec"));
-        let changed = SOURCES
-            .iter()
-            .any(|name| *name != "csi" && spec.get(name).value() != before.get(name).value());
+        let changed = SOURCES.iter().any(|name| *name != "csi" && spec.get(name).value() != before.get(name).value());
         if changed {
             errors.push(
-                spec.get("persistentvolumesource")
-                    .forbidden("spec.persistentvolumesource is immutable after creation"),
+                spec.get("persistentvolumesource").forbidden("spec.persistentvolumesource is immutable after creation"),
             );
         }
-        spec.get("volumeMode")
-            .immutable(&before.get("volumeMode"), errors);
+        spec.get("volumeMode").immutable(&before.get("volumeMode"), errors);
         if before.get("nodeAffinity").is_set() {
-            spec.get("nodeAffinity")
-                .immutable(&before.get("nodeAffinity"), errors);
+            spec.get("nodeAffinity").immutable(&before.get("nodeAffinity"), errors);
         }
     }
 
@@ -171,8 +142,7 @@ fn source(spec: &Field<'_>, errors: &mut Errors) {
         match *kind {
             "hostPath" => {
                 volumes::host_path(&source, errors);
-                let root = source.get("path").str().trim_matches('/').is_empty()
-                    && !source.get("path").is_empty();
+                let root = source.get("path").str().trim_matches('/').is_empty() && !source.get("path").is_empty();
                 if root && spec.get("persistentVolumeReclaimPolicy").str() == "Recycle" {
                     errors.push(
                         spec.get("persistentVolumeReclaimPolicy")
@@ -184,9 +154,7 @@ fn source(spec: &Field<'_>, errors: &mut Errors) {
                 volumes::required(&source, &["path"], errors);
                 if !spec.get("nodeAffinity").get("required").is_set() {
                     errors.push(
-                        spec.with(spec.value())
-                            .get("nodeAffinity")
-                            .required("Local volume requires node affinity"),
+                        spec.with(spec.value()).get("nodeAffinity").required("Local volume requires node affinity"),
                     );
                 }
             }

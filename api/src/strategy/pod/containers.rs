@@ -61,25 +61,15 @@ fn validate_init(container: &Field<'_>, around: &Surroundings<'_>, errors: &mut 
         probes::validate(container, around.grace, errors);
         return;
     }
-    for name in [
-        "lifecycle",
-        "livenessProbe",
-        "readinessProbe",
-        "startupProbe",
-    ] {
+    for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(member) = container.get(name).set() {
-            errors.push(
-                member.forbidden("may not be set for init containers without restartPolicy=Always"),
-            );
+            errors.push(member.forbidden("may not be set for init containers without restartPolicy=Always"));
         }
     }
 }
 
 fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
-    let (policy, rules) = (
-        container.get("restartPolicy"),
-        container.get("restartPolicyRules"),
-    );
+    let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
     if policy.is_set() && !["Always", "Never", "OnFailure"].contains(&policy.str()) {
         errors.push(policy.not_supported(&["Always", "Never", "OnFailure"]));
     }
@@ -89,22 +79,16 @@ fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
     if !policy.is_set() {
         errors.push(policy.required("must specify restartPolicy when restart rules are used"));
     } else if init && policy.str() == "Always" {
-        errors.push(rules.forbidden(
-            "restartPolicyRules are not allowed for init containers with restart policy Always",
-        ));
+        errors
+            .push(rules.forbidden("restartPolicyRules are not allowed for init containers with restart policy Always"));
     }
     const RULES_MAX: usize = 20;
     if rules.len() > RULES_MAX {
         errors.push(rules.too_many(RULES_MAX));
     }
     for rule in rules.items() {
-        if rule.get("action").str() != "Restart"
-            && rule.get("action").str() != "RestartAllContainers"
-        {
-            errors.push(
-                rule.get("action")
-                    .not_supported(&["Restart", "RestartAllContainers"]),
-            );
+        if rule.get("action").str() != "Restart" && rule.get("action").str() != "RestartAllContainers" {
+            errors.push(rule.get("action").not_supported(&["Restart", "RestartAllContainers"]));
         }
         let codes = rule.get("exitCodes");
         match codes.set() {
@@ -128,43 +112,26 @@ fn validate_ephemeral<'a>(
     let target = container.get("targetContainerName");
     if !target.is_empty() {
         let names = ["containers", "initContainers"].map(|list| around.spec.get(list));
-        let found = names
-            .iter()
-            .flat_map(Field::items)
-            .any(|other| other.get("name").str() == target.str());
+        let found = names.iter().flat_map(Field::items).any(|other| other.get("name").str() == target.str());
         if !found {
             errors.push(target.not_found());
         }
     }
-    for name in [
-        "ports",
-        "livenessProbe",
-        "readinessProbe",
-        "startupProbe",
-        "lifecycle",
-        "resizePolicy",
-        "restartPolicy",
-    ] {
+    for name in
+        ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy", "restartPolicy"]
+    {
         let member = container.get(name);
         if member.is_set() {
             errors.push(member.forbidden("cannot be set for an Ephemeral Container"));
         }
     }
     if !container.get("resources").is_empty() {
-        errors.push(
-            container
-                .get("resources")
-                .forbidden("cannot be set for an Ephemeral Container"),
-        );
+        errors.push(container.get("resources").forbidden("cannot be set for an Ephemeral Container"));
     }
     for mount in container.get("volumeMounts").items() {
         for name in ["subPath", "subPathExpr"] {
             if !mount.get(name).is_empty() {
-                errors.push(
-                    mount
-                        .get(name)
-                        .forbidden("cannot be set for an Ephemeral Container"),
-                );
+                errors.push(mount.get(name).forbidden("cannot be set for an Ephemeral Container"));
             }
         }
     }
@@ -184,17 +151,13 @@ fn validate_shared(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
     } else if image.str().trim() != image.str() {
         errors.push(image.invalid("must not have leading or trailing whitespace"));
     }
-    container
-        .get("terminationMessagePolicy")
-        .one_of(&["FallbackToLogsOnError", "File"], errors);
+    container.get("terminationMessagePolicy").one_of(&["FallbackToLogsOnError", "File"], errors);
     validate_ports(&container.get("ports"), errors);
     validate_env(&container.get("env"), errors);
     validate_env_from(&container.get("envFrom"), errors);
     validate_mounts(container, around, errors);
     validate_devices(container, around, errors);
-    container
-        .get("imagePullPolicy")
-        .one_of(&["Always", "IfNotPresent", "Never"], errors);
+    container.get("imagePullPolicy").one_of(&["Always", "IfNotPresent", "Never"], errors);
     resources::validate(&container.get("resources"), &around.claims, errors);
     validate_resize_policy(&container.get("resizePolicy"), errors);
     security::validate_container(&container.get("securityContext"), errors);
@@ -216,13 +179,10 @@ fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
         }
         match port.get("containerPort").int().unwrap_or(0) {
             0 => errors.push(port.get("containerPort").required("")),
-            number => port
-                .get("containerPort")
-                .check(names::port_number(number), errors),
+            number => port.get("containerPort").check(names::port_number(number), errors),
         }
         if let Some(number) = port.get("hostPort").int().filter(|number| *number != 0) {
-            port.get("hostPort")
-                .check(names::port_number(number), errors);
+            port.get("hostPort").check(names::port_number(number), errors);
         }
         port.get("protocol").one_of(&["SCTP", "TCP", "UDP"], errors);
     }
@@ -236,11 +196,7 @@ fn unique_host_ports<'a>(containers: impl Iterator<Item = Field<'a>>, errors: &m
         if number == 0 {
             continue;
         }
-        let key = format!(
-            "{}/{}/{number}",
-            port.get("hostIP").str(),
-            port.get("protocol").str()
-        );
+        let key = format!("{}/{}/{number}", port.get("hostIP").str(), port.get("protocol").str());
         if seen.contains(&key) {
             let shown = key.clone().into();
             errors.push(host_port.with(&shown).duplicate());
@@ -331,11 +287,9 @@ fn validate_env_from(list: &Field<'_>, errors: &mut Errors) {
             }
         }
         match sources {
-            0 => errors
-                .push(from.invalid_as("", "must specify one of: `configMapRef` or `secretRef`")),
+            0 => errors.push(from.invalid_as("", "must specify one of: `configMapRef` or `secretRef`")),
             1 => {}
-            _ => errors
-                .push(from.invalid_as("", "may not have more than one field specified at a time")),
+            _ => errors.push(from.invalid_as("", "may not have more than one field specified at a time")),
         }
     }
 }
@@ -348,11 +302,7 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
         if name.is_empty() {
             errors.push(name.required(""));
         }
-        if !around
-            .volumes
-            .iter()
-            .any(|(volume, _)| *volume == name.str())
-        {
+        if !around.volumes.iter().any(|(volume, _)| *volume == name.str()) {
             errors.push(name.with(&name.str().into()).not_found());
         }
         if path.is_empty() {
@@ -362,16 +312,10 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
             errors.push(path.invalid("must be unique"));
         }
         paths.push(path.str());
-        if devices
-            .items()
-            .any(|device| device.get("name").str() == name.str())
-        {
+        if devices.items().any(|device| device.get("name").str() == name.str()) {
             errors.push(name.invalid("must not already exist in volumeDevices"));
         }
-        if devices
-            .items()
-            .any(|device| device.get("devicePath").str() == path.str())
-        {
+        if devices.items().any(|device| device.get("devicePath").str() == path.str()) {
             errors.push(path.invalid("must not already exist as a path in volumeDevices"));
         }
         for name in ["subPath", "subPathExpr"] {
@@ -380,11 +324,7 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
             }
         }
         if !mount.get("subPath").is_empty() && !mount.get("subPathExpr").is_empty() {
-            errors.push(
-                mount
-                    .get("subPathExpr")
-                    .invalid("subPathExpr and subPath are mutually exclusive"),
-            );
+            errors.push(mount.get("subPathExpr").invalid("subPathExpr and subPath are mutually exclusive"));
         }
         mount_propagation(&mount, container, errors);
         recursive_read_only(&mount, errors);
@@ -401,9 +341,7 @@ fn mount_propagation(mount: &Field<'_>, container: &Field<'_>, errors: &mut Erro
     }
     let privileged = container.get("securityContext").get("privileged").bool();
     if mode.str() == "Bidirectional" && !privileged {
-        errors.push(mode.forbidden(
-            "Bidirectional mount propagation is available only to privileged containers",
-        ));
+        errors.push(mode.forbidden("Bidirectional mount propagation is available only to privileged containers"));
     }
 }
 
@@ -418,9 +356,7 @@ fn recursive_read_only(mount: &Field<'_>, errors: &mut Errors) {
                 errors.push(mode.forbidden("may only be specified when readOnly is true"));
             }
             if !["", "None"].contains(&mount.get("mountPropagation").str()) {
-                errors.push(mode.forbidden(
-                    "may only be specified when mountPropagation is None or not specified",
-                ));
+                errors.push(mode.forbidden("may only be specified when mountPropagation is None or not specified"));
             }
         }
         _ => errors.push(mode.not_supported(&["Disabled", "IfPossible", "Enabled"])),
@@ -439,7 +375,9 @@ fn validate_devices(container: &Field<'_>, around: &Surroundings<'_>, errors: &m
         }
         match around.volumes.iter().find(|(volume, _)| *volume == name.str()) {
             Some((_, true)) => {}
-            Some((_, false)) => errors.push(name.invalid("can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode")),
+            Some((_, false)) => errors.push(
+                name.invalid("can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"),
+            ),
             None => errors.push(name.with(&name.str().into()).not_found()),
         }
         if path.is_empty() {
@@ -462,8 +400,6 @@ fn validate_resize_policy(policies: &Field<'_>, errors: &mut Errors) {
         }
         seen.push(name.str());
         name.one_of(&["cpu", "memory"], errors);
-        policy
-            .get("restartPolicy")
-            .one_of(&["NotRequired", "RestartContainer"], errors);
+        policy.get("restartPolicy").one_of(&["NotRequired", "RestartContainer"], errors);
     }
 }

@@ -92,9 +92,7 @@ fn set_container_defaults(container: &mut Value) {
 
 /// `Always` for `latest` (said or meant), `IfNotPresent` for a tag or a digest.
 fn pull_policy_of_image(image: &str) -> &'static str {
-    let (name, digest) = image
-        .split_once('@')
-        .map_or((image, false), |(name, _)| (name, true));
+    let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
     let last = name.rsplit('/').next().unwrap_or(name);
     match last.rsplit_once(':') {
         Some((_, "latest")) => "Always",
@@ -105,12 +103,9 @@ fn pull_policy_of_image(image: &str) -> &'static str {
 }
 
 fn set_probe_defaults(probe: &mut Value) {
-    for (name, number) in [
-        ("timeoutSeconds", 1),
-        ("periodSeconds", 10),
-        ("successThreshold", 1),
-        ("failureThreshold", 3),
-    ] {
+    for (name, number) in
+        [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+    {
         default_number(probe, name, number);
     }
     http_get_defaults(probe);
@@ -181,9 +176,7 @@ fn host_ports_from_container_ports(container: &mut Value) {
 
 /// A volume without a source is an empty directory; sources get their modes and types.
 fn set_volume_defaults(volume: &mut Value) {
-    let bare = volume
-        .as_object()
-        .is_some_and(|map: &Map<String, Value>| map.keys().all(|name| name == "name"));
+    let bare = volume.as_object().is_some_and(|map: &Map<String, Value>| map.keys().all(|name| name == "name"));
     if bare {
         set(volume, "emptyDir", json!({}));
     }
@@ -228,20 +221,12 @@ pub fn set_network_volume_defaults(volume: &mut Value) {
         default_text(iscsi, "iscsiInterface", "default");
     }
     if let Some(rbd) = member(volume, "rbd") {
-        for (name, value) in [
-            ("pool", "rbd"),
-            ("user", "admin"),
-            ("keyring", "/etc/ceph/keyring"),
-        ] {
+        for (name, value) in [("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")] {
             default_text(rbd, name, value);
         }
     }
     if let Some(disk) = member(volume, "azureDisk") {
-        for (name, value) in [
-            ("cachingMode", "ReadWrite"),
-            ("fsType", "ext4"),
-            ("kind", "Shared"),
-        ] {
+        for (name, value) in [("cachingMode", "ReadWrite"), ("fsType", "ext4"), ("kind", "Shared")] {
             default(disk, name, value);
         }
         default(disk, "readOnly", false);
@@ -274,15 +259,11 @@ mod tests {
     #[test]
     fn a_pod_asks_for_its_limits_and_a_template_does_not() {
         let limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}});
-        let mut pod =
-            json!({"spec": {"containers": [{"name": "c", "image": "a", "resources": limits}]}});
+        let mut pod = json!({"spec": {"containers": [{"name": "c", "image": "a", "resources": limits}]}});
         let mut template = pod.clone();
         set_pod_defaults(&mut pod);
         set_pod_template_defaults(&mut template);
-        assert_eq!(
-            pod["spec"]["containers"][0]["resources"]["requests"],
-            json!({"cpu": "500m", "memory": "1Gi"})
-        );
+        assert_eq!(pod["spec"]["containers"][0]["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
         assert_eq!(template["spec"]["containers"][0]["resources"], limits);
     }
 }

@@ -21,8 +21,7 @@ use super::field::{Errors, Field};
 use super::{Context, Subresource, edit};
 
 pub use defaults::{
-    mirror_service_account, set_network_volume_defaults, set_pod_spec_defaults,
-    set_pod_template_defaults,
+    mirror_service_account, set_network_volume_defaults, set_pod_spec_defaults, set_pod_template_defaults,
 };
 pub use probes::port_number_or_name;
 pub use resources::qos_class;
@@ -41,37 +40,17 @@ impl Behavior for Pod {
         scheduling::merge_label_keys(object);
         let class = qos_class(object);
         let mut status = json!({"phase": "Pending", "qosClass": class});
-        if object["spec"]["schedulingGates"]
-            .as_array()
-            .is_some_and(|gates| !gates.is_empty())
-        {
+        if object["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
             let message = "Scheduling is blocked due to non-empty scheduling gates";
-            set_condition(
-                &mut status,
-                "PodScheduled",
-                "False",
-                "SchedulingGated",
-                message,
-                context.now,
-            );
+            set_condition(&mut status, "PodScheduled", "False", "SchedulingGated", message, context.now);
         }
         edit::set(object, "status", status);
     }
 
-    fn prepare_for_update(
-        &self,
-        _: &Context<'_>,
-        subresource: Subresource,
-        new: &mut Value,
-        old: &Value,
-    ) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         match subresource {
             Subresource::Status => {
-                edit::keep(
-                    edit::child(new, "metadata"),
-                    &old["metadata"],
-                    "ownerReferences",
-                );
+                edit::keep(edit::child(new, "metadata"), &old["metadata"], "ownerReferences");
                 let status = edit::child(new, "status");
                 if edit::text(status, "qosClass").is_empty() {
                     edit::keep(status, &old["status"], "qosClass");
@@ -93,13 +72,7 @@ impl Behavior for Pod {
         create_only(&spec, errors);
     }
 
-    fn validate_update(
-        &self,
-        subresource: Subresource,
-        new: &Field<'_>,
-        old: &Field<'_>,
-        errors: &mut Errors,
-    ) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         match subresource {
             Subresource::Status => validate_status(new, old, errors),
             Subresource::EphemeralContainers => {
@@ -126,14 +99,9 @@ impl Behavior for Pod {
 
     /// `CheckGracefulDelete` of the pod strategy.
     fn graceful_delete(&self, object: &Value, requested: Option<i64>) -> Option<i64> {
-        let asked = requested
-            .or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64())
-            .unwrap_or(0);
+        let asked = requested.or_else(|| object["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
         let unscheduled = edit::text(&object["spec"], "nodeName").is_empty();
-        let ended = matches!(
-            edit::text(&object["status"], "phase"),
-            "Failed" | "Succeeded"
-        );
+        let ended = matches!(edit::text(&object["status"], "phase"), "Failed" | "Succeeded");
         Some(match asked {
             _ if unscheduled || ended => 0,
             seconds if seconds < 0 => 1,
@@ -165,11 +133,7 @@ impl Behavior for Pod {
 pub fn assign_node(pod: &mut Value, binding: &Value, now: Timestamp) {
     let node = edit::text(&binding["target"], "name").to_owned();
     edit::set(edit::child(pod, "spec"), "nodeName", node);
-    for (key, value) in binding["metadata"]["annotations"]
-        .as_object()
-        .into_iter()
-        .flatten()
-    {
+    for (key, value) in binding["metadata"]["annotations"].as_object().into_iter().flatten() {
         edit::annotate(pod, key, value.as_str().unwrap_or(""));
     }
     let status = edit::child(pod, "status");
@@ -178,28 +142,19 @@ pub fn assign_node(pod: &mut Value, binding: &Value, now: Timestamp) {
 }
 
 /// Sets a pod condition; `lastTransitionTime` moves only when the status does.
-pub fn set_condition(
-    status: &mut Value,
-    kind: &str,
-    state: &str,
-    reason: &str,
-    message: &str,
-    now: Timestamp,
-) {
+pub fn set_condition(status: &mut Value, kind: &str, state: &str, reason: &str, message: &str, now: Timestamp) {
     edit::default(status, "conditions", Value::Array(Vec::new()));
     let Some(list) = status["conditions"].as_array_mut() else {
         return;
     };
-    let mut condition = json!({"type": kind, "status": state, "lastProbeTime": null, "lastTransitionTime": seconds(now)});
+    let mut condition =
+        json!({"type": kind, "status": state, "lastProbeTime": null, "lastTransitionTime": seconds(now)});
     for (name, value) in [("reason", reason), ("message", message)] {
         if !value.is_empty() {
             edit::set(&mut condition, name, value);
         }
     }
-    match list
-        .iter_mut()
-        .find(|other| edit::text(other, "type") == kind)
-    {
+    match list.iter_mut().find(|other| edit::text(other, "type") == kind) {
         Some(other) => {
             if edit::text(other, "status") == state {
                 edit::keep(&mut condition, other, "lastTransitionTime");
@@ -240,10 +195,7 @@ fn validate_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if old.get("spec").get("restartPolicy").str() == "OnFailure" {
             continue;
         }
-        for earlier in before
-            .items()
-            .filter(|status| status.get("state").get("terminated").is_set())
-        {
+        for earlier in before.items().filter(|status| status.get("state").get("terminated").is_set()) {
             let name = earlier.get("name").str();
             let restartable = ["containers", "initContainers"].into_iter().any(|list| {
                 old.get("spec")
@@ -251,17 +203,10 @@ fn validate_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
                     .items()
                     .any(|c| c.get("name").str() == name && c.get("restartPolicy").is_set())
             });
-            let again = statuses
-                .items()
-                .find(|status| status.get("name").str() == name);
-            let running = again
-                .filter(|status| !restartable && !status.get("state").get("terminated").is_set());
+            let again = statuses.items().find(|status| status.get("name").str() == name);
+            let running = again.filter(|status| !restartable && !status.get("state").get("terminated").is_set());
             if let Some(status) = running {
-                errors.push(
-                    status
-                        .get("state")
-                        .forbidden("may not be transitioned to non-terminated state"),
-                );
+                errors.push(status.get("state").forbidden("may not be transitioned to non-terminated state"));
             }
         }
     }
@@ -278,11 +223,7 @@ fn keep_all_but_resources(new: &mut Value, old: &Value) {
     for list in ["containers", "initContainers"] {
         for container in edit::each(spec, list) {
             let name = edit::text(container, "name").to_owned();
-            let wanted = asked[list]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .find(|other| edit::text(other, "name") == name);
+            let wanted = asked[list].as_array().into_iter().flatten().find(|other| edit::text(other, "name") == name);
             if let Some(wanted) = wanted {
                 edit::keep(container, wanted, "resources");
                 edit::keep(container, wanted, "resizePolicy");

@@ -36,13 +36,7 @@ fn must_succeed_once(probe: &Field<'_>, errors: &mut Errors) {
 
 fn validate_probe(probe: &Field<'_>, grace: i64, errors: &mut Errors) {
     validate_handler(probe, grace, errors);
-    for name in [
-        "initialDelaySeconds",
-        "timeoutSeconds",
-        "periodSeconds",
-        "successThreshold",
-        "failureThreshold",
-    ] {
+    for name in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
         probe.get(name).non_negative(errors);
     }
     probe.get("terminationGracePeriodSeconds").positive(errors);
@@ -60,9 +54,7 @@ fn validate_handler(handler: &Field<'_>, grace: i64, errors: &mut Errors) {
         }
         found = true;
         match kind {
-            "exec" if action.get("command").is_empty() => {
-                errors.push(action.get("command").required(""))
-            }
+            "exec" if action.get("command").is_empty() => errors.push(action.get("command").required("")),
             "exec" => {}
             "httpGet" => http_get(&action, errors),
             "sleep" => sleep(&action, grace, errors),
@@ -85,18 +77,14 @@ fn http_get(action: &Field<'_>, errors: &mut Errors) {
     }
     for header in action.get("httpHeaders").items() {
         let name = header.get("name");
-        action
-            .get("httpHeaders")
-            .with(name.value())
-            .check(names::http_header_name(name.str()), errors);
+        action.get("httpHeaders").with(name.value()).check(names::http_header_name(name.str()), errors);
     }
 }
 
 fn sleep(action: &Field<'_>, grace: i64, errors: &mut Errors) {
     let seconds = action.get("seconds").int().unwrap_or(0);
     if !(0..=grace).contains(&seconds) {
-        let detail =
-            format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+        let detail = format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
         errors.push(action.invalid_as(seconds, detail));
     }
 }

@@ -33,11 +33,7 @@ const STANDARD_RESOURCES: [&str; 21] = [
 
 /// Whether a name without a domain is known somewhere in Kubernetes.
 pub fn is_standard(name: &str) -> bool {
-    STANDARD_RESOURCES.contains(&name)
-        || name
-            .strip_prefix("requests.")
-            .unwrap_or(name)
-            .starts_with("hugepages-")
+    STANDARD_RESOURCES.contains(&name) || name.strip_prefix("requests.").unwrap_or(name).starts_with("hugepages-")
 }
 
 /// Whether a name belongs to Kubernetes itself rather than to a device vendor.
@@ -49,11 +45,7 @@ fn is_native(name: &str) -> bool {
 pub fn validate_name(at: &Field<'_>, name: &str, errors: &mut Errors) {
     let complaints = names::qualified_name(name);
     if !complaints.is_empty() {
-        errors.extend(
-            complaints
-                .into_iter()
-                .map(|complaint| at.invalid_as(name, complaint)),
-        );
+        errors.extend(complaints.into_iter().map(|complaint| at.invalid_as(name, complaint)));
     } else if !name.contains('/') && !is_standard(name) {
         errors.push(at.invalid_as(name, "must be a standard resource type or fully qualified"));
     }
@@ -66,8 +58,7 @@ fn validate_container_resource_name(at: &Field<'_>, name: &str, errors: &mut Err
             errors.push(at.invalid_as(name, "must be a standard resource for containers"));
         }
     } else if !is_native(name)
-        && (name.starts_with("requests.")
-            || !names::qualified_name(&format!("requests.{name}")).is_empty())
+        && (name.starts_with("requests.") || !names::qualified_name(&format!("requests.{name}")).is_empty())
     {
         errors.push(at.invalid_as(name, "doesn't follow extended resource name standard"));
     }
@@ -119,11 +110,7 @@ pub fn validate(resources: &Field<'_>, claims: &[&str], errors: &mut Errors) {
         validate_quantity(&request, name, errors);
         request_within_limit(name, &request, &requests, &limits, errors);
     }
-    let names: Vec<&str> = limits
-        .entries()
-        .chain(requests.entries())
-        .map(|(name, _)| name)
-        .collect();
+    let names: Vec<&str> = limits.entries().chain(requests.entries()).map(|(name, _)| name).collect();
     if names.iter().any(|name| name.starts_with("hugepages-"))
         && !names.iter().any(|name| matches!(*name, "cpu" | "memory"))
     {
@@ -150,10 +137,7 @@ fn request_within_limit(
     if asked != allowed && !overcommit_allowed(name) {
         errors.push(shown.invalid(format!("must be equal to {name} limit of {}", limit.str())));
     } else if asked > allowed {
-        errors.push(shown.invalid(format!(
-            "must be less than or equal to {name} limit of {}",
-            limit.str()
-        )));
+        errors.push(shown.invalid(format!("must be less than or equal to {name} limit of {}", limit.str())));
     }
 }
 
@@ -184,9 +168,7 @@ pub fn qos_class(pod: &Value) -> &'static str {
     let mut asks = false;
     let mut judge = |resources: &Value| {
         let amount = |list: &str, name: &str| -> Option<Quantity> {
-            Quantity::from_value(&resources[list][name])
-                .ok()
-                .filter(|amount| *amount > Quantity::ZERO)
+            Quantity::from_value(&resources[list][name]).ok().filter(|amount| *amount > Quantity::ZERO)
         };
         for name in ["cpu", "memory"] {
             let (request, limit) = (amount("requests", name), amount("limits", name));
@@ -198,11 +180,7 @@ pub fn qos_class(pod: &Value) -> &'static str {
         judge(&spec["resources"]);
     } else {
         for list in ["containers", "initContainers"] {
-            spec[list]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .for_each(|container| judge(&container["resources"]));
+            spec[list].as_array().into_iter().flatten().for_each(|container| judge(&container["resources"]));
         }
     }
     match (asks, guaranteed) {

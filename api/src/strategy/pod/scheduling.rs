@@ -7,32 +7,20 @@ use crate::strategy::{labels, meta, names};
 /// What is wrong with a pod's `affinity`.
 pub fn validate_affinity(affinity: &Field<'_>, errors: &mut Errors) {
     if let Some(node) = affinity.get("nodeAffinity").set() {
-        if let Some(required) = node
-            .get("requiredDuringSchedulingIgnoredDuringExecution")
-            .set()
-        {
+        if let Some(required) = node.get("requiredDuringSchedulingIgnoredDuringExecution").set() {
             validate_node_selector(&required, errors);
         }
-        for term in node
-            .get("preferredDuringSchedulingIgnoredDuringExecution")
-            .items()
-        {
+        for term in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
             weight(&term, errors);
             validate_node_selector_term(&term.get("preference"), errors);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let affinity = affinity.get(kind);
-        for term in affinity
-            .get("requiredDuringSchedulingIgnoredDuringExecution")
-            .items()
-        {
+        for term in affinity.get("requiredDuringSchedulingIgnoredDuringExecution").items() {
             validate_pod_affinity_term(&term, errors);
         }
-        for term in affinity
-            .get("preferredDuringSchedulingIgnoredDuringExecution")
-            .items()
-        {
+        for term in affinity.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
             weight(&term, errors);
             validate_pod_affinity_term(&term.get("podAffinityTerm"), errors);
         }
@@ -52,9 +40,7 @@ pub fn validate_node_selector(selector: &Field<'_>, errors: &mut Errors) {
     if terms.is_empty() {
         errors.push(terms.required("must have at least one node selector term"));
     }
-    terms
-        .items()
-        .for_each(|term| validate_node_selector_term(&term, errors));
+    terms.items().for_each(|term| validate_node_selector_term(&term, errors));
 }
 
 fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
@@ -62,19 +48,13 @@ fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
         let (operator, values) = (requirement.get("operator"), requirement.get("values"));
         match operator.str() {
             "In" | "NotIn" if values.is_empty() => {
-                errors
-                    .push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
+                errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
-                errors.push(values.forbidden(
-                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-                ));
+                errors.push(values.forbidden("may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
             }
             "Gt" | "Lt" if values.len() != 1 => {
-                errors
-                    .push(values.required(
-                        "must be specified single value when `operator` is 'Lt' or 'Gt'",
-                    ));
+                errors.push(values.required("must be specified single value when `operator` is 'Lt' or 'Gt'"));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
             _ => errors.push(operator.invalid("not a valid selector operator")),
@@ -83,22 +63,16 @@ fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
         key.check(names::qualified_name(key.str()), errors);
     }
     for requirement in term.get("matchFields").items() {
-        let (operator, values, key) = (
-            requirement.get("operator"),
-            requirement.get("values"),
-            requirement.get("key"),
-        );
+        let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
         match operator.str() {
-            "In" | "NotIn" if values.len() != 1 => errors.push(values.required(
-                "must be only one value when `operator` is 'In' or 'NotIn' for node field selector",
-            )),
+            "In" | "NotIn" if values.len() != 1 => errors.push(
+                values.required("must be only one value when `operator` is 'In' or 'NotIn' for node field selector"),
+            ),
             "In" | "NotIn" => {}
             _ => errors.push(operator.invalid("not a valid selector operator")),
         }
         if key.str() == "metadata.name" {
-            values
-                .items()
-                .for_each(|value| value.check(names::dns1123_subdomain(value.str()), errors));
+            values.items().for_each(|value| value.check(names::dns1123_subdomain(value.str()), errors));
         } else {
             errors.push(key.invalid("not a valid field selector key"));
         }
@@ -110,9 +84,7 @@ fn validate_pod_affinity_term(term: &Field<'_>, errors: &mut Errors) {
     labels::validate_selector(&term.get("namespaceSelector"), errors);
     for namespace in term.get("namespaces").items() {
         let at_list = term.get("namespaces");
-        at_list
-            .with(namespace.value())
-            .check(names::dns1123_label(namespace.str()), errors);
+        at_list.with(namespace.value()).check(names::dns1123_label(namespace.str()), errors);
     }
     match_label_keys(term, "matchLabelKeys", errors);
     match_label_keys(term, "mismatchLabelKeys", errors);
@@ -148,18 +120,10 @@ pub fn merge_label_keys(pod: &mut Value) {
     for kind in ["podAffinity", "podAntiAffinity"] {
         for (list, inner) in [
             ("requiredDuringSchedulingIgnoredDuringExecution", None),
-            (
-                "preferredDuringSchedulingIgnoredDuringExecution",
-                Some("podAffinityTerm"),
-            ),
+            ("preferredDuringSchedulingIgnoredDuringExecution", Some("podAffinityTerm")),
         ] {
             let pointer = format!("/affinity/{kind}/{list}");
-            for term in spec
-                .pointer_mut(&pointer)
-                .and_then(Value::as_array_mut)
-                .into_iter()
-                .flatten()
-            {
+            for term in spec.pointer_mut(&pointer).and_then(Value::as_array_mut).into_iter().flatten() {
                 let term = match inner {
                     Some(name) => &mut term[name],
                     None => term,
@@ -169,23 +133,14 @@ pub fn merge_label_keys(pod: &mut Value) {
             }
         }
     }
-    for constraint in spec
-        .get_mut("topologySpreadConstraints")
-        .and_then(Value::as_array_mut)
-        .into_iter()
-        .flatten()
-    {
+    for constraint in spec.get_mut("topologySpreadConstraints").and_then(Value::as_array_mut).into_iter().flatten() {
         add_requirements(constraint, "matchLabelKeys", "In", &labels);
     }
 }
 
 fn add_requirements(term: &mut Value, keys: &str, operator: &str, labels: &Value) {
-    let keys: Vec<String> = term[keys]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|key| key.as_str().map(str::to_owned))
-        .collect();
+    let keys: Vec<String> =
+        term[keys].as_array().into_iter().flatten().filter_map(|key| key.as_str().map(str::to_owned)).collect();
     if !term["labelSelector"].is_object() {
         return;
     }
@@ -206,22 +161,19 @@ fn add_requirements(term: &mut Value, keys: &str, operator: &str, labels: &Value
 /// What is wrong with a list of tolerations.
 pub fn validate_tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
     for toleration in tolerations.items() {
-        let (key, operator, effect) = (
-            toleration.get("key"),
-            toleration.get("operator"),
-            toleration.get("effect"),
-        );
+        let (key, operator, effect) = (toleration.get("key"), toleration.get("operator"), toleration.get("effect"));
         let value = toleration.get("value");
         if !key.is_empty() {
             key.check(names::qualified_name(key.str()), errors);
         } else if operator.str() != "Exists" {
-            errors.push(operator.invalid(
-                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
-            ));
+            errors.push(
+                operator.invalid(
+                    "operator must be Exists when `key` is empty, which means \"match all values and all keys\"",
+                ),
+            );
         }
         if toleration.get("tolerationSeconds").is_set() && effect.str() != "NoExecute" {
-            errors
-                .push(effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set"));
+            errors.push(effect.invalid("effect must be 'NoExecute' when `tolerationSeconds` is set"));
         }
         match operator.str() {
             "" | "Equal" => {
@@ -232,17 +184,15 @@ pub fn validate_tolerations(tolerations: &Field<'_>, errors: &mut Errors) {
             }
             "Exists" => {
                 if !value.is_empty() {
-                    errors.push(operator.invalid_as(
-                        toleration.value().clone(),
-                        "value must be empty when `operator` is 'Exists'",
-                    ));
+                    errors.push(
+                        operator
+                            .invalid_as(toleration.value().clone(), "value must be empty when `operator` is 'Exists'"),
+                    );
                 }
             }
             "Lt" | "Gt" => {
                 if value.str().parse::<i64>().is_err() {
-                    errors.push(
-                        value.invalid("value must be an integer when `operator` is 'Lt' or 'Gt'"),
-                    );
+                    errors.push(value.invalid("value must be an integer when `operator` is 'Lt' or 'Gt'"));
                 }
             }
             _ => errors.push(operator.not_supported(&["Equal", "Exists", "Lt", "Gt"])),
@@ -275,18 +225,9 @@ pub fn validate_topology_spread(constraints: &Field<'_>, errors: &mut Errors) {
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when.str()) {
             errors.push(when.not_supported(&["DoNotSchedule", "ScheduleAnyway"]));
         }
-        let pair = format!(
-            "{{{}, {}}}",
-            constraint.get("topologyKey").str(),
-            when.str()
-        );
+        let pair = format!("{{{}, {}}}", constraint.get("topologyKey").str(), when.str());
         if seen.contains(&pair) {
-            errors.push(
-                constraint
-                    .get("{topologyKey, whenUnsatisfiable}")
-                    .with(&pair.clone().into())
-                    .duplicate(),
-            );
+            errors.push(constraint.get("{topologyKey, whenUnsatisfiable}").with(&pair.clone().into()).duplicate());
         }
         seen.push(pair);
         min_domains(&constraint, errors);
@@ -309,9 +250,7 @@ fn min_domains(constraint: &Field<'_>, errors: &mut Errors) {
     }
     let when = constraint.get("whenUnsatisfiable").str();
     if when != "DoNotSchedule" {
-        errors.push(domains.invalid(format!(
-            "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}"
-        )));
+        errors.push(domains.invalid(format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}")));
     }
 }
 

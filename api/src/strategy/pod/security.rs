@@ -6,9 +6,7 @@ use crate::strategy::names;
 pub fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
     if spec.get("hostNetwork").bool() {
         for list in ["containers", "initContainers"] {
-            spec.get(list)
-                .items()
-                .for_each(|container| host_network_ports(&container, errors));
+            spec.get(list).items().for_each(|container| host_network_ports(&container, errors));
         }
     }
     let share = spec.get("shareProcessNamespace");
@@ -24,16 +22,8 @@ pub fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
         id(&context.get(name), errors);
     }
     validate_sysctls(&context.get("sysctls"), errors);
-    one_of_if_set(
-        &context.get("fsGroupChangePolicy"),
-        &["Always", "OnRootMismatch"],
-        errors,
-    );
-    one_of_if_set(
-        &context.get("supplementalGroupsPolicy"),
-        &["Merge", "Strict"],
-        errors,
-    );
+    one_of_if_set(&context.get("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], errors);
+    one_of_if_set(&context.get("supplementalGroupsPolicy"), &["Merge", "Strict"], errors);
     seccomp(&context.get("seccompProfile"), errors);
     app_armor(&context.get("appArmorProfile"), errors);
 }
@@ -50,17 +40,12 @@ pub fn validate_container(context: &Field<'_>, errors: &mut Errors) {
     seccomp(&context.get("seccompProfile"), errors);
     if context.get("allowPrivilegeEscalation").value() == false {
         if context.get("privileged").bool() {
-            errors.push(context.invalid(
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-            ));
+            errors.push(context.invalid("cannot set `allowPrivilegeEscalation` to false and `privileged` to true"));
         }
-        if context
-            .get("capabilities")
-            .get("add")
-            .items()
-            .any(|capability| capability.str() == "CAP_SYS_ADMIN")
-        {
-            errors.push(context.invalid("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"));
+        if context.get("capabilities").get("add").items().any(|capability| capability.str() == "CAP_SYS_ADMIN") {
+            errors.push(
+                context.invalid("cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN"),
+            );
         }
     }
     app_armor(&context.get("appArmorProfile"), errors);
@@ -106,13 +91,8 @@ fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
             && name.len() <= NAME_MAX
             && name.split(['.', '/']).all(|part| {
                 let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-                part.bytes()
-                    .next()
-                    .zip(part.bytes().last())
-                    .is_some_and(|(first, last)| word(first) && word(last))
-                    && part
-                        .bytes()
-                        .all(|byte| word(byte) || matches!(byte, b'-' | b'_'))
+                part.bytes().next().zip(part.bytes().last()).is_some_and(|(first, last)| word(first) && word(last))
+                    && part.bytes().all(|byte| word(byte) || matches!(byte, b'-' | b'_'))
             })
     };
     let mut seen: Vec<&str> = Vec::new();
@@ -132,21 +112,11 @@ fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
 }
 
 fn seccomp(profile: &Field<'_>, errors: &mut Errors) {
-    profile_of(
-        profile,
-        "seccomp",
-        "type is required when seccompProfile is set",
-        errors,
-    );
+    profile_of(profile, "seccomp", "type is required when seccompProfile is set", errors);
 }
 
 fn app_armor(profile: &Field<'_>, errors: &mut Errors) {
-    profile_of(
-        profile,
-        "AppArmor",
-        "type is required when appArmorProfile is set",
-        errors,
-    );
+    profile_of(profile, "AppArmor", "type is required when appArmorProfile is set", errors);
 }
 
 fn profile_of(profile: &Field<'_>, what: &str, missing: &str, errors: &mut Errors) {

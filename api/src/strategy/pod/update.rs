@@ -37,9 +37,7 @@ pub fn validate(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
     if munged != *before.value() {
         let difference = difference(&munged, before.value());
-        errors.push(spec.forbidden(format!(
-            "pod updates may not change fields other than {UPDATABLE}\n{difference}"
-        )));
+        errors.push(spec.forbidden(format!("pod updates may not change fields other than {UPDATABLE}\n{difference}")));
     }
 }
 
@@ -55,9 +53,7 @@ fn munge(new: &Value, old: &Value, gated: bool) -> Value {
     for name in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         edit::keep(&mut spec, old, name);
     }
-    if old["terminationGracePeriodSeconds"]
-        .as_i64()
-        .is_some_and(|seconds| seconds < 0)
+    if old["terminationGracePeriodSeconds"].as_i64().is_some_and(|seconds| seconds < 0)
         && new["terminationGracePeriodSeconds"].as_i64() == Some(1)
     {
         edit::keep(&mut spec, old, "terminationGracePeriodSeconds");
@@ -71,10 +67,7 @@ fn munge(new: &Value, old: &Value, gated: bool) -> Value {
 }
 
 fn deadline(spec: &Field<'_>, before: &Field<'_>, errors: &mut Errors) {
-    let (new, old) = (
-        spec.get("activeDeadlineSeconds"),
-        before.get("activeDeadlineSeconds"),
-    );
+    let (new, old) = (spec.get("activeDeadlineSeconds"), before.get("activeDeadlineSeconds"));
     match (new.int(), old.int()) {
         (Some(seconds), _) if !(0..=i64::from(i32::MAX)).contains(&seconds) => {
             errors.push(new.invalid(crate::strategy::names::out_of_range(0, i64::from(i32::MAX))));
@@ -82,39 +75,26 @@ fn deadline(spec: &Field<'_>, before: &Field<'_>, errors: &mut Errors) {
         (Some(seconds), Some(earlier)) if seconds > earlier => {
             errors.push(new.invalid("must be less than or equal to previous value"));
         }
-        (None, Some(_)) => errors.push(new.invalid_as(
-            Value::Null,
-            "must not update from a positive integer to nil value",
-        )),
+        (None, Some(_)) => {
+            errors.push(new.invalid_as(Value::Null, "must not update from a positive integer to nil value"))
+        }
         _ => {}
     }
 }
 
 fn only_gates_removed(spec: &Field<'_>, before: &Field<'_>, errors: &mut Errors) {
     let gates = spec.get("schedulingGates");
-    let known: Vec<&str> = before
-        .get("schedulingGates")
-        .items()
-        .map(|gate| gate.get("name").str())
-        .collect();
-    let added: Vec<&str> = gates
-        .items()
-        .map(|gate| gate.get("name").str())
-        .filter(|name| !known.contains(name))
-        .collect();
+    let known: Vec<&str> = before.get("schedulingGates").items().map(|gate| gate.get("name").str()).collect();
+    let added: Vec<&str> =
+        gates.items().map(|gate| gate.get("name").str()).filter(|name| !known.contains(name)).collect();
     for name in added {
-        errors.push(gates.forbidden(format!(
-            "only deletion is allowed, but found new scheduling gate '{name}'"
-        )));
+        errors.push(gates.forbidden(format!("only deletion is allowed, but found new scheduling gate '{name}'")));
     }
 }
 
 fn only_tolerations_added(spec: &Field<'_>, before: &Field<'_>, errors: &mut Errors) {
     let tolerations = spec.get("tolerations");
-    let list = tolerations
-        .value()
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let list = tolerations.value().as_array().map_or(&[][..], Vec::as_slice);
     let same = |a: &Value, b: &Value| {
         let without_seconds = |value: &Value| {
             let mut value = value.clone();
@@ -123,15 +103,9 @@ fn only_tolerations_added(spec: &Field<'_>, before: &Field<'_>, errors: &mut Err
         };
         without_seconds(a) == without_seconds(b)
     };
-    let kept = before
-        .get("tolerations")
-        .items()
-        .all(|earlier| list.iter().any(|new| same(new, earlier.value())));
+    let kept = before.get("tolerations").items().all(|earlier| list.iter().any(|new| same(new, earlier.value())));
     if !kept {
-        errors.push(
-            tolerations
-                .forbidden("existing toleration can not be modified except its tolerationSeconds"),
-        );
+        errors.push(tolerations.forbidden("existing toleration can not be modified except its tolerationSeconds"));
     }
     scheduling::validate_tolerations(&tolerations, errors);
 }
@@ -139,14 +113,9 @@ fn only_tolerations_added(spec: &Field<'_>, before: &Field<'_>, errors: &mut Err
 /// While gates hold a pod back, its node constraints may be narrowed, never widened.
 fn node_constraints_tightened(spec: &Field<'_>, before: &Field<'_>, errors: &mut Errors) {
     let selector = spec.get("nodeSelector");
-    let widened = before
-        .get("nodeSelector")
-        .entries()
-        .any(|(key, value)| selector.key(key).value() != value.value());
+    let widened = before.get("nodeSelector").entries().any(|(key, value)| selector.key(key).value() != value.value());
     if widened {
-        errors.push(selector.invalid(
-            "only additions to spec.nodeSelector are allowed (no mutations or deletions)",
-        ));
+        errors.push(selector.invalid("only additions to spec.nodeSelector are allowed (no mutations or deletions)"));
     }
     scheduling::validate_node_labels(&selector, errors);
     scheduling::validate_affinity(&spec.get("affinity"), errors);
@@ -157,17 +126,12 @@ pub fn validate_ephemeral(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors)
     let containers = new.get("spec").get("ephemeralContainers");
     for earlier in old.get("spec").get("ephemeralContainers").items() {
         let name = earlier.get("name").str();
-        match containers
-            .items()
-            .find(|container| container.get("name").str() == name)
-        {
-            None => errors.push(containers.forbidden(format!(
-                "existing ephemeral containers {name:?} may not be removed"
-            ))),
+        match containers.items().find(|container| container.get("name").str() == name) {
+            None => {
+                errors.push(containers.forbidden(format!("existing ephemeral containers {name:?} may not be removed")))
+            }
             Some(container) if container.value() != earlier.value() => {
-                errors.push(containers.forbidden(format!(
-                    "existing ephemeral containers {name:?} may not be changed"
-                )));
+                errors.push(containers.forbidden(format!("existing ephemeral containers {name:?} may not be changed")));
             }
             Some(_) => {}
         }
@@ -193,18 +157,12 @@ pub fn validate_resize(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
             }
         }
         for (container, earlier) in spec.get(list).items().zip(before.get(list).items()) {
-            only_cpu_and_memory(
-                &container.get("resources"),
-                &earlier.get("resources"),
-                errors,
-            );
+            only_cpu_and_memory(&container.get("resources"), &earlier.get("resources"), errors);
         }
     }
     if munged != *before.value() {
         let difference = difference(&munged, before.value());
-        errors.push(spec.forbidden(format!(
-            "only cpu and memory resources are mutable\n{difference}"
-        )));
+        errors.push(spec.forbidden(format!("only cpu and memory resources are mutable\n{difference}")));
     }
 }
 
@@ -218,10 +176,7 @@ fn only_cpu_and_memory(resources: &Field<'_>, earlier: &Field<'_>, errors: &mut 
         if changed {
             errors.push(new.forbidden("only cpu and memory resources are mutable"));
         }
-        for (name, _) in old
-            .entries()
-            .filter(|(name, _)| matches!(*name, "cpu" | "memory"))
-        {
+        for (name, _) in old.entries().filter(|(name, _)| matches!(*name, "cpu" | "memory")) {
             if !new.key(name).is_set() {
                 errors.push(resources.forbidden(format!("resource {list} cannot be removed")));
                 break;

@@ -17,13 +17,8 @@ pub const ENV_FIELDS: &[&str] = &[
     "status.podIPs",
 ];
 /// Fields of a pod that a downward API volume may show.
-const VOLUME_FIELDS: &[&str] = &[
-    "metadata.annotations",
-    "metadata.labels",
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-];
+const VOLUME_FIELDS: &[&str] =
+    &["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 /// Fields of a pod that have a downward API name at all.
 const DOWNWARD_FIELDS: &[&str] = &[
     "metadata.annotations",
@@ -49,16 +44,8 @@ const CONTAINER_RESOURCES: &[&str] = &[
     "requests.ephemeral-storage",
     "requests.memory",
 ];
-const HOST_PATH_TYPES: &[&str] = &[
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-];
+const HOST_PATH_TYPES: &[&str] =
+    &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 /// Volume sources in the order in which Kubernetes looks at them: the second one found is the one refused.
 const SOURCES: &[&str] = &[
     "emptyDir",
@@ -144,10 +131,7 @@ fn validate_source(volume: &Field<'_>, errors: &mut Errors) {
             "persistentVolumeClaim" => required(&source, &["claimName"], errors),
             "downwardAPI" => {
                 file_mode(&source.get("defaultMode"), errors);
-                source
-                    .get("items")
-                    .items()
-                    .for_each(|file| downward_file(&file, errors));
+                source.get("items").items().for_each(|file| downward_file(&file, errors));
             }
             "projected" => projected(&source, errors),
             "csi" => {
@@ -160,9 +144,7 @@ fn validate_source(volume: &Field<'_>, errors: &mut Errors) {
             "ephemeral" => ephemeral(&source, errors),
             "image" => {
                 required(&source, &["reference"], errors);
-                source
-                    .get("pullPolicy")
-                    .one_of(&["Always", "IfNotPresent", "Never"], errors);
+                source.get("pullPolicy").one_of(&["Always", "IfNotPresent", "Never"], errors);
             }
             _ => storage::network_source(kind, &source, errors),
         }
@@ -182,16 +164,8 @@ pub fn required(source: &Field<'_>, members: &[&'static str], errors: &mut Error
 }
 
 fn empty_dir(source: &Field<'_>, errors: &mut Errors) {
-    if source
-        .get("sizeLimit")
-        .quantity()
-        .is_some_and(|limit| limit < Quantity::ZERO)
-    {
-        errors.push(
-            source
-                .get("sizeLimit")
-                .forbidden("SizeLimit field must be a valid resource quantity"),
-        );
+    if source.get("sizeLimit").quantity().is_some_and(|limit| limit < Quantity::ZERO) {
+        errors.push(source.get("sizeLimit").forbidden("SizeLimit field must be a valid resource quantity"));
     }
 }
 
@@ -259,16 +233,13 @@ fn downward_file(file: &Field<'_>, errors: &mut Errors) {
         (Some(field), other) => {
             field_selector(&field, VOLUME_FIELDS, errors);
             if other.is_some() {
-                errors.push(file.invalid_as(
-                    "resource",
-                    "fieldRef and resourceFieldRef can not be specified simultaneously",
-                ));
+                errors.push(
+                    file.invalid_as("resource", "fieldRef and resourceFieldRef can not be specified simultaneously"),
+                );
             }
         }
         (None, Some(resource)) => resource_field_selector(&resource, true, errors),
-        (None, None) => {
-            errors.push(file.required("one of fieldRef and resourceFieldRef is required"))
-        }
+        (None, None) => errors.push(file.required("one of fieldRef and resourceFieldRef is required")),
     }
     file_mode(&file.get("mode"), errors);
 }
@@ -285,9 +256,7 @@ pub fn field_selector(source: &Field<'_>, supported: &[&str], errors: &mut Error
         return;
     }
     let text = path.str();
-    let subscript = text
-        .strip_suffix("']")
-        .and_then(|rest| rest.split_once("['"));
+    let subscript = text.strip_suffix("']").and_then(|rest| rest.split_once("['"));
     let known = match subscript {
         _ if version.str() != "v1" => Err(format!("unsupported pod version: {}", version.str())),
         Some(("metadata.annotations" | "metadata.labels", _)) => Ok(()),
@@ -299,19 +268,11 @@ pub fn field_selector(source: &Field<'_>, supported: &[&str], errors: &mut Error
         (Err(why), _) => errors.push(path.invalid(format!("error converting fieldPath: {why}"))),
         (Ok(()), Some(("metadata.annotations", key))) => {
             let complaints = names::qualified_name(&key.to_lowercase());
-            errors.extend(
-                complaints
-                    .into_iter()
-                    .map(|complaint| source.invalid_as(key, complaint)),
-            );
+            errors.extend(complaints.into_iter().map(|complaint| source.invalid_as(key, complaint)));
         }
         (Ok(()), Some((_, key))) => {
             let complaints = names::qualified_name(key);
-            errors.extend(
-                complaints
-                    .into_iter()
-                    .map(|complaint| source.invalid_as(key, complaint)),
-            );
+            errors.extend(complaints.into_iter().map(|complaint| source.invalid_as(key, complaint)));
         }
         (Ok(()), None) if !supported.contains(&text) => errors.push(path.not_supported(supported)),
         (Ok(()), None) => {}
@@ -336,11 +297,9 @@ pub fn resource_field_selector(source: &Field<'_>, in_volume: bool, errors: &mut
     let text = divisor.str();
     let allowed = match name.rsplit('.').next() {
         Some("cpu") => ["", "0", "1m", "1"].contains(&text),
-        _ => [
-            "", "0", "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi",
-            "1Ei",
-        ]
-        .contains(&text),
+        _ => {
+            ["", "0", "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"].contains(&text)
+        }
     };
     if !allowed {
         let detail = match name.rsplit('.').next() {
@@ -358,21 +317,14 @@ fn projected(source: &Field<'_>, errors: &mut Errors) {
     let mut paths: Vec<String> = Vec::new();
     for part in source.get("sources").items() {
         let mut found = false;
-        for kind in [
-            "secret",
-            "configMap",
-            "downwardAPI",
-            "serviceAccountToken",
-            "clusterTrustBundle",
-            "podCertificate",
-        ] {
+        for kind in
+            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"]
+        {
             let Some(projection) = part.get(kind).set() else {
                 continue;
             };
             if found {
-                errors.push(
-                    projection.forbidden("may not specify more than 1 volume type per source"),
-                );
+                errors.push(projection.forbidden("may not specify more than 1 volume type per source"));
                 continue;
             }
             found = true;
@@ -381,10 +333,7 @@ fn projected(source: &Field<'_>, errors: &mut Errors) {
                     required(&projection, &["name"], errors);
                     keyed_files(&projection, errors);
                 }
-                "downwardAPI" => projection
-                    .get("items")
-                    .items()
-                    .for_each(|file| downward_file(&file, errors)),
+                "downwardAPI" => projection.get("items").items().for_each(|file| downward_file(&file, errors)),
                 "serviceAccountToken" => token_projection(&projection, errors),
                 "clusterTrustBundle" => trust_bundle_projection(&projection, errors),
                 _ => required(&projection, &["signerName", "keyType"], errors),
@@ -403,8 +352,7 @@ fn token_projection(token: &Field<'_>, errors: &mut Errors) {
     if value < TOKEN_SECONDS_MIN {
         errors.push(seconds.invalid_as(value, "may not specify a duration less than 10 minutes"));
     } else if value > TOKEN_SECONDS_MAX {
-        errors
-            .push(seconds.invalid_as(value, "may not specify a duration larger than 2^32 seconds"));
+        errors.push(seconds.invalid_as(value, "may not specify a duration larger than 2^32 seconds"));
     }
     file_path(&token.get("path"), errors);
 }
@@ -413,21 +361,14 @@ fn trust_bundle_projection(bundle: &Field<'_>, errors: &mut Errors) {
     let (name, signer) = (bundle.get("name"), bundle.get("signerName"));
     match (name.is_set(), signer.is_set()) {
         (true, true) => errors.push(bundle.invalid("only one of name and signerName may be used")),
-        (false, false) => {
-            errors.push(bundle.required("either name or signerName must be specified"))
-        }
+        (false, false) => errors.push(bundle.required("either name or signerName must be specified")),
         _ => {}
     }
     file_path(&bundle.get("path"), errors);
 }
 
 /// Two sources of a projected volume must not write one file.
-fn conflicting_paths(
-    volume: &Field<'_>,
-    projection: &Field<'_>,
-    seen: &mut Vec<String>,
-    errors: &mut Errors,
-) {
+fn conflicting_paths(volume: &Field<'_>, projection: &Field<'_>, seen: &mut Vec<String>, errors: &mut Errors) {
     let items = projection.get("items").items().map(|file| file.get("path"));
     for path in items.chain(projection.get("path").set()) {
         if path.is_empty() {

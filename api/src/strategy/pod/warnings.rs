@@ -4,32 +4,17 @@ use std::collections::HashMap;
 use crate::strategy::field::Field;
 
 const DEPRECATED_NODE_LABELS: &[(&str, &str)] = &[
-    (
-        "beta.kubernetes.io/arch",
-        r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#,
-    ),
-    (
-        "beta.kubernetes.io/os",
-        r#"deprecated since v1.14; use "kubernetes.io/os" instead"#,
-    ),
+    ("beta.kubernetes.io/arch", r#"deprecated since v1.14; use "kubernetes.io/arch" instead"#),
+    ("beta.kubernetes.io/os", r#"deprecated since v1.14; use "kubernetes.io/os" instead"#),
     (
         "failure-domain.beta.kubernetes.io/region",
         r#"deprecated since v1.17; use "topology.kubernetes.io/region" instead"#,
     ),
-    (
-        "failure-domain.beta.kubernetes.io/zone",
-        r#"deprecated since v1.17; use "topology.kubernetes.io/zone" instead"#,
-    ),
-    (
-        "beta.kubernetes.io/instance-type",
-        r#"deprecated since v1.17; use "node.kubernetes.io/instance-type" instead"#,
-    ),
+    ("failure-domain.beta.kubernetes.io/zone", r#"deprecated since v1.17; use "topology.kubernetes.io/zone" instead"#),
+    ("beta.kubernetes.io/instance-type", r#"deprecated since v1.17; use "node.kubernetes.io/instance-type" instead"#),
 ];
 const DEPRECATED_VOLUMES: &[(&str, &str)] = &[
-    (
-        "photonPersistentDisk",
-        "deprecated in v1.11, non-functional in v1.16+",
-    ),
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
     ("gitRepo", "deprecated in v1.11"),
     ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
     ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
@@ -44,10 +29,7 @@ const DEPRECATED_ANNOTATIONS: &[(&str, &str)] = &[
         "scheduler.alpha.kubernetes.io/critical-pod",
         r#"non-functional in v1.16+; use the "priorityClassName" field instead"#,
     ),
-    (
-        "seccomp.security.alpha.kubernetes.io/pod",
-        r#"non-functional in v1.27+; use the "seccompProfile" field instead"#,
-    ),
+    ("seccomp.security.alpha.kubernetes.io/pod", r#"non-functional in v1.27+; use the "seccompProfile" field instead"#),
 ];
 
 /// Warnings for a pod, or for a pod template: anything with `metadata` and `spec`.
@@ -59,15 +41,9 @@ pub fn template_warnings(template: &Field<'_>, warnings: &mut Vec<String>) {
     node_affinity(&spec.get("affinity").get("nodeAffinity"), warnings);
     host_aliases(&spec.get("hostAliases"), warnings);
     pull_secrets(&spec.get("imagePullSecrets"), warnings);
-    if spec
-        .get("terminationGracePeriodSeconds")
-        .int()
-        .is_some_and(|seconds| seconds < 0)
-    {
+    if spec.get("terminationGracePeriodSeconds").int().is_some_and(|seconds| seconds < 0) {
         let path = spec.get("terminationGracePeriodSeconds").path();
-        warnings.push(format!(
-            "{path}: must be >= 0; negative values are invalid and will be treated as 1"
-        ));
+        warnings.push(format!("{path}: must be >= 0; negative values are invalid and will be treated as 1"));
     }
     for volume in spec.get("volumes").items() {
         for (kind, sentence) in DEPRECATED_VOLUMES {
@@ -98,19 +74,12 @@ fn warn_of(table: &[(&str, &str)], key: &str, path: &str, warnings: &mut Vec<Str
 }
 
 fn node_affinity(affinity: &Field<'_>, warnings: &mut Vec<String>) {
-    let required = affinity
-        .get("requiredDuringSchedulingIgnoredDuringExecution")
-        .get("nodeSelectorTerms");
+    let required = affinity.get("requiredDuringSchedulingIgnoredDuringExecution").get("nodeSelectorTerms");
     let preferred = affinity.get("preferredDuringSchedulingIgnoredDuringExecution");
-    let terms = required
-        .items()
-        .chain(preferred.items().map(|term| term.get("preference")));
+    let terms = required.items().chain(preferred.items().map(|term| term.get("preference")));
     for expression in terms.flat_map(|term| term.get("matchExpressions").items()) {
         let key = expression.get("key");
-        if let Some((label, sentence)) = DEPRECATED_NODE_LABELS
-            .iter()
-            .find(|(label, _)| *label == key.str())
-        {
+        if let Some((label, sentence)) = DEPRECATED_NODE_LABELS.iter().find(|(label, _)| *label == key.str()) {
             warnings.push(format!("{}: {label} is {sentence}", key.path()));
         }
     }
@@ -147,7 +116,8 @@ fn duplicate_env(container: &Field<'_>, warnings: &mut Vec<String>) {
         let refers = value.contains(&format!("$({name})"));
         if seen.contains_key(name) && !refers {
             let path = variable.path();
-            warnings.push(format!("{path}: hides previous definition of {name:?}, which may be dropped when using apply"));
+            warnings
+                .push(format!("{path}: hides previous definition of {name:?}, which may be dropped when using apply"));
         }
         seen.insert(name, value);
     }
@@ -157,14 +127,9 @@ fn fractional_bytes(container: &Field<'_>, warnings: &mut Vec<String>) {
     for list in ["requests", "limits"] {
         for name in ["memory", "ephemeral-storage"] {
             let amount = container.get("resources").get(list).key(name);
-            if amount
-                .quantity()
-                .is_some_and(|quantity| quantity.milli_value() % 1000 != 0)
-            {
+            if amount.quantity().is_some_and(|quantity| quantity.milli_value() % 1000 != 0) {
                 let (path, shown) = (amount.path(), amount.str());
-                warnings.push(format!(
-                    "{path}: fractional byte value {shown:?} is invalid, must be an integer"
-                ));
+                warnings.push(format!("{path}: fractional byte value {shown:?} is invalid, must be an integer"));
             }
         }
     }
@@ -184,10 +149,7 @@ fn duplicate_ports(
             port.get("hostIP").str().to_owned(),
         );
         match seen.get(&key) {
-            Some(first) => warnings.push(format!(
-                "{}: duplicate port definition with {first}",
-                port.path()
-            )),
+            Some(first) => warnings.push(format!("{}: duplicate port definition with {first}", port.path())),
             None => {
                 seen.insert(key, port.path());
             }

@@ -36,13 +36,7 @@ const DEFAULT_CAPABILITIES: [&str; 13] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-const SE_LINUX_TYPES: [&str; 5] = [
-    "",
-    "container_t",
-    "container_init_t",
-    "container_kvm_t",
-    "container_engine_t",
-];
+const SE_LINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 const SAFE_SYSCTLS: [&str; 12] = [
     "kernel.shm_rmid_forced",
     "net.ipv4.ip_local_port_range",
@@ -60,13 +54,8 @@ const SAFE_SYSCTLS: [&str; 12] = [
 const SECCOMP_ALLOWED: [&str; 2] = ["RuntimeDefault", "Localhost"];
 
 fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
-    let annotations = pod.metadata["annotations"]
-        .as_object()
-        .into_iter()
-        .flatten();
-    let allowed = |value: &str| {
-        value.is_empty() || value == "runtime/default" || value.starts_with("localhost/")
-    };
+    let annotations = pod.metadata["annotations"].as_object().into_iter().flatten();
+    let allowed = |value: &str| value.is_empty() || value == "runtime/default" || value.starts_with("localhost/");
     let mut found: Vec<String> = annotations
         .filter(|(key, value)| {
             key.starts_with("container.apparmor.security.beta.kubernetes.io/")
@@ -83,58 +72,30 @@ fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
     };
     if let Some(setters) = pod.setters(kind) {
         let values = pod.values(|context| {
-            context["appArmorProfile"]["type"]
-                .as_str()
-                .filter(|kind| !matches!(*kind, "RuntimeDefault" | "Localhost"))
+            context["appArmorProfile"]["type"].as_str().filter(|kind| !matches!(*kind, "RuntimeDefault" | "Localhost"))
         });
-        found.insert(
-            0,
-            format!(
-                "{setters} must not set AppArmor profile type to {}",
-                quoted(values)
-            ),
-        );
+        found.insert(0, format!("{setters} must not set AppArmor profile type to {}", quoted(values)));
     }
     if found.is_empty() {
         None
     } else {
-        violation(
-            plural(
-                "forbidden AppArmor profile",
-                "forbidden AppArmor profiles",
-                found.len(),
-            ),
-            found.join(", "),
-        )
+        violation(plural("forbidden AppArmor profile", "forbidden AppArmor profiles", found.len()), found.join(", "))
     }
 }
 
 /// Containers that add capabilities not among `allowed`, and these capabilities.
-pub(super) fn added<'a>(
-    pod: &Pod<'a>,
-    allowed: &[&str],
-) -> Option<(Vec<&'a str>, BTreeSet<&'a str>)> {
+pub(super) fn added<'a>(pod: &Pod<'a>, allowed: &[&str]) -> Option<(Vec<&'a str>, BTreeSet<&'a str>)> {
     let forbidden = |container: &'a Value| {
-        let add =
-            items(&container["securityContext"]["capabilities"]["add"]).filter_map(Value::as_str);
-        add.filter(|capability| !allowed.contains(capability))
-            .collect::<Vec<_>>()
+        let add = items(&container["securityContext"]["capabilities"]["add"]).filter_map(Value::as_str);
+        add.filter(|capability| !allowed.contains(capability)).collect::<Vec<_>>()
     };
     let bad: Vec<_> = pod
         .containers()
         .map(|container| (name(container), forbidden(container)))
         .filter(|(_, found)| !found.is_empty())
         .collect();
-    let capabilities = bad
-        .iter()
-        .flat_map(|(_, found)| found.iter().copied())
-        .collect();
-    (!bad.is_empty()).then(|| {
-        (
-            bad.into_iter().map(|(name, _)| name).collect(),
-            capabilities,
-        )
-    })
+    let capabilities = bad.iter().flat_map(|(_, found)| found.iter().copied()).collect();
+    (!bad.is_empty()).then(|| (bad.into_iter().map(|(name, _)| name).collect(), capabilities))
 }
 
 pub(super) fn adds(names: &[&str], capabilities: BTreeSet<&str>) -> String {
@@ -156,29 +117,16 @@ fn host_namespaces(pod: &Pod<'_>) -> Option<Violation> {
         .filter(|field| pod.spec[*field] == true)
         .map(|field| format!("{field}=true"))
         .collect();
-    if set.is_empty() {
-        None
-    } else {
-        violation("host namespaces", set.join(", "))
-    }
+    if set.is_empty() { None } else { violation("host namespaces", set.join(", ")) }
 }
 
 fn host_path_volumes(pod: &Pod<'_>) -> Option<Violation> {
-    let names: Vec<&str> = items(&pod.spec["volumes"])
-        .filter(|volume| volume["hostPath"].is_object())
-        .map(name)
-        .collect();
+    let names: Vec<&str> =
+        items(&pod.spec["volumes"]).filter(|volume| volume["hostPath"].is_object()).map(name).collect();
     if names.is_empty() {
         return None;
     }
-    violation(
-        "hostPath volumes",
-        format!(
-            "{} {}",
-            plural("volume", "volumes", names.len()),
-            quoted(names)
-        ),
-    )
+    violation("hostPath volumes", format!("{} {}", plural("volume", "volumes", names.len()), quoted(names)))
 }
 
 fn host_ports(pod: &Pod<'_>) -> Option<Violation> {
@@ -192,60 +140,32 @@ fn host_ports(pod: &Pod<'_>) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    let ports: BTreeSet<String> = pod
-        .containers()
-        .flat_map(used)
-        .map(|port| port.to_string())
-        .collect();
-    let (uses, hosts) = (
-        plural("uses", "use", names.len()),
-        plural("hostPort", "hostPorts", ports.len()),
-    );
+    let ports: BTreeSet<String> = pod.containers().flat_map(used).map(|port| port.to_string()).collect();
+    let (uses, hosts) = (plural("uses", "use", names.len()), plural("hostPort", "hostPorts", ports.len()));
     violation(
         "hostPort",
-        format!(
-            "{} {uses} {hosts} {}",
-            containers_called(&names),
-            ports.into_iter().collect::<Vec<_>>().join(", ")
-        ),
+        format!("{} {uses} {hosts} {}", containers_called(&names), ports.into_iter().collect::<Vec<_>>().join(", ")),
     )
 }
 
 fn probe_hosts(pod: &Pod<'_>) -> Option<Violation> {
     fn hosts(container: &Value) -> Vec<&str> {
-        let probes =
-            ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| &container[probe]);
+        let probes = ["livenessProbe", "readinessProbe", "startupProbe"].map(|probe| &container[probe]);
         let hooks = ["postStart", "preStop"].map(|hook| &container["lifecycle"][hook]);
         let handlers = probes
             .into_iter()
             .chain(hooks)
             .flat_map(|handler| [&handler["httpGet"]["host"], &handler["tcpSocket"]["host"]]);
-        handlers
-            .filter_map(Value::as_str)
-            .filter(|host| !host.is_empty())
-            .collect()
+        handlers.filter_map(Value::as_str).filter(|host| !host.is_empty()).collect()
     }
     let names = pod.named(|container| !hosts(container).is_empty());
     if names.is_empty() {
         return None;
     }
     let all: BTreeSet<&str> = pod.containers().flat_map(hosts).collect();
-    let (uses, what) = (
-        plural("uses", "use", names.len()),
-        plural(
-            "probe or lifecycle host",
-            "probe or lifecycle hosts",
-            all.len(),
-        ),
-    );
-    violation(
-        "probe or lifecycle host",
-        format!(
-            "{} {uses} {what} {}",
-            containers_called(&names),
-            quoted(all)
-        ),
-    )
+    let (uses, what) =
+        (plural("uses", "use", names.len()), plural("probe or lifecycle host", "probe or lifecycle hosts", all.len()));
+    violation("probe or lifecycle host", format!("{} {uses} {what} {}", containers_called(&names), quoted(all)))
 }
 
 fn privileged(pod: &Pod<'_>) -> Option<Violation> {
@@ -253,13 +173,7 @@ fn privileged(pod: &Pod<'_>) -> Option<Violation> {
     if names.is_empty() {
         return None;
     }
-    violation(
-        "privileged",
-        format!(
-            "{} must not set securityContext.privileged=true",
-            containers_called(&names)
-        ),
-    )
+    violation("privileged", format!("{} must not set securityContext.privileged=true", containers_called(&names)))
 }
 
 fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
@@ -267,11 +181,8 @@ fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
     if pod.spec["hostUsers"] == false {
         return None;
     }
-    let own = |container: &Value| {
-        container["securityContext"]["procMount"]
-            .as_str()
-            .is_some_and(|mount| mount != "Default")
-    };
+    let own =
+        |container: &Value| container["securityContext"]["procMount"].as_str().is_some_and(|mount| mount != "Default");
     let names = pod.named(own);
     if names.is_empty() {
         return None;
@@ -283,39 +194,22 @@ fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
         .collect();
     violation(
         "procMount",
-        format!(
-            "{} must not set securityContext.procMount to {}",
-            containers_called(&names),
-            quoted(mounts)
-        ),
+        format!("{} must not set securityContext.procMount to {}", containers_called(&names), quoted(mounts)),
     )
 }
 
 fn se_linux(pod: &Pod<'_>) -> Option<Violation> {
     let kind = |context: &Value| {
-        context["seLinuxOptions"]["type"]
-            .as_str()
-            .is_some_and(|kind| !SE_LINUX_TYPES.contains(&kind))
+        context["seLinuxOptions"]["type"].as_str().is_some_and(|kind| !SE_LINUX_TYPES.contains(&kind))
     };
-    let set = |context: &Value, field: &str| {
-        context["seLinuxOptions"][field]
-            .as_str()
-            .is_some_and(|value| !value.is_empty())
-    };
-    let setters =
-        pod.setters(|context| kind(context) || set(context, "user") || set(context, "role"))?;
-    let types = pod.values(|context| {
-        context["seLinuxOptions"]["type"]
-            .as_str()
-            .filter(|kind| !SE_LINUX_TYPES.contains(kind))
-    });
+    let set =
+        |context: &Value, field: &str| context["seLinuxOptions"][field].as_str().is_some_and(|value| !value.is_empty());
+    let setters = pod.setters(|context| kind(context) || set(context, "user") || set(context, "role"))?;
+    let types =
+        pod.values(|context| context["seLinuxOptions"]["type"].as_str().filter(|kind| !SE_LINUX_TYPES.contains(kind)));
     let mut details = Vec::new();
     if !types.is_empty() {
-        details.push(format!(
-            "{} {}",
-            plural("type", "types", types.len()),
-            quoted(types)
-        ));
+        details.push(format!("{} {}", plural("type", "types", types.len()), quoted(types)));
     }
     for field in ["user", "role"] {
         if pod.setters(|context| set(context, field)).is_some() {
@@ -324,46 +218,29 @@ fn se_linux(pod: &Pod<'_>) -> Option<Violation> {
     }
     violation(
         "seLinuxOptions",
-        format!(
-            "{setters} set forbidden securityContext.seLinuxOptions: {}",
-            details.join("; ")
-        ),
+        format!("{setters} set forbidden securityContext.seLinuxOptions: {}", details.join("; ")),
     )
 }
 
 fn bad_seccomp(context: &Value) -> Option<&str> {
-    context["seccompProfile"]["type"]
-        .as_str()
-        .filter(|kind| !SECCOMP_ALLOWED.contains(kind))
+    context["seccompProfile"]["type"].as_str().filter(|kind| !SECCOMP_ALLOWED.contains(kind))
 }
 
 pub(super) fn seccomp_baseline(pod: &Pod<'_>) -> Option<Violation> {
     let setters = pod.setters(|context| bad_seccomp(context).is_some())?;
     violation(
         "seccompProfile",
-        format!(
-            "{setters} must not set securityContext.seccompProfile.type to {}",
-            quoted(pod.values(bad_seccomp))
-        ),
+        format!("{setters} must not set securityContext.seccompProfile.type to {}", quoted(pod.values(bad_seccomp))),
     )
 }
 
 fn sysctls(pod: &Pod<'_>) -> Option<Violation> {
-    let found: Vec<&str> = items(&pod.spec["securityContext"]["sysctls"])
-        .map(name)
-        .filter(|name| !SAFE_SYSCTLS.contains(name))
-        .collect();
-    if found.is_empty() {
-        None
-    } else {
-        violation("forbidden sysctls", found.join(", "))
-    }
+    let found: Vec<&str> =
+        items(&pod.spec["securityContext"]["sysctls"]).map(name).filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
+    if found.is_empty() { None } else { violation("forbidden sysctls", found.join(", ")) }
 }
 
 fn host_process(pod: &Pod<'_>) -> Option<Violation> {
     let setters = pod.setters(|context| context["windowsOptions"]["hostProcess"] == true)?;
-    violation(
-        "hostProcess",
-        format!("{setters} must not set securityContext.windowsOptions.hostProcess=true"),
-    )
+    violation("hostProcess", format!("{setters} must not set securityContext.windowsOptions.hostProcess=true"))
 }

@@ -30,9 +30,7 @@ pub(super) type Check = fn(&Pod<'_>) -> Option<Violation>;
 impl Level {
     /// A label's value.
     pub(super) fn parse(text: &str) -> Option<Level> {
-        [Level::Privileged, Level::Baseline, Level::Restricted]
-            .into_iter()
-            .find(|level| level.as_str() == text)
+        [Level::Privileged, Level::Baseline, Level::Restricted].into_iter().find(|level| level.as_str() == text)
     }
 
     pub(super) fn as_str(self) -> &'static str {
@@ -45,21 +43,11 @@ impl Level {
 
     /// What of a pod (or pod template) the level forbids.
     pub(super) fn check(self, pod: &Value) -> Vec<Violation> {
-        let pod = Pod {
-            metadata: &pod["metadata"],
-            spec: &pod["spec"],
-        };
-        let replaced = |name: &str| {
-            self == Level::Restricted && RESTRICTED.iter().any(|(own, _)| *own == name)
-        };
-        let baseline = BASELINE
-            .iter()
-            .filter(|(name, _)| self != Level::Privileged && !replaced(name));
+        let pod = Pod { metadata: &pod["metadata"], spec: &pod["spec"] };
+        let replaced = |name: &str| self == Level::Restricted && RESTRICTED.iter().any(|(own, _)| *own == name);
+        let baseline = BASELINE.iter().filter(|(name, _)| self != Level::Privileged && !replaced(name));
         let restricted = RESTRICTED.iter().filter(|_| self == Level::Restricted);
-        baseline
-            .chain(restricted)
-            .filter_map(|(_, check)| check(&pod))
-            .collect()
+        baseline.chain(restricted).filter_map(|(_, check)| check(&pod)).collect()
     }
 }
 
@@ -71,16 +59,11 @@ pub(super) struct Pod<'a> {
 impl<'a> Pod<'a> {
     pub(super) fn containers(&self) -> impl Iterator<Item = &'a Value> + use<'a> {
         let spec = self.spec;
-        ["initContainers", "containers", "ephemeralContainers"]
-            .into_iter()
-            .flat_map(move |list| items(&spec[list]))
+        ["initContainers", "containers", "ephemeralContainers"].into_iter().flat_map(move |list| items(&spec[list]))
     }
 
     pub(super) fn named(&self, test: impl Fn(&Value) -> bool) -> Vec<&'a str> {
-        self.containers()
-            .filter(|container| test(container))
-            .map(name)
-            .collect()
+        self.containers().filter(|container| test(container)).map(name).collect()
     }
 
     pub(super) fn is_windows(&self) -> bool {
@@ -103,12 +86,7 @@ impl<'a> Pod<'a> {
     /// What a field of all security contexts holds.
     pub(super) fn values(&self, field: impl Fn(&'a Value) -> Option<&'a str>) -> BTreeSet<&'a str> {
         let own = field(&self.spec["securityContext"]);
-        own.into_iter()
-            .chain(
-                self.containers()
-                    .filter_map(|container| field(&container["securityContext"])),
-            )
-            .collect()
+        own.into_iter().chain(self.containers().filter_map(|container| field(&container["securityContext"]))).collect()
     }
 }
 
@@ -117,11 +95,7 @@ pub(super) fn name(value: &Value) -> &str {
 }
 
 pub(super) fn quoted<'s>(names: impl IntoIterator<Item = &'s str>) -> String {
-    names
-        .into_iter()
-        .map(|name| format!("{name:?}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.into_iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn plural<'s>(one: &'s str, many: &'s str, count: usize) -> &'s str {
@@ -130,18 +104,11 @@ pub(super) fn plural<'s>(one: &'s str, many: &'s str, count: usize) -> &'s str {
 
 /// `container "a"`, `containers "a", "b"`.
 pub(super) fn containers_called(names: &[&str]) -> String {
-    format!(
-        "{} {}",
-        plural("container", "containers", names.len()),
-        quoted(names.iter().copied())
-    )
+    format!("{} {}", plural("container", "containers", names.len()), quoted(names.iter().copied()))
 }
 
 pub(super) fn violation(reason: &str, detail: String) -> Option<Violation> {
-    Some(Violation {
-        reason: reason.to_owned(),
-        detail,
-    })
+    Some(Violation { reason: reason.to_owned(), detail })
 }
 
 #[cfg(test)]

@@ -45,18 +45,10 @@ struct Policy {
 impl Policy {
     /// What a namespace's labels say for a mode (`enforce`, `warn`, `audit`); no label means no restriction.
     fn of(labels: &BTreeMap<String, String>, mode: &str) -> Policy {
-        let level = labels
-            .get(&format!("{PREFIX}{mode}"))
-            .map_or(Some(Level::Privileged), |level| Level::parse(level));
-        let version = labels
-            .get(&format!("{PREFIX}{mode}-version"))
-            .cloned()
-            .unwrap_or_else(|| "latest".to_owned());
+        let level = labels.get(&format!("{PREFIX}{mode}")).map_or(Some(Level::Privileged), |level| Level::parse(level));
+        let version = labels.get(&format!("{PREFIX}{mode}-version")).cloned().unwrap_or_else(|| "latest".to_owned());
         // A label that is no level cannot be set any more; one that was is taken for the strictest.
-        Policy {
-            level: level.unwrap_or(Level::Restricted),
-            version,
-        }
+        Policy { level: level.unwrap_or(Level::Restricted), version }
     }
 }
 
@@ -67,13 +59,8 @@ impl std::fmt::Display for Policy {
 }
 
 fn labels_of(object: &Value) -> BTreeMap<String, String> {
-    let labels = object["metadata"]["labels"]
-        .as_object()
-        .into_iter()
-        .flatten();
-    labels
-        .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
-        .collect()
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    labels.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 /// `privileged (container "c" must not …), runAsNonRoot != true (…)`.
@@ -86,11 +73,7 @@ fn details(violations: &[Violation]) -> String {
 }
 
 fn reasons(violations: &[Violation]) -> String {
-    violations
-        .iter()
-        .map(|violation| violation.reason.as_str())
-        .collect::<Vec<_>>()
-        .join(", ")
+    violations.iter().map(|violation| violation.reason.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Where a workload keeps its pods' specification.
@@ -112,12 +95,8 @@ impl PodSecurity {
     }
 
     fn namespace_labels(&self, namespace: &str) -> BTreeMap<String, String> {
-        let found = self
-            .objects
-            .get(&GroupResource::new("", "namespaces"), "", namespace);
-        found
-            .map(|namespace| namespace.meta().labels.clone())
-            .unwrap_or_default()
+        let found = self.objects.get(&GroupResource::new("", "namespaces"), "", namespace);
+        found.map(|namespace| namespace.meta().labels.clone()).unwrap_or_default()
     }
 
     fn check_pod(&self, write: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
@@ -141,28 +120,19 @@ impl PodSecurity {
         let errors = label_errors(&labels);
         let old = write.old_object.map(labels_of);
         if !errors.is_empty() && old.as_ref().is_none_or(|old| label_errors(old).is_empty()) {
-            return Err(Status::invalid(
-                &GroupKind::new("", "Namespace"),
-                write.error_name(),
-                errors,
-            ));
+            return Err(Status::invalid(&GroupKind::new("", "Namespace"), write.error_name(), errors));
         }
         let Some(old) = old else { return Ok(()) };
         let (before, after) = (Policy::of(&old, "enforce"), Policy::of(&labels, "enforce"));
         if before == after || after.level <= before.level && before.version == after.version {
             return Ok(());
         }
-        let pods = self
-            .objects
-            .list(&GroupResource::new("", "pods"), Some(write.name));
+        let pods = self.objects.list(&GroupResource::new("", "pods"), Some(write.name));
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in pods.iter().take(MAX_PODS_CHECKED) {
             let violations = after.level.check(&pod.value());
             if !violations.is_empty() {
-                found
-                    .entry(reasons(&violations))
-                    .or_default()
-                    .push(pod.name().to_owned());
+                found.entry(reasons(&violations)).or_default().push(pod.name().to_owned());
             }
         }
         if found.is_empty() {
@@ -191,11 +161,7 @@ fn warn_of(write: &Attributes<'_>, labels: &BTreeMap<String, String>, pod: &Valu
     let warn = Policy::of(labels, "warn");
     let violations = warn.level.check(pod);
     if !violations.is_empty() {
-        write.warn(format!(
-            "would violate PodSecurity {:?}: {}",
-            warn.to_string(),
-            details(&violations)
-        ));
+        write.warn(format!("would violate PodSecurity {:?}: {}", warn.to_string(), details(&violations)));
     }
 }
 
@@ -204,10 +170,7 @@ fn label_errors(labels: &BTreeMap<String, String>) -> Vec<FieldError> {
     let path = FieldPath::new("metadata").child("labels");
     for mode in ["enforce", "audit", "warn"] {
         let (level, version) = (format!("{PREFIX}{mode}"), format!("{PREFIX}{mode}-version"));
-        if let Some(value) = labels
-            .get(&level)
-            .filter(|value| Level::parse(value).is_none())
-        {
+        if let Some(value) = labels.get(&level).filter(|value| Level::parse(value).is_none()) {
             errors.push(FieldError::invalid(
                 &path.key(level),
                 value.as_str(),
@@ -215,11 +178,7 @@ fn label_errors(labels: &BTreeMap<String, String>) -> Vec<FieldError> {
             ));
         }
         if let Some(value) = labels.get(&version).filter(|value| !is_version(value)) {
-            errors.push(FieldError::invalid(
-                &path.key(version),
-                value.as_str(),
-                r#"must be "latest" or "v1.x""#,
-            ));
+            errors.push(FieldError::invalid(&path.key(version), value.as_str(), r#"must be "latest" or "v1.x""#));
         }
     }
     errors
@@ -256,18 +215,11 @@ impl Plugin for PodSecurity {
             "namespaces" => self.check_namespace(write, object),
             "pods" => {
                 // A pod that is there already may go on; only what it runs counts.
-                let same = write
-                    .old_object
-                    .is_some_and(|old| old["spec"] == object["spec"]);
-                if same {
-                    Ok(())
-                } else {
-                    self.check_pod(write, object)
-                }
+                let same = write.old_object.is_some_and(|old| old["spec"] == object["spec"]);
+                if same { Ok(()) } else { self.check_pod(write, object) }
             }
             _ => {
-                if let Some(template) =
-                    template_path(write.group, write.resource).and_then(|path| object.pointer(path))
+                if let Some(template) = template_path(write.group, write.resource).and_then(|path| object.pointer(path))
                 {
                     warn_of(write, &self.namespace_labels(write.namespace), template);
                 }

@@ -20,40 +20,22 @@ pub(super) const RESTRICTED: [(&str, Check); 6] = [
     ("seccompProfile", seccomp_restricted),
 ];
 
-const ALLOWED_VOLUMES: [&str; 8] = [
-    "configMap",
-    "csi",
-    "downwardAPI",
-    "emptyDir",
-    "ephemeral",
-    "persistentVolumeClaim",
-    "projected",
-    "secret",
-];
+const ALLOWED_VOLUMES: [&str; 8] =
+    ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"];
 fn capabilities_restricted(pod: &Pod<'_>) -> Option<Violation> {
     if pod.is_windows() {
         return None;
     }
     let keeps = |container: &Value| {
-        items(&container["securityContext"]["capabilities"]["drop"])
-            .all(|capability| capability != "ALL")
+        items(&container["securityContext"]["capabilities"]["drop"]).all(|capability| capability != "ALL")
     };
     let kept = pod.named(keeps);
     let mut details = Vec::new();
     if !kept.is_empty() {
-        details.push(format!(
-            r#"{} must set securityContext.capabilities.drop=["ALL"]"#,
-            containers_called(&kept)
-        ));
+        details.push(format!(r#"{} must set securityContext.capabilities.drop=["ALL"]"#, containers_called(&kept)));
     }
-    details.extend(
-        added(pod, &["NET_BIND_SERVICE"]).map(|(names, capabilities)| adds(&names, capabilities)),
-    );
-    if details.is_empty() {
-        None
-    } else {
-        violation("unrestricted capabilities", details.join("; "))
-    }
+    details.extend(added(pod, &["NET_BIND_SERVICE"]).map(|(names, capabilities)| adds(&names, capabilities)));
+    if details.is_empty() { None } else { violation("unrestricted capabilities", details.join("; ")) }
 }
 
 fn seccomp_restricted(pod: &Pod<'_>) -> Option<Violation> {
@@ -66,8 +48,7 @@ fn seccomp_restricted(pod: &Pod<'_>) -> Option<Violation> {
     if pod.spec["securityContext"]["seccompProfile"]["type"].is_string() {
         return None;
     }
-    let silent =
-        pod.named(|container| !container["securityContext"]["seccompProfile"]["type"].is_string());
+    let silent = pod.named(|container| !container["securityContext"]["seccompProfile"]["type"].is_string());
     if silent.is_empty() {
         return None;
     }
@@ -81,17 +62,13 @@ fn seccomp_restricted(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 fn privilege_escalation(pod: &Pod<'_>) -> Option<Violation> {
-    let names =
-        pod.named(|container| container["securityContext"]["allowPrivilegeEscalation"] != false);
+    let names = pod.named(|container| container["securityContext"]["allowPrivilegeEscalation"] != false);
     if pod.is_windows() || names.is_empty() {
         return None;
     }
     violation(
         "allowPrivilegeEscalation != false",
-        format!(
-            "{} must set securityContext.allowPrivilegeEscalation=false",
-            containers_called(&names)
-        ),
+        format!("{} must set securityContext.allowPrivilegeEscalation=false", containers_called(&names)),
     )
 }
 
@@ -100,48 +77,30 @@ fn restricted_volumes(pod: &Pod<'_>) -> Option<Violation> {
         let source = volume.as_object()?.keys().find(|key| *key != "name")?;
         (!ALLOWED_VOLUMES.contains(&source.as_str())).then_some(source)
     }
-    let bad: Vec<(&str, &str)> = items(&pod.spec["volumes"])
-        .filter_map(|volume| Some((name(volume), kind(volume)?)))
-        .collect();
+    let bad: Vec<(&str, &str)> =
+        items(&pod.spec["volumes"]).filter_map(|volume| Some((name(volume), kind(volume)?))).collect();
     if bad.is_empty() {
         return None;
     }
     let kinds: BTreeSet<&str> = bad.iter().map(|(_, kind)| *kind).collect();
-    let uses = plural(
-        "uses restricted volume type",
-        "use restricted volume types",
-        bad.len(),
-    );
+    let uses = plural("uses restricted volume type", "use restricted volume types", bad.len());
     let volumes = plural("volume", "volumes", bad.len());
     violation(
         "restricted volume types",
-        format!(
-            "{volumes} {} {uses} {}",
-            quoted(bad.iter().map(|(name, _)| *name)),
-            quoted(kinds)
-        ),
+        format!("{volumes} {} {uses} {}", quoted(bad.iter().map(|(name, _)| *name)), quoted(kinds)),
     )
 }
 
 fn run_as_non_root(pod: &Pod<'_>) -> Option<Violation> {
     let reason = "runAsNonRoot != true";
     if let Some(setters) = pod.setters(|context| context["runAsNonRoot"] == false) {
-        return violation(
-            reason,
-            format!("{setters} must not set securityContext.runAsNonRoot=false"),
-        );
+        return violation(reason, format!("{setters} must not set securityContext.runAsNonRoot=false"));
     }
     let silent = pod.named(|container| !container["securityContext"]["runAsNonRoot"].is_boolean());
     if pod.spec["securityContext"]["runAsNonRoot"] == true || silent.is_empty() {
         return None;
     }
-    violation(
-        reason,
-        format!(
-            "pod or {} must set securityContext.runAsNonRoot=true",
-            containers_called(&silent)
-        ),
-    )
+    violation(reason, format!("pod or {} must set securityContext.runAsNonRoot=true", containers_called(&silent)))
 }
 
 fn run_as_user(pod: &Pod<'_>) -> Option<Violation> {

@@ -104,9 +104,7 @@ fn apply(view: &View, mut configuration: Value) -> Result<Value, String> {
     let atomics = atomics_of(&ty, &configuration);
     if !atomics.is_empty() {
         let places = atomics.join(", ");
-        return Err(format!(
-            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {places}"
-        ));
+        return Err(format!("invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {places}"));
     }
     merge_values(&ty, &view.object, &configuration).map_err(|error| format!("failed to merge patch: {error}"))
 }
@@ -117,7 +115,10 @@ fn refusal(write: &Attributes<'_>, wrong: &[Misconfigured<'_>]) -> Status {
         .iter()
         .map(|wrong| match wrong.binding {
             Some(binding) => {
-                format!("policy '{}' with binding '{}' denied request: {}", wrong.hook.name, binding.name, wrong.message)
+                format!(
+                    "policy '{}' with binding '{}' denied request: {}",
+                    wrong.hook.name, binding.name, wrong.message
+                )
             }
             None => format!("policy {:?} denied request: {}", wrong.hook.name, wrong.message),
         })

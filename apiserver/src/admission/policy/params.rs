@@ -44,7 +44,10 @@ pub(super) fn find(
         ("", Some(_)) => {
             let selector = LabelSelector::from_value(selector).map_err(|error| error.to_string())?;
             let all = world.list(&resource, row.namespaced.then_some(namespace));
-            all.iter().filter(|object| selector.matches(|label| object.label(label))).map(|object| served(object)).collect()
+            all.iter()
+                .filter(|object| selector.matches(|label| object.label(label)))
+                .map(|object| served(object))
+                .collect()
         }
         (_, Some(_)) => return Err("paramRef.name and paramRef.selector are mutually exclusive".to_owned()),
         (name, None) => world.get(&resource, namespace, name).iter().map(|object| served(object)).collect(),

@@ -72,7 +72,8 @@ impl Source {
             let bindings = self.objects.list(&self.bindings, None);
             let bindings: Vec<Value> = bindings.iter().map(|binding| binding.value()).collect();
             let policies = self.objects.list(&self.policies, None);
-            let hooks = policies.iter().filter_map(|policy| Hook::new(policy.name(), &policy.value()["spec"], &bindings));
+            let hooks =
+                policies.iter().filter_map(|policy| Hook::new(policy.name(), &policy.value()["spec"], &bindings));
             *compiled = (versions, hooks.collect());
         }
         Arc::clone(&compiled.1)

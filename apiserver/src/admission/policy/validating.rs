@@ -54,10 +54,8 @@ impl ValidatingPolicies {
         for validation in &hook.policy.validations {
             match activation.evaluate(&validation.expression) {
                 Ok(Cel::Bool(true)) => {}
-                Ok(Cel::Bool(false)) => denied.push(Denied {
-                    message: message(validation, &mut activation),
-                    reason: validation.reason.clone(),
-                }),
+                Ok(Cel::Bool(false)) => denied
+                    .push(Denied { message: message(validation, &mut activation), reason: validation.reason.clone() }),
                 Ok(_) => {
                     let source = &validation.expression.source;
                     denied.extend(failed(format!("expression '{source}' did not evaluate to bool")));

@@ -19,24 +19,10 @@ use crate::admission::{
 type Place<'a> = (&'a str, &'a str);
 
 /// Resources that a quota may count under their bare name.
-const COUNTED_BY_NAME: [&str; 7] = [
-    "pods",
-    "services",
-    "persistentvolumeclaims",
-    "configmaps",
-    "secrets",
-    "replicationcontrollers",
-    "resourcequotas",
-];
+const COUNTED_BY_NAME: [&str; 7] =
+    ["pods", "services", "persistentvolumeclaims", "configmaps", "secrets", "replicationcontrollers", "resourcequotas"];
 /// What containers must say if a quota bounds it.
-const MUST_SPECIFY: [&str; 6] = [
-    "cpu",
-    "memory",
-    "requests.cpu",
-    "requests.memory",
-    "limits.cpu",
-    "limits.memory",
-];
+const MUST_SPECIFY: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
 const STORAGE_CLASS_SUFFIX: &str = ".storageclass.storage.k8s.io/";
 
 fn count(number: i64) -> Quantity {
@@ -44,11 +30,7 @@ fn count(number: i64) -> Quantity {
 }
 
 fn count_name((group, resource): Place<'_>) -> String {
-    if group.is_empty() {
-        format!("count/{resource}")
-    } else {
-        format!("count/{resource}.{group}")
-    }
+    if group.is_empty() { format!("count/{resource}") } else { format!("count/{resource}.{group}") }
 }
 
 /// Whether a resource's objects can be charged under a quota's resource name.
@@ -63,13 +45,9 @@ fn counts_as(place: Place<'_>, name: &str) -> bool {
                 || name.starts_with("hugepages-")
                 || (name.starts_with("requests.") && name != "requests.storage")
         }
-        ("", "services") => matches!(
-            name,
-            "services" | "services.nodeports" | "services.loadbalancers"
-        ),
+        ("", "services") => matches!(name, "services" | "services.nodeports" | "services.loadbalancers"),
         ("", "persistentvolumeclaims") => {
-            matches!(name, "persistentvolumeclaims" | "requests.storage")
-                || name.contains(STORAGE_CLASS_SUFFIX)
+            matches!(name, "persistentvolumeclaims" | "requests.storage") || name.contains(STORAGE_CLASS_SUFFIX)
         }
         ("", resource) => resource == name && COUNTED_BY_NAME.contains(&name),
         _ => false,
@@ -77,20 +55,12 @@ fn counts_as(place: Place<'_>, name: &str) -> bool {
 }
 
 /// Of a quota's resource names those that a resource's objects are charged under.
-pub(super) fn matching<'n>(
-    place: Place<'_>,
-    names: impl Iterator<Item = &'n String>,
-) -> BTreeSet<&'n str> {
-    names
-        .map(String::as_str)
-        .filter(|name| counts_as(place, name))
-        .collect()
+pub(super) fn matching<'n>(place: Place<'_>, names: impl Iterator<Item = &'n String>) -> BTreeSet<&'n str> {
+    names.map(String::as_str).filter(|name| counts_as(place, name)).collect()
 }
 
 /// The resources whose objects have to be counted for these names.
-pub(super) fn resources_of<'n>(
-    names: impl Iterator<Item = &'n String> + Clone,
-) -> Vec<GroupResource> {
+pub(super) fn resources_of<'n>(names: impl Iterator<Item = &'n String> + Clone) -> Vec<GroupResource> {
     let mut found: Vec<GroupResource> = COUNTED_BY_NAME
         .into_iter()
         .filter(|resource| names.clone().any(|name| counts_as(("", resource), name)))
@@ -117,9 +87,7 @@ pub(super) fn usage(place: Place<'_>, object: &Value, now: Timestamp) -> Resourc
             let ports = i64::try_from(ports).unwrap_or(i64::MAX);
             let (nodeports, balancers) = match object["spec"]["type"].as_str() {
                 Some("NodePort") => (ports, 0),
-                Some("LoadBalancer")
-                    if object["spec"]["allocateLoadBalancerNodePorts"] == false =>
-                {
+                Some("LoadBalancer") if object["spec"]["allocateLoadBalancerNodePorts"] == false => {
                     let chosen = items(&object["spec"]["ports"])
                         .filter(|port| port["nodePort"].as_i64().unwrap_or_default() != 0)
                         .count();
@@ -132,23 +100,13 @@ pub(super) fn usage(place: Place<'_>, object: &Value, now: Timestamp) -> Resourc
             usage.insert("services.loadbalancers".to_owned(), count(balancers));
         }
         ("", "persistentvolumeclaims") => {
-            let class = object["spec"]["storageClassName"]
-                .as_str()
-                .unwrap_or_default();
+            let class = object["spec"]["storageClassName"].as_str().unwrap_or_default();
             if !class.is_empty() {
-                usage.insert(
-                    format!("{class}{STORAGE_CLASS_SUFFIX}persistentvolumeclaims"),
-                    one(),
-                );
+                usage.insert(format!("{class}{STORAGE_CLASS_SUFFIX}persistentvolumeclaims"), one());
             }
-            if let Some(storage) =
-                quantities(&object["spec"]["resources"]["requests"]).remove("storage")
-            {
+            if let Some(storage) = quantities(&object["spec"]["resources"]["requests"]).remove("storage") {
                 if !class.is_empty() {
-                    usage.insert(
-                        format!("{class}{STORAGE_CLASS_SUFFIX}requests.storage"),
-                        storage,
-                    );
+                    usage.insert(format!("{class}{STORAGE_CLASS_SUFFIX}requests.storage"), storage);
                 }
                 usage.insert("requests.storage".to_owned(), storage);
             }
@@ -166,10 +124,7 @@ pub(super) fn usage(place: Place<'_>, object: &Value, now: Timestamp) -> Resourc
 fn pod_usage(pod: &Value, now: Timestamp) -> Resources {
     let one = || count(1);
     let mut usage = Resources::from([("count/pods".to_owned(), one())]);
-    let ended = matches!(
-        pod["status"]["phase"].as_str(),
-        Some("Succeeded" | "Failed")
-    );
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
     let overdue = pod["metadata"]["deletionTimestamp"]
         .as_str()
         .and_then(|at| at.parse::<Timestamp>().ok())
@@ -180,9 +135,7 @@ fn pod_usage(pod: &Value, now: Timestamp) -> Resources {
     }
     usage.insert("pods".to_owned(), one());
     for (name, quantity) in pod_total(pod, "requests", true) {
-        if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage")
-            || name.starts_with("hugepages-")
-        {
+        if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
             usage.insert(name.clone(), quantity);
         }
         usage.insert(format!("requests.{name}"), quantity);
@@ -198,25 +151,16 @@ pub(super) fn constraints(restricted: &BTreeSet<&str>, pod: &Value) -> Result<()
     let whole = |field: &str| quantities(&pod["spec"]["resources"][field]);
     let (pod_requests, pod_limits) = (whole("requests"), whole("limits"));
     let mut missing: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for container in ["containers", "initContainers"]
-        .into_iter()
-        .flat_map(|list| items(&pod["spec"][list]))
-    {
+    for container in ["containers", "initContainers"].into_iter().flat_map(|list| items(&pod["spec"][list])) {
         let said = |field: &str, name: &str| container["resources"][field].get(name).is_some();
-        for required in MUST_SPECIFY
-            .into_iter()
-            .filter(|name| restricted.contains(name))
-        {
+        for required in MUST_SPECIFY.into_iter().filter(|name| restricted.contains(name)) {
             let specified = match required.split_once('.') {
                 Some(("limits", name)) => said("limits", name) || pod_limits.contains_key(name),
                 Some((_, name)) => said("requests", name) || pod_requests.contains_key(name),
                 None => said("requests", required) || pod_requests.contains_key(required),
             };
             if !specified {
-                missing
-                    .entry(required)
-                    .or_default()
-                    .insert(container["name"].as_str().unwrap_or_default());
+                missing.entry(required).or_default().insert(container["name"].as_str().unwrap_or_default());
             }
         }
     }
@@ -225,53 +169,38 @@ pub(super) fn constraints(restricted: &BTreeSet<&str>, pod: &Value) -> Result<()
     }
     let listed: Vec<String> = missing
         .into_iter()
-        .map(|(resource, names)| {
-            format!(
-                "{resource} for: {}",
-                names.into_iter().collect::<Vec<_>>().join(",")
-            )
-        })
+        .map(|(resource, names)| format!("{resource} for: {}", names.into_iter().collect::<Vec<_>>().join(",")))
         .collect();
     Err(format!("must specify {}", listed.join("; ")))
 }
 
 /// Whether a quota's scopes take an object in. Quotas without scopes take all; only pods (and claims, by their class) have scopes.
 pub(super) fn in_scope(place: Place<'_>, spec: &Value, object: &Value) -> bool {
-    let scopes = items(&spec["scopes"])
-        .filter_map(Value::as_str)
-        .map(|scope| (scope, "Exists", &Value::Null));
+    let scopes = items(&spec["scopes"]).filter_map(Value::as_str).map(|scope| (scope, "Exists", &Value::Null));
     let selectors = items(&spec["scopeSelector"]["matchExpressions"]).map(|term| {
         let text = |field: &str| term[field].as_str().unwrap_or_default();
         (text("scopeName"), text("operator"), &term["values"])
     });
-    scopes
-        .chain(selectors)
-        .all(|(scope, operator, values)| match place {
-            ("", "pods") => pod_in_scope(pod_scope(scope, object), operator, values),
-            ("", "persistentvolumeclaims") if scope == "VolumeAttributesClass" => pod_in_scope(
-                object["spec"]["volumeAttributesClassName"].as_str(),
-                operator,
-                values,
-            ),
-            _ => false,
-        })
+    scopes.chain(selectors).all(|(scope, operator, values)| match place {
+        ("", "pods") => pod_in_scope(pod_scope(scope, object), operator, values),
+        ("", "persistentvolumeclaims") if scope == "VolumeAttributesClass" => {
+            pod_in_scope(object["spec"]["volumeAttributesClassName"].as_str(), operator, values)
+        }
+        _ => false,
+    })
 }
 
 /// The value of a scope for a pod; `None` if the pod is not in it.
 fn pod_scope<'p>(scope: &str, pod: &'p Value) -> Option<&'p str> {
     let spec = &pod["spec"];
-    let best_effort = || {
-        pod_total(pod, "requests", false).is_empty() && pod_total(pod, "limits", false).is_empty()
-    };
+    let best_effort = || pod_total(pod, "requests", false).is_empty() && pod_total(pod, "limits", false).is_empty();
     let within = |yes: bool| yes.then_some("");
     match scope {
         "Terminating" => within(spec["activeDeadlineSeconds"].as_i64().is_some()),
         "NotTerminating" => within(spec["activeDeadlineSeconds"].as_i64().is_none()),
         "BestEffort" => within(best_effort()),
         "NotBestEffort" => within(!best_effort()),
-        "PriorityClass" => spec["priorityClassName"]
-            .as_str()
-            .filter(|name| !name.is_empty()),
+        "PriorityClass" => spec["priorityClassName"].as_str().filter(|name| !name.is_empty()),
         "CrossNamespacePodAffinity" => within(crosses_namespaces(&spec["affinity"])),
         _ => None,
     }
@@ -292,8 +221,8 @@ fn crosses_namespaces(affinity: &Value) -> bool {
         let required = items(&affinity[kind]["requiredDuringSchedulingIgnoredDuringExecution"]);
         let preferred = items(&affinity[kind]["preferredDuringSchedulingIgnoredDuringExecution"])
             .map(|term| &term["podAffinityTerm"]);
-        required.chain(preferred).any(|term| {
-            items(&term["namespaces"]).next().is_some() || term["namespaceSelector"].is_object()
-        })
+        required
+            .chain(preferred)
+            .any(|term| items(&term["namespaces"]).next().is_some() || term["namespaceSelector"].is_object())
     })
 }

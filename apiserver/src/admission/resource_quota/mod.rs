@@ -70,11 +70,7 @@ impl Quota {
     /// The quota as the store has it now; `None` if it is gone.
     fn refreshed(self, current: Option<KeyValue>) -> Option<Quota> {
         let current = current?;
-        Some(Quota {
-            revision: current.mod_revision,
-            value: serde_json::from_slice(&current.value).ok()?,
-            ..self
-        })
+        Some(Quota { revision: current.mod_revision, value: serde_json::from_slice(&current.value).ok()?, ..self })
     }
 }
 
@@ -107,10 +103,7 @@ impl ResourceQuota {
             }
             let conditions: Vec<Condition> = charged
                 .iter()
-                .map(|(quota, _)| Condition::ModRevision {
-                    key: Arc::clone(&quota.key),
-                    revision: quota.revision,
-                })
+                .map(|(quota, _)| Condition::ModRevision { key: Arc::clone(&quota.key), revision: quota.revision })
                 .collect();
             let operations = charged
                 .iter()
@@ -120,19 +113,8 @@ impl ResourceQuota {
                     lease: None,
                 })
                 .collect();
-            let charged: Vec<Arc<str>> = charged
-                .into_iter()
-                .map(|(quota, _)| Arc::clone(&quota.key))
-                .collect();
-            match self
-                .store
-                .commit(Txn {
-                    conditions,
-                    operations,
-                })
-                .await
-                .map_err(Status::internal_error)?
-            {
+            let charged: Vec<Arc<str>> = charged.into_iter().map(|(quota, _)| Arc::clone(&quota.key)).collect();
+            match self.store.commit(Txn { conditions, operations }).await.map_err(Status::internal_error)? {
                 TxnResponse::Committed { .. } => return Ok(()),
                 TxnResponse::Conflict { current, .. } => {
                     for (key, current) in charged.into_iter().zip(current) {
@@ -146,11 +128,7 @@ impl ResourceQuota {
                 }
             }
         }
-        Err(Status::conflict(
-            &self.quotas,
-            "",
-            "the quotas of the namespace keep changing; try again",
-        ))
+        Err(Status::conflict(&self.quotas, "", "the quotas of the namespace keep changing; try again"))
     }
 
     /// The quotas that the object counts against, as they will be; refused if one would be exceeded (`CheckRequest`).
@@ -179,10 +157,7 @@ impl ResourceQuota {
         let mut added = evaluate::usage(resource, object, self.clock.now());
         if let Some(old) = write.old_object {
             let before = evaluate::usage(resource, old, self.clock.now());
-            let negative = before
-                .into_iter()
-                .map(|(name, quantity)| (name, -quantity))
-                .collect();
+            let negative = before.into_iter().map(|(name, quantity)| (name, -quantity)).collect();
             add(&mut added, &negative);
         }
         added.retain(|_, quantity| !quantity.is_zero());
@@ -199,19 +174,13 @@ impl ResourceQuota {
             let (mut value, used) = self.with_usage(quota, &hard);
             let mut after = used.clone();
             add(&mut after, &requested);
-            let exceeded =
-                |name: &&String| requested[*name].signum() > 0 && after[*name] > hard[*name];
+            let exceeded = |name: &&String| requested[*name].signum() > 0 && after[*name] > hard[*name];
             let names: Vec<&String> = requested.keys().filter(exceeded).collect();
             if !names.is_empty() {
                 let shown = |from: &Resources| {
                     names
                         .iter()
-                        .map(|name| {
-                            format!(
-                                "{name}={}",
-                                from.get(*name).map_or("0".to_owned(), ToString::to_string)
-                            )
-                        })
+                        .map(|name| format!("{name}={}", from.get(*name).map_or("0".to_owned(), ToString::to_string)))
                         .collect::<Vec<_>>()
                         .join(",")
                 };
@@ -239,16 +208,12 @@ impl ResourceQuota {
     fn with_usage(&self, quota: &Quota, hard: &Resources) -> (Value, Resources) {
         let mut value = quota.value.clone();
         let used = quantities(&value["status"]["used"]);
-        if quantities(&value["status"]["hard"]) == *hard
-            && hard.keys().all(|name| used.contains_key(name))
-        {
+        if quantities(&value["status"]["hard"]) == *hard && hard.keys().all(|name| used.contains_key(name)) {
             return (value, used);
         }
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default();
-        let mut counted: Resources = hard
-            .keys()
-            .map(|name| (name.clone(), minik8s_api::quantity::Quantity::default()))
-            .collect();
+        let mut counted: Resources =
+            hard.keys().map(|name| (name.clone(), minik8s_api::quantity::Quantity::default())).collect();
         for resource in evaluate::resources_of(hard.keys()) {
             for object in self.objects.list(&resource, Some(namespace)) {
                 let object = object.value();
@@ -272,18 +237,11 @@ impl Plugin for ResourceQuota {
     }
 
     fn handles(&self, write: &Attributes<'_>) -> bool {
-        let counted_on_update = || {
-            matches!(
-                (write.group, write.resource),
-                ("", "services" | "persistentvolumeclaims")
-            )
-        };
+        let counted_on_update = || matches!((write.group, write.resource), ("", "services" | "persistentvolumeclaims"));
         let whole = write.subresource.is_empty() && !write.namespace.is_empty();
         match write.operation {
             Operation::Create => whole,
-            Operation::Update => {
-                (whole && counted_on_update()) || write.is_sub("", "pods", "resize")
-            }
+            Operation::Update => (whole && counted_on_update()) || write.is_sub("", "pods", "resize"),
             _ => false,
         }
     }

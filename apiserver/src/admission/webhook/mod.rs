@@ -119,7 +119,11 @@ impl Webhooks {
         let answer = review::read(&answer, &uid, mutating)
             .map_err(|error| Failure::Broken(format!("received invalid webhook response: {error}")))?;
         answer.warnings.into_iter().for_each(|warning| write.warn(warning));
-        if answer.allowed { Ok(answer.patch) } else { Err(Failure::Refused(review::refusal(&webhook.name, &answer.status))) }
+        if answer.allowed {
+            Ok(answer.patch)
+        } else {
+            Err(Failure::Refused(review::refusal(&webhook.name, &answer.status)))
+        }
     }
 
     /// What a failure means for the write.

@@ -88,7 +88,8 @@ pub(super) fn refusal(webhook: &str, status: &Value) -> Status {
         ("", reason) => format!("{denied}: {reason}"),
         (message, _) => format!("{denied}: {message}"),
     };
-    let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+    let code =
+        status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
     let mut refusal = Status::bad_request(message);
     refusal.code = code.unwrap_or(400);
     refusal.reason = reason(text("reason"));

@@ -45,9 +45,7 @@ impl Parameters {
 fn encode(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
             byte => format!("%{byte:02X}"),
         })
         .collect()
@@ -66,27 +64,13 @@ pub fn log(pod: &Value, query: &Query) -> Result<Option<Location>, Status> {
             parameters.add(flag, "true");
         }
     }
-    for name in [
-        "sinceSeconds",
-        "sinceTime",
-        "tailLines",
-        "limitBytes",
-        "stream",
-    ] {
+    for name in ["sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"] {
         if let Some(value) = query.get(name).filter(|value| !value.is_empty()) {
             parameters.add(name, value);
         }
     }
-    let path = format!(
-        "/containerLogs/{}/{}/{container}{}",
-        meta::namespace(pod),
-        meta::name(pod),
-        parameters.0
-    );
-    Ok(Some(Location {
-        peer: Peer::Kubelet(node),
-        path_and_query: path,
-    }))
+    let path = format!("/containerLogs/{}/{}/{container}{}", meta::namespace(pod), meta::name(pod), parameters.0);
+    Ok(Some(Location { peer: Peer::Kubelet(node), path_and_query: path }))
 }
 
 /// `pkg/apis/core/validation/validation.go` `ValidatePodLogOptions`.
@@ -96,14 +80,8 @@ fn log_options(pod: &Value, query: &Query) -> Result<(), Status> {
         if let Some(text) = query.get(name).filter(|text| !text.is_empty()) {
             match text.parse::<i64>() {
                 Ok(number) if number >= least => {}
-                Ok(number) => {
-                    errors.push(FieldError::invalid(&FieldPath::new(name), number, words))
-                }
-                Err(_) => errors.push(FieldError::invalid(
-                    &FieldPath::new(name),
-                    text,
-                    "must be an integer",
-                )),
+                Ok(number) => errors.push(FieldError::invalid(&FieldPath::new(name), number, words)),
+                Err(_) => errors.push(FieldError::invalid(&FieldPath::new(name), text, "must be an integer")),
             }
         }
     };
@@ -119,33 +97,19 @@ fn log_options(pod: &Value, query: &Query) -> Result<(), Status> {
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(Status::invalid(
-            &GroupKind::new("", "PodLogOptions"),
-            meta::name(pod),
-            errors,
-        ))
+        Err(Status::invalid(&GroupKind::new("", "PodLogOptions"), meta::name(pod), errors))
     }
 }
 
 /// Exec and attach.
-pub fn stream(
-    pod: &Value,
-    query: &Query,
-    verb: &str,
-    with_command: bool,
-) -> Result<Location, Status> {
+pub fn stream(pod: &Value, query: &Query, verb: &str, with_command: bool) -> Result<Location, Status> {
     let container = container(pod, query)?;
     let node = node(pod).ok_or_else(|| no_host(pod))?;
     if with_command && query.get("command").is_none() {
         return Err(Status::bad_request("you must specify at least 1 command"));
     }
     let mut parameters = Parameters::default();
-    for (name, kubelet) in [
-        ("stdin", "input"),
-        ("stdout", "output"),
-        ("stderr", "error"),
-        ("tty", "tty"),
-    ] {
+    for (name, kubelet) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error"), ("tty", "tty")] {
         if query.flag(name) {
             parameters.add(kubelet, "1");
         }
@@ -153,16 +117,8 @@ pub fn stream(
     for word in query.all("command").filter(|_| with_command) {
         parameters.add("command", word);
     }
-    let path = format!(
-        "/{verb}/{}/{}/{container}{}",
-        meta::namespace(pod),
-        meta::name(pod),
-        parameters.0
-    );
-    Ok(Location {
-        peer: Peer::Kubelet(node),
-        path_and_query: path,
-    })
+    let path = format!("/{verb}/{}/{}/{container}{}", meta::namespace(pod), meta::name(pod), parameters.0);
+    Ok(Location { peer: Peer::Kubelet(node), path_and_query: path })
 }
 
 /// Port-forward.
@@ -172,40 +128,21 @@ pub fn port_forward(pod: &Value, query: &Query) -> Result<Location, Status> {
     for port in query.all("ports") {
         parameters.add("port", port);
     }
-    let path = format!(
-        "/portForward/{}/{}{}",
-        meta::namespace(pod),
-        meta::name(pod),
-        parameters.0
-    );
-    Ok(Location {
-        peer: Peer::Kubelet(node),
-        path_and_query: path,
-    })
+    let path = format!("/portForward/{}/{}{}", meta::namespace(pod), meta::name(pod), parameters.0);
+    Ok(Location { peer: Peer::Kubelet(node), path_and_query: path })
 }
 
 fn node(pod: &Value) -> Option<String> {
-    pod["spec"]["nodeName"]
-        .as_str()
-        .filter(|node| !node.is_empty())
-        .map(str::to_owned)
+    pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()).map(str::to_owned)
 }
 
 fn no_host(pod: &Value) -> Status {
-    Status::bad_request(format!(
-        "pod {} does not have a host assigned",
-        meta::name(pod)
-    ))
+    Status::bad_request(format!("pod {} does not have a host assigned", meta::name(pod)))
 }
 
 fn names(pod: &Value, list: &str) -> Vec<String> {
     let containers = pod["spec"][list].as_array();
-    containers
-        .into_iter()
-        .flatten()
-        .filter_map(|container| container["name"].as_str())
-        .map(str::to_owned)
-        .collect()
+    containers.into_iter().flatten().filter_map(|container| container["name"].as_str()).map(str::to_owned).collect()
 }
 
 /// The container that is meant: the only one, or the one that is named.
@@ -213,34 +150,21 @@ fn container(pod: &Value, query: &Query) -> Result<String, Status> {
     let (containers, init) = (names(pod, "containers"), names(pod, "initContainers"));
     match query.get("container").filter(|name| !name.is_empty()) {
         Some(name) => {
-            let known = containers
-                .iter()
-                .chain(&init)
-                .chain(&names(pod, "ephemeralContainers"))
-                .any(|own| own == name);
+            let known = containers.iter().chain(&init).chain(&names(pod, "ephemeralContainers")).any(|own| own == name);
             if known {
                 return Ok(name.to_owned());
             }
-            Err(Status::bad_request(format!(
-                "container {name} is not valid for pod {}",
-                meta::name(pod)
-            )))
+            Err(Status::bad_request(format!("container {name} is not valid for pod {}", meta::name(pod))))
         }
         None => match containers.as_slice() {
             [only] => Ok(only.clone()),
             several => {
-                let mut message = format!(
-                    "a container name must be specified for pod {}",
-                    meta::name(pod)
-                );
+                let mut message = format!("a container name must be specified for pod {}", meta::name(pod));
                 if !several.is_empty() {
                     message.push_str(&format!(", choose one of: [{}]", several.join(" ")));
                 }
                 if !init.is_empty() {
-                    message.push_str(&format!(
-                        " or one of the init containers: [{}]",
-                        init.join(" ")
-                    ));
+                    message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
                 }
                 Err(Status::bad_request(message))
             }
@@ -249,20 +173,8 @@ fn container(pod: &Value, query: &Query) -> Result<String, Status> {
 }
 
 /// The proxy of a node, a pod or a service.
-pub fn proxy(
-    server: &ApiServer,
-    target: &Target,
-    info: &RequestInfo,
-    query: &str,
-) -> Result<Location, Status> {
-    let mut path_and_query = format!(
-        "/{}",
-        info.rest
-            .split('/')
-            .map(encode)
-            .collect::<Vec<_>>()
-            .join("/")
-    );
+pub fn proxy(server: &ApiServer, target: &Target, info: &RequestInfo, query: &str) -> Result<Location, Status> {
+    let mut path_and_query = format!("/{}", info.rest.split('/').map(encode).collect::<Vec<_>>().join("/"));
     if !query.is_empty() {
         path_and_query = format!("{path_and_query}?{query}");
     }
@@ -271,10 +183,7 @@ pub fn proxy(
         "pods" => pod_peer(server, target)?,
         _ => service_peer(server, target)?,
     };
-    Ok(Location {
-        peer,
-        path_and_query,
-    })
+    Ok(Location { peer, path_and_query })
 }
 
 /// `[scheme:]name[:port]`.
@@ -283,9 +192,7 @@ fn split_name(name: &str) -> Result<(&str, Option<&str>), Status> {
         [name] => Ok((name, None)),
         [name, port] => Ok((name, Some(port))),
         ["http" | "", name, port] => Ok((name, Some(*port).filter(|port| !port.is_empty()))),
-        ["https", ..] => Err(Status::bad_request(
-            "the proxy speaks plain HTTP to pods, not https",
-        )),
+        ["https", ..] => Err(Status::bad_request("the proxy speaks plain HTTP to pods, not https")),
         _ => Err(Status::bad_request(format!("invalid name {name:?}"))),
     }
 }
@@ -293,11 +200,7 @@ fn split_name(name: &str) -> Result<(&str, Option<&str>), Status> {
 fn node_peer(server: &ApiServer, name: &str) -> Result<Peer, Status> {
     let (name, _) = split_name(name)?;
     let nodes = GroupResource::new("", "nodes");
-    server
-        .registry()
-        .cache()
-        .get(&nodes, "", name)
-        .ok_or_else(|| Status::not_found(&nodes, name))?;
+    server.registry().cache().get(&nodes, "", name).ok_or_else(|| Status::not_found(&nodes, name))?;
     Ok(Peer::Kubelet(name.to_owned()))
 }
 
@@ -310,9 +213,7 @@ fn pod_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
         .get(&pods, &target.namespace, name)
         .ok_or_else(|| Status::not_found(&pods, name))?
         .value();
-    let address = pod["status"]["podIP"]
-        .as_str()
-        .filter(|address| !address.is_empty());
+    let address = pod["status"]["podIP"].as_str().filter(|address| !address.is_empty());
     let address = address.ok_or_else(|| Status::bad_request("address not allowed"))?;
     let first = pod["spec"]["containers"]
         .as_array()
@@ -320,12 +221,8 @@ fn pod_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
         .flatten()
         .find_map(|container| container["ports"][0]["containerPort"].as_u64());
     let port = match port {
-        Some(port) => port
-            .parse()
-            .map_err(|_| Status::bad_request(format!("invalid port {port:?}")))?,
-        None => first
-            .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(80),
+        Some(port) => port.parse().map_err(|_| Status::bad_request(format!("invalid port {port:?}")))?,
+        None => first.and_then(|port| u16::try_from(port).ok()).unwrap_or(80),
     };
     Ok(Peer::Address(address.to_owned(), port))
 }
@@ -333,64 +230,35 @@ fn pod_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
 /// A ready endpoint of a service (`pkg/registry/core/service/storage/storage.go` `ResourceLocation`).
 fn service_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
     let (name, wanted) = split_name(&target.name)?;
-    let (services, cache) = (
-        GroupResource::new("", "services"),
-        server.registry().cache(),
-    );
-    let service = cache
-        .get(&services, &target.namespace, name)
-        .ok_or_else(|| Status::not_found(&services, name))?
-        .value();
-    let ports = service["spec"]["ports"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let (services, cache) = (GroupResource::new("", "services"), server.registry().cache());
+    let service =
+        cache.get(&services, &target.namespace, name).ok_or_else(|| Status::not_found(&services, name))?.value();
+    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let port = match wanted {
         None => ports.first(),
-        Some(wanted) => ports
-            .iter()
-            .find(|port| port["name"] == wanted || port["port"].as_u64() == wanted.parse().ok()),
+        Some(wanted) => {
+            ports.iter().find(|port| port["name"] == wanted || port["port"].as_u64() == wanted.parse().ok())
+        }
     };
-    let none = || {
-        Status::service_unavailable(format!(
-            "no endpoints available for service {:?}",
-            target.name
-        ))
-    };
+    let none = || Status::service_unavailable(format!("no endpoints available for service {:?}", target.name));
     let port = port.ok_or_else(|| {
         Status::service_unavailable(format!(
             "no service port {:?} found for service {name:?}",
             wanted.unwrap_or_default()
         ))
     })?;
-    let slices = cache.list(
-        &GroupResource::new("discovery.k8s.io", "endpointslices"),
-        Some(&target.namespace),
-    );
-    for slice in slices
-        .iter()
-        .filter(|slice| slice.label("kubernetes.io/service-name") == Some(name))
-    {
+    let slices = cache.list(&GroupResource::new("discovery.k8s.io", "endpointslices"), Some(&target.namespace));
+    for slice in slices.iter().filter(|slice| slice.label("kubernetes.io/service-name") == Some(name)) {
         let slice = slice.value();
-        let same = |own: &&Value| {
-            own["name"].as_str().unwrap_or_default() == port["name"].as_str().unwrap_or_default()
-        };
-        let number = slice["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(same)
-            .and_then(|port| port["port"].as_u64());
+        let same = |own: &&Value| own["name"].as_str().unwrap_or_default() == port["name"].as_str().unwrap_or_default();
+        let number = slice["ports"].as_array().into_iter().flatten().find(same).and_then(|port| port["port"].as_u64());
         let ready = slice["endpoints"]
             .as_array()
             .into_iter()
             .flatten()
             .find(|endpoint| endpoint["conditions"]["ready"] != false);
         let address = ready.and_then(|endpoint| endpoint["addresses"][0].as_str());
-        if let (Some(address), Some(number)) = (
-            address,
-            number.and_then(|number| u16::try_from(number).ok()),
-        ) {
+        if let (Some(address), Some(number)) = (address, number.and_then(|number| u16::try_from(number).ok())) {
             return Ok(Peer::Address(address.to_owned(), number));
         }
     }
@@ -403,26 +271,16 @@ mod tests {
     use serde_json::json;
 
     fn pod(containers: &[&str]) -> Value {
-        let containers: Vec<Value> = containers
-            .iter()
-            .map(|name| json!({ "name": name }))
-            .collect();
+        let containers: Vec<Value> = containers.iter().map(|name| json!({ "name": name })).collect();
         json!({ "metadata": { "name": "p", "namespace": "ns" }, "spec": { "nodeName": "n1", "containers": containers } })
     }
 
     #[test]
     fn logs_and_streams_go_to_the_kubelets_paths() {
         let query = Query::parse("follow=true&tailLines=5&container=b");
-        let log = log(&pod(&["a", "b"]), &query)
-            .expect("valid")
-            .expect("has a node");
-        assert_eq!(
-            log.path_and_query,
-            "/containerLogs/ns/p/b?follow=true&tailLines=5"
-        );
-        let query = Query::parse(
-            "command=sh&command=-c&command=echo+hi%26&stdin=true&tty=true&stdout=true",
-        );
+        let log = log(&pod(&["a", "b"]), &query).expect("valid").expect("has a node");
+        assert_eq!(log.path_and_query, "/containerLogs/ns/p/b?follow=true&tailLines=5");
+        let query = Query::parse("command=sh&command=-c&command=echo+hi%26&stdin=true&tty=true&stdout=true");
         let exec = stream(&pod(&["a"]), &query, "exec", true).expect("valid");
         assert_eq!(
             exec.path_and_query,
@@ -433,19 +291,9 @@ mod tests {
 
     #[test]
     fn the_container_must_be_clear() {
-        let words = |query: &str, pod: &Value| {
-            container(pod, &Query::parse(query))
-                .expect_err("refused")
-                .message
-        };
-        assert_eq!(
-            words("", &pod(&["a", "b"])),
-            "a container name must be specified for pod p, choose one of: [a b]"
-        );
-        assert_eq!(
-            words("container=c", &pod(&["a"])),
-            "container c is not valid for pod p"
-        );
+        let words = |query: &str, pod: &Value| container(pod, &Query::parse(query)).expect_err("refused").message;
+        assert_eq!(words("", &pod(&["a", "b"])), "a container name must be specified for pod p, choose one of: [a b]");
+        assert_eq!(words("container=c", &pod(&["a"])), "container c is not valid for pod p");
         let refused = log(&pod(&["a"]), &Query::parse("tailLines=-1")).expect_err("refused");
         assert_eq!(
             refused.message,

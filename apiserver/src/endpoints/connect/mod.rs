@@ -51,17 +51,10 @@ pub async fn serve(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let (registry, query) = (server.registry(), &request.query);
-    registry
-        .admit_connect(&request.context(), &target, query)
-        .await?;
+    registry.admit_connect(&request.context(), &target, query).await?;
     let location = if target.subresource == "proxy" {
         // The names of a proxy carry scheme and port: they are resolved by a rule of their own.
-        location::proxy(
-            server,
-            &target,
-            &request.info,
-            request.parts.uri.query().unwrap_or_default(),
-        )?
+        location::proxy(server, &target, &request.info, request.parts.uri.query().unwrap_or_default())?
     } else {
         let pod = registry.get(&target, Freshness::Any).await?.value();
         match target.subresource.as_str() {
@@ -86,28 +79,19 @@ async fn pass_on(
     location: Location,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    let uri: Uri = location
-        .path_and_query
-        .parse()
-        .map_err(|error| Status::bad_request(format!("invalid path: {error}")))?;
+    let uri: Uri =
+        location.path_and_query.parse().map_err(|error| Status::bad_request(format!("invalid path: {error}")))?;
     let stream = match &location.peer {
         Peer::Kubelet(node) => server.nodes().connect(node).await.map_err(|error| {
             let url = format!("https://{node}:10250{}", location.path_and_query);
             Status::internal_error(format!("error dialing backend: Get {url:?}: {error}"))
         }),
         Peer::Address(address, port) => match server.dialer() {
-            Some(dialer) => dialer
-                .dial(address, *port)
-                .await
-                .map_err(|error| unreachable_service(&error.to_string())),
-            None => Err(unreachable_service(&format!(
-                "dial tcp {address}:{port}: connect: no route to host"
-            ))),
+            Some(dialer) => dialer.dial(address, *port).await.map_err(|error| unreachable_service(&error.to_string())),
+            None => Err(unreachable_service(&format!("dial tcp {address}:{port}: connect: no route to host"))),
         },
     }?;
-    let Request {
-        mut parts, reply, ..
-    } = request;
+    let Request { mut parts, reply, .. } = request;
     parts.uri = uri;
     let is_log = target.subresource == "log";
     let sent = http::Request::from_parts(parts, body);
@@ -133,13 +117,8 @@ fn unreachable_service(why: &str) -> Status {
 /// A kubelet's refusal as a Status (`GenericHttpResponseChecker`).
 async fn kubelet_error(target: &Target, answer: Response<hyper::body::Incoming>) -> Status {
     let code = answer.status();
-    let text = match Limited::new(answer.into_body(), MAX_ERROR_BYTES)
-        .collect()
-        .await
-    {
-        Ok(body) => String::from_utf8_lossy(&body.to_bytes())
-            .trim_end()
-            .to_owned(),
+    let text = match Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned(),
         Err(error) => error.to_string(),
     };
     match code {
@@ -150,9 +129,6 @@ async fn kubelet_error(target: &Target, answer: Response<hyper::body::Incoming>)
             status.message = format!("the server could not find the requested resource ({text})");
             status
         }
-        code => Status {
-            code: code.as_u16(),
-            ..Status::internal_error(text)
-        },
+        code => Status { code: code.as_u16(), ..Status::internal_error(text) },
     }
 }
