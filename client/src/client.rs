@@ -11,7 +11,7 @@ use tower::{BoxError, Service};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server refused, or could not be reached.
-    #[error(transparent)]
+    #[error("{}", words(.0))]
     Api(#[from] kube::Error),
     /// An answer that is not what the API promises.
     #[error("cannot decode {what}: {source}")]
@@ -100,6 +100,14 @@ fn api_code(error: &kube::Error) -> Option<(u16, &str)> {
     match error {
         kube::Error::Api(status) => Some((status.code, status.reason.as_str())),
         _ => None,
+    }
+}
+
+/// What the API server said, as a user would read it; other failures describe themselves.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -1,12 +1,20 @@
 //! The loop around `sync(key)`: take a key, reconcile, retry with a pause where it failed.
 
+use std::any::Any;
 use std::fmt::Display;
 use std::hash::Hash;
 
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 
+use crate::client::words;
 use crate::queue::WorkQueue;
+
+/// The words of a failed sync. Left to itself an error of the API shows its whole `Status`, as code.
+fn plain<E: Display + 'static>(error: &E) -> String {
+    let api = (error as &dyn Any).downcast_ref::<kube::Error>();
+    api.map_or_else(|| error.to_string(), words)
+}
 
 /// Runs `workers` loops over `queue` until `cancel`; returns when the last one has ended.
 ///
@@ -22,7 +30,7 @@ pub async fn run_controller<T, F, Fut, E>(
     T: Clone + Eq + Hash + Send + std::fmt::Debug + 'static,
     F: Fn(T) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<(), E>> + Send,
-    E: Display + Send,
+    E: Display + Send + 'static,
 {
     let loops = (0..workers.max(1)).map(|_| {
         let (queue, sync) = (queue.clone(), sync.clone());
@@ -32,6 +40,7 @@ pub async fn run_controller<T, F, Fut, E>(
                     Ok(()) => queue.forget(&key),
                     Err(error) => {
                         let attempts = queue.retries(&key);
+                        let error = plain(&error);
                         if attempts < 3 {
                             tracing::debug!(target: "controller", controller = name, ?key, %error, "sync failed, retrying");
                         } else {
