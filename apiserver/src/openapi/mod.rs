@@ -4,7 +4,8 @@
 //! version behind an index, and version 2, one document of everything. Both are made from the rows of kinds, the types of
 //! `minik8s_api::schema`, and the descriptions that `k8s_openapi` carries.
 //!
-//! - [`definitions`]: types as JSON schemas. [`custom`]: those that definitions bring. [`paths`]: what can be asked. [`descriptions`]: what Kubernetes says of it. [`gnostic`]: version 2 in protobuf.
+//! - [`definitions`]: types as JSON schemas. [`custom`]: those that definitions bring. [`paths`]: what can be asked.
+//!   [`descriptions`]: what Kubernetes says of it. [`gnostic`]: version 2 in protobuf.
 //!
 //! Documents are made when they are first asked for, and kept for the snapshot of kinds they describe.
 
