@@ -3,6 +3,7 @@ package clientgo
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/version"
+	applymetav1 "k8s.io/client-go/applyconfigurations/meta/v1"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -67,15 +69,49 @@ func TestDiscoveryAndOpenAPI(t *testing.T) {
 	if parsed.Components.Schemas["io.k8s.api.apps.v1.Deployment"] == nil || parsed.Paths["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"] == nil {
 		t.Fatal("the OpenAPI v3 document of apps/v1 lacks Deployments")
 	}
-	second, err := client.RESTClient().Get().AbsPath("/openapi/v2").SetHeader("Accept", "application/json").Do(t.Context()).Raw()
+	// Version 2 in protobuf.
+	second, err := client.OpenAPISchema()
 	ok(t, err)
-	var swagger struct {
-		Definitions map[string]any `json:"definitions"`
+	equal(t, "the version of OpenAPI", second.GetSwagger(), "2.0")
+	var found bool
+	for _, definition := range second.GetDefinitions().GetAdditionalProperties() {
+		if definition.GetName() != "io.k8s.api.core.v1.PodSpec" {
+			continue
+		}
+		found = true
+		for _, property := range definition.GetValue().GetProperties().GetAdditionalProperties() {
+			if property.GetName() == "containers" {
+				equal(t, "the type of containers", property.GetValue().GetType().GetValue()[0], "array")
+				reference := property.GetValue().GetItems().GetSchema()[0].GetXRef()
+				equal(t, "the type of one", reference, "#/definitions/io.k8s.api.core.v1.Container")
+			}
+		}
 	}
-	ok(t, json.Unmarshal(second, &swagger))
-	if len(swagger.Definitions) < 100 {
-		t.Fatal("the OpenAPI v2 document is nearly empty")
+	equal(t, "PodSpec is defined", found, true)
+	for _, path := range second.GetPaths().GetPath() {
+		if path.GetName() == "/api/v1/namespaces/{namespace}/pods/{name}" {
+			get := path.GetValue().GetGet()
+			equal(t, "the operation", get.GetOperationId(), "readCoreV1NamespacedPod")
+			response := get.GetResponses().GetResponseCode()[0]
+			equal(t, "the code of its response", response.GetName(), "200")
+			schema := response.GetValue().GetResponse().GetSchema().GetSchema()
+			equal(t, "the type of its response", schema.GetXRef(), "#/definitions/io.k8s.api.core.v1.Pod")
+		}
 	}
+	// What extracts the applied configurations of untyped objects learns from this document which lists have keys.
+	extractor, err := applymetav1.NewUnstructuredExtractor(client)
+	ok(t, err)
+	object := &unstructured.Unstructured{}
+	ok(t, object.UnmarshalJSON([]byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p","managedFields":[{"manager":"m",
+		"operation":"Apply","apiVersion":"v1","fieldsType":"FieldsV1",
+		"fieldsV1":{"f:spec":{"f:containers":{"k:{\"name\":\"two\"}":{".":{},"f:name":{},"f:image":{}}}}}}]},
+		"spec":{"containers":[{"name":"one","image":"a"},{"name":"two","image":"b"}]}}`)))
+	extracted, err := extractor.Extract(object, "m")
+	ok(t, err)
+	containers, _, err := unstructured.NestedSlice(extracted.Object, "spec", "containers")
+	ok(t, err)
+	equal(t, "the containers of m", len(containers), 1)
+	equal(t, "the name of the one", fmt.Sprint(containers[0].(map[string]any)["name"]), "two")
 }
 
 // A RESTMapper finds kinds by short name and back, and the dynamic and the polymorphic scale client work on them.
