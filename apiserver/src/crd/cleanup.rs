@@ -54,7 +54,7 @@ impl Definitions {
             .delete_collection(&Context::internal(), &everything, &selection, &DeleteOptions::default())
             .await?;
         let cache = self.registry.cache().resource(&rows.storage).ok_or_else(Status::unknown_resource)?;
-        if cache.len() > 0 {
+        if !cache.is_empty() {
             return Ok(false);
         }
         self.release(name, "InstanceDeletionCompleted", "removed all instances").await

@@ -44,9 +44,11 @@ pub(super) struct Source {
     policies: GroupResource,
     bindings: GroupResource,
     objects: Arc<dyn Objects>,
-    /// Compiled, and of which versions of policies and bindings.
-    compiled: Mutex<((u64, u64), Arc<[Hook]>)>,
+    compiled: Mutex<Compiled>,
 }
+
+/// The hooks, and of which versions of policies and bindings they are.
+type Compiled = ((u64, u64), Arc<[Hook]>);
 
 impl Source {
     /// `validating…` or `mutating…`, as in the names of the resources.
