@@ -65,7 +65,7 @@
 //!   ([`WATCH_CAPACITY`]), history ([`Retention`]), the log ([`SNAPSHOT_LOG_BYTES`], or as much as
 //!   the state itself), a transaction ([`MAX_TXN_BYTES`]).
 //! - What is read from disk has passed a checksum. Damage is named and refused; only the torn end
-//!   of the log is cut off.
+//!   of the log is cut off, and only where nobody was told of it.
 //! - After the first failed write nothing is written any more; reads go on.
 //!
 //! # Left out, compared with Kubernetes

@@ -50,7 +50,8 @@ pub struct Up {
     /// The kubeconfig to put the context into [default: $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Keep nothing: all state is in memory and gone when the cluster stops
+    /// Keep nothing: all state is in memory and gone when the cluster stops. Without it, every write is on disk
+    /// (fdatasync) before it is acknowledged
     #[arg(long)]
     ephemeral: bool,
     /// Stay in the foreground; Ctrl-C stops the cluster
