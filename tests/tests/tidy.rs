@@ -317,7 +317,7 @@ fn has_word(line: &str, text: &str) -> bool {
     let (starts, ends) = (text.starts_with(inner), text.ends_with(inner));
     line.match_indices(text).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + text.len()..]);
-        !(starts && before.ends_with(inner)) && !(ends && after.starts_with(inner))
+        !(starts && before.ends_with(inner) || ends && after.starts_with(inner))
     })
 }
 
