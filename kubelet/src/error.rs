@@ -7,7 +7,7 @@ pub enum Error {
     #[error(transparent)]
     Runtime(#[from] minik8s_cri::Error),
     /// The API server refused or could not be reached.
-    #[error(transparent)]
+    #[error("{}", minik8s_client::words(.0))]
     Api(#[from] kube::Error),
     /// The node's file system failed.
     #[error("{0}")]

@@ -143,7 +143,10 @@ impl Home {
             fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
         }
         let text = serde_json::to_string_pretty(&Pointer { data_dir: dir.path.clone() })?;
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        // In one step: a process killed here leaves the old pointer or the new one.
+        let fresh = path.with_extension("json.new");
+        fs::write(&fresh, text).with_context(|| format!("cannot write {}", fresh.display()))?;
+        fs::rename(&fresh, &path).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Forgets a cluster.

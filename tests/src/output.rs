@@ -66,10 +66,6 @@ impl Output {
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "\n$ {}\n{}{}(exit code {})",
-            self.command, self.stdout, self.stderr, self.code
-        )
+        write!(f, "\n$ {}\n{}{}(exit code {})", self.command, self.stdout, self.stderr, self.code)
     }
 }

@@ -110,7 +110,10 @@ fn a_deployment_rolls_out_and_back_with_an_old_kubectl() {
 fn the_full_operational_exercise() {
     let cluster = Cluster::start(&["--nodes", "3"]);
     // 1. Deploy, 2. expose.
-    assert_eq!(cluster.kubectl("create deployment web --image=nginx:1.27 --replicas=3").ok(), "deployment.apps/web created\n");
+    assert_eq!(
+        cluster.kubectl("create deployment web --image=nginx:1.27 --replicas=3").ok(),
+        "deployment.apps/web created\n"
+    );
     assert_eq!(cluster.kubectl("expose deployment web --port=80").ok(), "service/web exposed\n");
     cluster.kubectl("rollout status deployment/web --timeout=60s").ok();
     cluster.until("the Service has three endpoints", || {

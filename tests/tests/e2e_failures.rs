@@ -3,7 +3,9 @@
 use minik8s_tests::Cluster;
 
 fn pod(name: &str, container: &str) -> String {
-    format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: c\n{container}\n---\n")
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: c\n{container}\n---\n"
+    )
 }
 
 #[test]
@@ -13,7 +15,10 @@ fn each_failure_says_what_the_chapter_says() {
         pod("pending", "    image: nginx:1.27\n    resources: {requests: {cpu: '64'}}"),
         pod("pull", "    image: nginx:nonexistent"),
         pod("crash", "    image: busybox\n    command: [sh, -c, 'echo it is broken; exit 3']"),
-        pod("hog", "    image: polinux/stress\n    command: [stress]\n    args: [--vm, '1', --vm-bytes, 250M, --vm-hang, '1']\n    resources: {limits: {memory: 100Mi}}"),
+        pod(
+            "hog",
+            "    image: polinux/stress\n    command: [stress]\n    args: [--vm, '1', --vm-bytes, 250M, --vm-hang, '1']\n    resources: {limits: {memory: 100Mi}}",
+        ),
         pod("config", "    image: nginx:1.27\n    envFrom: [{configMapRef: {name: missing}}]"),
         pod("secret", "    image: nginx:1.27\n    env: [{name: P, valueFrom: {secretKeyRef: {name: nope, key: p}}}]"),
     ];
@@ -73,7 +78,8 @@ fn logs_and_exec_reach_into_containers() {
     assert!(cluster.kubectl("logs talker -c nope").fails().contains("container nope is not valid for pod talker"));
     assert!(cluster.kubectl("logs -n kube-system kube-scheduler-node-1 --tail=5").ok().contains("] "));
     let system = cluster.kubectl("get pods -n kube-system").ok();
-    for component in ["etcd-node-1", "kube-apiserver-node-1", "kube-controller-manager-node-1", "kube-scheduler-node-1"] {
+    for component in ["etcd-node-1", "kube-apiserver-node-1", "kube-controller-manager-node-1", "kube-scheduler-node-1"]
+    {
         assert!(system.lines().any(|line| line.starts_with(component) && line.contains("Running")), "{system}");
     }
 }

@@ -46,7 +46,7 @@ impl Definitions {
         if !is_true(definition, "Established") {
             return self.release(name, "NeverEstablished", "resource was never established").await;
         }
-        self.say(name, "InstanceDeletionInProgress", "CustomResource deletion is in progress").await?;
+        self.say(name, "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress").await?;
         let Some(rows) = rows else { return Ok(false) };
         let everything = Target::new(Arc::clone(&rows.storage), "", "");
         let selection = Selection::everything("");
@@ -60,22 +60,22 @@ impl Definitions {
         self.release(name, "InstanceDeletionCompleted", "removed all instances").await
     }
 
-    async fn say(&self, name: &str, reason: &'static str, message: &'static str) -> Result<(), Status> {
+    async fn say(&self, name: &str, status: &str, reason: &str, message: &str) -> Result<(), Status> {
         let now = self.registry.now();
         let target = self.target(name)?.subresource("status");
         let mut change = |definition: &mut Value| {
-            set_condition(definition, TERMINATING, "True", reason, message, &now);
+            set_condition(definition, TERMINATING, status, reason, message, &now);
             Ok(())
         };
         self.registry.modify(&Context::internal(), &target, &WriteOptions::default(), &mut change).await.map(|_| ())
     }
 
     /// Takes the finalizer off. The definition is gone then, unless others hold it.
-    async fn release(&self, name: &str, reason: &'static str, message: &'static str) -> Result<bool, Status> {
-        let now = self.registry.now();
-        let target = self.target(name)?.subresource("status");
+    async fn release(&self, name: &str, reason: &str, message: &str) -> Result<bool, Status> {
+        self.say(name, "False", reason, message).await?;
+        // Not through the door of the status, which leaves metadata alone, nor as a client, whose write waits for us.
+        let target = self.target(name)?.subresource("finalize");
         let mut change = |definition: &mut Value| {
-            set_condition(definition, TERMINATING, "False", reason, message, &now);
             let metadata = meta::metadata_mut(definition);
             if let Some(list) = metadata.get_mut("finalizers").and_then(Value::as_array_mut) {
                 list.retain(|finalizer| finalizer != FINALIZER);

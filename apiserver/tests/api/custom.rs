@@ -1,6 +1,7 @@
 //! Custom resources: kinds that come, change and go while the server runs.
 
 use serde_json::{Value, json};
+use tokio::task::yield_now;
 
 use crate::server::TestServer;
 
@@ -204,7 +205,13 @@ async fn watches_see_a_kind_come_and_go() {
     let mut watch = server.watch(&format!("{THINGS}?watch=1")).await;
     assert_eq!(watch.brief().await, "ADDED a");
     server.delete(&format!("{DEFINITIONS}/things.example.com")).await.expect(200);
-    server.in_time(async { while server.get(&format!("{DEFINITIONS}/things.example.com")).await.code != 404 {} }).await;
+    server
+        .in_time(async {
+            while server.get(&format!("{DEFINITIONS}/things.example.com")).await.code != 404 {
+                yield_now().await
+            }
+        })
+        .await;
     server.get(&format!("{THINGS}/a")).await.expect(404);
     server.get("/apis/example.com/v1").await.expect(404);
     // It comes back empty.
@@ -224,14 +231,26 @@ async fn a_definition_waits_for_its_objects() {
         let definition = server.get(&path).await.expect(200);
         definition["status"]["conditions"][2]["reason"] == "InstanceDeletionInProgress"
     };
-    server.in_time(async { while !in_progress().await {} }).await;
+    server
+        .in_time(async {
+            while !in_progress().await {
+                yield_now().await
+            }
+        })
+        .await;
     let refused = server.post(THINGS, &thing("new", json!({}))).await;
     assert_eq!(
         (refused.code, refused.message()),
         (405, "create not allowed while custom resource definition is terminating".to_owned())
     );
     server.merge(&format!("{THINGS}/held"), &json!({ "metadata": { "finalizers": null } })).await.expect(200);
-    server.in_time(async { while server.get(&path).await.code != 404 {} }).await;
+    server
+        .in_time(async {
+            while server.get(&path).await.code != 404 {
+                yield_now().await
+            }
+        })
+        .await;
 }
 
 #[tokio::test]
