@@ -210,6 +210,9 @@ impl Strategy for BuiltIn {
         let mut errors = Errors::new();
         let root = Field::root(object);
         meta::validate_object_meta(&root.get("metadata"), self.namespaced, self.row.name, &mut errors);
+        if self.row.is_of_kubernetes() {
+            meta::kube_finalizers(&root.get("metadata"), &mut errors);
+        }
         self.behavior().validate(&root, &mut errors);
         errors
     }
@@ -218,6 +221,9 @@ impl Strategy for BuiltIn {
         let mut errors = Errors::new();
         let (root, before) = (Field::root(new), Field::root(old));
         meta::validate_object_meta_update(&root.get("metadata"), &before.get("metadata"), &mut errors);
+        if self.row.is_of_kubernetes() {
+            meta::kube_finalizers(&root.get("metadata"), &mut errors);
+        }
         self.behavior().validate_update(subresource, &root, &before, &mut errors);
         errors
     }

@@ -1,5 +1,5 @@
-//! ObjectMeta: what all kinds share. Mirrors `apimachinery/pkg/api/validation/objectmeta.go` and, for finalizers, the
-//! stricter `pkg/apis/core/validation.ValidateObjectMeta`.
+//! ObjectMeta: what all kinds share. Mirrors `apimachinery/pkg/api/validation/objectmeta.go` and, for finalizers of
+//! Kubernetes' own kinds, the stricter `pkg/apis/core/validation.ValidateObjectMeta`.
 use serde_json::Value;
 
 use super::field::{Errors, Field};
@@ -120,7 +120,11 @@ fn finalizers(finalizers: &Field<'_>, errors: &mut Errors) {
         let detail = format!("finalizer {ORPHAN_FINALIZER} and {FOREGROUND_FINALIZER} cannot be both set");
         errors.push(finalizers.invalid(detail));
     }
-    for finalizer in finalizers.items() {
+}
+
+/// Finalizers of Kubernetes' own kinds. The kinds of definitions, and definitions themselves, may have any name.
+pub fn kube_finalizers(meta: &Field<'_>, errors: &mut Errors) {
+    for finalizer in meta.get("finalizers").items() {
         kube_finalizer(&finalizer, errors);
     }
 }

@@ -63,6 +63,11 @@ const fn kind(group: &'static str, plural: &'static str, behavior: &'static dyn 
 }
 
 impl Row {
+    /// Whether Kubernetes' own rules of names hold, beyond those of all API servers (`pkg/apis/core/validation`).
+    pub fn is_of_kubernetes(&self) -> bool {
+        !matches!(self.group, APIEXTENSIONS | "apiregistration.k8s.io")
+    }
+
     const fn version(mut self, version: &'static str) -> Row {
         self.version = version;
         self
