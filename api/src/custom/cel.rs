@@ -128,3 +128,6 @@ fn failure(error: ExecutionError) -> Failure {
         other => Failure::Error(other.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests;

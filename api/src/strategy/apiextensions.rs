@@ -66,6 +66,7 @@ impl Behavior for CustomResourceDefinition {
             errors.push(name.invalid("must be spec.names.plural+\".\"+spec.group"));
         }
         group(&spec.get("group"), errors);
+        approval(object, errors);
         let scope = spec.get("scope");
         scope.one_of(&["Cluster", "Namespaced"], errors);
         versions(&spec, errors);
@@ -109,6 +110,28 @@ fn group(group: &Field<'_>, errors: &mut Errors) {
     group.check(names::dns1123_subdomain(group.str()), errors);
     if !group.str().contains('.') {
         errors.push(group.invalid("should be a domain with at least one dot"));
+    }
+}
+
+/// Groups of Kubernetes itself want a word of approval (`ValidateAPIApproval`).
+fn approval(object: &Field<'_>, errors: &mut Errors) {
+    const ANNOTATION: &str = "api-approved.kubernetes.io";
+    const SEE: &str = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let group = object.get("spec").get("group").str();
+    let is_below = |domain: &str| group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    if !is_below("k8s.io") && !is_below("kubernetes.io") {
+        return;
+    }
+    let annotation = object.get("metadata").get("annotations").key(ANNOTATION);
+    let said = annotation.str();
+    if said.is_empty() {
+        errors
+            .push(annotation.required(format!("protected groups must have approval annotation {ANNOTATION:?}, {SEE}")));
+    } else if !said.starts_with("unapproved") && !crate::custom::formats::is_uri(said) {
+        let words = format!(
+            "protected groups must have approval annotation {ANNOTATION:?} with either a URL or a reason starting with \"unapproved\", {SEE}"
+        );
+        errors.push(annotation.invalid(words));
     }
 }
 
