@@ -1,7 +1,8 @@
 //! A whole cluster in one thread and in virtual time: the same wiring as `minik8s up`, without disk, sockets and waiting.
 //!
 //! Time stands still while anything can be done, and jumps to the next timer when nothing can: five minutes of tolerating
-//! a dead node take milliseconds, and the same seed takes the same course.
+//! a dead node take milliseconds. Time and random numbers come from the seed; the order in which tasks of one moment run
+//! does not everywhere yet, so two runs of a seed are alike and not always the same.
 //!
 //! ```
 //! use k8s_openapi::api::core::v1::Node;
