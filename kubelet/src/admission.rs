@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod};
 
 use crate::error::Result;
 use crate::resources::{Amount, Amounts, pod_request};
@@ -64,7 +64,14 @@ fn matches_node(pod: &Pod, node: &Node) -> bool {
     }
     let affinity = pod.spec().affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    required.is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, node, labels)))
+    required.is_none_or(|selector| selects(selector, node))
+}
+
+/// Whether one of the selector's terms matches the node.
+pub fn selects(selector: &NodeSelector, node: &Node) -> bool {
+    let empty = BTreeMap::new();
+    let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
+    selector.node_selector_terms.iter().any(|term| matches_term(term, node, labels))
 }
 
 fn matches_term(term: &NodeSelectorTerm, node: &Node, labels: &BTreeMap<String, String>) -> bool {

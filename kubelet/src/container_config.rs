@@ -244,7 +244,7 @@ pub fn container_config(pod: &Pod, container: &Container, parts: Parts<'_>) -> R
     verify_non_root(pod, container, &context, &pod_context, parts.image_user.as_ref())?;
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        mounts.push(volume_mount(mount, &parts)?);
+        mounts.push(volume_mount(pod, mount, &parts)?);
     }
     if let Some(hosts) = &parts.hosts_file
         && mounts.iter().all(|mount| mount.container_path != HOSTS_PATH)
@@ -303,7 +303,7 @@ fn bind(host_path: String, container_path: &str) -> proto::Mount {
     proto::Mount { host_path, container_path: container_path.to_owned(), ..Default::default() }
 }
 
-fn volume_mount(mount: &VolumeMount, parts: &Parts<'_>) -> Result<proto::Mount> {
+fn volume_mount(pod: &Pod, mount: &VolumeMount, parts: &Parts<'_>) -> Result<proto::Mount> {
     let volume = parts
         .volumes
         .get(&mount.name)
@@ -326,10 +326,17 @@ fn volume_mount(mount: &VolumeMount, parts: &Parts<'_>) -> Result<proto::Mount> 
     // A relative mount path is below the root (`pkg/kubelet/kubelet_pods.go`, `makeMounts`).
     let container_path = format!("/{}", mount.mount_path.trim_start_matches('/'));
     Ok(proto::Mount {
-        readonly: mount.read_only == Some(true),
+        readonly: mount.read_only == Some(true) || is_claimed_read_only(pod, &mount.name),
         propagation: propagation as i32,
         ..bind(host_path, &container_path)
     })
+}
+
+/// Whether the pod wants a claim to be read-only in all its containers.
+fn is_claimed_read_only(pod: &Pod, volume: &str) -> bool {
+    let mut volumes = pod.spec().volumes.iter().flatten().filter(|candidate| candidate.name == volume);
+    let claim = volumes.next().and_then(|volume| volume.persistent_volume_claim.as_ref());
+    claim.is_some_and(|claim| claim.read_only == Some(true))
 }
 
 fn verify_non_root(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
@@ -45,6 +46,8 @@ pub struct Kubelet {
     pub(crate) node: Mutex<Node>,
     /// The name and version of the runtime, once it said.
     pub(crate) runtime: Mutex<RuntimeIdentity>,
+    /// Whether the runtime said that pods can have a network.
+    pub(crate) has_network: AtomicBool,
     /// Wakes those who follow a log whenever the runtime says something.
     pub(crate) container_changes: Notify,
     /// What pods may use.
@@ -83,6 +86,7 @@ impl Kubelet {
             objects,
             node: Mutex::default(),
             runtime: Mutex::default(),
+            has_network: AtomicBool::new(false),
             container_changes: Notify::new(),
             allocatable: allocatable_amounts(&config.capacity)?,
             cancel,
@@ -215,6 +219,11 @@ impl Kubelet {
     /// All pods this node has to do with.
     pub(crate) fn pods(&self) -> Vec<Arc<Pod>> {
         self.workers.lock().values().map(|worker| worker.input().pod).collect()
+    }
+
+    /// Asks for a sync of every pod, where something changed that concerns them all.
+    pub(crate) fn look_at_all_pods(&self) {
+        self.workers.lock().keys().for_each(|uid| self.queue.add(uid.clone()));
     }
 
     /// The pod of that name, the youngest if there are several.

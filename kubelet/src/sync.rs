@@ -39,6 +39,10 @@ const RETRY: Duration = Duration::from_secs(10);
 const MOUNT_RETRY: Duration = Duration::from_millis(500);
 /// The longest pause between attempts to set up volumes (`exponentialbackoff`).
 const MOUNT_RETRY_MAX: Duration = Duration::from_secs(122);
+/// The longest pause between looks at a claim, of which nothing else tells that it was bound.
+const CLAIM_RETRY_MAX: Duration = Duration::from_secs(2);
+/// How soon a pod looks again whether the node has a network (`backOffOnTransientErrorPeriod`).
+const NETWORK_RETRY: Duration = Duration::from_secs(1);
 /// How soon a failed pull is reported as a back-off.
 const BACKOFF_REPORT: Duration = Duration::from_secs(1);
 /// How many rounds of plan and action one sync makes at most; what is left is for the next.
@@ -110,6 +114,10 @@ impl Kubelet {
         }
         self.report(&pod, &runtime, worker, state, false).await?;
         self.keep_mirror(&pod).await;
+        if !self.has_network(&pod, state).await {
+            wake.after(self.config.clock.now(), NETWORK_RETRY);
+            return Ok(wake);
+        }
         let objects = self.objects.acquire(&pod).await;
         if !self.set_up_volumes(&pod, state, &objects, &mut wake).await {
             return Ok(wake);
@@ -199,11 +207,30 @@ impl Kubelet {
         }
     }
 
+    /// Whether the pod has the network that it needs. A node gets its network some moments after its first pods, so only
+    /// the second time in a row is worth an event.
+    async fn has_network(&self, pod: &Arc<Pod>, state: &mut SyncState) -> bool {
+        if pod.is_host_network() {
+            return true;
+        }
+        let Some(problem) = self.network_problem().await else {
+            state.waits_for_network = false;
+            return true;
+        };
+        if std::mem::replace(&mut state.waits_for_network, true) {
+            let message = format!("network is not ready: {problem}");
+            self.event(&object_reference(pod.as_ref()), EventType::Warning, "NetworkNotReady", message);
+        }
+        false
+    }
+
     /// Sets up the pod's volumes. False if one of them could not be.
     async fn set_up_volumes(&self, pod: &Arc<Pod>, state: &mut SyncState, objects: &Objects, wake: &mut Wake) -> bool {
         let tokens = state.tokens.current(&self.config.client, pod).await;
         let node = self.node_view(Vec::new());
-        let sources = Sources { objects, tokens: &tokens, node: &node };
+        let own_node = self.node.lock().clone();
+        let claims = state.claims.current(&self.config.client, pod, &own_node).await;
+        let sources = Sources { objects, tokens: &tokens, claims: &claims, node: &node };
         let failures = volumes::set_up(self.config.fs.as_ref(), pod, &sources, &mut state.mounted);
         if failures.is_empty() {
             state.mount_failures = 0;
@@ -211,13 +238,15 @@ impl Kubelet {
         }
         let reference = object_reference(pod.as_ref());
         let mut missing_only_updates = true;
+        let mut longest = MOUNT_RETRY_MAX;
         for failure in failures {
-            let message =
-                format!("MountVolume.SetUp failed for volume {} : {}", words::quoted(&failure.volume), failure.error);
-            self.event(&reference, EventType::Warning, "FailedMount", message);
+            if matches!(failure.error, Error::Claim(_)) {
+                longest = CLAIM_RETRY_MAX;
+            }
+            self.event(&reference, EventType::Warning, "FailedMount", failure.message());
             missing_only_updates &= state.mounted.paths.contains_key(&failure.volume);
         }
-        let delay = MOUNT_RETRY.saturating_mul(1 << state.mount_failures.min(10)).min(MOUNT_RETRY_MAX);
+        let delay = MOUNT_RETRY.saturating_mul(1 << state.mount_failures.min(10)).min(longest);
         state.mount_failures += 1;
         wake.after(self.config.clock.now(), delay);
         // A volume that was set up once keeps its content when an update of it fails.
@@ -283,12 +312,20 @@ impl Kubelet {
         match action {
             Action::KillPod { finished } => {
                 if !finished && start.runtime.sandbox().is_some() {
-                    let message = "Pod sandbox changed, it will be killed and re-created.";
-                    self.event(&object_reference(pod.as_ref()), EventType::Normal, "SandboxChanged", message);
+                    self.report_sandbox_changed(pod);
                 }
                 self.kill_pod(worker, start.runtime).await
             }
-            Action::CreateSandbox { attempt } => self.create_sandbox(pod, attempt).await,
+            Action::CreateSandbox { attempt } => {
+                // Where nothing had to be killed first, nothing was said yet. After a reboot of the node the runtime may
+                // know nothing of the pod; its status still does.
+                let status = state.status.as_ref().or(pod.status.as_ref());
+                let ran = start.runtime.sandbox().is_some() || !known_restarts(status).is_empty();
+                if ran && start.runtime.is_stopped() {
+                    self.report_sandbox_changed(pod);
+                }
+                self.create_sandbox(pod, attempt).await
+            }
             Action::Kill { id, name, reason } => {
                 self.kill_container(worker, pod, &id, &name, Some(reason)).await;
                 Ok(())
@@ -320,6 +357,11 @@ impl Kubelet {
                 Ok(())
             }
         }
+    }
+
+    fn report_sandbox_changed(&self, pod: &Arc<Pod>) {
+        let message = "Pod sandbox changed, it will be killed and re-created.";
+        self.event(&object_reference(pod.as_ref()), EventType::Normal, "SandboxChanged", message);
     }
 
     fn report_backoff(
@@ -407,8 +449,13 @@ fn known_restarts(status: Option<&PodStatus>) -> BTreeMap<String, u32> {
         return BTreeMap::new();
     };
     let all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    let ran = all.filter(|status: &&ContainerStatus| status.container_id.is_some());
-    ran.map(|status| (status.name.clone(), u32::try_from(status.restart_count).unwrap_or(0))).collect()
+    let restarts = |status: &ContainerStatus| {
+        let count = u32::try_from(status.restart_count).unwrap_or(0);
+        // The restart of a container that was lost is counted when the loss is noticed.
+        let before = if status.container_id.is_some() { Some(count) } else { count.checked_sub(1) };
+        before.map(|before| (status.name.clone(), before))
+    };
+    all.filter_map(restarts).collect()
 }
 
 /// The status with the conditions of others as the API has them now.

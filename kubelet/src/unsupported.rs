@@ -71,7 +71,6 @@ const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("image", |v| v.image.is_some()),
     ("iscsi", |v| v.iscsi.is_some()),
     ("nfs", |v| v.nfs.is_some()),
-    ("persistentVolumeClaim", |v| v.persistent_volume_claim.is_some()),
     ("photonPersistentDisk", |v| v.photon_persistent_disk.is_some()),
     ("portworxVolume", |v| v.portworx_volume.is_some()),
     ("quobyte", |v| v.quobyte.is_some()),

@@ -18,6 +18,7 @@ use crate::spec::PodExt as _;
 use crate::status::{Forced, StartFailure};
 use crate::tokens::Tokens;
 use crate::volumes::Mounted;
+use crate::volumes::claim::Claims;
 
 /// What is known about a pod from outside.
 #[derive(Clone, Debug)]
@@ -64,6 +65,10 @@ pub struct SyncState {
     pub mounted: Mounted,
     /// How often setting up the volumes failed in a row.
     pub mount_failures: u32,
+    /// What its claims lead to.
+    pub claims: Claims,
+    /// Whether its next attempt is not the first to find the node without a network.
+    pub waits_for_network: bool,
     /// The tokens in its volumes.
     pub tokens: Tokens,
     /// Whether everything of the pod has ended and will not come back.
@@ -100,6 +105,8 @@ impl PodWorker {
             reported_waits: BTreeMap::new(),
             mounted: Mounted::default(),
             mount_failures: 0,
+            claims: Claims::default(),
+            waits_for_network: false,
             tokens: Tokens::default(),
             terminated: false,
             reported_unsupported: false,

@@ -103,6 +103,15 @@ impl World {
         self.settle().await;
     }
 
+    /// The node starts anew: its runtime has forgotten everything.
+    async fn reboot(&mut self) {
+        self.cancel.cancel();
+        self.settle().await;
+        self.surroundings.runtime = FakeRuntime::new(self.clock.clone(), self.fs.clone());
+        (self.kubelet, self.cancel) = self.start();
+        self.settle().await;
+    }
+
     fn pod(&self) -> Value {
         self.api.get(POD).expect("the pod")
     }
@@ -404,6 +413,103 @@ async fn logs_are_cut_followed_and_kept() {
     assert_eq!(futures::join!(follower, writer).0, "three\nfour\n");
     world.settle().await;
     assert_eq!(get("previous=true&tailLines=1").await, "four\n");
+}
+
+const CLAIM: &str = "/api/v1/namespaces/default/persistentvolumeclaims/data";
+const VOLUME: &str = "/api/v1/persistentvolumes/pv-1";
+
+fn claiming(read_only: bool) -> Value {
+    let claim = json!({"claimName": "data", "readOnly": read_only});
+    let mounts = json!([{"name": "v", "mountPath": "/data"}]);
+    web(json!({
+        "containers": [{"name": "c", "image": "nginx:1.27", "volumeMounts": mounts}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": claim}],
+        "terminationGracePeriodSeconds": 1,
+    }))
+}
+
+fn volume(source: &str, value: Value) -> Value {
+    json!({"spec": {source: value, "claimRef": {"namespace": "default", "name": "data", "uid": "uid-data"}}})
+}
+
+#[tokio::test]
+async fn a_claimed_folder_outlives_its_pods() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, claiming(false));
+    world.settle().await;
+    assert_eq!(world.summary(), "Pending waiting ContainerCreating restarts=0");
+    world.api.put(CLAIM, json!({"spec": {"volumeName": "pv-1"}, "status": {"phase": "Pending"}}));
+    world.pass(Duration::from_secs(1)).await;
+    let why = "Unable to attach or mount volumes: unmounted volumes=[v], unattached volumes=[], \
+               failed to process volumes=[v]: error processing PVC default/data: PVC is not bound";
+    let events = world.api.event_messages("web");
+    assert!(events.iter().any(|event| event.ends_with(why)), "{events:?}");
+    let folder = json!({"path": "/srv/pv-1", "type": "DirectoryOrCreate"});
+    world.api.put(VOLUME, volume("hostPath", folder));
+    world.api.put(CLAIM, json!({"spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"}}));
+    world.pass(Duration::from_secs(3)).await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    let mounted = |world: &World| {
+        let mut mounts = world.runtime.config("c").mounts.into_iter();
+        let mount = mounts.find(|mount| mount.container_path == "/data").unwrap();
+        (mount.host_path, mount.readonly)
+    };
+    assert_eq!(mounted(&world), ("/srv/pv-1".to_owned(), false));
+    world.fs.write("/srv/pv-1/file", b"kept").unwrap();
+
+    world.api.remove(POD);
+    world.pass(Duration::from_secs(3)).await;
+    let mut again = claiming(true);
+    again["metadata"]["uid"] = json!("uid-again");
+    world.api.put(POD, again);
+    world.settle().await;
+    assert_eq!(mounted(&world), ("/srv/pv-1".to_owned(), true));
+    assert_eq!(world.fs.read("/srv/pv-1/file").unwrap(), b"kept");
+}
+
+#[tokio::test]
+async fn a_claim_to_what_is_not_supported_says_so() {
+    let world = World::new(Vec::new());
+    world.api.put(VOLUME, volume("nfs", json!({"server": "s", "path": "/"})));
+    world.api.put(CLAIM, json!({"spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"}}));
+    world.api.put(POD, claiming(false));
+    world.settle().await;
+    assert_eq!(world.summary(), "Pending waiting ContainerCreating restarts=0");
+    let events = world.api.event_messages("web");
+    let why = "error processing PVC default/data: this kubelet does not support spec.nfs of PV pv-1";
+    assert!(events.iter().any(|event| event.ends_with(why)), "{events:?}");
+}
+
+#[tokio::test]
+async fn pods_come_back_after_each_reboot_of_the_node() {
+    let mut world = World::new(Vec::new());
+    world.api.put(POD, nginx());
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    for restarts in 1..=2 {
+        world.reboot().await;
+        assert_eq!(world.summary(), format!("Running running restarts={restarts}"));
+        let last = &world.pod()["status"]["containerStatuses"][0]["lastState"]["terminated"];
+        assert_eq!(last["reason"], "ContainerStatusUnknown");
+    }
+    let changed = "Normal SandboxChanged x1: Pod sandbox changed, it will be killed and re-created.";
+    let events = world.api.event_messages("web");
+    assert!(events.contains(&changed.to_owned()), "{events:?}");
+}
+
+#[tokio::test]
+async fn pods_wait_for_the_network_of_their_node() {
+    let world = World::new(Vec::new());
+    world.runtime.set_network(false);
+    world.api.put(POD, nginx());
+    world.settle().await;
+    assert_eq!((world.runtime.sandboxes(), world.api.event_messages("web").len()), (0, 0));
+    world.pass(Duration::from_secs(1)).await;
+    let events = world.api.event_messages("web");
+    assert!(events[0].starts_with("Warning NetworkNotReady x1: network is not ready: "), "{events:?}");
+    world.runtime.set_network(true);
+    world.pass(Duration::from_secs(1)).await;
+    assert_eq!(world.summary(), "Running running restarts=0");
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod status;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeSpec, NodeStatus, ObjectReference};
@@ -86,15 +87,20 @@ impl Kubelet {
     pub(crate) async fn keep_node(self: Arc<Self>) {
         let clock = self.config.clock.clone();
         let mut pause = REGISTER_RETRY;
-        while let Err(error) = self.register().await {
-            tracing::warn!(node = self.config.node_name, %error, "cannot register, retrying");
+        let told = loop {
+            match self.register().await {
+                Ok(told) => break told,
+                Err(error) => tracing::warn!(node = self.config.node_name, %error, "cannot register, retrying"),
+            }
             clock.sleep(self.config.random.jitter(pause, 0.5)).await;
             pause = (pause * 2).min(REGISTER_RETRY_MAX);
-        }
+        };
+        // Static pods can have their mirrors now.
+        self.look_at_all_pods();
         let mut reported = clock.monotonic();
         let mut poll = POD_CIDR_POLL;
         // Whether the runtime was told: that the Node has a range does not mean that this kubelet has acted on it.
-        let mut waits_for_range = self.config.pod_cidr.is_none();
+        let mut waits_for_range = self.config.pod_cidr.is_none() && !told;
         loop {
             clock.sleep(if waits_for_range { poll } else { CHECK_PERIOD }).await;
             if waits_for_range {
@@ -112,8 +118,8 @@ impl Kubelet {
         }
     }
 
-    /// Creates the Node, or takes over the one of that name.
-    async fn register(&self) -> Result<()> {
+    /// Creates the Node, or takes over the one of that name. Whether the runtime was told the node's pod range.
+    async fn register(&self) -> Result<bool> {
         let status = self.node_status(&NodeStatus::default()).await;
         let spec = NodeSpec {
             pod_cidr: self.config.pod_cidr.clone(),
@@ -145,9 +151,11 @@ impl Kubelet {
             }
             Err(error) => return Err(error.into()),
         };
+        // A node that was here before has its range: its pods need not wait for a look at the Node.
+        let told = self.hand_over_pod_cidr(&registered).await?;
         *self.node.lock() = registered;
         self.update_node_status(true).await?;
-        Ok(())
+        Ok(told)
     }
 
     /// The labels every node has, those of its roles, and those it was told.
@@ -207,17 +215,37 @@ impl Kubelet {
         })
     }
 
+    /// Tells the runtime the pod range of the node, if it has one, and lets the pods that waited for it go on.
+    async fn hand_over_pod_cidr(&self, node: &Node) -> Result<bool> {
+        let Some(cidr) = node.spec_pod_cidr() else {
+            return Ok(false);
+        };
+        self.config.cri.update_pod_cidr(&cidr).await?;
+        self.look_at_all_pods();
+        Ok(true)
+    }
+
+    /// What keeps pods from having a network, if the runtime says so. Once it had one, sandboxes themselves tell.
+    pub(crate) async fn network_problem(&self) -> Option<String> {
+        if self.has_network.load(Ordering::Acquire) {
+            return None;
+        }
+        let problem = match self.config.cri.status().await {
+            Ok(answer) => status::network_problem(&answer.status.unwrap_or_default()),
+            Err(error) => Some(format!("container runtime is down: {error}")),
+        };
+        self.has_network.store(problem.is_none(), Ordering::Release);
+        problem
+    }
+
     /// Looks whether a controller has given the node its pod range, and passes it on.
     async fn take_pod_cidr(&self) -> bool {
         let taken = async {
             let name = &self.config.node_name;
             let node = self.config.client.all::<Node>().get(name).await?;
-            let cidr = node.spec_pod_cidr();
-            if let Some(cidr) = &cidr {
-                self.config.cri.update_pod_cidr(cidr).await?;
-            }
+            let taken = self.hand_over_pod_cidr(&node).await?;
             *self.node.lock() = node;
-            Ok::<_, Error>(cidr.is_some())
+            Ok::<_, Error>(taken)
         };
         taken.await.unwrap_or_else(|error| {
             tracing::debug!(node = self.config.node_name, %error, "no pod range yet");

@@ -94,18 +94,24 @@ fn images(images: &[proto::Image]) -> Vec<ContainerImage> {
 
 /// What the runtime's own conditions say against running pods.
 pub(super) fn runtime_problems(status: &proto::RuntimeStatus) -> Vec<String> {
-    let mut problems = Vec::new();
-    for (type_, what) in
-        [("RuntimeReady", "container runtime not ready"), ("NetworkReady", "container runtime network not ready")]
-    {
-        match status.conditions.iter().find(|condition| condition.r#type == type_) {
-            Some(condition) if condition.status => {}
-            Some(condition) => problems
-                .push(format!("{what}: {type_}=false reason:{} message:{}", condition.reason, condition.message)),
-            None => problems.push(format!("{what}: {type_} condition not set")),
+    let runtime = problem(status, "RuntimeReady", "container runtime not ready");
+    runtime.into_iter().chain(network_problem(status)).collect()
+}
+
+/// What keeps pods from having a network, in the runtime's words.
+pub(super) fn network_problem(status: &proto::RuntimeStatus) -> Option<String> {
+    problem(status, "NetworkReady", "container runtime network not ready")
+}
+
+fn problem(status: &proto::RuntimeStatus, type_: &str, what: &str) -> Option<String> {
+    match status.conditions.iter().find(|condition| condition.r#type == type_) {
+        Some(condition) if condition.status => None,
+        Some(condition) => {
+            let (reason, message) = (&condition.reason, &condition.message);
+            Some(format!("{what}: {type_}=false reason:{reason} message:{message}"))
         }
+        None => Some(format!("{what}: {type_} condition not set")),
     }
-    problems
 }
 
 fn conditions(view: &View<'_>) -> Vec<NodeCondition> {

@@ -97,8 +97,8 @@ impl Statuses<'_> {
             ..ContainerStatus::default()
         };
         let ran = old.is_some_and(|old| old.state.as_ref().is_some_and(|state| state.running.is_some()));
-        let known = status.last_state.as_ref().is_some_and(|state| state.terminated.is_some());
-        if ran && !known {
+        // Each loss is a restart to come; the runtime of a node that rebooted cannot count them.
+        if ran {
             status.last_state = Some(lost());
             if self.pod.metadata.deletion_timestamp.is_none() {
                 status.restart_count += 1;

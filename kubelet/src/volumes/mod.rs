@@ -3,9 +3,12 @@
 //! [`payload`] says which files a volume holds, as a pure function of the pod and of the objects it names; [`atomic`]
 //! puts them on the node so that a reader never sees half of an update; [`set_up`] and [`tear_down`] join the two.
 //!
+//! [`claim`] finds the folder behind a PersistentVolumeClaim.
+//!
 //! (`pkg/volume/{configmap,secret,projected,downwardapi,emptydir,hostpath}`.)
 
 pub mod atomic;
+pub mod claim;
 pub mod payload;
 
 use std::collections::BTreeMap;
@@ -15,6 +18,7 @@ use minik8s_cri::{FileKind, NodeFs};
 
 use crate::error::{Error, Result};
 use crate::spec::PodExt as _;
+use crate::words;
 use payload::Sources;
 
 /// Where a kubelet keeps what belongs to pods.
@@ -43,6 +47,19 @@ pub struct SetUpFailure {
     pub error: Error,
 }
 
+impl SetUpFailure {
+    /// The message of the `FailedMount` event.
+    pub fn message(&self) -> String {
+        let (volume, error) = (&self.volume, &self.error);
+        match error {
+            Error::Claim(why) => format!(
+                "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[], failed to process volumes=[{volume}]: {why}"
+            ),
+            _ => format!("MountVolume.SetUp failed for volume {} : {error}", words::quoted(volume)),
+        }
+    }
+}
+
 /// Sets up (or brings up to date) every volume of the pod. All are tried; the failures come back.
 pub fn set_up(fs: &dyn NodeFs, pod: &Pod, sources: &Sources<'_>, mounted: &mut Mounted) -> Vec<SetUpFailure> {
     let mut failures = Vec::new();
@@ -63,7 +80,12 @@ pub fn tear_down(fs: &dyn NodeFs, uid: &str) -> Result<()> {
 }
 
 fn set_up_one(fs: &dyn NodeFs, pod: &Pod, volume: &Volume, sources: &Sources<'_>, mounted: &mut Mounted) -> Result<()> {
-    if let Some(host_path) = &volume.host_path {
+    let claimed = match sources.claims.get(&volume.name) {
+        Some(Ok(folder)) => Some(folder),
+        Some(Err(why)) => return Err(Error::Claim(why.clone())),
+        None => None,
+    };
+    if let Some(host_path) = claimed.or(volume.host_path.as_ref()) {
         prepare_host_path(fs, host_path)?;
         mounted.paths.insert(volume.name.clone(), host_path.path.clone());
         return Ok(());

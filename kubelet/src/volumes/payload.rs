@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, Volume, VolumeProjection};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Secret, Volume, VolumeProjection,
+};
 
 use crate::downward::{self, NodeView};
 use crate::env::Objects;
@@ -31,6 +33,8 @@ pub struct Sources<'a> {
     pub objects: &'a Objects,
     /// The tokens of the pod's ServiceAccount, by volume and path: fetched, or why not.
     pub tokens: &'a BTreeMap<(String, String), Result<String, String>>,
+    /// What the claims the pod names lead to, by volume: a folder of the node, or why there is none.
+    pub claims: &'a BTreeMap<String, Result<HostPathVolumeSource, String>>,
     /// What the pod may learn about itself.
     pub node: &'a NodeView,
 }

@@ -29,6 +29,7 @@ struct State {
     images: BTreeMap<String, proto::Image>,
     configs: BTreeMap<String, proto::ContainerConfig>,
     born: u32,
+    without_network: bool,
 }
 
 /// The runtime.
@@ -81,6 +82,11 @@ impl FakeRuntime {
     pub fn exit(&self, name: &str, code: i32) {
         let id = self.running(name);
         self.end(&id, code);
+    }
+
+    /// Whether pods can have a network.
+    pub fn set_network(&self, has_network: bool) {
+        self.state.lock().without_network = !has_network;
     }
 
     /// A running container writes a line.
@@ -160,12 +166,13 @@ impl FakeRuntime {
                 ..Default::default()
             }),
             "Status" => {
-                let ready = |name: &str| proto::RuntimeCondition {
+                let condition = |name: &str, status| proto::RuntimeCondition {
                     r#type: name.to_owned(),
-                    status: true,
+                    status,
                     ..Default::default()
                 };
-                let conditions = vec![ready("RuntimeReady"), ready("NetworkReady")];
+                let network = !self.state.lock().without_network;
+                let conditions = vec![condition("RuntimeReady", true), condition("NetworkReady", network)];
                 encode(proto::StatusResponse {
                     status: Some(proto::RuntimeStatus { conditions }),
                     ..Default::default()
