@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
@@ -98,8 +99,16 @@ struct WithMetadata<'a> {
 impl ObjectMeta {
     /// Reads the metadata of an encoded object; the rest is skipped, not parsed.
     pub fn parse(object: &[u8]) -> serde_json::Result<Self> {
-        let object: WithMetadata = serde_json::from_slice(object)?;
-        serde_json::from_str(object.metadata.get())
+        Ok(Self::locate(object)?.0)
+    }
+
+    /// The same, and where in the bytes the metadata stands, braces included.
+    pub fn locate(object: &[u8]) -> serde_json::Result<(Self, Range<usize>)> {
+        let located: WithMetadata = serde_json::from_slice(object)?;
+        let metadata = located.metadata.get();
+        // The raw value borrows from `object`, so the distance of their starts is its offset.
+        let start = metadata.as_ptr() as usize - object.as_ptr() as usize;
+        Ok((serde_json::from_str(metadata)?, start..start + metadata.len()))
     }
 
     /// The owner that manages the object.

@@ -7,6 +7,8 @@ use kube::client::Body;
 use minik8s_clock::{Clock, Random};
 use tower::{BoxError, Service};
 
+use crate::pool::ObjectPool;
+
 /// What went wrong between a component and the API.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -38,12 +40,18 @@ pub struct Client {
     kube: kube::Client,
     clock: Clock,
     random: Random,
+    objects: ObjectPool,
 }
 
 impl Client {
     /// Wraps a `kube` client, whatever its transport.
     pub fn new(kube: kube::Client, clock: Clock, random: Random) -> Self {
-        Self { kube, clock, random }
+        Self { kube, clock, random, objects: ObjectPool::default() }
+    }
+
+    /// The same client, whose informers share what they decode with all others of `objects`.
+    pub fn sharing(self, objects: ObjectPool) -> Self {
+        Self { objects, ..self }
     }
 
     /// A client over a service that answers in this process. `user_agent` names the component in audit records and,
@@ -77,6 +85,11 @@ impl Client {
     /// The random source of the component.
     pub fn random(&self) -> &Random {
         &self.random
+    }
+
+    /// The objects that informers of this client hold.
+    pub fn objects(&self) -> &ObjectPool {
+        &self.objects
     }
 
     /// All objects of a kind: cluster-scoped ones, or those of every namespace.

@@ -35,9 +35,6 @@ const MAX_WATCH_LINE_BYTES: usize = 8 << 20;
 pub trait Watched: DeserializeOwned + Send + Sync + 'static {
     /// The metadata of the object.
     fn object_meta(&self) -> &ObjectMeta;
-
-    /// The same, to be changed.
-    fn object_meta_mut(&mut self) -> &mut ObjectMeta;
 }
 
 impl<K> Watched for K
@@ -46,10 +43,6 @@ where
 {
     fn object_meta(&self) -> &ObjectMeta {
         self.metadata()
-    }
-
-    fn object_meta_mut(&mut self) -> &mut ObjectMeta {
-        self.metadata_mut()
     }
 }
 
@@ -68,10 +61,6 @@ pub struct ObjectMetadata {
 impl Watched for ObjectMetadata {
     fn object_meta(&self) -> &ObjectMeta {
         &self.metadata
-    }
-
-    fn object_meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
     }
 }
 
@@ -321,10 +310,10 @@ impl<K: Watched> Informer<K> {
 
     async fn list(&self) -> Result<String> {
         #[derive(Deserialize)]
-        struct List<K> {
+        struct List<'a> {
             metadata: ListMeta,
-            #[serde(default = "Vec::new")]
-            items: Vec<K>,
+            #[serde(borrow, default)]
+            items: Vec<&'a RawValue>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -332,10 +321,15 @@ impl<K: Watched> Informer<K> {
             resource_version: String,
         }
         let body = self.request(self.query("resourceVersion=0"), true).await?.into_body().collect_bytes().await?;
-        let list: List<K> = serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
-        self.replace(list.items);
+        let list: List<'_> = serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
+        let items: Result<Vec<Arc<K>>> = list.items.iter().map(|item| self.decode(item.get())).collect();
+        self.replace(items?);
         self.shared.synced.send_replace(true);
         Ok(list.metadata.resource_version)
+    }
+
+    fn decode(&self, json: &str) -> Result<Arc<K>> {
+        self.shared.client.objects().decode(json).map_err(|source| self.decode_error(source))
     }
 
     fn decode_error(&self, source: serde_json::Error) -> Error {
@@ -343,8 +337,9 @@ impl<K: Watched> Informer<K> {
     }
 
     /// Takes in a whole list; what is not in it has gone while nobody looked.
-    fn replace(&self, items: Vec<K>) {
-        let fresh: BTreeMap<Key, K> = items.into_iter().map(|object| (key_of(object.object_meta()), object)).collect();
+    fn replace(&self, items: Vec<Arc<K>>) {
+        let fresh: BTreeMap<Key, Arc<K>> =
+            items.into_iter().map(|object| (key_of(object.object_meta()), object)).collect();
         let gone: Vec<Key> = {
             let cache = self.shared.cache.read();
             cache.objects.keys().filter(|key| !fresh.contains_key(*key)).cloned().collect()
@@ -357,11 +352,7 @@ impl<K: Watched> Informer<K> {
         }
     }
 
-    fn put(&self, key: Key, mut object: K) {
-        // Nobody who reads a cache asks who wrote which field, and it is the larger part of many objects. An update that
-        // leaves it out keeps what the API has.
-        object.object_meta_mut().managed_fields = None;
-        let new = Arc::new(object);
+    fn put(&self, key: Key, new: Arc<K>) {
         let old = self.shared.cache.write().put(key, new.clone());
         match old {
             // A list taken after a broken watch holds mostly what is known already.
@@ -375,10 +366,10 @@ impl<K: Watched> Informer<K> {
         }
     }
 
-    fn delete(&self, key: &Key, last: Option<K>) {
+    fn delete(&self, key: &Key, last: Option<Arc<K>>) {
         let known = self.shared.cache.write().remove(key);
         if let Some(known) = known {
-            self.notify(&Event::Deleted(last.map(Arc::new).unwrap_or(known)));
+            self.notify(&Event::Deleted(last.unwrap_or(known)));
         }
     }
 
@@ -430,7 +421,7 @@ impl<K: Watched> Informer<K> {
         let raw = line.object.get();
         match line.r#type {
             "ADDED" | "MODIFIED" | "DELETED" => {
-                let object: K = serde_json::from_str(raw).map_err(|source| self.decode_error(source))?;
+                let object = self.decode(raw)?;
                 let meta = object.object_meta();
                 if let Some(seen) = &meta.resource_version {
                     version.clone_from(seen);

@@ -11,8 +11,8 @@
 //!                   WorkQueue ──► run_controller ──► sync(key) ──► Client (writes), EventRecorder (events)
 //! ```
 //!
-//! Read in this order: [`client`], [`informer`] (one reflector a kind), [`factory`] (who shares them), [`queue`],
-//! [`controller`], [`events`], [`leader`].
+//! Read in this order: [`client`], [`informer`] (one reflector a kind), [`pool`] (what informers share of what they hold),
+//! [`factory`] (who shares them), [`queue`], [`controller`], [`events`], [`leader`].
 //!
 //! # Invariants
 //! - A handler never blocks and never calls the API: it puts a key into a queue.
@@ -31,6 +31,7 @@ pub mod events;
 pub mod factory;
 pub mod informer;
 pub mod leader;
+pub mod pool;
 pub mod queue;
 
 pub use client::{Client, Error, Result, is_already_exists, is_conflict, is_not_found, words};
@@ -39,4 +40,5 @@ pub use events::{EventRecorder, EventType, object_reference};
 pub use factory::InformerFactory;
 pub use informer::{Event, Informer, ListOptions, Lister, ObjectMetadata, Watched};
 pub use leader::LeaderElector;
+pub use pool::ObjectPool;
 pub use queue::WorkQueue;

@@ -27,7 +27,7 @@ use minik8s_apiserver::authn::jwt::SigningKey;
 use minik8s_apiserver::endpoints::connect::NodeConnector;
 use minik8s_apiserver::identity::UserInfo;
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
-use minik8s_client::{Client, InformerFactory, Lister, is_not_found};
+use minik8s_client::{Client, InformerFactory, Lister, ObjectPool, is_not_found};
 use minik8s_clock::{Clock, Random};
 use minik8s_controllers::ControllerManager;
 use minik8s_cri::{MemoryFs, NodeFs};
@@ -316,6 +316,8 @@ pub struct Nodes {
     stop: CancellationToken,
     started: Duration,
     api: OnceLock<Attached>,
+    /// What the informers of all components hold.
+    objects: ObjectPool,
     programs: OnceLock<HashMap<String, Arc<dyn minik8s_runtime::process::Program>>>,
     profiles: Arc<Profiles>,
     machines: Mutex<HashMap<String, Hardware>>,
@@ -356,6 +358,7 @@ impl Nodes {
             file: Mutex::new(file.clone()),
             stop,
             api: OnceLock::new(),
+            objects: ObjectPool::default(),
             programs: OnceLock::new(),
             profiles: Profiles::builtin(),
             machines: Mutex::default(),
@@ -397,7 +400,7 @@ impl Nodes {
             async move { service.call(request).await.map_err(|never: Infallible| match never {}) }
         });
         let agent = format!("{agent}/{KUBERNETES_VERSION} (minik8s)");
-        Client::over(service, &agent, self.clock.clone(), self.random.fork())
+        Client::over(service, &agent, self.clock.clone(), self.random.fork()).sharing(self.objects.clone())
     }
 
     /// Switches every node on that is not stopped; answers their names.

@@ -6,9 +6,13 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use minik8s_api::protobuf;
 use minik8s_store::Revision;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Object, Selection};
+
+/// How long the metadata of an object is, about.
+const METADATA_BYTES: usize = 1024;
 
 /// What a watch event says happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +49,15 @@ pub struct CacheEvent {
     /// When it was applied, on the monotonic clock: bounds the ring by age.
     pub at: Duration,
     gone: OnceLock<Arc<Object>>,
-    lines: [OnceLock<Bytes>; 3],
-    frames: [OnceLock<Bytes>; 3],
+    encoded: Mutex<Encoded>,
+}
+
+/// What a form of the event is sent in, by its type.
+#[derive(Debug, Default)]
+struct Encoded {
+    lines: [Option<Bytes>; 3],
+    metadata_lines: [Option<Bytes>; 3],
+    frames: [Option<Bytes>; 3],
 }
 
 impl CacheEvent {
@@ -57,15 +68,7 @@ impl CacheEvent {
         previous: Option<Arc<Object>>,
         at: Duration,
     ) -> CacheEvent {
-        CacheEvent {
-            revision,
-            object,
-            previous,
-            at,
-            gone: OnceLock::new(),
-            lines: Default::default(),
-            frames: Default::default(),
-        }
+        CacheEvent { revision, object, previous, at, gone: OnceLock::new(), encoded: Mutex::default() }
     }
 
     /// What this change means to a watch with a selection: an object may come into it and leave it without being
@@ -95,14 +98,25 @@ impl CacheEvent {
 
     /// `{"type":…,"object":…}` and a newline, encoded once for all watchers.
     pub fn line(&self, event_type: EventType) -> Bytes {
-        self.lines[event_type as usize].get_or_init(|| event_line(event_type.as_str(), self.shown(event_type))).clone()
+        let line = || event_line(event_type.as_str(), self.shown(event_type));
+        self.encoded.lock().lines[event_type as usize].get_or_insert_with(line).clone()
+    }
+
+    /// The same with the object's metadata only.
+    pub fn metadata_line(&self, event_type: EventType) -> Bytes {
+        let line = || metadata_line(event_type.as_str(), self.shown(event_type));
+        self.encoded.lock().metadata_lines[event_type as usize].get_or_insert_with(line).clone()
     }
 
     /// The same in Kubernetes' protobuf, with its length in front.
     pub fn frame(&self, event_type: EventType) -> Bytes {
-        self.frames[event_type as usize]
-            .get_or_init(|| event_frame(event_type.as_str(), &self.shown(event_type).value()))
-            .clone()
+        let frame = || event_frame(event_type.as_str(), &self.shown(event_type).value());
+        self.encoded.lock().frames[event_type as usize].get_or_insert_with(frame).clone()
+    }
+
+    /// Lets go of the encoded forms: who still wants one has it made anew.
+    pub fn forget_encoded(&self) {
+        *self.encoded.lock() = Encoded::default();
     }
 }
 
@@ -114,11 +128,21 @@ pub fn event_frame(event_type: &str, object: &Value) -> Bytes {
 
 /// A watch event of an object in its storage version.
 pub fn event_line(event_type: &str, object: &Object) -> Bytes {
-    let mut out = BytesMut::with_capacity(object.stored().len() + 80);
+    line(event_type, object.stored().len(), |out| object.write_json(out))
+}
+
+/// A watch event of an object's metadata.
+pub fn metadata_line(event_type: &str, object: &Object) -> Bytes {
+    line(event_type, METADATA_BYTES, |out| object.write_partial_metadata(out))
+}
+
+fn line(event_type: &str, size: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {
+    const AROUND: usize = 80;
+    let mut out = BytesMut::with_capacity(size + AROUND);
     out.put_slice(b"{\"type\":\"");
     out.put_slice(event_type.as_bytes());
     out.put_slice(b"\",\"object\":");
-    object.write_json(&mut out);
+    write(&mut out);
     out.put_slice(b"}\n");
     out.freeze()
 }

@@ -12,6 +12,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -32,6 +33,8 @@ pub struct Object {
     stored: Bytes,
     /// Length of `{"kind":…,"apiVersion":…,` in `stored`.
     type_meta: usize,
+    /// Where the metadata ends in `stored`, its brace included.
+    metadata_end: usize,
     revision: Revision,
     meta: ObjectMeta,
     indexed: Option<Box<str>>,
@@ -105,7 +108,8 @@ impl Object {
         if let Some(defaulted) = defaulted(kind, &stored) {
             stored = defaulted;
         }
-        let meta = ObjectMeta::parse(&stored).map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
+        let (meta, metadata) =
+            ObjectMeta::locate(&stored).map_err(|error| format!("{}: stored metadata: {error}", kv.key))?;
         let indexed = match selection::indexed_field(kind) {
             Some(field) => indexed_value(&stored, field),
             None => None,
@@ -115,6 +119,7 @@ impl Object {
             key: Arc::clone(&kv.key),
             stored,
             type_meta: prefix.len(),
+            metadata_end: metadata.end,
             revision: kv.mod_revision,
             meta,
             indexed,
@@ -129,6 +134,7 @@ impl Object {
             key: Arc::clone(&self.key),
             stored: self.stored.clone(),
             type_meta: self.type_meta,
+            metadata_end: self.metadata_end,
             revision,
             meta: self.meta.clone(),
             indexed: self.indexed.clone(),
@@ -201,13 +207,20 @@ impl Object {
 
     /// Appends the object's JSON, with resourceVersion.
     pub fn write_json(&self, out: &mut BytesMut) {
-        self.write_from(0, out);
+        self.write(0..self.stored.len(), out);
     }
 
     /// Appends the object's JSON as an item of a list: without kind and apiVersion.
     pub fn write_item(&self, out: &mut BytesMut) {
         out.put_u8(b'{');
-        self.write_from(self.type_meta, out);
+        self.write(self.type_meta..self.stored.len(), out);
+    }
+
+    /// Appends the object as a `PartialObjectMetadata`.
+    pub fn write_partial_metadata(&self, out: &mut BytesMut) {
+        out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",");
+        self.write(self.type_meta..self.metadata_end, out);
+        out.put_u8(b'}');
     }
 
     /// The object's JSON.
@@ -217,13 +230,14 @@ impl Object {
         out.freeze()
     }
 
-    fn write_from(&self, start: usize, out: &mut BytesMut) {
+    /// Appends a part of the stored bytes that holds the splice point, with resourceVersion.
+    fn write(&self, part: Range<usize>, out: &mut BytesMut) {
         let splice = self.type_meta + METADATA_OPEN.len();
-        out.put_slice(&self.stored[start..splice]);
+        out.put_slice(&self.stored[part.start..splice]);
         out.put_slice(b"\"resourceVersion\":\"");
         out.put_slice(self.revision.to_string().as_bytes());
         out.put_slice(if self.stored[splice] == b'}' { b"\"" } else { b"\"," });
-        out.put_slice(&self.stored[splice..]);
+        out.put_slice(&self.stored[splice..part.end]);
     }
 }
 

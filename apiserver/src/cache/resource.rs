@@ -22,6 +22,9 @@ pub const RECENT_EVENTS_MAX: usize = 50_000;
 /// Events older than this go, beyond [`RECENT_EVENTS_MIN`]
 /// (`k8s.io/apiserver/pkg/storage/cacher/watch_cache.go` `eventFreshDuration` is 75 s).
 pub const RECENT_EVENTS_AGE: Duration = Duration::from_secs(300);
+/// The newest events keep the forms they were sent in, for watchers that are a little behind. Older ones would take twice
+/// the room of their objects for nobody.
+pub const ENCODED_EVENTS: usize = 256;
 /// Events a watcher may be behind before it is closed.
 pub const WATCHER_EVENTS_MAX: usize = 4_096;
 
@@ -205,6 +208,9 @@ impl State {
 
     fn remember(&mut self, event: Arc<CacheEvent>, now: Duration) {
         self.recent.push_back(event);
+        if let Some(older) = self.recent.len().checked_sub(ENCODED_EVENTS + 1) {
+            self.recent[older].forget_encoded();
+        }
         while self.recent.len() > RECENT_EVENTS_MIN {
             let oldest = &self.recent[0];
             if self.recent.len() <= RECENT_EVENTS_MAX && now.saturating_sub(oldest.at) <= RECENT_EVENTS_AGE {

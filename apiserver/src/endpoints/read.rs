@@ -13,7 +13,7 @@ use super::resource::Request;
 use super::table::{self, IncludeObject};
 use crate::cache::{Object, Selection};
 use crate::health::ComponentStatus;
-use crate::negotiate::{self, Form, Transform};
+use crate::negotiate::{self, Encoding, Form, Transform};
 use crate::options::{ListOptions, get_freshness};
 use crate::registry::Target;
 use crate::registry::read::Listing;
@@ -72,6 +72,11 @@ pub async fn list(server: &ApiServer, request: &Request, target: &Target) -> Res
     if form == Form::default() && target.kind.is_storage_version() {
         return Ok(request.reply.json(StatusCode::OK, list_json(&target.kind, &listing)));
     }
+    if form == (Form { encoding: Encoding::Json, transform: Transform::PartialMetadata })
+        && target.kind.is_storage_version()
+    {
+        return Ok(request.reply.json(StatusCode::OK, partial_list_json(&listing)));
+    }
     let values: Vec<Value> = listing.objects.iter().map(|object| server.registry().served(target, object)).collect();
     let metadata = list_metadata(&listing);
     let value = match form.transform {
@@ -115,8 +120,24 @@ fn list_metadata(listing: &Listing) -> Map<String, Value> {
 fn list_json(kind: &Kind, listing: &Listing) -> Bytes {
     const PER_ITEM: usize = 48;
     let size: usize = listing.objects.iter().map(|object| object.stored().len() + PER_ITEM).sum();
-    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": list_metadata(listing) })
-        .to_string();
+    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": list_metadata(listing) });
+    list_bytes(&head, size, listing, |object, out| match kind.custom {
+        true => object.write_json(out),
+        false => object.write_item(out),
+    })
+}
+
+/// A list of metadata in the storage version.
+fn partial_list_json(listing: &Listing) -> Bytes {
+    const PER_ITEM: usize = 1024;
+    let head = json!({
+        "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata(listing),
+    });
+    list_bytes(&head, listing.objects.len() * PER_ITEM, listing, Object::write_partial_metadata)
+}
+
+fn list_bytes(head: &Value, size: usize, listing: &Listing, write: impl Fn(&Object, &mut BytesMut)) -> Bytes {
+    let head = head.to_string();
     let mut out = BytesMut::with_capacity(size + head.len() + 16);
     out.put_slice(&head.as_bytes()[..head.len() - 1]);
     out.put_slice(b",\"items\":[");
@@ -124,7 +145,7 @@ fn list_json(kind: &Kind, listing: &Listing) -> Bytes {
         if index > 0 {
             out.put_u8(b',');
         }
-        if kind.custom { object.write_json(&mut out) } else { object.write_item(&mut out) }
+        write(object, &mut out);
     }
     out.put_slice(b"]}");
     out.freeze()

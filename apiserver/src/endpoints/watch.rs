@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::resource::Request;
 use super::table::{self, IncludeObject};
-use crate::cache::event::{EventType, event_frame, event_line};
+use crate::cache::event::{EventType, event_frame, event_line, metadata_line};
 use crate::cache::watch::{CacheWatch, From, Item};
 use crate::cache::{Object, Selection};
 use crate::metrics::Watching;
@@ -194,6 +194,7 @@ impl Frames {
                 Encoding::Protobuf => event.frame(event_type),
                 _ => event.line(event_type),
             },
+            Item::Event(event_type, event) if self.encoder.is_metadata() => event.metadata_line(event_type),
             Item::Event(event_type, event) => self.encoder.encode(event_type.as_str(), event.shown(event_type)),
         }
     }
@@ -231,12 +232,18 @@ impl Encoder {
         self.form.transform == Transform::None && self.target.kind.is_storage_version()
     }
 
+    /// Whether events go out as JSON of the metadata alone, as it is stored.
+    fn is_metadata(&self) -> bool {
+        let metadata = self.form.transform == Transform::PartialMetadata && self.form.encoding == Encoding::Json;
+        metadata && self.target.kind.is_storage_version()
+    }
+
     fn initial(&mut self, object: &Arc<Object>) -> Bytes {
-        let json = self.form.encoding == Encoding::Json;
-        if json && self.is_plain() {
-            event_line(EventType::Added.as_str(), object)
-        } else {
-            self.encode("ADDED", object)
+        let added = EventType::Added.as_str();
+        match self.form.encoding {
+            Encoding::Json if self.is_plain() => event_line(added, object),
+            _ if self.is_metadata() => metadata_line(added, object),
+            _ => self.encode(added, object),
         }
     }
 

@@ -45,9 +45,12 @@ impl Registry {
         self.record_manager(context, target, None, &mut object, options);
         let object = self.admit(context, target, Operation::Create, object, None, options).await?;
         let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
+        if !generated {
+            return self.insert(context, target, object, options).await;
+        }
         for attempt in 1.. {
             match self.insert(context, target, object.clone(), options).await {
-                Err(status) if generated && status.reason == StatusReason::AlreadyExists => {
+                Err(status) if status.reason == StatusReason::AlreadyExists => {
                     if attempt == MAX_NAME_ATTEMPTS {
                         let name = status.details.map(|details| details.name).unwrap_or_default();
                         return Err(Status::generate_name_conflict(&target.resource(), &name, NAME_RETRY_SECONDS));

@@ -24,6 +24,11 @@ use crate::logs::Logs;
 use crate::node;
 use crate::pki::Pki;
 
+/// How glibc's allocator is set up in the cluster's process, unless the user did: few arenas, which requests and watches
+/// share, grown by megabytes and given back. With its own choice it holds a third more memory after a load.
+const GLIBC_MALLOC: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "2"), ("MALLOC_TOP_PAD_", "4194304"), ("MALLOC_TRIM_THRESHOLD_", "16777216")];
+
 /// The port of a real kube-apiserver; the next free one is taken where it is in use and none was asked for.
 const DEFAULT_PORT: u16 = 6443;
 /// How many ports after the default one are tried.
@@ -214,6 +219,7 @@ impl Up {
             command.arg("--ephemeral");
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.envs(GLIBC_MALLOC.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied());
         // Ctrl-C at this terminal is not meant for the cluster.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -1,0 +1,163 @@
+//! Decoding for informers: each version of an object once in a process, whoever holds it.
+//!
+//! The scheduler, the controllers and the kubelets of one process watch the same pods, each under its own identity. A typed
+//! pod takes several times the room of its JSON, so they share it: an [`ObjectPool`] knows the versions that somebody holds,
+//! by UID and resource version, without holding them itself.
+
+use std::any::{Any, TypeId};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::informer::Watched;
+
+/// Versions are spread over this many locks: the same one is decoded once, others at the same time.
+const SHARDS: usize = 16;
+/// Entries looked at whenever one is added, to forget what nobody holds any more: so many that the dead stay few.
+const SWEPT_EACH: usize = 4;
+
+/// A version of an object: resource version, type, UID.
+type Version = (u64, TypeId, Box<str>);
+
+#[derive(Default)]
+struct Shard {
+    held: BTreeMap<Version, Weak<dyn Any + Send + Sync>>,
+    /// Where the next sweep goes on.
+    swept: Option<Version>,
+}
+
+/// The objects that informers of one process hold. Clones are the same pool.
+#[derive(Clone, Default)]
+pub struct ObjectPool {
+    shards: Arc<[Mutex<Shard>; SHARDS]>,
+}
+
+/// What is read of an object before it is decoded, in one pass without building anything.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    metadata: HeadMeta<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HeadMeta<'a> {
+    #[serde(borrow, default)]
+    uid: Cow<'a, str>,
+    #[serde(borrow, default)]
+    resource_version: Cow<'a, str>,
+    #[serde(borrow)]
+    managed_fields: Option<&'a RawValue>,
+}
+
+impl ObjectPool {
+    /// Decodes an object, or finds it decoded. It comes without managedFields: nobody who reads a cache asks who wrote
+    /// which field, they are the larger part of many objects, and an update that leaves them out keeps what the API has.
+    pub fn decode<K: Watched>(&self, json: &str) -> serde_json::Result<Arc<K>> {
+        let head: Head<'_> = serde_json::from_str(json)?;
+        let Ok(revision) = head.metadata.resource_version.parse::<u64>() else {
+            return decode(json, &head).map(Arc::new);
+        };
+        let version: Version = (revision, TypeId::of::<K>(), Box::from(&*head.metadata.uid));
+        let mut shard = self.shards[(revision % SHARDS as u64) as usize].lock();
+        if let Some(held) = shard.held.get(&version).and_then(Weak::upgrade)
+            && let Ok(object) = held.downcast::<K>()
+        {
+            return Ok(object);
+        }
+        let object = Arc::new(decode::<K>(json, &head)?);
+        let held: Arc<dyn Any + Send + Sync> = object.clone();
+        shard.held.insert(version, Arc::downgrade(&held));
+        shard.sweep();
+        Ok(object)
+    }
+
+    /// How many versions are known, those not yet forgotten included.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().held.len()).sum()
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Shard {
+    /// Goes round and round the entries, a few at a time, and forgets those that nobody holds.
+    fn sweep(&mut self) {
+        let from = self.swept.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let seen: Vec<(Version, bool)> = self
+            .held
+            .range((from, Bound::Unbounded))
+            .take(SWEPT_EACH)
+            .map(|(version, held)| (version.clone(), held.strong_count() > 0))
+            .collect();
+        for (version, alive) in &seen {
+            if !alive {
+                self.held.remove(version);
+            }
+        }
+        self.swept = seen.into_iter().next_back().map(|(version, _)| version);
+    }
+}
+
+fn decode<K: Watched>(json: &str, head: &Head<'_>) -> serde_json::Result<K> {
+    let Some(managed) = head.metadata.managed_fields.map(RawValue::get) else {
+        return serde_json::from_str(json);
+    };
+    // The raw value borrows from `json`, so the distance of their starts is where it stands.
+    let start = managed.as_ptr() as usize - json.as_ptr() as usize;
+    serde_json::from_str(&[&json[..start], "null", &json[start + managed.len()..]].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+
+    use super::*;
+
+    fn config_map(uid: &str, revision: &str) -> String {
+        format!(
+            r#"{{"metadata":{{"name":"c","uid":"{uid}","managedFields":[{{"manager":"m","fieldsV1":{{"f:data":{{}}}}}}],"resourceVersion":"{revision}"}},"data":{{"k":"v"}}}}"#
+        )
+    }
+
+    #[test]
+    fn a_version_is_decoded_once_and_without_its_managers() {
+        let pool = ObjectPool::default();
+        let first: Arc<ConfigMap> = pool.decode(&config_map("a", "7")).unwrap();
+        assert_eq!(first.data.as_ref().unwrap()["k"], "v");
+        assert_eq!(first.metadata.managed_fields, None);
+        assert!(Arc::ptr_eq(&first, &pool.decode(&config_map("a", "7")).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &pool.decode(&config_map("a", "8")).unwrap()), "another version");
+        assert!(!Arc::ptr_eq(&first, &pool.decode(&config_map("b", "7")).unwrap()), "another object");
+        let other: Arc<Pod> = pool.decode(&config_map("a", "7")).unwrap();
+        assert_eq!(other.metadata.uid.as_deref(), Some("a"), "another type");
+    }
+
+    #[test]
+    fn what_nobody_holds_is_forgotten() {
+        let pool = ObjectPool::default();
+        let held: Arc<ConfigMap> = pool.decode(&config_map("held", "1")).unwrap();
+        for revision in 2..10_000 {
+            let _: Arc<ConfigMap> = pool.decode(&config_map("gone", &revision.to_string())).unwrap();
+        }
+        assert!(pool.len() < 200, "{} versions are known", pool.len());
+        assert!(Arc::ptr_eq(&held, &pool.decode(&config_map("held", "1")).unwrap()));
+    }
+
+    #[test]
+    fn an_object_without_a_version_is_decoded_each_time() {
+        let pool = ObjectPool::default();
+        let decode = || pool.decode::<ConfigMap>(r#"{"metadata":{"name":"c"}}"#).unwrap();
+        assert!(!Arc::ptr_eq(&decode(), &decode()));
+        assert!(pool.is_empty());
+        assert!(pool.decode::<ConfigMap>("[]").is_err());
+    }
+}
