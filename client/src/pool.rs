@@ -103,7 +103,8 @@ impl Shard {
                 self.held.remove(version);
             }
         }
-        self.swept = seen.into_iter().next_back().map(|(version, _)| version);
+        // At the end it begins anew; else it would follow the newest entries, which are alive, and see no other.
+        self.swept = seen.into_iter().nth(SWEPT_EACH - 1).map(|(version, _)| version);
     }
 }
 
