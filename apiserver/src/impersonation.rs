@@ -20,12 +20,17 @@ const UID: &str = "impersonate-uid";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 const AUTHENTICATION_GROUP: &str = "authentication.k8s.io";
 
-/// Who the request acts as: `user` itself, or whom its headers name, if `user` may. The headers are taken away.
-pub fn impersonate(request: &mut Parts, user: UserInfo, authorizer: &dyn Authorizer) -> Result<UserInfo, Status> {
+/// Whom the request acts as: whom its headers name, if `user` may; `None` where they name nobody. The headers are taken
+/// away.
+pub fn impersonate(
+    request: &mut Parts,
+    user: &UserInfo,
+    authorizer: &dyn Authorizer,
+) -> Result<Option<UserInfo>, Status> {
     let Some(wanted) = Wanted::of(&request.headers)? else {
-        return Ok(user);
+        return Ok(None);
     };
-    wanted.authorize(&user, authorizer)?;
+    wanted.authorize(user, authorizer)?;
     let taken: Vec<HeaderName> = request
         .headers
         .keys()
@@ -35,7 +40,7 @@ pub fn impersonate(request: &mut Parts, user: UserInfo, authorizer: &dyn Authori
     for name in taken {
         request.headers.remove(name);
     }
-    Ok(wanted.into_user())
+    Ok(Some(wanted.into_user()))
 }
 
 /// What the headers ask for.
@@ -176,7 +181,8 @@ mod tests {
             (&[("Impersonate-User", "system:anonymous")], "system:anonymous", &["system:unauthenticated"]),
         ] {
             let mut parts = request(headers);
-            let user = impersonate(&mut parts, UserInfo::new("me", [] as [&str; 0]), &allowed).expect("allowed");
+            let me = UserInfo::new("me", [] as [&str; 0]);
+            let user = impersonate(&mut parts, &me, &allowed).expect("allowed").unwrap_or(me);
             assert_eq!(
                 (user.name.as_str(), user.groups),
                 (name, groups.iter().map(|group| (*group).to_owned()).collect::<Vec<_>>())
@@ -206,7 +212,7 @@ mod tests {
             ),
         ] {
             let refused =
-                impersonate(&mut request(headers), UserInfo::new("me", [] as [&str; 0]), &Only(&["users/dev"]))
+                impersonate(&mut request(headers), &UserInfo::new("me", [] as [&str; 0]), &Only(&["users/dev"]))
                     .expect_err("refused");
             assert_eq!(refused.message, message);
         }

@@ -5,7 +5,7 @@
 //! from a watch cache that holds each object once, encoded.
 //!
 //! ```text
-//!  request ─▶ server   authn → impersonation → in-flight bound → authz
+//!  request ─▶ server   authn → audit → impersonation → in-flight bound → authz
 //!                │ RequestInfo, UserInfo
 //!                ▼
 //!            endpoints  options, content negotiation ── discovery, openapi, health, metrics, kubelet proxy
@@ -22,8 +22,9 @@
 //! 3. [`cache`]: the watch cache; [`cache::Object`] is what every read serves.
 //! 4. [`registry`]: the one write pipeline, and the subresources.
 //! 5. [`endpoints`]: resources over HTTP; `routes`: the rest, with [`discovery`], [`openapi`], [`health`], [`metrics`].
-//! 6. Who may do what: [`identity`], [`authn`], [`impersonation`], [`authz`], [`reviews`], [`tokens`].
-//! 7. What is admitted: [`admission`], [`allocators`], and what a new cluster holds: [`bootstrap`].
+//! 6. What guards the server: [`audit`].
+//! 7. Who may do what: [`identity`], [`authn`], [`impersonation`], [`authz`], [`reviews`], [`tokens`].
+//! 8. What is admitted: [`admission`], [`allocators`], and what a new cluster holds: [`bootstrap`].
 //!
 //! ## Invariants
 //! - Nothing reaches a handler without an identity and an authorizer's yes. The identity of an in-process caller is a
@@ -37,8 +38,9 @@
 //! - No wait without a bound: bodies, queues, watch channels, recent events, request times are bounded by named constants.
 //!
 //! ## Left out, compared with Kubernetes
-//! - Audit logs, and with them the audit annotations of webhooks and policies; API aggregation; encryption at rest.
+//! - API aggregation; encryption at rest.
 //! - `status.typeChecking` of policies; what webhooks and policies leave out stands in their own chapters.
+//! - What the audit log leaves out stands in [`audit`].
 //! - Priority and fairness: requests wait in one bounded queue for each of reads and writes.
 //! - OpenAPI documents in protobuf (406): clients that explain or validate ask for JSON.
 //! - Continue tokens that go on inconsistently after their revision is compacted: the client starts over.
@@ -71,6 +73,7 @@ pub mod identity;
 
 pub mod authn;
 
+pub mod audit;
 pub mod impersonation;
 
 pub mod authz;

@@ -1,6 +1,7 @@
 //! Listening: TLS, HTTP/1.1 and HTTP/2, and taking leave.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ const MAX_STREAMS: u32 = 1_000;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the listener rests after an error such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a request's connection comes from; in the extensions of requests from the network.
+#[derive(Debug, Clone, Copy)]
+pub struct PeerAddress(pub SocketAddr);
 
 impl ApiServer {
     /// The TLS configuration of a listener: the server's certificate, client certificates if clients have them, both
@@ -69,8 +74,8 @@ impl ApiServer {
                            accepted = listener.accept() => accepted,
                            () = shutdown.cancelled() => break,
                        };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     self.clock().sleep(ACCEPT_PAUSE).await;
@@ -83,7 +88,7 @@ impl ApiServer {
             };
             let (server, acceptor, shutdown) = (Arc::clone(self), acceptor.clone(), shutdown.clone());
             connections.spawn(async move {
-                if let Err(error) = server.connection(stream, acceptor, shutdown).await {
+                if let Err(error) = server.connection(stream, address, acceptor, shutdown).await {
                     tracing::debug!(error, "a connection ended");
                 }
                 drop(place);
@@ -99,6 +104,7 @@ impl ApiServer {
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
+        address: SocketAddr,
         acceptor: TlsAcceptor,
         shutdown: CancellationToken,
     ) -> Result<(), String> {
@@ -118,6 +124,7 @@ impl ApiServer {
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
+            request.extensions_mut().insert(PeerAddress(address));
             self.service().call(request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());

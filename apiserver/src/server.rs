@@ -1,7 +1,7 @@
 //! The server: what it is built from, and the filters every request passes.
 //!
 //! ```text
-//!  count → authenticate → impersonate → in-flight bound → authorize → route ─┬─ resources    endpoints::resource
+//!  count → authenticate → audit → impersonate → in-flight bound → authorize → route ─┬─ resources    endpoints::resource
 //!     (a panic anywhere is this request's 500)                               ├─ the server   discovery, openapi, health, metrics
 //!                                                                            └─ extra routes of the binary
 //! ```
@@ -31,6 +31,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Chain, Cluster};
 use crate::allocators::{Ranges, ServiceAllocators};
+use crate::audit::{self, AUDIT_ID, Audit};
 use crate::authn::jwt::SigningKey;
 use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens};
 use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
@@ -110,6 +111,8 @@ pub struct Config {
     pub advertise: SocketAddr,
     /// How many requests are handled at once.
     pub limits: Limits,
+    /// What is recorded of requests, and where; nothing without it.
+    pub audit: Option<audit::Options>,
     /// Paths that are not the API's, behind the same filters.
     pub extra_routes: Router,
 }
@@ -124,6 +127,8 @@ pub struct ApiServer {
     tokens: Tokens,
     health: Health,
     metrics: Metrics,
+    audit: Option<Arc<Audit>>,
+    audit_ids: Random,
     discovery: Discovery,
     openapi: OpenApi,
     reads: Semaphore,
@@ -153,7 +158,8 @@ impl ApiServer {
         let services = GroupResource::new("", "services");
         registry.set_hook(services, Arc::new(allocators.clone()));
 
-        let server = Self::assemble(config, registry, authenticator, authorizer, tasks, shutdown);
+        let audit = config.audit.clone().map(|options| Audit::open(options, config.clock.clone())).transpose()?;
+        let server = Self::assemble(config, registry, authenticator, authorizer, audit, tasks, shutdown);
         let bootstrap =
             Bootstrap { advertise: server.config.advertise, client_ca: server.config.client_ca_pem.clone() };
         bootstrap::run(&server.registry, &allocators, &bootstrap)
@@ -171,6 +177,7 @@ impl ApiServer {
         registry: Arc<Registry>,
         authenticator: Arc<Authenticator>,
         authorizer: Arc<dyn Authorizer>,
+        audit: Option<Arc<Audit>>,
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Arc<ApiServer> {
@@ -188,6 +195,8 @@ impl ApiServer {
             ),
             health: Health::new(Arc::clone(&config.store), config.components.clone()),
             metrics: Metrics::default(),
+            audit,
+            audit_ids: config.random.fork(),
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
             reads: Semaphore::new(limits.reads),
@@ -244,6 +253,11 @@ impl ApiServer {
         &self.metrics
     }
 
+    /// The audit log, if there is one.
+    pub fn audit(&self) -> Option<&Arc<Audit>> {
+        self.audit.as_ref()
+    }
+
     /// Discovery documents.
     pub fn discovery(&self) -> &Discovery {
         &self.discovery
@@ -298,7 +312,9 @@ impl ApiServer {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let warnings = Warnings::default();
         let pretty = query.get("pretty").map(|_| query.flag("pretty"));
-        let reply = Reply::new(&parts.headers, pretty, warnings);
+        let audit_id = audit::id(&parts.headers, &self.audit_ids);
+        let audit = self.audit.as_ref().map(|audit| audit.begin(&audit_id, &info)).unwrap_or_default();
+        let reply = Reply::new(&parts.headers, pretty, warnings, audit.clone());
         let _in_flight = self.metrics.in_flight(info.is_read_only());
 
         let filtered = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, reply.clone())).catch_unwind();
@@ -306,10 +322,14 @@ impl ApiServer {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => reply.status(&status),
             Err(panic) => {
-                tracing::error!(verb = info.verb, path = info.path, panic = panic_text(&*panic), "a handler panicked");
+                let panic = panic_text(&*panic);
+                tracing::error!(verb = info.verb, path = info.path, panic, "a handler panicked");
+                audit.panicked(panic);
                 reply.status(&panicked(&info))
             }
         };
+        let mut response = audit.answered(response);
+        response.headers_mut().insert(AUDIT_ID, audit_id);
         let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
         let took = self.clock().monotonic().saturating_sub(began);
         self.metrics.observe(&info, served, response.status().as_u16(), took);
@@ -324,22 +344,47 @@ impl ApiServer {
         query: Query,
         reply: Reply,
     ) -> Result<Response<Body>, Status> {
-        let user = self.authenticator.authenticate(&mut parts)?;
-        let user = impersonate(&mut parts, user, &*self.authorizer)?;
+        let user = self.identify(&mut parts, &info, &query, &reply)?;
         if stays_open(&info) {
-            self.authorize(&user, &info, &query)?;
+            self.authorize(&user, &info, &query, &reply)?;
             return self.route(Request { info, query, parts, user, reply }, body).await;
         }
         let timeout = request_timeout(&query)?;
         let handled = async {
             let _permit = self.turn(&info).await?;
-            self.authorize(&user, &info, &query)?;
+            self.authorize(&user, &info, &query, &reply)?;
             self.route(Request { info, query, parts, user, reply }, body).await
         };
         match self.clock().timeout(timeout, handled).await {
             Ok(answer) => answer,
             Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
         }
+    }
+
+    /// Who asks, and in whose name.
+    fn identify(
+        &self,
+        parts: &mut http::request::Parts,
+        info: &RequestInfo,
+        query: &Query,
+        reply: &Reply,
+    ) -> Result<UserInfo, Status> {
+        let audit = &reply.audit;
+        let attempted = audit.attempted(parts);
+        let user = match self.authenticator.authenticate(parts) {
+            Ok(user) => user,
+            Err(status) => {
+                audit.received(parts, info, query, None);
+                audit.unauthenticated(attempted, status.code);
+                return Err(status);
+            }
+        };
+        audit.received(parts, info, query, Some(&user));
+        let impersonated = impersonate(parts, &user, &*self.authorizer)?;
+        if let Some(other) = &impersonated {
+            audit.impersonated(other);
+        }
+        Ok(impersonated.unwrap_or(user))
     }
 
     /// Waits until the request may be handled. So many wait at most.
@@ -353,9 +398,10 @@ impl ApiServer {
         turns.acquire().await.map_err(|_| full())
     }
 
-    fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query) -> Result<(), Status> {
+    fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query, reply: &Reply) -> Result<(), Status> {
         let attributes = authz::Attributes::of_request(user, info, query);
         let verdict = self.authorizer.authorize(&attributes);
+        reply.audit.authorized(&verdict);
         if verdict.allowed() { Ok(()) } else { Err(authz::forbidden(&attributes, &verdict.reason)) }
     }
 

@@ -19,6 +19,7 @@ use minik8s_clock::{Clock, Random};
 use serde_json::{Value, json};
 
 use crate::{
+    audit::AuditContext,
     authn::{
         jwt::{ALGORITHM, SigningKey},
         service_account::{Bound, Claims, Reference},
@@ -35,6 +36,8 @@ pub const DEFAULT_EXPIRATION_SECONDS: i64 = 3600;
 /// [`EXTENDED_SECONDS`], because old clients read the file only once.
 pub const PROJECTED_EXPIRATION_SECONDS: i64 = 3607;
 
+/// The audit annotation that names a token that was made.
+const ISSUED_CREDENTIAL_ID: &str = "authentication.kubernetes.io/issued-credential-id";
 const EXTENDED_SECONDS: i64 = 365 * 24 * 60 * 60;
 const MIN_EXPIRATION_SECONDS: i64 = 10 * 60;
 const MAX_EXPIRATION_SECONDS: i64 = 1 << 32;
@@ -76,7 +79,14 @@ impl Tokens {
     }
 
     /// Answers a `TokenRequest` (decoded, in `authentication.k8s.io/v1`) for an account: the request with its token.
-    pub fn create(&self, namespace: &str, name: &str, mut request: Value) -> Result<Value, Status> {
+    /// Its credential ID goes into the audit log.
+    pub fn create(
+        &self,
+        namespace: &str,
+        name: &str,
+        mut request: Value,
+        audit: &AuditContext,
+    ) -> Result<Value, Status> {
         let account = self.get("serviceaccounts", namespace, name)?;
         let audiences: Vec<String> = strings(request.pointer("/spec/audiences"));
         let audiences = if audiences.is_empty() { self.audiences.clone() } else { audiences };
@@ -110,6 +120,8 @@ impl Tokens {
             .key
             .sign(&claims)
             .map_err(|error| Status::internal_error(format!("failed to generate token: {error}")))?;
+
+        audit.annotate(ISSUED_CREDENTIAL_ID, format!("JTI={}", claims.jti));
 
         let shown = |at: jiff::Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX);

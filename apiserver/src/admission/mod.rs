@@ -44,6 +44,7 @@ use serde_json::Value;
 
 use self::reinvocation::Reinvocation;
 use crate::{
+    audit::AuditContext,
     authz::{Authorizer, Rbac, escalation::Escalation},
     cache::Objects,
     endpoints::connect::ServiceDialer,
@@ -112,6 +113,8 @@ pub struct Attributes<'a> {
     pub dry_run: bool,
     /// What the client is told beside the answer; see [`Attributes::warn`].
     pub warnings: Mutex<Vec<String>>,
+    /// What the request leaves in the audit log.
+    pub audit: AuditContext,
     /// What happened in the first pass of the chain, of two.
     pub reinvocation: Reinvocation,
 }

@@ -28,6 +28,11 @@ pub(super) struct Calls {
 }
 
 impl Reinvocation {
+    /// Which pass this is, counted from 0.
+    pub(super) fn round(&self) -> usize {
+        usize::from(self.second_pass)
+    }
+
     /// Begins the second pass, if there is to be one.
     pub(super) fn begin_second_pass(&mut self) -> bool {
         self.second_pass = self.wanted;

@@ -93,7 +93,8 @@ impl Gate {
     }
 
     fn token(&self, spec: Value) -> String {
-        let request = self.tokens.create("rec", "default", json!({ "spec": spec })).expect("token");
+        let request =
+            self.tokens.create("rec", "default", json!({ "spec": spec }), &Default::default()).expect("token");
         request["status"]["token"].as_str().expect("token").to_owned()
     }
 
@@ -244,11 +245,12 @@ async fn bound_tokens_die_with_their_pod() {
             r#"TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: Invalid value: 8589934592: may not specify a duration larger than 2^32 seconds"#,
         ),
     ] {
-        let refused = gate.tokens.create("rec", "default", json!({ "spec": spec })).expect_err("refused");
+        let refused =
+            gate.tokens.create("rec", "default", json!({ "spec": spec }), &Default::default()).expect_err("refused");
         assert_eq!((refused.code, refused.message.as_str()), (code, message));
     }
     assert_eq!(
-        gate.tokens.create("rec", "ghost", json!({})).expect_err("no account").message,
+        gate.tokens.create("rec", "ghost", json!({}), &Default::default()).expect_err("no account").message,
         r#"serviceaccounts "ghost" not found"#
     );
 }

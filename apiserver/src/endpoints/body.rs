@@ -36,6 +36,7 @@ pub fn object(
 ) -> Result<Value, Status> {
     let mut object = decoded(context, &Expected::kind(kind), headers, bytes, validation)?;
     strategy_for(kind).set_defaults(&mut object);
+    context.audit.request_object(&object);
     Ok(object)
 }
 
@@ -48,13 +49,17 @@ pub fn object_of(
     validation: FieldValidation,
 ) -> Result<Value, Status> {
     let expected = Expected::built_in(gvk).ok_or_else(Status::unknown_resource)?;
-    decoded(context, &expected, headers, bytes, validation)
+    let object = decoded(context, &expected, headers, bytes, validation)?;
+    context.audit.request_object(&object);
+    Ok(object)
 }
 
 /// Decodes options that a client sent as a body, in whatever group it thinks them.
 pub fn options(context: &Context, kind: &str, headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Status> {
     let expected = Expected::options(kind).ok_or_else(Status::unknown_resource)?;
-    decoded(context, &expected, headers, bytes, FieldValidation::Ignore)
+    let options = decoded(context, &expected, headers, bytes, FieldValidation::Ignore)?;
+    context.audit.request_object(&options);
+    Ok(options)
 }
 
 fn decoded(

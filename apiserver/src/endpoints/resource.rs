@@ -37,7 +37,11 @@ impl Request {
     pub fn context(&self) -> Context {
         let agent =
             self.parts.headers.get(http::header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-        Context { warnings: self.reply.warnings.clone(), ..Context::new(self.user.clone(), agent) }
+        Context {
+            warnings: self.reply.warnings.clone(),
+            audit: self.reply.audit.clone(),
+            ..Context::new(self.user.clone(), agent)
+        }
     }
 }
 

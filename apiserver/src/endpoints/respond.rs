@@ -12,6 +12,7 @@ use minik8s_api::protobuf;
 use minik8s_api::status::Status;
 use serde_json::Value;
 
+use crate::audit::AuditContext;
 use crate::negotiate::{Encoding, JSON};
 use crate::registry::Warnings;
 
@@ -28,28 +29,34 @@ pub struct Reply {
     pub pretty: bool,
     /// Warnings for the client.
     pub warnings: Warnings,
+    /// What the request leaves in the audit log.
+    pub audit: AuditContext,
 }
 
 impl Reply {
     /// Reads what a request says about its answer. Like Kubernetes, indents for browsers and curl.
-    pub fn new(headers: &HeaderMap, pretty: Option<bool>, warnings: Warnings) -> Reply {
+    pub fn new(headers: &HeaderMap, pretty: Option<bool>, warnings: Warnings, audit: AuditContext) -> Reply {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
         let agent = text(http::header::USER_AGENT);
         let by_hand = ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix));
         let gzip = text(ACCEPT_ENCODING)
             .split(',')
             .any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip");
-        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings }
+        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings, audit }
     }
 
     /// An answer of JSON bytes.
     pub fn json(&self, code: StatusCode, bytes: Bytes) -> Response<Body> {
+        self.audit.response_object(&bytes);
         let bytes = if self.pretty { indent(bytes) } else { bytes };
         self.bytes(code, JSON, bytes)
     }
 
     /// A value in an encoding. Values that protobuf cannot express are written as JSON.
     pub fn value(&self, code: StatusCode, encoding: Encoding, value: &Value) -> Response<Body> {
+        if encoding != Encoding::Json && self.audit.wants_response() {
+            self.audit.response_object(&to_bytes(value));
+        }
         match encoding {
             Encoding::Json => self.json(code, to_bytes(value)),
             Encoding::Yaml => match serde_yaml::to_string(value) {
@@ -65,6 +72,7 @@ impl Reply {
 
     /// An error, or a success without object.
     pub fn status(&self, status: &Status) -> Response<Body> {
+        self.audit.response_status(status);
         let code = match status.code {
             0 => StatusCode::OK,
             code => StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),

@@ -80,6 +80,7 @@ pub async fn patch(
     let options = WriteOptions::parse(&request.query, write)?;
     let bytes = body::read(body).await?;
     let patch = body::patch(&target.kind, headers, &bytes)?;
+    request.reply.audit.request_patch(&patch.body);
     let done = server.registry().patch(&request.context(), target, &patch, &options).await?;
     written(server, request, target, done, form)
 }
@@ -99,6 +100,7 @@ pub async fn scale(
             if body::patch_type(&target.kind, headers)? == PatchType::Apply { Write::Apply } else { Write::Patch };
         let options = WriteOptions::parse(&request.query, write)?;
         let patch = body::patch(&target.kind, headers, &body::read(body).await?)?;
+        context.audit.request_patch(&patch.body);
         registry.patch_scale(&context, target, &patch, &options).await?
     } else {
         let options = WriteOptions::parse(&request.query, Write::Update)?;
@@ -218,6 +220,6 @@ pub async fn token(
     let (bytes, context) = (body::read(body).await?, request.context());
     let wanted = body::object_of(&context, subresource_kind(target)?, headers, &bytes, options.field_validation)?;
     let wanted = server.registry().admit_subresource(&context, target, wanted, &options).await?;
-    let answer = server.tokens().create(&target.namespace, &target.name, wanted)?;
+    let answer = server.tokens().create(&target.namespace, &target.name, wanted, &context.audit)?;
     Ok(request.reply.value(StatusCode::CREATED, encoding, &answer))
 }

@@ -173,6 +173,7 @@ pub(crate) fn write<'a>(
         user,
         dry_run: false,
         warnings: parking_lot::Mutex::default(),
+        audit: Default::default(),
         reinvocation: Default::default(),
     }
 }

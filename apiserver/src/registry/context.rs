@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::audit::AuditContext;
 use crate::identity::UserInfo;
 
 /// At most this many characters of warnings go into one answer (`k8s.io/apiserver/pkg/endpoints/filters/warning.go`).
@@ -39,6 +40,8 @@ pub struct Context {
     pub manager: String,
     /// Collected warnings.
     pub warnings: Warnings,
+    /// What the request leaves in the audit log.
+    pub audit: AuditContext,
     /// A write of the server itself: admission is skipped.
     pub internal: bool,
 }
@@ -46,7 +49,13 @@ pub struct Context {
 impl Context {
     /// A caller's context.
     pub fn new(user: UserInfo, user_agent: &str) -> Context {
-        Context { user, manager: manager_of(user_agent), warnings: Warnings::default(), internal: false }
+        Context {
+            user,
+            manager: manager_of(user_agent),
+            warnings: Warnings::default(),
+            audit: AuditContext::default(),
+            internal: false,
+        }
     }
 
     /// The server itself, which admission does not ask (`system:apiserver`, group `system:masters`).
@@ -55,6 +64,7 @@ impl Context {
             user: UserInfo::api_server(),
             manager: "kube-apiserver".to_owned(),
             warnings: Warnings::default(),
+            audit: AuditContext::default(),
             internal: true,
         }
     }

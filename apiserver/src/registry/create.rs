@@ -245,6 +245,7 @@ fn attributes<'a>(
         user: &context.user,
         dry_run: options.dry_run,
         warnings: parking_lot::Mutex::default(),
+        audit: context.audit.clone(),
         reinvocation: Default::default(),
     }
 }

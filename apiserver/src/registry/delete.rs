@@ -204,6 +204,7 @@ impl Registry {
             user: &context.user,
             dry_run: options.dry_run,
             warnings: parking_lot::Mutex::default(),
+            audit: context.audit.clone(),
             reinvocation: Default::default(),
         };
         let chain = self.chain();

@@ -1,9 +1,10 @@
 //! The API server in one process, on a memory store: what a client sees.
 
 mod answers;
+mod audit;
 mod collections;
-mod custom;
 mod connections;
+mod custom;
 mod objects;
 mod policies;
 mod server;

@@ -19,7 +19,7 @@ use minik8s_apiserver::endpoints::connect::{NodeConnector, ServiceDialer};
 use minik8s_apiserver::identity::UserInfo;
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_clock::{Clock, Random, Simulation};
-use minik8s_store::MemoryStore;
+use minik8s_store::{MemoryStore, Store};
 use minik8s_streaming::BoxedStream;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -105,53 +105,69 @@ impl TestServer {
     pub async fn start() -> TestServer {
         let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
         let store = MemoryStore::new(clock.clone());
-        TestServer::on(store, clock, simulation, Vec::new(), None).await
+        TestServer::on(store, clock, simulation, |_| {}).await
+    }
+
+    /// A server that is configured otherwise.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> TestServer {
+        let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
+        TestServer::on(MemoryStore::new(clock.clone()), clock, simulation, change).await
     }
 
     /// A server with a way into the pod network.
     pub async fn with_dialer(dialer: Arc<dyn ServiceDialer>) -> TestServer {
-        let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
-        TestServer::on(MemoryStore::new(clock.clone()), clock, simulation, Vec::new(), Some(dialer)).await
+        TestServer::with(|config| config.dialer = Some(dialer)).await
     }
 
     /// A server that knows clients by the certificates of a CA.
     pub async fn with_client_ca(ca: CertificateDer<'static>) -> TestServer {
-        let (clock, simulation) = Clock::simulated("2026-01-02T03:04:05Z".parse().expect("a time"));
-        TestServer::on(MemoryStore::new(clock.clone()), clock, simulation, vec![ca], None).await
+        TestServer::with(|config| config.client_ca = vec![ca]).await
     }
 
     /// Another server on the same store, as after a restart.
     pub async fn restarted(&self) -> TestServer {
-        TestServer::on(self.store.clone(), self.server.clock().clone(), self.simulation.clone(), Vec::new(), None).await
+        self.restarted_with(|_| {}).await
+    }
+
+    /// The same, configured otherwise.
+    pub async fn restarted_with(&self, change: impl FnOnce(&mut Config)) -> TestServer {
+        TestServer::on(self.store.clone(), self.server.clock().clone(), self.simulation.clone(), change).await
     }
 
     async fn on(
         store: Arc<MemoryStore>,
         clock: Clock,
         simulation: Simulation,
-        client_ca: Vec<CertificateDer<'static>>,
-        dialer: Option<Arc<dyn ServiceDialer>>,
+        change: impl FnOnce(&mut Config),
     ) -> TestServer {
+        let config = TestServer::config(store.clone(), clock, change);
+        let server = ApiServer::new(config, CancellationToken::new()).await.expect("the server starts");
+        TestServer { server, store, simulation, user: UserInfo::new("admin", ["system:masters"]) }
+    }
+
+    /// What a server for a test is built from.
+    pub fn config(store: Arc<dyn Store>, clock: Clock, change: impl FnOnce(&mut Config)) -> Config {
         let random = Random::seeded(7);
         let key = SigningKey::from_pkcs8(&SigningKey::generate_pkcs8().expect("a key")).expect("the key");
-        let config = Config {
-            store: store.clone(),
+        let mut config = Config {
+            store,
             clock,
             random,
             service_account_key: key,
-            client_ca,
+            client_ca: Vec::new(),
             client_ca_pem: String::new(),
             static_tokens: StaticTokens::default(),
             nodes: Arc::new(Nodes),
-            dialer,
+            dialer: None,
             components: Vec::new(),
             ranges: Default::default(),
             advertise: "127.0.0.1:6443".parse().expect("an address"),
             limits: Limits::default(),
+            audit: None,
             extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
         };
-        let server = ApiServer::new(config, CancellationToken::new()).await.expect("the server starts");
-        TestServer { server, store, simulation, user: UserInfo::new("admin", ["system:masters"]) }
+        change(&mut config);
+        config
     }
 
     /// Sends a request as it stands, as the cluster's administrator unless `user` says otherwise.
@@ -208,6 +224,19 @@ impl TestServer {
         body: impl Into<Bytes>,
     ) -> Answer {
         let response = self.send(method, path, headers, body, None).await;
+        self.answer(response).await
+    }
+
+    /// Somebody else than the administrator.
+    pub async fn as_user(
+        &self,
+        user: UserInfo,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Answer {
+        let response = self.send(method, path, headers, body.to_owned(), Some(user)).await;
         self.answer(response).await
     }
 

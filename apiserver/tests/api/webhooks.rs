@@ -28,7 +28,7 @@ const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 type Answer = dyn Fn(&Value) -> Value + Send + Sync;
 
 /// A webhook server, and what it was asked.
-struct Webhook {
+pub struct Webhook {
     port: u16,
     ca: String,
     asked: Arc<Mutex<Vec<Value>>>,
@@ -36,7 +36,7 @@ struct Webhook {
 
 impl Webhook {
     /// Answers with what `answer` makes of a request; its UID is added. `Null` is no answer, ever.
-    async fn start(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Webhook {
+    pub async fn start(answer: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Webhook {
         let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
         let own = rcgen::generate_simple_self_signed(names).expect("a certificate");
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.signing_key.serialize_der()));
@@ -54,7 +54,7 @@ impl Webhook {
         Webhook { port, ca: STANDARD.encode(own.cert.pem()), asked }
     }
 
-    fn url(&self) -> Value {
+    pub fn url(&self) -> Value {
         json!({ "url": format!("https://127.0.0.1:{}/admit", self.port), "caBundle": self.ca })
     }
 
@@ -90,7 +90,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, asked: Arc<Mutex<Vec<Val
 }
 
 /// A configuration with one webhook for config maps; `more` overrides its fields.
-fn configuration(kind: &str, name: &str, client: Value, more: Value) -> Value {
+pub fn configuration(kind: &str, name: &str, client: Value, more: Value) -> Value {
     let mut webhook = json!({
         "name": format!("{name}.example.com"),
         "clientConfig": client,

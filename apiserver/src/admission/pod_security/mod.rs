@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `enforce` | is refused |
 //! | `warn` | is stored, its author warned (so is the author of a Deployment, Job, … with such pods) |
-//! | `audit` | is stored; there is no audit log yet, so nothing more happens |
+//! | `audit` | is stored, and its violations are an annotation in the audit log |
 //!
 //! `baseline` and `restricted` hold the checks of these levels as they are now; a pinned `…-version` is shown, not honoured.
 
@@ -102,7 +102,9 @@ impl PodSecurity {
     fn check_pod(&self, write: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
         let labels = self.namespace_labels(write.namespace);
         let enforce = Policy::of(&labels, "enforce");
+        write.audit.annotate(format!("{PREFIX}enforce-policy"), enforce.to_string());
         let violations = enforce.level.check(pod);
+        audit_of(write, &labels, pod);
         if !violations.is_empty() {
             return Err(write.forbidden(format!(
                 "violates PodSecurity {:?}: {}",
@@ -154,6 +156,15 @@ impl PodSecurity {
         lines.sort();
         lines.into_iter().for_each(|line| write.warn(line));
         Ok(())
+    }
+}
+
+fn audit_of(write: &Attributes<'_>, labels: &BTreeMap<String, String>, pod: &Value) {
+    let audit = Policy::of(labels, "audit");
+    let violations = audit.level.check(pod);
+    if !violations.is_empty() {
+        let words = format!("would violate PodSecurity {:?}: {}", audit.to_string(), details(&violations));
+        write.audit.annotate(format!("{PREFIX}audit-violations"), words);
     }
 }
 
@@ -221,7 +232,9 @@ impl Plugin for PodSecurity {
             _ => {
                 if let Some(template) = template_path(write.group, write.resource).and_then(|path| object.pointer(path))
                 {
-                    warn_of(write, &self.namespace_labels(write.namespace), template);
+                    let labels = self.namespace_labels(write.namespace);
+                    audit_of(write, &labels, template);
+                    warn_of(write, &labels, template);
                 }
                 Ok(())
             }

@@ -9,8 +9,8 @@
 //! plugins. What does not compile was refused when the policy was written (`minik8s_api::admission`).
 //! `k8s.io/apiserver/pkg/admission/plugin/policy`.
 //!
-//! Left out, compared with Kubernetes: `status.typeChecking` (policies are checked against no schema), the publication of
-//! audit annotations (there is no audit log; their errors count), variables are evaluated whether they are used or not.
+//! Left out, compared with Kubernetes: `status.typeChecking` (policies are checked against no schema); variables are
+//! evaluated whether they are used or not.
 
 mod mutating;
 mod params;

@@ -1,11 +1,13 @@
 //! ValidatingAdmissionPolicy (`plugin/policy/validating/{dispatcher,validator}.go`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use minik8s_api::admission::Validation;
 use minik8s_api::custom::cel::Value as Cel;
 use minik8s_api::status::{Status, StatusReason};
+use serde::Serialize;
 
 use super::super::expressions::Activation;
 use super::super::{Attributes, Plugin, matching};
@@ -17,11 +19,33 @@ use crate::cache::Objects;
 /// Longest text of a `messageExpression` that is shown, in bytes (`maxMessageExpressionLength`).
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;
 
+/// The annotation of what was violated where a binding says `Audit`.
+const VALIDATION_FAILURE: &str = "validation.policy.admission.k8s.io/validation_failure";
+
+/// Longest value of an audit annotation, in bytes (`maxAuditAnnotationValueLength`).
+const MAX_ANNOTATION_BYTES: usize = 10 * 1024;
+
 /// A no, and how it is said.
 struct Denied {
     message: String,
     reason: String,
+    /// Which of the validations says it; the first where none in particular does.
+    index: usize,
 }
+
+/// What the audit log says of a no (`validationFailureValue`).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FailureRecord<'a> {
+    message: String,
+    policy: &'a str,
+    binding: &'a str,
+    expression_index: usize,
+    validation_actions: &'a [String],
+}
+
+/// What policies say to the audit log, by key; a policy that applies several times says several things.
+type Annotations = BTreeMap<String, Vec<String>>;
 
 /// The plugin `ValidatingAdmissionPolicy`.
 pub struct ValidatingPolicies {
@@ -36,39 +60,64 @@ impl ValidatingPolicies {
     }
 
     /// All that an invocation says no to.
-    fn evaluate(&self, invocation: &Invocation<'_>, write: &Attributes<'_>) -> Result<Vec<Denied>, Status> {
+    fn evaluate(
+        &self,
+        invocation: &Invocation<'_>,
+        write: &Attributes<'_>,
+        annotations: &mut Annotations,
+    ) -> Result<Vec<Denied>, Status> {
         let hook = invocation.hook;
         let (_, mut activation) = activation(invocation, write, self.source.objects(), &self.authorizer)?;
         // An expression that cannot be evaluated counts as the failure policy says.
-        let failed = |message: String| {
-            let denied = Denied { message, reason: String::new() };
+        let failed = |index: usize, message: String| {
+            let denied = Denied { message, reason: String::new(), index };
             if hook.ignores_failure { Vec::new() } else { vec![denied] }
         };
         match activation.conditions(&hook.policy.match_conditions) {
             Ok(true) => {}
             Ok(false) => return Ok(Vec::new()),
-            Err(error) => return Ok(failed(error)),
+            Err(error) => return Ok(failed(0, error)),
         }
         activation.define(&hook.policy.variables);
         let mut denied = Vec::new();
-        for validation in &hook.policy.validations {
+        for (index, validation) in hook.policy.validations.iter().enumerate() {
             match activation.evaluate(&validation.expression) {
                 Ok(Cel::Bool(true)) => {}
-                Ok(Cel::Bool(false)) => denied
-                    .push(Denied { message: message(validation, &mut activation), reason: validation.reason.clone() }),
+                Ok(Cel::Bool(false)) => {
+                    let (message, reason) = (message(validation, &mut activation), validation.reason.clone());
+                    denied.push(Denied { message, reason, index });
+                }
                 Ok(_) => {
                     let source = &validation.expression.source;
-                    denied.extend(failed(format!("expression '{source}' did not evaluate to bool")));
+                    denied.extend(failed(index, format!("expression '{source}' did not evaluate to bool")));
                 }
-                Err(error) => denied.extend(failed(error)),
+                Err(error) => denied.extend(failed(index, error)),
             }
         }
         for annotation in &hook.policy.audit_annotations {
-            if let Err(error) = activation.evaluate(&annotation.expression) {
-                denied.extend(failed(error));
+            match activation.evaluate(&annotation.expression) {
+                Ok(Cel::String(text)) => annotate(annotations, &format!("{}/{}", hook.name, annotation.name), &text),
+                Ok(Cel::Null) => {}
+                Ok(_) => {
+                    let source = &annotation.expression.source;
+                    denied.extend(failed(0, format!("valueExpression '{source}' must result in string or null")));
+                }
+                Err(error) => denied.extend(failed(0, error)),
             }
         }
         Ok(denied)
+    }
+}
+
+/// Notes what a policy says, once.
+fn annotate(annotations: &mut Annotations, key: &str, text: &str) {
+    let text = text.trim();
+    let text = &text[..text.floor_char_boundary(MAX_ANNOTATION_BYTES)];
+    if !text.is_empty() {
+        let values = annotations.entry(key.to_owned()).or_default();
+        if !values.iter().any(|value| value == text) {
+            values.push(text.to_owned());
+        }
     }
 }
 
@@ -115,10 +164,10 @@ impl Plugin for ValidatingPolicies {
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
         let hooks = self.source.hooks();
         let (found, wrong) = invocations(&hooks, write, self.source.objects());
-        let mut refused = None;
+        let (mut refused, mut annotations, mut audited) = (None, Annotations::new(), Vec::new());
         for invocation in &found {
             let (hook, binding) = (invocation.hook, invocation.binding);
-            for denied in self.evaluate(invocation, write)? {
+            for denied in self.evaluate(invocation, write, &mut annotations)? {
                 let acts = |action: &str| binding.actions.iter().any(|own| own == action);
                 if acts("Warn") {
                     write.warn(format!(
@@ -126,14 +175,30 @@ impl Plugin for ValidatingPolicies {
                         hook.name, binding.name, denied.message
                     ));
                 }
+                if acts("Audit") {
+                    audited.push(FailureRecord {
+                        message: denied.message.clone(),
+                        policy: &hook.name,
+                        binding: &binding.name,
+                        expression_index: denied.index,
+                        validation_actions: &binding.actions,
+                    });
+                }
                 if acts("Deny") && refused.is_none() {
                     refused = Some(refusal(write, hook, Some(binding), &denied));
                 }
             }
         }
         for wrong in wrong.into_iter().filter(|wrong| !wrong.hook.ignores_failure) {
-            let denied = Denied { message: wrong.message, reason: String::new() };
+            let denied = Denied { message: wrong.message, reason: String::new(), index: 0 };
             refused.get_or_insert_with(|| refusal(write, wrong.hook, wrong.binding, &denied));
+        }
+        for (key, values) in annotations {
+            write.audit.annotate(key, values.join(", "));
+        }
+        if !audited.is_empty() {
+            let text = serde_json::to_string(&audited).expect("records have only string keys");
+            write.audit.annotate(VALIDATION_FAILURE, text);
         }
         refused.map_or(Ok(()), Err)
     }

@@ -43,6 +43,11 @@ pub(super) fn webhooks(configuration: &Value, clock: &Clock) -> Vec<Webhook> {
 }
 
 impl Webhook {
+    /// The name of its configuration.
+    pub(super) fn configuration(&self) -> &str {
+        self.id.split_once('/').map_or("", |(configuration, _)| configuration)
+    }
+
     fn new(configuration: &str, at: usize, webhook: &Value, clock: &Clock) -> Webhook {
         let text = |field: &str| webhook[field].as_str().unwrap_or_default();
         let (compiled, faults) = Policy::compile_webhook(webhook, &FieldPath::new("webhooks").index(at));

@@ -9,8 +9,8 @@
 //! once. [`configuration`] reads them, [`client`] calls them, [`review`] is what is said.
 //! `k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating}/dispatcher.go`.
 //!
-//! Left out, compared with Kubernetes: reviews of `v1beta1`, connections that are kept, audit annotations (there is no
-//! audit log), and a kubeconfig for calls that need credentials.
+//! Left out, compared with Kubernetes: reviews of `v1beta1`, connections that are kept, and a kubeconfig for calls that
+//! need credentials.
 
 mod client;
 mod configuration;
@@ -25,6 +25,7 @@ use minik8s_api::patch::json;
 use minik8s_api::status::Status;
 use minik8s_clock::Random;
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::Value;
 
 use self::client::Network;
@@ -32,6 +33,7 @@ use self::configuration::Webhook;
 use super::expressions::{Activation, namespace_of};
 use super::view::View;
 use super::{Attributes, Cluster, Plugin, matching};
+use crate::audit::policy::Level;
 use crate::authz::Authorizer;
 
 /// Why a webhook did not let a write pass.
@@ -119,6 +121,9 @@ impl Webhooks {
         let answer = review::read(&answer, &uid, mutating)
             .map_err(|error| Failure::Broken(format!("received invalid webhook response: {error}")))?;
         answer.warnings.into_iter().for_each(|warning| write.warn(warning));
+        for (key, value) in answer.audit_annotations {
+            write.audit.annotate(format!("{}/{key}", webhook.name), value);
+        }
         if answer.allowed {
             Ok(answer.patch)
         } else {
@@ -126,18 +131,43 @@ impl Webhooks {
         }
     }
 
-    /// What a failure means for the write.
-    fn judge(&self, webhook: &Webhook, failure: Failure) -> Result<(), Status> {
+    /// What a failure means for the write. `place`: where among the webhooks asked it stands, for the audit log.
+    fn judge(&self, webhook: &Webhook, failure: Failure, write: &Attributes<'_>, place: &str) -> Result<(), Status> {
         match failure {
             Failure::Refused(status) => Err(status),
             Failure::Broken(error) if webhook.ignores_failure => {
                 tracing::warn!(webhook = webhook.name, error, "a webhook failed and is passed over");
+                let kind = if self.resource.resource.starts_with("mutating") { "mutation" } else { "validating" };
+                write.audit.annotate(format!("failed-open.{kind}.{ANNOTATIONS}/{place}"), webhook.name.as_str());
                 Ok(())
             }
             Failure::Broken(error) => {
                 Err(Status::internal_error(format!("failed calling webhook {:?}: {error}", webhook.name)))
             }
         }
+    }
+}
+
+/// The end of the keys of what the audit log says of webhooks.
+const ANNOTATIONS: &str = "webhook.admission.k8s.io";
+
+/// What the audit log says of a call of a mutating webhook, in the order in which Kubernetes writes it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CallRecord<'a> {
+    configuration: &'a str,
+    webhook: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mutated: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'static str>,
+}
+
+impl CallRecord<'_> {
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("a record has only string keys")
     }
 }
 
@@ -152,8 +182,30 @@ impl MutatingWebhooks {
         MutatingWebhooks(Webhooks::new(cluster, "mutatingwebhookconfigurations"))
     }
 
-    /// Asks a webhook, and changes the object as it says. Whether that changed anything.
-    async fn mutate(&self, webhook: &Webhook, write: &mut Attributes<'_>, mut view: View) -> Result<bool, Failure> {
+    /// Asks a webhook, changes the object as it says, and records both. Whether that changed anything.
+    async fn ask(
+        &self,
+        webhook: &Webhook,
+        write: &mut Attributes<'_>,
+        view: View,
+        place: &str,
+    ) -> Result<bool, Failure> {
+        let mutated = self.mutate(webhook, write, view, place).await;
+        let configuration = webhook.configuration();
+        let changed = matches!(mutated, Ok(true));
+        let record =
+            CallRecord { configuration, webhook: &webhook.name, mutated: Some(changed), patch: None, patch_type: None };
+        write.audit.annotate(format!("mutation.{ANNOTATIONS}/{place}"), record.text());
+        mutated
+    }
+
+    async fn mutate(
+        &self,
+        webhook: &Webhook,
+        write: &mut Attributes<'_>,
+        mut view: View,
+        place: &str,
+    ) -> Result<bool, Failure> {
         let Some(patch) = self.0.call(webhook, write, &view).await? else { return Ok(false) };
         if view.object.is_null() {
             let words = "attempted to modify the object, which is not supported for this operation";
@@ -170,6 +222,16 @@ impl MutatingWebhooks {
         let object = view.take(write, &self.0.network.objects.kinds(), &patched).map_err(wrong)?;
         let changed = write.object.as_ref() != Some(&object);
         write.object = Some(object);
+        if changed {
+            let record = CallRecord {
+                configuration: webhook.configuration(),
+                webhook: &webhook.name,
+                mutated: None,
+                patch: Some(&patch),
+                patch_type: Some("JSONPatch"),
+            };
+            write.audit.annotate_at(Level::Request, format!("patch.{ANNOTATIONS}/{place}"), record.text());
+        }
         Ok(changed)
     }
 }
@@ -186,15 +248,16 @@ impl Plugin for MutatingWebhooks {
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
         write.reinvocation.begin(Self::NAME, write.object.as_ref());
-        for webhook in self.0.all().iter() {
+        for (index, webhook) in self.0.all().iter().enumerate() {
             let Some(view) = self.0.view(webhook, write)? else { continue };
             if !write.reinvocation.calls(Self::NAME, &webhook.id) {
                 continue;
             }
-            let changed = match self.mutate(webhook, write, view).await {
+            let place = format!("round_{}_index_{index}", write.reinvocation.round());
+            let changed = match self.ask(webhook, write, view, &place).await {
                 Ok(changed) => changed,
                 Err(failure) => {
-                    self.0.judge(webhook, failure)?;
+                    self.0.judge(webhook, failure, write, &place)?;
                     false
                 }
             };
@@ -234,9 +297,9 @@ impl Plugin for ValidatingWebhooks {
             }
         }
         let answers = join_all(asked.iter().map(|(webhook, view)| self.0.call(webhook, write, view))).await;
-        let judged = asked.iter().zip(answers).map(|((webhook, _), answer)| match answer {
+        let judged = asked.iter().zip(answers).enumerate().map(|(index, ((webhook, _), answer))| match answer {
             Ok(_) => Ok(()),
-            Err(failure) => self.0.judge(webhook, failure),
+            Err(failure) => self.0.judge(webhook, failure, write, &format!("round_0_index_{index}")),
         });
         // All are heard, the first refusal is told.
         judged.collect::<Vec<_>>().into_iter().collect()

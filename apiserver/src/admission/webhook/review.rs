@@ -28,6 +28,8 @@ pub(super) struct Response {
     /// Operations of a JSON patch.
     pub patch: Option<Value>,
     pub warnings: Vec<String>,
+    /// What the webhook wants to stand in the audit log.
+    pub audit_annotations: Vec<(String, String)>,
     /// Why not.
     pub status: Value,
 }
@@ -52,8 +54,14 @@ pub(super) fn read(review: &Value, uid: &str, mutating: bool) -> Result<Response
         allowed: response["allowed"] == true,
         patch: patch(response, mutating)?,
         warnings: items(&response["warnings"]).filter_map(Value::as_str).map(str::to_owned).collect(),
+        audit_annotations: annotations(&response["auditAnnotations"]),
         status: response["status"].clone(),
     })
+}
+
+fn annotations(annotations: &Value) -> Vec<(String, String)> {
+    let annotations = annotations.as_object().into_iter().flatten();
+    annotations.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
 }
 
 fn patch(response: &Value, mutating: bool) -> Result<Option<Value>, String> {
