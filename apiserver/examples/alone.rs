@@ -55,6 +55,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         advertise: address,
         limits: Limits::default(),
         audit: None,
+        encryption: None,
         extra_routes: axum::Router::new(),
     };
     let server = ApiServer::new(config, shutdown.clone()).await?;

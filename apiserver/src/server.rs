@@ -39,6 +39,7 @@ use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
 use crate::crd::Definitions;
 use crate::discovery::Discovery;
+use crate::encryption::{self, EncryptedStore};
 use crate::endpoints::connect::CONNECTIONS;
 use crate::endpoints::connect::{NodeConnector, ServiceDialer};
 use crate::endpoints::resource::{self, Request};
@@ -113,6 +114,8 @@ pub struct Config {
     pub limits: Limits,
     /// What is recorded of requests, and where; nothing without it.
     pub audit: Option<audit::Options>,
+    /// How resources are encrypted at rest; none are without it.
+    pub encryption: Option<encryption::Configuration>,
     /// Paths that are not the API's, behind the same filters.
     pub extra_routes: Router,
 }
@@ -140,7 +143,10 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Fills the cache, writes what a new cluster holds, and is ready. Ends with `shutdown`.
-    pub async fn new(config: Config, shutdown: CancellationToken) -> Result<Arc<ApiServer>, Error> {
+    pub async fn new(mut config: Config, shutdown: CancellationToken) -> Result<Arc<ApiServer>, Error> {
+        if let Some(encryption) = config.encryption.clone() {
+            config.store = EncryptedStore::new(config.store, encryption, config.random.fork());
+        }
         let Config { store, clock, random, .. } = &config;
         let tasks = TaskTracker::new();
         let following = Cache::start(Arc::clone(store), Kinds::built_in(), clock.clone(), &tasks, shutdown.clone());

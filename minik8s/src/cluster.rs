@@ -267,7 +267,8 @@ async fn api_server(
         ranges: Default::default(),
         advertise: SocketAddr::from((node::address(1), file.port)),
         limits: Limits::default(),
-        audit: None,
+        audit: file.safeguards.audit()?,
+        encryption: file.safeguards.encryption()?,
         extra_routes: control::routes(nodes.clone()),
     };
     Ok(ApiServer::new(config, running.child_token()).await?)

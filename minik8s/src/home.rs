@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::safeguards::Safeguards;
+
 /// The version of the layout above. A folder of a newer one is refused.
 const FORMAT: u32 = 1;
 const MARKER: &str = "minik8s.json";
@@ -33,6 +35,9 @@ pub struct ClusterFile {
     pub kubeconfig: PathBuf,
     /// Whether nothing is kept: the store is in memory and the folder goes with the cluster.
     pub ephemeral: bool,
+    /// What guards its API.
+    #[serde(default)]
+    pub safeguards: Safeguards,
     /// The nodes.
     pub nodes: Vec<NodeFile>,
 }
@@ -294,7 +299,8 @@ impl DataDir {
 impl ClusterFile {
     /// A new cluster.
     pub fn new(name: &str, port: u16, kubeconfig: PathBuf, ephemeral: bool, nodes: Vec<NodeFile>) -> Self {
-        Self { format: FORMAT, name: name.to_owned(), port, kubeconfig, ephemeral, nodes }
+        let safeguards = Safeguards::default();
+        Self { format: FORMAT, name: name.to_owned(), port, kubeconfig, ephemeral, safeguards, nodes }
     }
 
     /// The name of its context.

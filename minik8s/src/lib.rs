@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Read in this order: [`cli`], [`home`] (what is on disk), [`pki`], [`kubeconfig`], then [`cluster`], which reads like the
-//! picture of the architecture, [`node`], [`components`], [`control`], [`logs`], and [`simulation`].
+//! picture of the architecture, [`safeguards`], [`node`], [`components`], [`control`], [`logs`], and
+//! [`simulation`].
 //!
 //! # Invariants
 //! - All parts of a cluster meet in [`cluster`]; no other file of the workspace knows more than its neighbours.
@@ -31,4 +32,5 @@ pub mod kubeconfig;
 pub mod logs;
 pub mod node;
 pub mod pki;
+pub mod safeguards;
 pub mod simulation;

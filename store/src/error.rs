@@ -53,6 +53,14 @@ pub enum Error {
     /// not have been committed.
     #[error("the leader changed or did not answer in time, the outcome of the write is unknown")]
     OutcomeUnknown,
+    /// A value is kept in a form that cannot be read.
+    #[error("unable to transform key {key:?}: {why}")]
+    Unreadable {
+        /// Its key.
+        key: String,
+        /// Why it cannot.
+        why: String,
+    },
     /// The watcher did not keep up with the changes and was closed: list again.
     #[error("the watcher fell more than {capacity} batches behind and was closed")]
     WatchLagged {

@@ -97,4 +97,4 @@ pub use store::{
     Condition, INITIAL_REVISION, KeyValue, LeaseId, MAX_TXN_BYTES, Operation, Range, RangeResponse, Revision, Role,
     Store, StoreStatus, Txn, TxnResponse,
 };
-pub use watch::{Event, EventKind, ProgressRequester, WATCH_CAPACITY, Watch, WatchMessage};
+pub use watch::{Event, EventKind, ProgressRequester, Translate, WATCH_CAPACITY, Watch, WatchMessage};

@@ -44,6 +44,13 @@ pub trait Store: Send + Sync + 'static {
     /// Every change under a prefix, in order, that comes after a retained revision.
     fn watch(&self, prefix: &str, after: Revision) -> Result<Watch>;
 
+    /// Whether a value is kept in another form than a new write would give it, so that writing it again, unchanged, is
+    /// worth it. A store that keeps values as they are says no.
+    async fn is_stale(&self, key: &str) -> Result<bool> {
+        let _ = key;
+        Ok(false)
+    }
+
     /// A revision that contains every write acknowledged before the call, by any member. This
     /// replica has applied it when the call returns.
     async fn read_index(&self) -> Result<Revision>;

@@ -56,6 +56,9 @@ pub enum WatchMessage {
     Progress(Revision),
 }
 
+/// Reads a value that is kept in another form; `None` where it is kept as it is.
+pub type Translate = Arc<dyn Fn(&KeyValue) -> Result<Option<KeyValue>> + Send + Sync>;
+
 /// The receiving end of a watch. Dropping it ends the watch.
 pub struct Watch {
     prefix: Arc<str>,
@@ -65,6 +68,7 @@ pub struct Watch {
     shared: Arc<Watcher>,
     hub: Weak<Hub>,
     id: u64,
+    translate: Option<Translate>,
 }
 
 /// Asks a watch how far it is; see [`Watch::progress_requester`].
@@ -88,12 +92,12 @@ impl Watch {
     /// [`Error::Closed`]. Safe to cancel.
     pub async fn recv(&mut self) -> Result<WatchMessage> {
         if let Some(events) = self.backlog.pop_front() {
-            return Ok(WatchMessage::Events(events));
+            return self.events(events);
         }
         tokio::select! {
             biased;
             received = self.receiver.recv() => match received {
-                Some(events) => Ok(WatchMessage::Events(events)),
+                Some(events) => self.events(events),
                 None => Err(self.close_reason()),
             },
             () = self.shared.progress_requested.notified() => {
@@ -105,11 +109,32 @@ impl Watch {
                     Err(TryRecvError::Disconnected) => Err(self.close_reason()),
                     Ok(events) => {
                         self.shared.progress_requested.notify_one();
-                        Ok(WatchMessage::Events(events))
+                        self.events(events)
                     }
                 }
             }
         }
+    }
+
+    /// The same watch, whose values are read by `translate`. An error of it ends the watch.
+    pub fn translated(mut self, translate: Translate) -> Watch {
+        self.translate = Some(translate);
+        self
+    }
+
+    fn events(&self, events: Arc<[Event]>) -> Result<WatchMessage> {
+        let Some(translate) = &self.translate else {
+            return Ok(WatchMessage::Events(events));
+        };
+        let translated = events.iter().map(|event| {
+            let prev = match &event.prev {
+                Some(prev) => Some(translate(prev)?.unwrap_or_else(|| prev.clone())),
+                None => None,
+            };
+            let kv = translate(&event.kv)?.unwrap_or_else(|| event.kv.clone());
+            Ok(Event { kind: event.kind, kv, prev })
+        });
+        Ok(WatchMessage::Events(translated.collect::<Result<_>>()?))
     }
 
     /// A handle with which others ask this watch for a [`WatchMessage::Progress`]. A cache of one
@@ -202,7 +227,7 @@ impl Hub {
             return Err(Error::Closed);
         }
         let id = index.insert(prefix, Sender { channel, after, shared: shared.clone() });
-        Ok(Watch { prefix: prefix.into(), backlog, receiver, shared, hub: Arc::downgrade(self), id })
+        Ok(Watch { prefix: prefix.into(), backlog, receiver, shared, hub: Arc::downgrade(self), id, translate: None })
     }
 
     /// Hands the changes of one revision to all who watch one of their keys.

@@ -24,6 +24,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::selection;
+use crate::encryption;
 
 /// An object of the cache. Cheap to share, never changed.
 #[derive(Debug)]
@@ -98,6 +99,12 @@ impl Object {
         let prefix = type_meta(kind);
         let mut stored = kv.value.clone();
         if !(stored.starts_with(&prefix) && stored[prefix.len()..].starts_with(METADATA_OPEN)) {
+            if stored.starts_with(encryption::PREFIX.as_bytes()) {
+                let key = &kv.key;
+                return Err(format!(
+                    "unable to transform key {key:?}: identity transformer tried to read encrypted data"
+                ));
+            }
             let value: Value = serde_json::from_slice(&stored)
                 .map_err(|error| format!("{}: stored bytes are not JSON: {error}", kv.key))?;
             if !value.is_object() {

@@ -93,6 +93,11 @@ impl Registry {
         self.commit(txn).await
     }
 
+    /// Whether an object would be kept in another form if it were written again, as it is.
+    pub(crate) async fn is_stale(&self, target: &Target) -> Result<bool, Status> {
+        self.store.is_stale(&target.key()).await.map_err(store_status)
+    }
+
     /// The object as the store has it after a conflict.
     pub(crate) fn after_conflict(&self, target: &Target, kv: Option<KeyValue>) -> Result<Option<Arc<Object>>, Status> {
         let kind = self.storage_kind(target)?;

@@ -215,8 +215,8 @@ impl Registry {
         }
         managed::ignore_timestamps(old, &mut new);
         let bytes = object::encode(&storage, &new);
-        // Writing what is there already changes nothing, not even the resourceVersion.
-        if bytes == *present.stored() {
+        // Writing what is there already changes nothing, not even the resourceVersion, unless it is to be encrypted anew.
+        if bytes == *present.stored() && !self.is_stale(target).await? {
             return Ok(done(new, Some(Arc::clone(present))));
         }
         if options.dry_run {

@@ -5,6 +5,7 @@ mod audit;
 mod collections;
 mod connections;
 mod custom;
+mod encryption;
 mod objects;
 mod policies;
 mod server;

@@ -164,6 +164,7 @@ impl TestServer {
             advertise: "127.0.0.1:6443".parse().expect("an address"),
             limits: Limits::default(),
             audit: None,
+            encryption: None,
             extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
         };
         change(&mut config);

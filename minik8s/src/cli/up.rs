@@ -23,6 +23,7 @@ use crate::kubeconfig::{self, Entry};
 use crate::logs::Logs;
 use crate::node;
 use crate::pki::Pki;
+use crate::safeguards::Safeguards;
 
 /// How glibc's allocator is set up in the cluster's process, unless the user did: few arenas, which requests and watches
 /// share, grown by megabytes and given back. With its own choice it holds a third more memory after a load.
@@ -59,6 +60,8 @@ pub struct Up {
     /// (fdatasync) before it is acknowledged
     #[arg(long)]
     ephemeral: bool,
+    #[command(flatten)]
+    safeguards: Safeguards,
     /// Stay in the foreground; Ctrl-C stops the cluster
     #[arg(long)]
     foreground: bool,
@@ -145,8 +148,22 @@ impl Up {
         };
         let mut notes = Vec::new();
         let nodes = self.nodes(known.as_ref(), &mut notes);
-        let file = ClusterFile::new(name, port, kubeconfig, ephemeral, nodes);
+        let mut file = ClusterFile::new(name, port, kubeconfig, ephemeral, nodes);
+        file.safeguards = self.safeguards(known.as_ref())?;
         Ok(Plan { home, dir, file, fresh, notes })
+    }
+
+    /// Those that are asked for or known. What is wrong with their files is told before anything starts.
+    fn safeguards(&self, known: Option<&ClusterFile>) -> Result<Safeguards> {
+        let safeguards = self.safeguards.or(known.map(|known| &known.safeguards))?;
+        safeguards.audit()?;
+        safeguards.encryption()?;
+        if safeguards.audits_to_stdout() && (!self.foreground || self.report == Report::Json) {
+            bail!(
+                "--audit-log-path - needs --foreground: a cluster in the background has no standard output; name a file"
+            );
+        }
+        Ok(safeguards)
     }
 
     fn nodes(&self, known: Option<&ClusterFile>, notes: &mut Vec<String>) -> Vec<NodeFile> {
@@ -217,6 +234,9 @@ impl Up {
         command.args(["--nodes", &plan.file.nodes.len().max(1).to_string()]);
         if plan.file.ephemeral {
             command.arg("--ephemeral");
+        }
+        for (flag, path) in plan.file.safeguards.arguments() {
+            command.arg(flag).arg(path);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command.envs(GLIBC_MALLOC.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied());

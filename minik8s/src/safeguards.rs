@@ -1,0 +1,99 @@
+//! What guards a cluster's API: its audit log, and the encryption of what is stored. Files say how; the cluster's own file
+//! remembers which, so that a resumed cluster goes on as it was.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use minik8s_apiserver::audit::log::LogOptions;
+use minik8s_apiserver::audit::{self, Policy};
+use minik8s_apiserver::encryption;
+use serde::{Deserialize, Serialize};
+
+/// The names of kube-apiserver's flags, and what they were set to.
+#[derive(Args, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Safeguards {
+    /// Record requests as this audit.k8s.io/v1 Policy says; '' ends it
+    #[arg(long, value_name = "FILE", value_parser = path_or_nothing())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where the record goes: a file, or - for standard output (with --foreground)
+    #[arg(long, value_name = "FILE", value_parser = path_or_nothing())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Encrypt what is stored as this apiserver.config.k8s.io/v1 EncryptionConfiguration says; '' ends it
+    #[arg(long, value_name = "FILE", value_parser = path_or_nothing())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encryption_provider_config: Option<PathBuf>,
+}
+
+const STDOUT: &str = "-";
+
+/// A path; clap's own parser of paths refuses the empty one.
+fn path_or_nothing() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+impl Safeguards {
+    /// These, and where one is not said that which was known. Paths become absolute, an empty one goes.
+    pub fn or(&self, known: Option<&Safeguards>) -> Result<Safeguards> {
+        let choose = |own: &Option<PathBuf>, known: Option<&Option<PathBuf>>| match own {
+            None => Ok(known.cloned().flatten()),
+            Some(path) if path.as_os_str().is_empty() => Ok(None),
+            Some(path) if path == Path::new(STDOUT) => Ok(Some(path.clone())),
+            Some(path) => {
+                std::path::absolute(path).map(Some).with_context(|| format!("cannot resolve {}", path.display()))
+            }
+        };
+        Ok(Safeguards {
+            audit_policy_file: choose(&self.audit_policy_file, known.map(|known| &known.audit_policy_file))?,
+            audit_log_path: choose(&self.audit_log_path, known.map(|known| &known.audit_log_path))?,
+            encryption_provider_config: choose(
+                &self.encryption_provider_config,
+                known.map(|known| &known.encryption_provider_config),
+            )?,
+        })
+    }
+
+    /// As arguments of `up`. All are there, so that what was ended is not remembered again.
+    pub fn arguments(&self) -> [(&'static str, PathBuf); 3] {
+        let text = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
+        [
+            ("--audit-policy-file", text(&self.audit_policy_file)),
+            ("--audit-log-path", text(&self.audit_log_path)),
+            ("--encryption-provider-config", text(&self.encryption_provider_config)),
+        ]
+    }
+
+    /// Whether the record goes to standard output.
+    pub fn audits_to_stdout(&self) -> bool {
+        self.audit_log_path.as_deref() == Some(Path::new(STDOUT))
+    }
+
+    /// What is recorded of requests.
+    pub fn audit(&self) -> Result<Option<audit::Options>> {
+        match (&self.audit_policy_file, &self.audit_log_path) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => bail!("--audit-log-path needs --audit-policy-file, which says what is recorded"),
+            (Some(_), None) => bail!("--audit-policy-file needs --audit-log-path, which says where to"),
+            (Some(file), Some(path)) => {
+                let policy = Policy::from_yaml(&read(file)?).with_context(|| format!("in {}", file.display()))?;
+                Ok(Some(audit::Options { policy, log: LogOptions { path: path.clone(), ..LogOptions::default() } }))
+            }
+        }
+    }
+
+    /// How resources are encrypted at rest.
+    pub fn encryption(&self) -> Result<Option<encryption::Configuration>> {
+        let Some(file) = &self.encryption_provider_config else { return Ok(None) };
+        let configuration = encryption::Configuration::from_yaml(&read(file)?);
+        Ok(Some(configuration.with_context(|| format!("in {}", file.display()))?))
+    }
+}
+
+fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+}
