@@ -12,6 +12,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    sync::LazyLock,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use crate::{
     allocators::ServiceAllocators,
     authz::rules::{PolicyRule, uncovered},
+    flowcontrol,
     options::{DeleteOptions, WriteOptions},
     registry::{Context, Registry, Target, read::Freshness},
 };
@@ -65,11 +67,20 @@ pub enum Error {
     Store(#[from] minik8s_store::Error),
 }
 
+/// The objects that every cluster has, by the path of their collection.
+static ALL: LazyLock<Result<BTreeMap<String, Vec<Value>>, String>> =
+    LazyLock::new(|| serde_json::from_str(OBJECTS).map_err(|error| error.to_string()));
+
+/// The FlowSchemas or PriorityLevelConfigurations that every cluster has.
+pub fn flow_control(resource: &str) -> Vec<Value> {
+    let path = format!("/apis/{}/v1/{resource}", flowcontrol::GROUP);
+    ALL.as_ref().ok().and_then(|all| all.get(&path)).cloned().unwrap_or_default()
+}
+
 /// Creates and reconciles everything. Idempotent.
 pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap: &Bootstrap) -> Result<(), Error> {
     allocators.repair().await?;
-    let mut by_path: BTreeMap<String, Vec<Value>> =
-        serde_json::from_str(OBJECTS).map_err(|error| Error::Data(error.to_string()))?;
+    let mut by_path = ALL.clone().map_err(Error::Data)?;
     by_path.entry("/api/v1/configmaps".to_owned()).or_default().push(authentication_config(bootstrap));
     by_path.entry("/apis/storage.k8s.io/v1/storageclasses".to_owned()).or_default().push(storage_class());
     if !bootstrap.advertise.ip().is_loopback() {
@@ -133,7 +144,7 @@ async fn ensure(registry: &Registry, place: Place, object: Value) -> Result<(), 
     create_or_reconcile(registry, &target, object).await.map_err(refused)
 }
 
-async fn create_or_reconcile(registry: &Registry, target: &Target, mut object: Value) -> Result<(), Status> {
+pub(crate) async fn create_or_reconcile(registry: &Registry, target: &Target, mut object: Value) -> Result<(), Status> {
     object["kind"] = json!(target.kind.kind);
     object["apiVersion"] = json!(target.kind.api_version());
     strategy_for(&target.kind).set_defaults(&mut object);
@@ -163,6 +174,7 @@ async fn create_or_reconcile(registry: &Registry, target: &Target, mut object: V
         "endpoints" => |wanted, present| replace(wanted, present, &["subsets"]),
         "endpointslices" => |wanted, present| replace(wanted, present, &["endpoints", "ports"]),
         "configmaps" => |wanted, present| replace(wanted, present, &["data"]),
+        flowcontrol::FLOW_SCHEMAS | flowcontrol::PRIORITY_LEVELS => flowcontrol::controller::reconcile,
         _ => return Ok(()),
     };
     if !reconcile(&object, &mut present) {

@@ -5,7 +5,7 @@
 //! from a watch cache that holds each object once, encoded.
 //!
 //! ```text
-//!  request ─▶ server   authn → audit → impersonation → in-flight bound → authz
+//!  request ─▶ server   authn → audit → impersonation → flow control → authz
 //!                │ RequestInfo, UserInfo
 //!                ▼
 //!            endpoints  options, content negotiation ── discovery, openapi, health, metrics, kubelet proxy
@@ -22,7 +22,7 @@
 //! 3. [`cache`]: the watch cache; [`cache::Object`] is what every read serves.
 //! 4. [`registry`]: the one write pipeline, and the subresources.
 //! 5. [`endpoints`]: resources over HTTP; `routes`: the rest, with [`discovery`], [`openapi`], [`health`], [`metrics`].
-//! 6. What guards the server: [`audit`], [`encryption`].
+//! 6. What guards the server: [`audit`], [`flowcontrol`], [`encryption`].
 //! 7. Who may do what: [`identity`], [`authn`], [`impersonation`], [`authz`], [`reviews`], [`tokens`].
 //! 8. What is admitted: [`admission`], [`allocators`], and what a new cluster holds: [`bootstrap`].
 //!
@@ -40,8 +40,7 @@
 //! ## Left out, compared with Kubernetes
 //! - API aggregation.
 //! - `status.typeChecking` of policies; what webhooks and policies leave out stands in their own chapters.
-//! - What the audit log and encryption leave out stands in [`audit`], [`encryption`].
-//! - Priority and fairness: requests wait in one bounded queue for each of reads and writes.
+//! - What the audit log, encryption and priority and fairness leave out stands in [`audit`], [`encryption`], [`flowcontrol`].
 //! - OpenAPI documents in protobuf (406): clients that explain or validate ask for JSON.
 //! - Continue tokens that go on inconsistently after their revision is compacted: the client starts over.
 //! - The watch cache resumes watches from its own ring of recent events, not from the store's older history.
@@ -82,6 +81,8 @@ pub mod reviews;
 pub mod tokens;
 
 pub mod encryption;
+
+pub mod flowcontrol;
 
 pub mod admission;
 pub mod allocators;

@@ -1,7 +1,7 @@
 //! The server: what it is built from, and the filters every request passes.
 //!
 //! ```text
-//!  count → authenticate → audit → impersonate → in-flight bound → authorize → route ─┬─ resources    endpoints::resource
+//!  count → authenticate → audit → impersonate → flow control → authorize → route ─┬─ resources    endpoints::resource
 //!     (a panic anywhere is this request's 500)                               ├─ the server   discovery, openapi, health, metrics
 //!                                                                            └─ extra routes of the binary
 //! ```
@@ -18,14 +18,14 @@ use axum::Router;
 use axum::body::Body;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::{Request as HttpRequest, Response};
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, Request as HttpRequest, Response, StatusCode};
 use minik8s_api::kinds::{GroupResource, Kinds};
 use minik8s_api::status::Status;
 use minik8s_api::time::parse_duration;
 use minik8s_clock::{Clock, Random};
 use minik8s_store::Store;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -45,6 +45,8 @@ use crate::endpoints::connect::{NodeConnector, ServiceDialer};
 use crate::endpoints::resource::{self, Request};
 use crate::endpoints::respond::Reply;
 use crate::errors::Error;
+use crate::flowcontrol::{self, FLOW_SCHEMA_UID, FlowControl, PRIORITY_LEVEL_UID, Rejection, controller::Controller};
+use crate::flowcontrol::{level::Seat, schema::Schema};
 use crate::health::{Component, Health};
 use crate::identity::UserInfo;
 use crate::impersonation::impersonate;
@@ -60,16 +62,14 @@ use crate::tokens::Tokens;
 /// Who signs ServiceAccount tokens, and for whom.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
-/// Requests that wait for an earlier one to finish, beyond those that are handled.
-const MAX_QUEUED_REQUESTS: usize = 20_000;
-
 /// How long a request that ends by itself may take, waiting included (`--request-timeout`).
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// When a client should come back that was turned away.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
-/// How many requests are handled at once; those that stay open (watches, logs, streams) do not count.
+/// How many requests are handled at once, the sum of both, which priority levels share; those that stay open (watches,
+/// logs, streams) do not count.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Reads (`--max-requests-inflight`).
@@ -134,9 +134,7 @@ pub struct ApiServer {
     audit_ids: Random,
     discovery: Discovery,
     openapi: OpenApi,
-    reads: Semaphore,
-    writes: Semaphore,
-    queue: Semaphore,
+    flow_control: FlowControl,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -174,6 +172,9 @@ impl ApiServer {
         Definitions::start(Arc::clone(&server.registry), &server.tasks, server.shutdown.clone())
             .await
             .map_err(|status| Error::Bootstrap(status.to_string()))?;
+        let controller = Controller::new(Arc::clone(&server.registry));
+        controller.sync().await;
+        server.tasks.spawn(controller.run(server.shutdown.clone()));
         server.health.set_ready();
         Ok(server)
     }
@@ -189,6 +190,7 @@ impl ApiServer {
     ) -> Arc<ApiServer> {
         let objects = Arc::clone(registry.cache()) as Arc<dyn Objects>;
         let (clock, limits) = (config.clock.clone(), config.limits);
+        let flow_control = FlowControl::new(Arc::clone(&objects), clock.clone(), limits.reads + limits.writes);
         Arc::new(ApiServer {
             reviews: Reviews::new(Arc::clone(&authenticator), Arc::clone(&authorizer), clock.clone()),
             tokens: Tokens::new(
@@ -205,9 +207,7 @@ impl ApiServer {
             audit_ids: config.random.fork(),
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
-            reads: Semaphore::new(limits.reads),
-            writes: Semaphore::new(limits.writes),
-            queue: Semaphore::new(MAX_QUEUED_REQUESTS),
+            flow_control,
             registry,
             authenticator,
             authorizer,
@@ -262,6 +262,11 @@ impl ApiServer {
     /// The audit log, if there is one.
     pub fn audit(&self) -> Option<&Arc<Audit>> {
         self.audit.as_ref()
+    }
+
+    /// Priority and fairness.
+    pub fn flow_control(&self) -> &FlowControl {
+        &self.flow_control
     }
 
     /// Discovery documents.
@@ -323,7 +328,9 @@ impl ApiServer {
         let reply = Reply::new(&parts.headers, pretty, warnings, audit.clone());
         let _in_flight = self.metrics.in_flight(info.is_read_only());
 
-        let filtered = AssertUnwindSafe(self.filtered(parts, body, info.clone(), query, reply.clone())).catch_unwind();
+        let mut schema = None;
+        let filtered = self.filtered(parts, body, info.clone(), query, reply.clone(), &mut schema);
+        let filtered = AssertUnwindSafe(filtered).catch_unwind();
         let response = match filtered.await {
             Ok(Ok(response)) => response,
             Ok(Err(status)) => reply.status(&status),
@@ -336,6 +343,10 @@ impl ApiServer {
         };
         let mut response = audit.answered(response);
         response.headers_mut().insert(AUDIT_ID, audit_id);
+        if let Some(schema) = schema {
+            response.headers_mut().insert(FLOW_SCHEMA_UID, schema.uid.clone());
+            response.headers_mut().insert(PRIORITY_LEVEL_UID, schema.level_uid.clone());
+        }
         let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
         let took = self.clock().monotonic().saturating_sub(began);
         self.metrics.observe(&info, served, response.status().as_u16(), took);
@@ -349,18 +360,20 @@ impl ApiServer {
         info: RequestInfo,
         query: Query,
         reply: Reply,
+        schema: &mut Option<Arc<Schema>>,
     ) -> Result<Response<Body>, Status> {
         let user = self.identify(&mut parts, &info, &query, &reply)?;
-        if stays_open(&info) {
-            self.authorize(&user, &info, &query, &reply)?;
-            return self.route(Request { info, query, parts, user, reply }, body).await;
-        }
-        let timeout = request_timeout(&query)?;
+        let timeout = if stays_open(&info) { None } else { Some(request_timeout(&query)?) };
         let handled = async {
-            let _permit = self.turn(&info).await?;
+            // Held until the answer is there; that of a watch is there when it begins.
+            let _seat = match self.take_seat(&user, &info, &query, schema).await {
+                Ok(seat) => seat,
+                Err(_) => return Ok(too_many_requests(&reply)),
+            };
             self.authorize(&user, &info, &query, &reply)?;
             self.route(Request { info, query, parts, user, reply }, body).await
         };
+        let Some(timeout) = timeout else { return handled.await };
         match self.clock().timeout(timeout, handled).await {
             Ok(answer) => answer,
             Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
@@ -393,15 +406,20 @@ impl ApiServer {
         Ok(impersonated.unwrap_or(user))
     }
 
-    /// Waits until the request may be handled. So many wait at most.
-    async fn turn(&self, info: &RequestInfo) -> Result<SemaphorePermit<'_>, Status> {
-        let turns = if info.is_read_only() { &self.reads } else { &self.writes };
-        if let Ok(permit) = turns.try_acquire() {
-            return Ok(permit);
+    /// Waits until the request may be handled; tells which schema decided that. Logs, exec and the like need no seat.
+    async fn take_seat(
+        &self,
+        user: &UserInfo,
+        info: &RequestInfo,
+        query: &Query,
+        schema: &mut Option<Arc<Schema>>,
+    ) -> Result<Option<Seat>, Rejection> {
+        if !flowcontrol::is_steered(info) {
+            return Ok(None);
         }
-        let full = || Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_SECONDS);
-        let _queued = self.queue.try_acquire().map_err(|_| full())?;
-        turns.acquire().await.map_err(|_| full())
+        let found = schema.insert(self.flow_control.classify(user, info));
+        let (flow, seats) = (found.flow(user, info), self.flow_control.seats(found, info, query));
+        self.flow_control.admit(found, flow, seats).await.map(Some)
     }
 
     fn authorize(&self, user: &UserInfo, info: &RequestInfo, query: &Query, reply: &Reply) -> Result<(), Status> {
@@ -484,6 +502,13 @@ fn request_timeout(query: &Query) -> Result<Duration, Status> {
 /// Requests that last as long as the client wants (`--longrunning-requests`).
 fn stays_open(info: &RequestInfo) -> bool {
     !info.is_resource || info.verb == "watch" || CONNECTIONS.contains(&info.subresource.as_str())
+}
+
+/// The answer to a request that got no seat (`k8s.io/apiserver/pkg/server/filters/maxinflight.go` `tooManyRequests`).
+fn too_many_requests(reply: &Reply) -> Response<Body> {
+    let mut response = reply.text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+    response
 }
 
 fn panicked(info: &RequestInfo) -> Status {

@@ -67,6 +67,10 @@ pub trait Objects: Send + Sync {
     fn get(&self, resource: &GroupResource, namespace: &str, name: &str) -> Option<Arc<Object>>;
     /// All objects of a resource, or those of one namespace, ordered by namespace and name.
     fn list(&self, resource: &GroupResource, namespace: Option<&str>) -> Vec<Arc<Object>>;
+    /// How many objects a resource has.
+    fn len(&self, resource: &GroupResource) -> usize {
+        self.list(resource, None).len()
+    }
     /// A number that changes with every write to the resource: what was computed from its objects is stale when it moved.
     fn version(&self, resource: &GroupResource) -> u64;
     /// The kinds served now.
@@ -285,6 +289,10 @@ impl Objects for Cache {
             return Vec::new();
         };
         cache.candidates(&Selection::everything(namespace.unwrap_or_default()), None).objects
+    }
+
+    fn len(&self, resource: &GroupResource) -> usize {
+        self.resources.read().get(resource).map_or(0, |cache| cache.len())
     }
 
     fn version(&self, resource: &GroupResource) -> u64 {

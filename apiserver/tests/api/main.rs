@@ -8,6 +8,7 @@ mod custom;
 mod encryption;
 mod objects;
 mod policies;
+mod priorities;
 mod server;
 mod surface;
 mod watches;

@@ -1,5 +1,7 @@
 //! What `/metrics` says, in Prometheus' text format, under Kubernetes' names.
 
+pub mod histogram;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
