@@ -56,6 +56,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         limits: Limits::default(),
         audit: None,
         encryption: None,
+        metrics: Default::default(),
         extra_routes: axum::Router::new(),
     };
     let server = ApiServer::new(config, shutdown.clone()).await?;

@@ -6,6 +6,7 @@ use axum::body::Body;
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, Response, StatusCode};
 use minik8s_api::status::Status;
+use minik8s_metrics::Text;
 use serde_json::json;
 use tower::ServiceExt;
 
@@ -13,6 +14,7 @@ use crate::discovery;
 use crate::documents::Document;
 use crate::endpoints::resource::Request;
 use crate::health::Probe;
+use crate::metrics;
 use crate::negotiate;
 use crate::server::ApiServer;
 use crate::version;
@@ -34,7 +36,15 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
         "healthz" => Ok(probe(server, &request, Probe::Healthz, &path)),
         "livez" => Ok(probe(server, &request, Probe::Livez, &path)),
         "readyz" => Ok(probe(server, &request, Probe::Readyz, &path)),
-        "metrics" => Ok(metrics(server, &request)),
+        "metrics" => match path.trim_end_matches('/') {
+            "/metrics" => Ok(exposition(&request, metrics::render(server))),
+            "/metrics/slis" => {
+                let mut text = Text::default();
+                server.health().write(&mut text);
+                Ok(exposition(&request, text.finish()))
+            }
+            _ => Ok(request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n")),
+        },
         "openapi" => match path.as_str() {
             "/openapi/v2" if wants_gnostic(&request) => {
                 let found = server.openapi().v2_protobuf(&server.kinds());
@@ -89,6 +99,7 @@ fn paths(server: &ApiServer) -> Vec<String> {
         "/healthz",
         "/livez",
         "/metrics",
+        "/metrics/slis",
         "/openapi/v2",
         "/openapi/v3",
         "/openid/v1/jwks",
@@ -96,6 +107,7 @@ fn paths(server: &ApiServer) -> Vec<String> {
         "/version",
     ];
     paths.extend(own.map(str::to_owned));
+    paths.extend(server.health().paths());
     paths.sort();
     paths
 }
@@ -177,8 +189,9 @@ fn probe(server: &ApiServer, request: &Request, probe: Probe, path: &str) -> Res
     request.reply.text(StatusCode::from_u16(answer.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), answer.text)
 }
 
-fn metrics(server: &ApiServer, request: &Request) -> Response<Body> {
-    let mut response = request.reply.text(StatusCode::OK, server.metrics().render(server.registry().cache()));
+/// Metrics, as Prometheus reads them.
+fn exposition(request: &Request, text: String) -> Response<Body> {
+    let mut response = request.reply.text(StatusCode::OK, text);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"));
     response
 }

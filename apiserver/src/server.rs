@@ -15,7 +15,7 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::RETRY_AFTER;
@@ -42,6 +42,7 @@ use crate::discovery::Discovery;
 use crate::encryption::{self, EncryptedStore};
 use crate::endpoints::connect::CONNECTIONS;
 use crate::endpoints::connect::{NodeConnector, ServiceDialer};
+use crate::endpoints::held::Held;
 use crate::endpoints::resource::{self, Request};
 use crate::endpoints::respond::Reply;
 use crate::errors::Error;
@@ -51,6 +52,7 @@ use crate::health::{Component, Health};
 use crate::identity::UserInfo;
 use crate::impersonation::impersonate;
 use crate::metrics::Metrics;
+use crate::metrics::requests::Answered;
 use crate::openapi::OpenApi;
 use crate::query::Query;
 use crate::registry::{Registry, Warnings};
@@ -116,6 +118,8 @@ pub struct Config {
     pub audit: Option<audit::Options>,
     /// How resources are encrypted at rest; none are without it.
     pub encryption: Option<encryption::Configuration>,
+    /// What other components of the process tell in `/metrics`.
+    pub metrics: minik8s_metrics::Registry,
     /// Paths that are not the API's, behind the same filters.
     pub extra_routes: Router,
 }
@@ -259,6 +263,11 @@ impl ApiServer {
         &self.metrics
     }
 
+    /// What other components of the process tell.
+    pub fn other_metrics(&self) -> &minik8s_metrics::Registry {
+        &self.config.metrics
+    }
+
     /// The audit log, if there is one.
     pub fn audit(&self) -> Option<&Arc<Audit>> {
         self.audit.as_ref()
@@ -325,7 +334,10 @@ impl ApiServer {
         let pretty = query.get("pretty").map(|_| query.flag("pretty"));
         let audit_id = audit::id(&parts.headers, &self.audit_ids);
         let audit = self.audit.as_ref().map(|audit| audit.begin(&audit_id, &info)).unwrap_or_default();
-        let reply = Reply::new(&parts.headers, pretty, warnings, audit.clone());
+        let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
+        let open = audit::is_long_running(&info).then(|| Arc::new(self.metrics.long_running(&info, served)));
+        let reply = Reply { open: open.clone(), ..Reply::new(&parts.headers, pretty, warnings, audit.clone()) };
+        let (dry_run, apply) = (query.get("dryRun") == Some("All"), is_apply(&info, &parts.headers));
         let _in_flight = self.metrics.in_flight(info.is_read_only());
 
         let mut schema = None;
@@ -341,15 +353,22 @@ impl ApiServer {
                 reply.status(&panicked(&info))
             }
         };
-        let mut response = audit.answered(response);
+        let bytes = response.body().size_hint().exact();
+        let completion = audit.answered(response.status());
+        let mut response = match (completion, open) {
+            (None, None) => response,
+            // After an upgrade it is the connection that holds them.
+            _ if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
+            until => response.map(|body| Body::new(Held::new(body, until))),
+        };
         response.headers_mut().insert(AUDIT_ID, audit_id);
         if let Some(schema) = schema {
             response.headers_mut().insert(FLOW_SCHEMA_UID, schema.uid.clone());
             response.headers_mut().insert(PRIORITY_LEVEL_UID, schema.level_uid.clone());
         }
-        let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
         let took = self.clock().monotonic().saturating_sub(began);
-        self.metrics.observe(&info, served, response.status().as_u16(), took);
+        let code = response.status().as_u16();
+        self.metrics.observe(&info, Answered { served, code, took, bytes, dry_run, apply });
         response
     }
 
@@ -509,6 +528,12 @@ fn too_many_requests(reply: &Reply) -> Response<Body> {
     let mut response = reply.text(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
     response
+}
+
+/// Whether a patch is a server-side apply.
+fn is_apply(info: &RequestInfo, headers: &http::HeaderMap) -> bool {
+    info.verb == "patch"
+        && headers.get(http::header::CONTENT_TYPE).is_some_and(|kind| kind == "application/apply-patch+yaml")
 }
 
 fn panicked(info: &RequestInfo) -> Status {

@@ -7,6 +7,7 @@ use kube::client::Body;
 use minik8s_clock::{Clock, Random};
 use tower::{BoxError, Service};
 
+use crate::metrics::Metrics;
 use crate::pool::ObjectPool;
 
 /// What went wrong between a component and the API.
@@ -41,17 +42,23 @@ pub struct Client {
     clock: Clock,
     random: Random,
     objects: ObjectPool,
+    metrics: Metrics,
 }
 
 impl Client {
     /// Wraps a `kube` client, whatever its transport.
     pub fn new(kube: kube::Client, clock: Clock, random: Random) -> Self {
-        Self { kube, clock, random, objects: ObjectPool::default() }
+        Self { kube, clock, random, objects: ObjectPool::default(), metrics: Metrics::default() }
     }
 
     /// The same client, whose informers share what they decode with all others of `objects`.
     pub fn sharing(self, objects: ObjectPool) -> Self {
         Self { objects, ..self }
+    }
+
+    /// The same client, whose component counts in `metrics`.
+    pub fn measured(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// A client over a service that answers in this process. `user_agent` names the component in audit records and,
@@ -90,6 +97,11 @@ impl Client {
     /// The objects that informers of this client hold.
     pub fn objects(&self) -> &ObjectPool {
         &self.objects
+    }
+
+    /// Where the component counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// All objects of a kind: cluster-scoped ones, or those of every namespace.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Read in this order: [`client`], [`informer`] (one reflector a kind), [`pool`] (what informers share of what they hold),
-//! [`factory`] (who shares them), [`queue`], [`controller`], [`events`], [`leader`].
+//! [`factory`] (who shares them), [`queue`], [`controller`], [`events`], [`leader`], [`metrics`].
 //!
 //! # Invariants
 //! - A handler never blocks and never calls the API: it puts a key into a queue.
@@ -31,6 +31,7 @@ pub mod events;
 pub mod factory;
 pub mod informer;
 pub mod leader;
+pub mod metrics;
 pub mod pool;
 pub mod queue;
 
@@ -40,5 +41,6 @@ pub use events::{EventRecorder, EventType, object_reference};
 pub use factory::InformerFactory;
 pub use informer::{Event, Informer, ListOptions, Lister, ObjectMetadata, Watched};
 pub use leader::LeaderElector;
+pub use metrics::Metrics;
 pub use pool::ObjectPool;
 pub use queue::WorkQueue;

@@ -9,24 +9,39 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use minik8s_clock::Clock;
+use minik8s_metrics::{Histogram, Kind, Registry, Text};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 /// The pause before the first retry of a key; it doubles with each further one.
 const RETRY_BASE: Duration = Duration::from_millis(5);
+/// Upper bounds of times, in seconds (`k8s.io/component-base/metrics/prometheus/workqueue`).
+const SECONDS: &[f64] = &[1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0];
 /// The longest pause between two attempts at one key.
 const RETRY_MAX: Duration = Duration::from_secs(1000);
 
 struct State<T> {
     ready: VecDeque<T>,
     dirty: HashSet<T>,
-    processing: HashSet<T>,
+    /// And since when.
+    processing: HashMap<T, Duration>,
     /// Keys that wait for their time, by time and then by order of arrival.
     waiting: BTreeMap<(Duration, u64), T>,
     due: HashMap<T, (Duration, u64)>,
     failures: HashMap<T, u32>,
     arrivals: u64,
     closed: bool,
+    counts: Counts<T>,
+}
+
+/// What is counted of a queue.
+struct Counts<T> {
+    adds: u64,
+    retries: u64,
+    /// When keys that nobody has yet were added.
+    added: HashMap<T, Duration>,
+    waited: Histogram,
+    worked: Histogram,
 }
 
 /// A queue of keys. Clones are the same queue.
@@ -50,19 +65,27 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
         let state = State {
             ready: VecDeque::new(),
             dirty: HashSet::new(),
-            processing: HashSet::new(),
+            processing: HashMap::new(),
             waiting: BTreeMap::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
             arrivals: 0,
             closed: false,
+            counts: Counts {
+                adds: 0,
+                retries: 0,
+                added: HashMap::new(),
+                waited: Histogram::new(SECONDS),
+                worked: Histogram::new(SECONDS),
+            },
         };
         Self { state: Arc::new(Mutex::new(state)), changed: Arc::new(Notify::new()), clock }
     }
 
     /// Asks for `key` to be reconciled soon.
     pub fn add(&self, key: T) {
-        self.state.lock().add(key);
+        let now = self.clock.monotonic();
+        self.state.lock().add(key, now);
         self.changed.notify_one();
     }
 
@@ -93,6 +116,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn add_rate_limited(&self, key: T) {
         let delay = {
             let mut state = self.state.lock();
+            state.counts.retries += 1;
             let failures = state.failures.entry(key.clone()).or_insert(0);
             *failures += 1;
             RETRY_BASE.saturating_mul(1 << (*failures - 1).min(20)).min(RETRY_MAX)
@@ -121,10 +145,14 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
                     self.changed.notify_one();
                     return None;
                 }
-                state.wake(self.clock.monotonic());
+                let now = self.clock.monotonic();
+                state.wake(now);
                 if let Some(key) = state.ready.pop_front() {
                     state.dirty.remove(&key);
-                    state.processing.insert(key.clone());
+                    if let Some(added) = state.counts.added.remove(&key) {
+                        state.counts.waited.observe_time(now.saturating_sub(added));
+                    }
+                    state.processing.insert(key.clone(), now);
                     let more = !state.ready.is_empty() || !state.waiting.is_empty();
                     drop(state);
                     if more {
@@ -150,7 +178,10 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     /// Hands `key` back; if it was added meanwhile, it is ready again.
     pub fn done(&self, key: &T) {
         let mut state = self.state.lock();
-        state.processing.remove(key);
+        if let Some(began) = state.processing.remove(key) {
+            let took = self.clock.monotonic().saturating_sub(began);
+            state.counts.worked.observe_time(took);
+        }
         if state.dirty.contains(key) {
             state.ready.push_back(key.clone());
             drop(state);
@@ -162,6 +193,19 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     pub fn shut_down(&self) {
         self.state.lock().closed = true;
         self.changed.notify_one();
+    }
+
+    /// Adds what is counted of the queue to a registry, under a name.
+    pub fn register(&self, name: &'static str, registry: &Registry)
+    where
+        T: Send + 'static,
+    {
+        let (state, clock) = (Arc::downgrade(&self.state), self.clock.clone());
+        registry.set(format!("workqueue/{name}"), move |text| {
+            if let Some(state) = state.upgrade() {
+                state.lock().write(name, clock.monotonic(), text);
+            }
+        });
     }
 
     /// How many keys are ready.
@@ -176,13 +220,32 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
 }
 
 impl<T: Clone + Eq + Hash> State<T> {
-    fn add(&mut self, key: T) {
+    fn add(&mut self, key: T, now: Duration) {
         if self.closed || !self.dirty.insert(key.clone()) {
             return;
         }
-        if !self.processing.contains(&key) {
+        self.counts.adds += 1;
+        self.counts.added.insert(key.clone(), now);
+        if !self.processing.contains_key(&key) {
             self.ready.push_back(key);
         }
+    }
+
+    fn write(&self, name: &str, now: Duration, text: &mut Text) {
+        let label = [("name", name)];
+        text.family("workqueue_adds_total", Kind::Counter, "Keys that were added.").sample(&label, self.counts.adds);
+        text.family("workqueue_retries_total", Kind::Counter, "Keys that failed.").sample(&label, self.counts.retries);
+        text.family("workqueue_depth", Kind::Gauge, "Keys that are ready.").sample(&label, self.ready.len());
+        let name = "workqueue_queue_duration_seconds";
+        text.family(name, Kind::Histogram, "How long keys waited.").histogram(&label, &self.counts.waited.counts());
+        let name = "workqueue_work_duration_seconds";
+        text.family(name, Kind::Histogram, "How long keys took.").histogram(&label, &self.counts.worked.counts());
+        let running = || self.processing.values().map(|since| now.saturating_sub(*since).as_secs_f64());
+        let name = "workqueue_unfinished_work_seconds";
+        text.family(name, Kind::Gauge, "How long the keys that are worked on have taken, together.")
+            .sample(&label, running().sum::<f64>().abs());
+        let name = "workqueue_longest_running_processor_seconds";
+        text.family(name, Kind::Gauge, "The longest of these.").sample(&label, running().fold(0.0, f64::max));
     }
 
     /// Moves the keys whose time has come to the ready ones.
@@ -193,7 +256,7 @@ impl<T: Clone + Eq + Hash> State<T> {
             }
             let key = entry.remove();
             self.due.remove(&key);
-            self.add(key);
+            self.add(key, now);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures::future::{BoxFuture, join_all};
 use minik8s_client::{Client, EventRecorder, InformerFactory, WorkQueue, run_controller};
+use minik8s_metrics::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::table::CONTROLLERS;
@@ -56,6 +57,11 @@ impl Context {
 pub trait Controller: Send {
     /// Works until `cancel`. The informers have synced.
     fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()>;
+
+    /// Adds what is counted of its queue.
+    fn register(&self, registry: &Registry) {
+        let _ = registry;
+    }
 }
 
 /// The usual controller: events become keys, `sync` takes one key at a time. Clones are the same controller.
@@ -80,6 +86,10 @@ impl<R: Reconciler> Controller for R {
             async move { controller.sync(key).await }
         }))
     }
+
+    fn register(&self, registry: &Registry) {
+        self.queue().register(R::NAME, registry);
+    }
 }
 
 /// All controllers of a cluster.
@@ -97,7 +107,9 @@ impl ControllerManager {
         let controllers = enabled.map(|row| {
             let client = client_for(row.service_account);
             let context = Context { client, informers: informers.clone(), config: config.clone() };
-            (row.name, (row.build)(&context))
+            let controller = (row.build)(&context);
+            controller.register(informers.client().metrics().registry());
+            (row.name, controller)
         });
         let controllers = controllers.collect();
         Self { informers, controllers }

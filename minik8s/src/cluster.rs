@@ -269,6 +269,7 @@ async fn api_server(
         limits: Limits::default(),
         audit: file.safeguards.audit()?,
         encryption: file.safeguards.encryption()?,
+        metrics: nodes.metrics.registry().clone(),
         extra_routes: control::routes(nodes.clone()),
     };
     Ok(ApiServer::new(config, running.child_token()).await?)
@@ -323,6 +324,7 @@ pub struct Nodes {
     programs: OnceLock<HashMap<String, Arc<dyn minik8s_runtime::process::Program>>>,
     profiles: Arc<Profiles>,
     machines: Mutex<HashMap<String, Hardware>>,
+    metrics: minik8s_client::Metrics,
 }
 
 /// What is there once the API server is.
@@ -364,6 +366,7 @@ impl Nodes {
             programs: OnceLock::new(),
             profiles: Profiles::builtin(),
             machines: Mutex::default(),
+            metrics: minik8s_client::Metrics::new(Default::default()),
         }
     }
 
@@ -402,7 +405,9 @@ impl Nodes {
             async move { service.call(request).await.map_err(|never: Infallible| match never {}) }
         });
         let agent = format!("{agent}/{KUBERNETES_VERSION} (minik8s)");
-        Client::over(service, &agent, self.clock.clone(), self.random.fork()).sharing(self.objects.clone())
+        let service = self.metrics.count(service, "kubernetes.default.svc", self.clock.clone());
+        let client = Client::over(service, &agent, self.clock.clone(), self.random.fork());
+        client.sharing(self.objects.clone()).measured(self.metrics.clone())
     }
 
     /// Switches every node on that is not stopped; answers their names.

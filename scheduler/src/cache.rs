@@ -54,6 +54,12 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// How many nodes and pods it holds, and how many of these are only assumed to be where they are.
+    pub fn sizes(&self) -> [(&'static str, usize); 3] {
+        let assumed = self.pods.values().filter(|placed| placed.assumed).count();
+        [("assumed_pods", assumed), ("nodes", self.nodes.len()), ("pods", self.pods.len())]
+    }
+
     fn next_generation(&mut self) -> u64 {
         self.generation += 1;
         self.generation

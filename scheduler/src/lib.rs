@@ -31,6 +31,7 @@
 
 pub mod attempts;
 pub mod cache;
+pub mod counts;
 pub mod framework;
 pub mod node_info;
 pub mod plugins;

@@ -168,6 +168,17 @@ impl Queue {
         }
     }
 
+    /// How many pods wait in each of the queues, by Kubernetes' names of them.
+    pub fn pending(&self) -> [(&'static str, usize); 4] {
+        let count = |room: fn(&Room) -> bool| self.entries.values().filter(|entry| room(&entry.room)).count();
+        [
+            ("active", self.active.len()),
+            ("backoff", self.backoff.len()),
+            ("gated", count(|room| matches!(room, Room::Gated))),
+            ("unschedulable", count(|room| matches!(room, Room::Unschedulable(_)))),
+        ]
+    }
+
     fn helpful<'a>(&'a self, pod: &'a QueuedPod) -> impl Iterator<Item = ClusterEvent> + 'a {
         let refusing = self.plugins.iter().filter(|plugin| pod.refused_by.contains(plugin.name()));
         refusing.flat_map(|plugin| plugin.events().iter().copied())

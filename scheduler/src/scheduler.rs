@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::attempts::{Attempt, Attempts};
 use crate::cache::{Cache, Snapshot};
+use crate::counts::{Counts, Outcome};
 use crate::framework::{ClusterEvent, Nomination};
 use crate::node_info::PodInfo;
 use crate::plugins::default_plugins;
@@ -41,6 +43,7 @@ struct Inner {
     attempts: Mutex<Attempts>,
     namespaces: Lister<Namespace>,
     bindings: Arc<Semaphore>,
+    counts: Counts,
 }
 
 /// The scheduler of one cluster. Clones are the same one.
@@ -66,8 +69,10 @@ impl Scheduler {
             attempts: Mutex::default(),
             namespaces: namespaces.lister(),
             bindings: Arc::new(Semaphore::new(MAX_BINDINGS)),
+            counts: Counts::default(),
             client,
         });
+        Self::register(&inner);
         let pods = inner.clone();
         factory.informer::<Pod>().on_event(move |event| pods.on_pod(event));
         let nodes = inner.clone();
@@ -75,6 +80,20 @@ impl Scheduler {
         let volumes = inner.clone();
         claims.on_event(move |_| volumes.happened(ClusterEvent::ClaimChanged));
         Self { inner, factory: factory.clone() }
+    }
+
+    /// Adds what is counted to where its client's process counts.
+    fn register(inner: &Arc<Inner>) {
+        let counted = Arc::downgrade(inner);
+        inner.client.metrics().registry().set("scheduler", move |text| {
+            if let Some(inner) = counted.upgrade() {
+                let (pending, sizes) = {
+                    let state = inner.state.lock();
+                    (state.queue.pending(), state.cache.sizes())
+                };
+                inner.counts.write(&pending, &sizes, text);
+            }
+        });
     }
 
     /// The attempts at a pod (`namespace/name`) that are still remembered.
@@ -115,7 +134,7 @@ fn is_ours(pod: &Pod) -> bool {
 }
 
 impl Inner {
-    fn now(&self) -> std::time::Duration {
+    fn now(&self) -> Duration {
         self.client.clock().monotonic()
     }
 
@@ -242,7 +261,9 @@ impl Inner {
     }
 
     async fn schedule_one(self: &Arc<Self>, pod: QueuedPod, snapshot: &Snapshot, start: usize) -> usize {
+        let began = self.now();
         let outcome = self.framework.schedule(&pod.info, snapshot, start, self.client.random());
+        self.counts.algorithm.observe_time(self.now().saturating_sub(began));
         self.attempts.lock().push(Attempt {
             at: self.client.clock().now(),
             pod: format!("{}/{}", pod.info.namespace(), pod.info.name()),
@@ -258,17 +279,20 @@ impl Inner {
                 if let Ok(permit) = self.bindings.clone().acquire_owned().await {
                     let inner = self.clone();
                     tokio::spawn(async move {
-                        inner.bind(pod, &node).await;
+                        inner.bind(pod, &node, began).await;
                         drop(permit);
                     });
                 }
             }
-            Err(error) => self.no_fit(pod, error).await,
+            Err(error) => {
+                self.counts.attempted(Outcome::Unschedulable, self.now().saturating_sub(began));
+                self.no_fit(pod, error).await;
+            }
         }
         outcome.next_start
     }
 
-    async fn bind(&self, pod: QueuedPod, node: &str) {
+    async fn bind(&self, pod: QueuedPod, node: &str, began: Duration) {
         let info = &pod.info;
         let binding = Binding {
             metadata: ObjectMeta {
@@ -287,8 +311,11 @@ impl Inner {
         let api = self.client.namespaced::<Pod>(info.namespace());
         let bound: Result<serde_json::Value, _> =
             api.create_subresource("binding", info.name(), &PostParams::default(), &binding).await;
+        let outcome = if bound.is_ok() { Outcome::Scheduled } else { Outcome::Error };
+        self.counts.attempted(outcome, self.now().saturating_sub(began));
         match bound {
             Ok(_) => {
+                self.counts.waited.observe_time(self.now().saturating_sub(pod.since));
                 self.state.lock().queue.done(info.uid());
                 let message = format!("Successfully assigned {}/{} to {node}", info.namespace(), info.name());
                 tracing::info!(pod = format!("{}/{}", info.namespace(), info.name()), node, "pod bound");
@@ -367,6 +394,7 @@ impl Inner {
 
     /// Evicts the victims; their going is the event that brings the pod back.
     async fn preempt(&self, pod: &PodInfo, nomination: &Nomination) {
+        self.counts.preempting(nomination.victims.len());
         for victim in &nomination.victims {
             if victim.pod.metadata.deletion_timestamp.is_some() {
                 continue;

@@ -28,12 +28,14 @@ mod runtime_class;
 mod service_account;
 mod storage;
 mod taint_nodes_by_condition;
+mod times;
 mod view;
 mod webhook;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use minik8s_api::{kinds::GroupResource, status::Status};
@@ -43,6 +45,8 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use self::reinvocation::Reinvocation;
+pub use self::times::Times;
+use self::times::{Step, WebhookTimes};
 use crate::{
     audit::AuditContext,
     authz::{Authorizer, Rbac, escalation::Escalation},
@@ -208,9 +212,11 @@ pub struct Cluster {
 }
 
 /// All plugins, in order.
-#[derive(Default)]
 pub struct Chain {
     plugins: Vec<Box<dyn Plugin>>,
+    times: Times,
+    /// What times are taken with; none are in a chain for tests.
+    clock: Option<Clock>,
 }
 
 impl Chain {
@@ -219,7 +225,8 @@ impl Chain {
         let Cluster { objects, store, authorizer, rbac, dialer: _, clock, random } = cluster;
         let objects = || Arc::clone(objects);
         let authorizer = || Arc::clone(authorizer);
-        Chain::of(vec![
+        let webhooks = Arc::new(WebhookTimes::default());
+        let plugins: Vec<Box<dyn Plugin>> = vec![
             Box::new(namespace_lifecycle::NamespaceLifecycle::new(objects(), Arc::clone(store))),
             Box::new(limit_ranger::LimitRanger::new(objects())),
             Box::new(service_account::ServiceAccount::new(objects(), random.clone())),
@@ -238,29 +245,47 @@ impl Chain {
             Box::new(default_ingress_class::DefaultIngressClass::new(objects())),
             Box::new(Escalation::new(Arc::clone(rbac), authorizer())),
             Box::new(policy::MutatingPolicies::new(objects(), authorizer())),
-            Box::new(webhook::MutatingWebhooks::new(cluster)),
+            Box::new(webhook::MutatingWebhooks::new(cluster, &webhooks)),
             Box::new(policy::ValidatingPolicies::new(objects(), authorizer())),
-            Box::new(webhook::ValidatingWebhooks::new(cluster)),
+            Box::new(webhook::ValidatingWebhooks::new(cluster, &webhooks)),
             Box::new(resource_quota::ResourceQuota::new(objects(), Arc::clone(store), clock.clone())),
-        ])
+        ];
+        Chain {
+            times: Times::new(plugins.iter().map(|plugin| plugin.name()), webhooks),
+            plugins,
+            clock: Some(clock.clone()),
+        }
     }
 
     /// A chain of one's own, for tests; [`Chain::new`] is the one of a cluster.
     pub fn of(plugins: Vec<Box<dyn Plugin>>) -> Chain {
-        Chain { plugins }
+        Chain { times: Times::new(plugins.iter().map(|plugin| plugin.name()), Arc::default()), plugins, clock: None }
     }
 
     /// Lets every plugin that is interested change the object, in order; the first refusal ends it. Where a webhook or a
     /// policy changed it, all are asked once more, because those before have not seen the change.
     pub async fn admit(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        self.pass(attributes).await?;
-        if attributes.reinvocation.begin_second_pass() { self.pass(attributes).await } else { Ok(()) }
+        let began = self.now();
+        let mut admitted = self.pass(attributes).await;
+        if admitted.is_ok() && attributes.reinvocation.begin_second_pass() {
+            admitted = self.pass(attributes).await;
+        }
+        self.times.step(attributes.operation, Step::Admit, admitted.is_err(), self.now().saturating_sub(began));
+        admitted
+    }
+
+    fn now(&self) -> Duration {
+        self.clock.as_ref().map(Clock::monotonic).unwrap_or_default()
     }
 
     async fn pass(&self, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-        for plugin in &self.plugins {
+        for (at, plugin) in self.plugins.iter().enumerate() {
             if plugin.handles(attributes) {
-                plugin.admit(attributes).await?;
+                let began = self.now();
+                let admitted = plugin.admit(attributes).await;
+                let took = self.now().saturating_sub(began);
+                self.times.plugin(at, attributes.operation, Step::Admit, admitted.is_err(), took);
+                admitted?;
             }
         }
         Ok(())
@@ -268,12 +293,28 @@ impl Chain {
 
     /// Lets every plugin that is interested refuse the final object; the first refusal ends it.
     pub async fn validate(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
-        for plugin in &self.plugins {
+        let began = self.now();
+        let validated = self.validate_each(attributes).await;
+        self.times.step(attributes.operation, Step::Validate, validated.is_err(), self.now().saturating_sub(began));
+        validated
+    }
+
+    async fn validate_each(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        for (at, plugin) in self.plugins.iter().enumerate() {
             if plugin.handles(attributes) {
-                plugin.validate(attributes).await?;
+                let began = self.now();
+                let validated = plugin.validate(attributes).await;
+                let took = self.now().saturating_sub(began);
+                self.times.plugin(at, attributes.operation, Step::Validate, validated.is_err(), took);
+                validated?;
             }
         }
         Ok(())
+    }
+
+    /// How long it all takes.
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 
     /// Names of the plugins, in order.

@@ -22,21 +22,17 @@ mod event;
 pub mod log;
 pub mod policy;
 
-use std::pin::Pin;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context as TaskContext, Poll};
-use std::{fmt, io};
 
-use axum::body::{Body, Bytes, HttpBody};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use minik8s_api::status::Status;
 use minik8s_clock::{Clock, Random};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::event::{Event, ObjectRef, ResponseStatus, User};
 use self::log::{Log, LogOptions};
@@ -73,13 +69,21 @@ pub struct Audit {
     clock: Clock,
     events: AtomicU64,
     errors: AtomicU64,
+    levels: [AtomicU64; Level::ALL.len()],
 }
 
 impl Audit {
     /// Opens the log.
     pub fn open(options: Options, clock: Clock) -> Result<Arc<Audit>, Error> {
         let log = Log::open(options.log)?;
-        Ok(Arc::new(Audit { policy: options.policy, log, clock, events: AtomicU64::new(0), errors: AtomicU64::new(0) }))
+        Ok(Arc::new(Audit {
+            policy: options.policy,
+            log,
+            clock,
+            events: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            levels: Default::default(),
+        }))
     }
 
     /// How many events were written (`apiserver_audit_event_total`).
@@ -90,6 +94,11 @@ impl Audit {
     /// How many could not be (`apiserver_audit_error_total`).
     pub fn errors(&self) -> u64 {
         self.errors.load(Ordering::Relaxed)
+    }
+
+    /// How many requests were recorded how much (`apiserver_audit_level_total`).
+    pub fn levels(&self) -> impl Iterator<Item = (Level, u64)> {
+        Level::ALL.into_iter().zip(self.levels.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 
     /// What goes along with a request that comes now.
@@ -177,6 +186,7 @@ impl AuditContext {
         let nobody = UserInfo::default();
         let attributes = authz::Attributes::of_request(user.unwrap_or(&nobody), info, query);
         let decision = entry.audit.policy.decide(user, &attributes);
+        entry.audit.levels[decision.level as usize].fetch_add(1, Ordering::Relaxed);
         let mut state = entry.state.lock();
         state.decision = decision;
         if decision.level == Level::None {
@@ -317,36 +327,26 @@ impl AuditContext {
         state.decision.level = Level::None;
     }
 
-    /// The answer is there. It goes through here so that its end is seen where it may take long.
-    pub fn answered(&self, response: Response<Body>) -> Response<Body> {
-        let Some(entry) = self.recording() else { return response };
+    /// The answer is there. What is given back is to be held until the end of one that may take long; after an upgrade that
+    /// is for who passes the connection on.
+    pub fn answered(&self, code: StatusCode) -> Option<Arc<Completion>> {
+        let entry = self.recording()?;
         let mut state = entry.state.lock();
-        let code = response.status();
         state.event.response_status.get_or_insert_default().code = code.as_u16();
         let now = entry.audit.clock.now();
         state.open = false;
         if !entry.long_running {
             entry.write(&state, Stage::ResponseComplete, now);
-            return response;
+            return None;
         }
         entry.write(&state, Stage::ResponseStarted, now);
         state.started = true;
         drop(state);
-        let until = self.completion();
-        // After an upgrade the connection is the answer, and whoever passes it on holds it until its end.
-        if code == StatusCode::SWITCHING_PROTOCOLS {
-            return response;
-        }
-        response.map(|body| Body::new(Held { held: body, until }))
-    }
-
-    /// Keeps the answer from being complete until a stream has ended.
-    pub fn hold<S>(&self, stream: S) -> Held<S> {
-        Held { held: stream, until: self.completion() }
+        self.completion()
     }
 
     /// What, once dropped everywhere, completes the answer.
-    fn completion(&self) -> Option<Arc<Completion>> {
+    pub fn completion(&self) -> Option<Arc<Completion>> {
         let entry = self.0.as_ref()?;
         let mut known = entry.completion.lock();
         Some(known.upgrade().unwrap_or_else(|| {
@@ -392,7 +392,7 @@ impl Drop for Entry {
 }
 
 /// The end of an answer that may take long.
-struct Completion(Arc<Entry>);
+pub struct Completion(Arc<Entry>);
 
 impl Drop for Completion {
     fn drop(&mut self) {
@@ -401,57 +401,6 @@ impl Drop for Completion {
         if state.started {
             self.0.write(&state, Stage::ResponseComplete, self.0.audit.clock.now());
         }
-    }
-}
-
-/// A body or a stream that is an answer, whose end completes it.
-pub struct Held<T> {
-    held: T,
-    #[expect(dead_code, reason = "it is held for its end")]
-    until: Option<Arc<Completion>>,
-}
-
-impl HttpBody for Held<Body> {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.held).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.held.is_end_stream()
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        self.held.size_hint()
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.held).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.held).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.held).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.held).poll_shutdown(context)
     }
 }
 

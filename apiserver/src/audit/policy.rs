@@ -30,7 +30,8 @@ pub enum Level {
 }
 
 impl Level {
-    const ALL: [Level; 4] = [Level::None, Level::Metadata, Level::Request, Level::RequestResponse];
+    /// All of them.
+    pub const ALL: [Level; 4] = [Level::None, Level::Metadata, Level::Request, Level::RequestResponse];
 
     /// As policies and events spell it.
     pub fn as_str(self) -> &'static str {

@@ -12,6 +12,7 @@
 
 pub mod body;
 pub mod connect;
+pub mod held;
 pub mod read;
 pub mod resource;
 pub mod respond;

@@ -1,6 +1,7 @@
 //! Writing answers: in the negotiated form, with warnings, compressed if they are large.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -10,9 +11,12 @@ use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYP
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use minik8s_api::protobuf;
 use minik8s_api::status::Status;
+use minik8s_streaming::BoxedStream;
 use serde_json::Value;
 
+use super::held::Held;
 use crate::audit::AuditContext;
+use crate::metrics::LongRunning;
 use crate::negotiate::{Encoding, JSON};
 use crate::registry::Warnings;
 
@@ -31,6 +35,8 @@ pub struct Reply {
     pub warnings: Warnings,
     /// What the request leaves in the audit log.
     pub audit: AuditContext,
+    /// Counts an answer that stays open.
+    pub open: Option<Arc<LongRunning>>,
 }
 
 impl Reply {
@@ -42,7 +48,12 @@ impl Reply {
         let gzip = text(ACCEPT_ENCODING)
             .split(',')
             .any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip");
-        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings, audit }
+        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings, audit, open: None }
+    }
+
+    /// A stream that is passed on after an upgrade: the answer lasts as long as it does.
+    pub fn hold(&self, stream: BoxedStream) -> BoxedStream {
+        Box::new(Held::new(stream, (self.audit.completion(), self.open.clone())))
     }
 
     /// An answer of JSON bytes.

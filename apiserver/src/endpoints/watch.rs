@@ -114,7 +114,7 @@ async fn start(server: &ApiServer, options: &ListOptions) -> Result<From, Status
 struct Frames {
     watch: CacheWatch,
     encoder: Encoder,
-    _watching: Watching,
+    watching: Watching,
     bookmarks: bool,
     /// The end of the initial events is to be marked.
     mark_initial: bool,
@@ -130,7 +130,7 @@ impl Frames {
         let timeout =
             options.timeout.unwrap_or_else(|| MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(server.registry().random().next_f64()));
         Frames {
-            _watching: server.metrics().watching(&encoder.target.kind),
+            watching: server.metrics().watching(&encoder.target.kind),
             bookmarks: options.bookmarks,
             mark_initial: options.bookmarks && options.send_initial_events == Some(true),
             next_bookmark: now + server.registry().random().jitter(BOOKMARK_INTERVAL, 0.25),
@@ -186,6 +186,9 @@ impl Frames {
     }
 
     fn line(&mut self, item: Item) -> Bytes {
+        if !matches!(item, Item::Synced(_)) {
+            self.watching.sent(1);
+        }
         match item {
             Item::Initial(object) => self.encoder.initial(&object),
             Item::Synced(revision) if self.mark_initial => self.encoder.bookmark(revision, true),

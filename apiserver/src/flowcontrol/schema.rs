@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use http::HeaderValue;
+use minik8s_metrics::Histogram;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -12,7 +13,6 @@ use super::level::Level;
 use super::{Object, Rejection};
 use crate::bootstrap;
 use crate::identity::{UserInfo, split_service_account};
-use crate::metrics::histogram::Histogram;
 use crate::request::RequestInfo;
 
 /// Matches everything.

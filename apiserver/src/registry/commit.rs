@@ -66,7 +66,10 @@ fn time_to_live(kind: &Kind) -> Option<Duration> {
 impl Registry {
     /// Commits and waits until the cache has applied it, so that the writer reads its own write.
     pub(crate) async fn commit(&self, txn: Txn) -> Result<Outcome, Status> {
-        match self.store.commit(txn).await.map_err(store_status)? {
+        let (timed, began) = (self.store_times.begin(&txn), self.clock.monotonic());
+        let committed = self.store.commit(txn).await;
+        timed.end(self.clock.monotonic().saturating_sub(began), committed.is_err());
+        match committed.map_err(store_status)? {
             TxnResponse::Committed { revision, .. } => {
                 self.cache.wait_applied(revision).await?;
                 Ok(Outcome::Committed(revision))

@@ -46,6 +46,7 @@ use serde_json::Value;
 
 use crate::admission::Chain;
 use crate::cache::{Cache, Object};
+use crate::metrics::StoreTimes;
 
 pub use commit::Leases;
 pub use context::{Context, Warnings};
@@ -59,6 +60,7 @@ pub struct Registry {
     clock: Clock,
     random: Random,
     leases: Leases,
+    store_times: StoreTimes,
     chain: RwLock<Arc<Chain>>,
     hooks: RwLock<HashMap<GroupResource, Arc<dyn hooks::Hook>>>,
 }
@@ -69,6 +71,7 @@ impl Registry {
     pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, clock: Clock, random: Random) -> Arc<Registry> {
         Arc::new(Registry {
             leases: Leases::new(clock.clone()),
+            store_times: StoreTimes::default(),
             store,
             cache,
             clock,
@@ -111,6 +114,11 @@ impl Registry {
     /// The store.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// How long the store takes.
+    pub fn store_times(&self) -> &StoreTimes {
+        &self.store_times
     }
 
     pub(crate) fn chain(&self) -> Arc<Chain> {

@@ -6,6 +6,7 @@ mod collections;
 mod connections;
 mod custom;
 mod encryption;
+mod figures;
 mod objects;
 mod policies;
 mod priorities;

@@ -165,6 +165,7 @@ impl TestServer {
             limits: Limits::default(),
             audit: None,
             encryption: None,
+            metrics: Default::default(),
             extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
         };
         change(&mut config);

@@ -31,6 +31,7 @@ use serde_json::Value;
 use self::client::Network;
 use self::configuration::Webhook;
 use super::expressions::{Activation, namespace_of};
+use super::times::WebhookTimes;
 use super::view::View;
 use super::{Attributes, Cluster, Plugin, matching};
 use crate::audit::policy::Level;
@@ -50,12 +51,13 @@ struct Webhooks {
     network: Network,
     authorizer: Arc<dyn Authorizer>,
     random: Random,
+    times: Arc<WebhookTimes>,
     /// Compiled, and of which version of the configurations.
     compiled: Mutex<(u64, Arc<[Webhook]>)>,
 }
 
 impl Webhooks {
-    fn new(cluster: &Cluster, resource: &str) -> Webhooks {
+    fn new(cluster: &Cluster, resource: &str, times: &Arc<WebhookTimes>) -> Webhooks {
         Webhooks {
             resource: GroupResource::new("admissionregistration.k8s.io", resource),
             network: Network {
@@ -65,6 +67,7 @@ impl Webhooks {
             },
             authorizer: Arc::clone(&cluster.authorizer),
             random: cluster.random.fork(),
+            times: Arc::clone(times),
             compiled: Mutex::new((0, Arc::new([]))),
         }
     }
@@ -115,7 +118,11 @@ impl Webhooks {
         let uid = self.random.uuid();
         let asked = review::request(view, write, &self.network.objects.kinds(), &uid);
         let client = webhook.client.as_ref().map_err(|error| Failure::Broken(error.clone()))?;
+        let began = self.network.clock.monotonic();
         let answer = client.post(&self.network, &asked, webhook.timeout).await;
+        let took = self.network.clock.monotonic().saturating_sub(began);
+        let refused = !answer.as_ref().is_ok_and(|answer| answer["response"]["allowed"] == true);
+        self.times.called(&webhook.name, write.operation, self.step(), refused, took);
         let answer = answer.map_err(|error| Failure::Broken(format!("failed to call webhook: {error}")))?;
         let mutating = self.resource.resource.starts_with("mutating");
         let answer = review::read(&answer, &uid, mutating)
@@ -131,6 +138,11 @@ impl Webhooks {
         }
     }
 
+    /// How Kubernetes' metrics name the calls of these webhooks.
+    fn step(&self) -> &'static str {
+        if self.resource.resource.starts_with("mutating") { "admit" } else { "validating" }
+    }
+
     /// What a failure means for the write. `place`: where among the webhooks asked it stands, for the audit log.
     fn judge(&self, webhook: &Webhook, failure: Failure, write: &Attributes<'_>, place: &str) -> Result<(), Status> {
         match failure {
@@ -138,6 +150,7 @@ impl Webhooks {
             Failure::Broken(error) if webhook.ignores_failure => {
                 tracing::warn!(webhook = webhook.name, error, "a webhook failed and is passed over");
                 let kind = if self.resource.resource.starts_with("mutating") { "mutation" } else { "validating" };
+                self.times.pass_over(&webhook.name, self.step());
                 write.audit.annotate(format!("failed-open.{kind}.{ANNOTATIONS}/{place}"), webhook.name.as_str());
                 Ok(())
             }
@@ -178,8 +191,8 @@ impl MutatingWebhooks {
     const NAME: &str = "MutatingAdmissionWebhook";
 
     /// The webhooks that a cluster's objects configure.
-    pub fn new(cluster: &Cluster) -> MutatingWebhooks {
-        MutatingWebhooks(Webhooks::new(cluster, "mutatingwebhookconfigurations"))
+    pub(super) fn new(cluster: &Cluster, times: &Arc<WebhookTimes>) -> MutatingWebhooks {
+        MutatingWebhooks(Webhooks::new(cluster, "mutatingwebhookconfigurations", times))
     }
 
     /// Asks a webhook, changes the object as it says, and records both. Whether that changed anything.
@@ -273,8 +286,8 @@ pub struct ValidatingWebhooks(Webhooks);
 
 impl ValidatingWebhooks {
     /// The webhooks that a cluster's objects configure.
-    pub fn new(cluster: &Cluster) -> ValidatingWebhooks {
-        ValidatingWebhooks(Webhooks::new(cluster, "validatingwebhookconfigurations"))
+    pub(super) fn new(cluster: &Cluster, times: &Arc<WebhookTimes>) -> ValidatingWebhooks {
+        ValidatingWebhooks(Webhooks::new(cluster, "validatingwebhookconfigurations", times))
     }
 }
 

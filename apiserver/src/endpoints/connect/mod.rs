@@ -95,8 +95,7 @@ async fn pass_on(
     parts.uri = uri;
     let is_log = target.subresource == "log";
     let sent = http::Request::from_parts(parts, body);
-    let stream: BoxedStream = Box::new(reply.audit.hold(stream));
-    let answer = forward(sent, stream)
+    let answer = forward(sent, reply.hold(stream))
         .await
         .map_err(|error| Status::internal_error(format!("error dialing backend: {error}")))?;
     if is_log && !answer.status().is_success() {
