@@ -97,3 +97,58 @@ impl Safeguards {
 fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        safeguards: Safeguards,
+    }
+
+    fn parse(arguments: &[&str]) -> Safeguards {
+        use clap::Parser as _;
+        Line::try_parse_from(std::iter::once(&"up").chain(arguments)).expect("arguments").safeguards
+    }
+
+    #[test]
+    fn what_was_said_is_remembered_until_it_is_ended() {
+        let first = parse(&["--audit-policy-file", "/p", "--audit-log-path", "-"]).or(None).expect("paths");
+        assert!(first.audits_to_stdout());
+        let file = serde_json::to_string(&first).expect("a file");
+        let known: Safeguards = serde_json::from_str(&file).expect("the file reads back");
+        let second = parse(&["--audit-log-path", "log", "--encryption-provider-config", "/e"]).or(Some(&known));
+        let second = second.expect("paths");
+        assert_eq!(second.audit_policy_file.as_deref(), Some(Path::new("/p")));
+        assert!(second.audit_log_path.as_ref().is_some_and(|path| path.is_absolute() && path.ends_with("log")));
+        let ended = parse(&["--audit-policy-file", "", "--audit-log-path", ""]).or(Some(&second)).expect("paths");
+        assert_eq!((&ended.audit_policy_file, &ended.audit_log_path), (&None, &None));
+        // The background process is told all, so that it remembers nothing else.
+        let arguments: Vec<String> = ended
+            .arguments()
+            .into_iter()
+            .flat_map(|(flag, path)| [flag.to_owned(), path.display().to_string()])
+            .collect();
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        assert_eq!(parse(&arguments).or(Some(&second)).expect("paths"), ended);
+    }
+
+    #[test]
+    fn half_an_audit_log_and_bad_files_are_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("policy.yaml");
+        let wrong = |safeguards: &Safeguards| format!("{:#}", safeguards.audit().err().expect("refused"));
+        let mut safeguards = Safeguards { audit_policy_file: Some(path.clone()), ..Safeguards::default() };
+        assert_eq!(wrong(&safeguards), "--audit-policy-file needs --audit-log-path, which says where to");
+        safeguards.audit_log_path = Some(folder.path().join("audit.log"));
+        assert!(wrong(&safeguards).starts_with(&format!("cannot read {}", path.display())));
+        fs::write(&path, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: []\n").expect("written");
+        let expect = format!("in {}: configuration: audit policy: loaded illegal policy with 0 rules", path.display());
+        assert_eq!(wrong(&safeguards), expect);
+        let encryption = Safeguards { encryption_provider_config: Some(path), ..Safeguards::default() };
+        let refused = format!("{:#}", encryption.encryption().err().expect("refused"));
+        assert!(refused.contains("got unexpected config type"), "{refused}");
+    }
+}

@@ -254,7 +254,8 @@ impl RuleFile {
                 wrong("non-resource URL wildcards '*' must be the final character of the rule");
             }
         }
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if of_resources && !self.non_resource_urls.is_empty() {
             let why = "rules cannot apply to both regular resources and non-resource URLs";
             errors.push(FieldError::invalid(path, Value::from(self.non_resource_urls.clone()), why));
         }

@@ -325,7 +325,7 @@ mod tests {
             "[{resources: ['*.'], providers: [{identity: {}}]}, {resources: [secrets], providers: [{identity: {}}]}]",
             r#"resource "secrets" is masked by earlier rule "*""#,
         );
-        let unknown = Configuration::read("apiVersion: x\nkind: y\nresource: []").err().expect("an unknown field");
+        let unknown = Configuration::read("apiVersion: x\nkind: y\nresource: []").expect_err("an unknown field");
         assert!(unknown.contains("unknown field `resource`"), "{unknown}");
     }
 

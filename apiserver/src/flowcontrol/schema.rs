@@ -35,7 +35,7 @@ impl Source {
 
 /// The objects of a resource that count even while they are not there.
 pub(super) fn mandatory(resource: &str) -> impl Iterator<Item = Source> {
-    bootstrap::flow_control(resource).into_iter().filter(|object| is_mandatory(object)).map(|mut object| Source {
+    bootstrap::flow_control(resource).into_iter().filter(is_mandatory).map(|mut object| Source {
         name: object["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
         uid: String::new(),
         spec: object["spec"].take(),
