@@ -464,7 +464,7 @@ async fn a_claimed_folder_outlives_its_pods() {
     world.api.put(POD, again);
     world.settle().await;
     assert_eq!(mounted(&world), ("/srv/pv-1".to_owned(), true));
-    assert_eq!(world.fs.read("/srv/pv-1/file").unwrap(), b"kept");
+    assert_eq!(&*world.fs.read("/srv/pv-1/file").unwrap(), b"kept");
 }
 
 #[tokio::test]
