@@ -221,9 +221,11 @@ impl Kubelet {
         self.workers.lock().values().map(|worker| worker.input().pod).collect()
     }
 
-    /// Asks for a sync of every pod, where something changed that concerns them all.
-    pub(crate) fn look_at_all_pods(&self) {
-        self.workers.lock().keys().for_each(|uid| self.queue.add(uid.clone()));
+    /// Asks for a sync of those pods that something changed for.
+    pub(crate) fn look_at_pods(&self, concerned: impl Fn(&PodWorker) -> bool) {
+        let workers = self.workers.lock();
+        let concerned = workers.iter().filter(|(_, worker)| concerned(worker));
+        concerned.for_each(|(uid, _)| self.queue.add(uid.clone()));
     }
 
     /// The pod of that name, the youngest if there are several.

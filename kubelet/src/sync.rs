@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -114,7 +115,7 @@ impl Kubelet {
         }
         self.report(&pod, &runtime, worker, state, false).await?;
         self.keep_mirror(&pod).await;
-        if !self.has_network(&pod, state).await {
+        if !self.has_network(&pod, worker).await {
             wake.after(self.config.clock.now(), NETWORK_RETRY);
             return Ok(wake);
         }
@@ -209,15 +210,15 @@ impl Kubelet {
 
     /// Whether the pod has the network that it needs. A node gets its network some moments after its first pods, so only
     /// the second time in a row is worth an event.
-    async fn has_network(&self, pod: &Arc<Pod>, state: &mut SyncState) -> bool {
+    async fn has_network(&self, pod: &Arc<Pod>, worker: &PodWorker) -> bool {
         if pod.is_host_network() {
             return true;
         }
         let Some(problem) = self.network_problem().await else {
-            state.waits_for_network = false;
+            worker.waits_for_network.store(false, Ordering::Release);
             return true;
         };
-        if std::mem::replace(&mut state.waits_for_network, true) {
+        if worker.waits_for_network.swap(true, Ordering::AcqRel) {
             let message = format!("network is not ready: {problem}");
             self.event(&object_reference(pod.as_ref()), EventType::Warning, "NetworkNotReady", message);
         }

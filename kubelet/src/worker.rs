@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -67,8 +68,6 @@ pub struct SyncState {
     pub mount_failures: u32,
     /// What its claims lead to.
     pub claims: Claims,
-    /// Whether its next attempt is not the first to find the node without a network.
-    pub waits_for_network: bool,
     /// The tokens in its volumes.
     pub tokens: Tokens,
     /// Whether everything of the pod has ended and will not come back.
@@ -91,6 +90,8 @@ pub struct PodWorker {
     pub state: tokio::sync::Mutex<SyncState>,
     /// Its probes and their results.
     pub probes: Mutex<Probes>,
+    /// Whether the last sync found the node without a network.
+    pub waits_for_network: AtomicBool,
 }
 
 impl PodWorker {
@@ -106,7 +107,6 @@ impl PodWorker {
             mounted: Mounted::default(),
             mount_failures: 0,
             claims: Claims::default(),
-            waits_for_network: false,
             tokens: Tokens::default(),
             terminated: false,
             reported_unsupported: false,
@@ -118,6 +118,7 @@ impl PodWorker {
             ending: CancellationToken::new(),
             state: tokio::sync::Mutex::new(state),
             probes: Mutex::new(Probes::default()),
+            waits_for_network: AtomicBool::new(false),
         };
         worker.update(Input { pod, gone: false });
         worker

@@ -22,6 +22,7 @@ use crate::config::Capacity;
 use crate::error::{Error, Result};
 use crate::kubelet::{Kubelet, RuntimeIdentity};
 use crate::resources::{Amount, Amounts};
+use crate::spec::PodExt as _;
 
 /// How often the node's state is looked at (`nodeStatusUpdateFrequency`).
 const CHECK_PERIOD: Duration = Duration::from_secs(10);
@@ -96,7 +97,7 @@ impl Kubelet {
             pause = (pause * 2).min(REGISTER_RETRY_MAX);
         };
         // Static pods can have their mirrors now.
-        self.look_at_all_pods();
+        self.look_at_pods(|worker| worker.input().pod.is_static());
         let mut reported = clock.monotonic();
         let mut poll = POD_CIDR_POLL;
         // Whether the runtime was told: that the Node has a range does not mean that this kubelet has acted on it.
@@ -221,7 +222,7 @@ impl Kubelet {
             return Ok(false);
         };
         self.config.cri.update_pod_cidr(&cidr).await?;
-        self.look_at_all_pods();
+        self.look_at_pods(|worker| worker.waits_for_network.load(Ordering::Acquire));
         Ok(true)
     }
 
