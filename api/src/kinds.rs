@@ -270,7 +270,7 @@ impl Kinds {
 
 /// Sorts versions as Kubernetes does (apimachinery `pkg/version`, `CompareKubeAwareVersionStrings`): v2, v1, v1beta2,
 /// v1alpha1, and what is no such version last, by name.
-fn version_priority(version: &str) -> (u8, u32, u32, std::cmp::Reverse<String>) {
+pub fn version_priority(version: &str) -> (u8, u32, u32, std::cmp::Reverse<String>) {
     let name = std::cmp::Reverse(version.to_owned());
     let unknown = (0, 0, 0, name.clone());
     let Some(rest) = version.strip_prefix('v') else {

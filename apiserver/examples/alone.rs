@@ -12,6 +12,7 @@ use minik8s_apiserver::authn::StaticTokens;
 use minik8s_apiserver::authn::jwt::SigningKey;
 use minik8s_apiserver::endpoints::connect::NodeConnector;
 use minik8s_apiserver::identity::{MASTERS, UserInfo};
+use minik8s_apiserver::outgoing::MachineNetwork;
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_clock::{Clock, Random};
 use minik8s_store::MemoryStore;
@@ -47,9 +48,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         service_account_key: SigningKey::from_pkcs8(&SigningKey::generate_pkcs8()?)?,
         client_ca: Vec::new(),
         client_ca_pem: String::new(),
+        front_proxy: None,
         static_tokens: StaticTokens::default().with(token.as_str(), UserInfo::new("admin", [MASTERS])),
         nodes: Arc::new(NoNodes),
-        dialer: None,
+        dialer: Arc::new(MachineNetwork),
         components: Vec::new(),
         ranges: Default::default(),
         advertise: address,

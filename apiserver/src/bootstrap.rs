@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
+    aggregator::{FrontProxy, front_proxy},
     allocators::ServiceAllocators,
     authz::rules::{PolicyRule, uncovered},
     flowcontrol,
@@ -37,13 +38,15 @@ const PARALLEL_WRITES: usize = 64;
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// What this server is to the cluster it boots.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Bootstrap {
     /// The address at which pods and nodes reach this server: the endpoint of the Service `kubernetes`. A loopback address
     /// cannot be an endpoint, and is left out.
     pub advertise: SocketAddr,
     /// The CA of client certificates (PEM), published for those who authenticate on the cluster's behalf.
     pub client_ca: String,
+    /// How this server introduces itself to servers behind APIServices, published beside it.
+    pub front_proxy: Option<FrontProxy>,
 }
 
 /// Why a cluster did not boot.
@@ -262,7 +265,7 @@ fn append(list: &mut Value, item: Value) {
 fn authentication_config(bootstrap: &Bootstrap) -> Value {
     json!({
         "metadata": { "namespace": "kube-system", "name": "extension-apiserver-authentication" },
-        "data": { "client-ca-file": bootstrap.client_ca },
+        "data": front_proxy::config(&bootstrap.client_ca, bootstrap.front_proxy.as_ref()),
     })
 }
 
@@ -299,6 +302,8 @@ mod tests {
         allocators::Ranges,
         authz::rbac,
         cache::{Cache, Objects},
+        crd::Converter,
+        outgoing::{MachineNetwork, Outgoing},
     };
 
     async fn cluster(store: Arc<MemoryStore>, clock: &Clock) -> (Arc<Registry>, Arc<ServiceAllocators>, Arc<Cache>) {
@@ -307,7 +312,9 @@ mod tests {
             Cache::start(store.clone(), kinds.clone(), clock.clone(), &TaskTracker::new(), CancellationToken::new())
                 .await
                 .expect("cache");
-        let registry = Registry::new(store.clone(), cache.clone(), clock.clone(), random.clone());
+        let outgoing = Outgoing::new(cache.clone(), Arc::new(MachineNetwork), clock.clone(), random.clone());
+        let converter = Arc::new(Converter::new(outgoing));
+        let registry = Registry::new(store.clone(), cache.clone(), converter, clock.clone(), random.clone());
         let allocators =
             Arc::new(ServiceAllocators::new(store, cache.clone(), kinds, clock.clone(), random, &Ranges::default()));
         registry.set_hook(GroupResource::new("", "services"), allocators.clone());
@@ -315,7 +322,7 @@ mod tests {
     }
 
     fn at(address: &str) -> Bootstrap {
-        Bootstrap { advertise: address.parse().expect("address"), client_ca: "PEM".to_owned() }
+        Bootstrap { advertise: address.parse().expect("address"), client_ca: "PEM".to_owned(), front_proxy: None }
     }
 
     #[tokio::test]

@@ -1,17 +1,18 @@
 //! Discovery: which groups, versions and resources are served.
 //!
 //! Plain (`/api`, `/apis`, `/apis/{group}`, `/apis/{group}/{version}`) and aggregated, in one document of each root
-//! (`k8s.io/apiserver/pkg/endpoints/discovery`). All of it is computed from a snapshot of kinds, once per snapshot.
-
-use std::sync::Arc;
+//! (`k8s.io/apiserver/pkg/endpoints/discovery`). All of it is computed from a snapshot of this server's kinds and of what
+//! other servers said of theirs, once per snapshot; another server's `/apis/{group}/{version}` is its own to answer.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use minik8s_api::kinds::{Group, Kind, Kinds, api_version};
+use minik8s_api::kinds::{Kind, Kinds, api_version};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::documents::{Document, Documents};
+use crate::aggregator::services::{self, Group, Version};
+use crate::aggregator::{Documents as Others, Fetched};
+use crate::documents::{Document, Documents, Surface};
 
 /// The group of aggregated discovery.
 pub const GROUP: &str = "apidiscovery.k8s.io";
@@ -23,28 +24,30 @@ pub const VERSIONS: [&str; 2] = ["v2", "v2beta1"];
 /// Discovery documents.
 #[derive(Default)]
 pub struct Discovery {
-    documents: Documents,
+    documents: Documents<Surface>,
 }
 
 impl Discovery {
     /// The document of a path (`/apis/apps/v1`), or with `aggregated` that version of the aggregated form of `/api` and `/apis`.
     pub fn document(
         &self,
-        kinds: &Arc<Kinds>,
+        surface: &Surface,
+        others: &Others,
         path: &str,
         aggregated: Option<&str>,
         address: &str,
     ) -> Option<Document> {
         let path = path.trim_end_matches('/');
         let key = format!("{path}#{}", aggregated.unwrap_or_default());
-        self.documents.get(kinds, &key, || match aggregated {
-            Some(version) => self::aggregated(kinds, path, version),
-            None => plain(kinds, path, address),
+        self.documents.get(surface, &key, || match aggregated {
+            Some(version) => self::aggregated(surface, others, path, version),
+            None => plain(surface, path, address),
         })
     }
 }
 
-fn plain(kinds: &Kinds, path: &str, address: &str) -> Option<Value> {
+fn plain(surface: &Surface, path: &str, address: &str) -> Option<Value> {
+    let kinds = &*surface.kinds;
     match path.trim_start_matches('/').split('/').collect::<Vec<_>>().as_slice() {
         ["api"] => Some(json!({
             "kind": "APIVersions",
@@ -52,13 +55,14 @@ fn plain(kinds: &Kinds, path: &str, address: &str) -> Option<Value> {
             "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": address }],
         })),
         ["apis"] => {
-            let groups: Vec<Value> =
-                kinds.groups().iter().filter(|group| !group.name.is_empty()).map(group_value).collect();
+            let groups = services::groups(kinds, &surface.services);
+            let groups: Vec<Value> = groups.iter().filter(|group| !group.name.is_empty()).map(group_value).collect();
             Some(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups }))
         }
         ["api", version] => resource_list(kinds, "", version),
         ["apis", group] => {
-            let mut value = group_value(kinds.group(group).filter(|group| !group.name.is_empty())?);
+            let groups = services::groups(kinds, &surface.services);
+            let mut value = group_value(groups.iter().find(|own| own.name == *group && !own.name.is_empty())?);
             value["kind"] = json!("APIGroup");
             value["apiVersion"] = json!("v1");
             Some(value)
@@ -69,7 +73,8 @@ fn plain(kinds: &Kinds, path: &str, address: &str) -> Option<Value> {
 }
 
 fn group_value(group: &Group) -> Value {
-    let version = |version: &String| json!({ "groupVersion": api_version(&group.name, version), "version": version });
+    let version =
+        |version: &Version| json!({ "groupVersion": api_version(&group.name, &version.name), "version": version.name });
     let versions: Vec<Value> = group.versions.iter().map(version).collect();
     json!({ "name": group.name, "versions": versions, "preferredVersion": versions.first() })
 }
@@ -127,22 +132,28 @@ fn storage_version_hash(kind: &Kind) -> String {
     BASE64_STANDARD.encode(&hash[..8])
 }
 
-fn aggregated(kinds: &Kinds, path: &str, version: &str) -> Option<Value> {
+fn aggregated(surface: &Surface, others: &Others, path: &str, version: &str) -> Option<Value> {
+    let kinds = &*surface.kinds;
     let core = match path {
         "/api" => true,
         "/apis" => false,
         _ => return None,
     };
-    let groups = kinds.groups().iter().filter(|group| group.name.is_empty() == core);
+    let groups = services::groups(kinds, &surface.services);
     let items: Vec<Value> = groups
+        .iter()
+        .filter(|group| group.name.is_empty() == core)
         .map(|group| {
             let versions: Vec<Value> = group
                 .versions
                 .iter()
-                .map(|version| {
-                    let resources: Vec<Value> =
-                        kinds.of_version(&group.name, version).map(|kind| aggregated_resource(kind)).collect();
-                    json!({ "version": version, "resources": resources, "freshness": "Current" })
+                .map(|version| match &version.other {
+                    Some(service) => others_version(others.of(&service.name), &version.name),
+                    None => {
+                        let resources = kinds.of_version(&group.name, &version.name);
+                        let resources: Vec<Value> = resources.map(|kind| aggregated_resource(kind)).collect();
+                        json!({ "version": version.name, "resources": resources, "freshness": "Current" })
+                    }
                 })
                 .collect();
             let metadata = if core { json!({}) } else { json!({ "name": group.name }) };
@@ -150,6 +161,15 @@ fn aggregated(kinds: &Kinds, path: &str, version: &str) -> Option<Value> {
         })
         .collect();
     Some(json!({ "kind": LIST, "apiVersion": format!("{GROUP}/{version}"), "metadata": {}, "items": items }))
+}
+
+/// A version of another server, as far as it is known; one that does not answer is there, but stale.
+fn others_version(fetched: Option<Fetched>, name: &str) -> Value {
+    let fetched = fetched.unwrap_or(Fetched { stale: true, ..Fetched::default() });
+    let stale = fetched.stale || fetched.discovery.is_none();
+    let mut version = fetched.discovery.unwrap_or_else(|| json!({ "version": name }));
+    version["freshness"] = json!(if stale { "Stale" } else { "Current" });
+    version
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
@@ -188,9 +208,9 @@ mod tests {
 
     #[test]
     fn paths_that_exist_have_documents() {
-        let (kinds, discovery) = (Kinds::built_in(), Discovery::default());
+        let (surface, discovery) = (Surface::of(Kinds::built_in()), Discovery::default());
         let get = |path: &str, aggregated| {
-            let document = discovery.document(&kinds, path, aggregated, "127.0.0.1:6443")?;
+            let document = discovery.document(&surface, &Others::default(), path, aggregated, "127.0.0.1:6443")?;
             Some(serde_json::from_slice::<Value>(&document.bytes).expect("JSON"))
         };
         let apps = get("/apis/apps", None).expect("apps");

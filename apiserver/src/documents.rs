@@ -1,4 +1,4 @@
-//! Documents computed from a snapshot of kinds: made when they are first asked for, kept until the kinds change.
+//! Documents computed from a snapshot: made when they are first asked for, kept until the snapshot changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use minik8s_api::kinds::Kinds;
 use parking_lot::Mutex;
 use serde_json::Value;
 use sha2::{Digest, Sha512};
+
+use crate::aggregator::Services;
 
 /// A document and its entity tag.
 #[derive(Debug, Clone)]
@@ -25,29 +27,72 @@ impl Document {
     }
 }
 
-/// The documents of the present snapshot.
-#[derive(Default)]
-pub struct Documents {
-    made: Mutex<Made>,
+/// What documents are made of.
+pub trait Snapshot: Clone {
+    /// Whether documents made of `other` are good for this one.
+    fn is_same(&self, other: &Self) -> bool;
 }
 
-#[derive(Default)]
-struct Made {
-    kinds: Option<Arc<Kinds>>,
+/// This server's kinds.
+impl Snapshot for Arc<Kinds> {
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(self, other)
+    }
+}
+
+/// This server's kinds, and what others serve.
+#[derive(Clone)]
+pub struct Surface {
+    /// This server's kinds.
+    pub kinds: Arc<Kinds>,
+    /// Who serves what.
+    pub services: Arc<Services>,
+    /// Which of the others' documents: their generation.
+    pub fetched: u64,
+}
+
+impl Surface {
+    /// A server alone.
+    pub fn of(kinds: Arc<Kinds>) -> Surface {
+        Surface { kinds, services: Arc::default(), fetched: 0 }
+    }
+}
+
+impl Snapshot for Surface {
+    fn is_same(&self, other: &Self) -> bool {
+        self.kinds.is_same(&other.kinds)
+            && Arc::ptr_eq(&self.services, &other.services)
+            && self.fetched == other.fetched
+    }
+}
+
+/// The documents of the present snapshot.
+pub struct Documents<S> {
+    made: Mutex<Made<S>>,
+}
+
+struct Made<S> {
+    of: Option<S>,
     documents: HashMap<String, Document>,
 }
 
-impl Documents {
+impl<S> Default for Documents<S> {
+    fn default() -> Documents<S> {
+        Documents { made: Mutex::new(Made { of: None, documents: HashMap::new() }) }
+    }
+}
+
+impl<S: Snapshot> Documents<S> {
     /// A JSON document by its key. What `make` has nothing for is not remembered: keys come from clients, without end.
-    pub fn get(&self, kinds: &Arc<Kinds>, key: &str, make: impl FnOnce() -> Option<Value>) -> Option<Document> {
-        self.get_encoded(kinds, key, || Some(Bytes::from(make()?.to_string())))
+    pub fn get(&self, of: &S, key: &str, make: impl FnOnce() -> Option<Value>) -> Option<Document> {
+        self.get_encoded(of, key, || Some(Bytes::from(make()?.to_string())))
     }
 
     /// The same for a document in another encoding.
-    pub fn get_encoded(&self, kinds: &Arc<Kinds>, key: &str, make: impl FnOnce() -> Option<Bytes>) -> Option<Document> {
+    pub fn get_encoded(&self, of: &S, key: &str, make: impl FnOnce() -> Option<Bytes>) -> Option<Document> {
         let mut made = self.made.lock();
-        if !made.kinds.as_ref().is_some_and(|own| Arc::ptr_eq(own, kinds)) {
-            *made = Made { kinds: Some(Arc::clone(kinds)), documents: HashMap::new() };
+        if !made.of.as_ref().is_some_and(|own| own.is_same(of)) {
+            *made = Made { of: Some(of.clone()), documents: HashMap::new() };
         }
         if let Some(document) = made.documents.get(key) {
             return Some(document.clone());

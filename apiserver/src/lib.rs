@@ -8,6 +8,8 @@
 //!  request ─▶ server   authn → audit → impersonation → flow control → authz
 //!                │ RequestInfo, UserInfo
 //!                ▼
+//!                ├── an APIService of another server: aggregator ── TLS ──▶ that server
+//!                ▼
 //!            endpoints  options, content negotiation ── discovery, openapi, health, metrics, kubelet proxy
 //!                │ Value (decoded by schema)
 //!                ▼
@@ -24,7 +26,8 @@
 //! 5. [`endpoints`]: resources over HTTP; `routes`: the rest, with [`discovery`], [`openapi`], [`health`], [`metrics`].
 //! 6. What guards the server: [`audit`], [`flowcontrol`], [`encryption`].
 //! 7. Who may do what: [`identity`], [`authn`], [`impersonation`], [`authz`], [`reviews`], [`tokens`].
-//! 8. What is admitted: [`admission`], [`allocators`], and what a new cluster holds: [`bootstrap`].
+//! 8. Whom the server itself calls: [`outgoing`], [`aggregator`].
+//! 9. What is admitted: [`admission`], [`allocators`], and what a new cluster holds: [`bootstrap`].
 //!
 //! ## Invariants
 //! - Nothing reaches a handler without an identity and an authorizer's yes. The identity of an in-process caller is a
@@ -38,7 +41,6 @@
 //! - No wait without a bound: bodies, queues, watch channels, recent events, request times are bounded by named constants.
 //!
 //! ## Left out, compared with Kubernetes
-//! - API aggregation.
 //! - `status.typeChecking` of policies; what webhooks and policies leave out stands in their own chapters.
 //! - What the audit log, encryption and priority and fairness leave out stands in [`audit`], [`encryption`], [`flowcontrol`].
 //! - OpenAPI documents in protobuf (406): clients that explain or validate ask for JSON.
@@ -84,11 +86,17 @@ pub mod encryption;
 
 pub mod flowcontrol;
 
+pub mod outgoing;
+
+pub mod aggregator;
+
 pub mod admission;
 pub mod allocators;
 
 pub mod bootstrap;
 
 pub mod crd;
+
+mod conditions;
 
 pub mod errors;

@@ -10,6 +10,7 @@ use minik8s_metrics::Text;
 use serde_json::json;
 use tower::ServiceExt;
 
+use crate::aggregator::{self, front_proxy, services};
 use crate::discovery;
 use crate::documents::Document;
 use crate::endpoints::resource::Request;
@@ -47,16 +48,24 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
         },
         "openapi" => match path.as_str() {
             "/openapi/v2" if wants_gnostic(&request) => {
-                let found = server.openapi().v2_protobuf(&server.kinds());
+                let found = server.openapi().v2_protobuf(&server.surface(), server.aggregator().documents());
                 Ok(found.map_or_else(
                     || request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"),
                     |found| document(&request, GNOSTIC_V2, &found),
                 ))
             }
-            "/openapi/v2" => openapi(&request, server.openapi().v2(&server.kinds())),
-            "/openapi/v3" => openapi(&request, server.openapi().index(&server.kinds())),
+            "/openapi/v2" => openapi(&request, server.openapi().v2(&server.surface(), server.aggregator().documents())),
+            "/openapi/v3" => {
+                openapi(&request, server.openapi().index(&server.surface(), server.aggregator().documents()))
+            }
             _ => match path.strip_prefix("/openapi/v3/") {
-                Some(place) => openapi(&request, server.openapi().v3(&server.kinds(), place)),
+                Some(place) => match server.aggregator().other(place) {
+                    Some(other) => {
+                        let request = Request { user: front_proxy::aggregator(), ..request };
+                        Ok(aggregator::passed_on(server.aggregator(), &other, request, body).await)
+                    }
+                    None => openapi(&request, server.openapi().v3(&server.kinds(), place)),
+                },
                 None => extra(server, request, body).await,
             },
         },
@@ -87,12 +96,12 @@ async fn extra(server: &ApiServer, request: Request, body: Body) -> Result<Respo
 
 fn paths(server: &ApiServer) -> Vec<String> {
     let mut paths = vec!["/api".to_owned(), "/apis".to_owned()];
-    for group in server.kinds().groups() {
+    for group in services::groups(&server.kinds(), &server.aggregator().services()) {
         let prefix = if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
         if !group.name.is_empty() {
             paths.push(prefix.clone());
         }
-        paths.extend(group.versions.iter().map(|version| format!("{prefix}/{version}")));
+        paths.extend(group.versions.iter().map(|version| format!("{prefix}/{}", version.name)));
     }
     let own = [
         "/.well-known/openid-configuration",
@@ -113,7 +122,7 @@ fn paths(server: &ApiServer) -> Vec<String> {
 }
 
 fn discover(server: &ApiServer, request: &Request, path: &str) -> Response<Body> {
-    let (kinds, address) = (server.kinds(), server.address().to_string());
+    let (surface, address) = (server.surface(), server.address().to_string());
     let headers = &request.parts.headers;
     let root = matches!(path.trim_end_matches('/'), "/api" | "/apis");
     let aggregated = if root {
@@ -121,7 +130,8 @@ fn discover(server: &ApiServer, request: &Request, path: &str) -> Response<Body>
     } else {
         None
     };
-    let Some(found) = server.discovery().document(&kinds, path, aggregated, &address) else {
+    let others = server.aggregator().documents();
+    let Some(found) = server.discovery().document(&surface, others, path, aggregated, &address) else {
         return request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n");
     };
     match aggregated {

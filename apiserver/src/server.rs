@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admission::{Chain, Cluster};
+use crate::aggregator::{self, Aggregator, FrontProxy};
 use crate::allocators::{Ranges, ServiceAllocators};
 use crate::audit::{self, AUDIT_ID, Audit};
 use crate::authn::jwt::SigningKey;
@@ -37,11 +38,12 @@ use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAc
 use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
 use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
-use crate::crd::Definitions;
+use crate::crd::{Converter, Definitions};
 use crate::discovery::Discovery;
+use crate::documents::Surface;
 use crate::encryption::{self, EncryptedStore};
 use crate::endpoints::connect::CONNECTIONS;
-use crate::endpoints::connect::{NodeConnector, ServiceDialer};
+use crate::endpoints::connect::NodeConnector;
 use crate::endpoints::held::Held;
 use crate::endpoints::resource::{self, Request};
 use crate::endpoints::respond::Reply;
@@ -54,6 +56,7 @@ use crate::impersonation::impersonate;
 use crate::metrics::Metrics;
 use crate::metrics::requests::Answered;
 use crate::openapi::OpenApi;
+use crate::outgoing::{Outgoing, ServiceDialer};
 use crate::query::Query;
 use crate::registry::{Registry, Warnings};
 use crate::request::RequestInfo;
@@ -100,12 +103,14 @@ pub struct Config {
     pub client_ca: Vec<CertificateDer<'static>>,
     /// The client CAs as PEM, published in `kube-system/extension-apiserver-authentication`.
     pub client_ca_pem: String,
+    /// How this server introduces itself to the servers behind APIServices, published beside the client CAs.
+    pub front_proxy: Option<FrontProxy>,
     /// Tokens that stand in a file.
     pub static_tokens: StaticTokens,
     /// The way to kubelets.
     pub nodes: Arc<dyn NodeConnector>,
-    /// The way into the pod network, for proxies.
-    pub dialer: Option<Arc<dyn ServiceDialer>>,
+    /// The way to pods, webhooks and whatever else the server calls.
+    pub dialer: Arc<dyn ServiceDialer>,
     /// Components whose health is shown.
     pub components: Vec<Component>,
     /// Where Services get addresses and ports from.
@@ -139,6 +144,8 @@ pub struct ApiServer {
     discovery: Discovery,
     openapi: OpenApi,
     flow_control: FlowControl,
+    outgoing: Outgoing,
+    aggregator: Arc<Aggregator>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -153,8 +160,11 @@ impl ApiServer {
         let tasks = TaskTracker::new();
         let following = Cache::start(Arc::clone(store), Kinds::built_in(), clock.clone(), &tasks, shutdown.clone());
         let cache = following.await.map_err(Error::Cache)?;
-        let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), clock.clone(), random.fork());
-        let (authenticator, authorizer) = gatekeepers(&config, &cache, &registry)?;
+        let objects = Arc::clone(&cache) as Arc<dyn Objects>;
+        let outgoing = Outgoing::new(objects, Arc::clone(&config.dialer), clock.clone(), random.fork());
+        let converter = Arc::new(Converter::new(outgoing.clone()));
+        let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), converter, clock.clone(), random.fork());
+        let gatekeepers = gatekeepers(&config, &cache, &registry, &outgoing)?;
         let allocators = ServiceAllocators::new(
             Arc::clone(store),
             cache,
@@ -167,9 +177,12 @@ impl ApiServer {
         registry.set_hook(services, Arc::new(allocators.clone()));
 
         let audit = config.audit.clone().map(|options| Audit::open(options, config.clock.clone())).transpose()?;
-        let server = Self::assemble(config, registry, authenticator, authorizer, audit, tasks, shutdown);
-        let bootstrap =
-            Bootstrap { advertise: server.config.advertise, client_ca: server.config.client_ca_pem.clone() };
+        let server = Self::assemble(config, registry, outgoing, gatekeepers, audit, tasks, shutdown);
+        let bootstrap = Bootstrap {
+            advertise: server.config.advertise,
+            client_ca: server.config.client_ca_pem.clone(),
+            front_proxy: server.config.front_proxy.clone(),
+        };
         bootstrap::run(&server.registry, &allocators, &bootstrap)
             .await
             .map_err(|error| Error::Bootstrap(error.to_string()))?;
@@ -179,6 +192,7 @@ impl ApiServer {
         let controller = Controller::new(Arc::clone(&server.registry));
         controller.sync().await;
         server.tasks.spawn(controller.run(server.shutdown.clone()));
+        server.aggregator.start(&server.tasks, &server.shutdown);
         server.health.set_ready();
         Ok(server)
     }
@@ -186,8 +200,8 @@ impl ApiServer {
     fn assemble(
         config: Config,
         registry: Arc<Registry>,
-        authenticator: Arc<Authenticator>,
-        authorizer: Arc<dyn Authorizer>,
+        outgoing: Outgoing,
+        (authenticator, authorizer): Gatekeepers,
         audit: Option<Arc<Audit>>,
         tasks: TaskTracker,
         shutdown: CancellationToken,
@@ -212,7 +226,9 @@ impl ApiServer {
             discovery: Discovery::default(),
             openapi: OpenApi::default(),
             flow_control,
+            aggregator: Aggregator::new(Arc::clone(&registry), outgoing.clone(), config.front_proxy.clone()),
             registry,
+            outgoing,
             authenticator,
             authorizer,
             tasks,
@@ -283,6 +299,17 @@ impl ApiServer {
         &self.discovery
     }
 
+    /// Other servers behind APIServices.
+    pub fn aggregator(&self) -> &Aggregator {
+        &self.aggregator
+    }
+
+    /// What is served now, by whomever.
+    pub fn surface(&self) -> Surface {
+        let (kinds, services) = (self.kinds(), self.aggregator.services());
+        Surface { kinds, services, fetched: self.aggregator.documents().generation() }
+    }
+
     /// OpenAPI documents.
     pub fn openapi(&self) -> &OpenApi {
         &self.openapi
@@ -293,9 +320,9 @@ impl ApiServer {
         &self.config.nodes
     }
 
-    /// The way into the pod network.
-    pub fn dialer(&self) -> Option<&Arc<dyn ServiceDialer>> {
-        self.config.dialer.as_ref()
+    /// The way out.
+    pub fn outgoing(&self) -> &Outgoing {
+        &self.outgoing
     }
 
     /// The address clients reach this server at.
@@ -449,6 +476,9 @@ impl ApiServer {
     }
 
     async fn route(self: &Arc<Self>, request: Request, body: Body) -> Result<Response<Body>, Status> {
+        if let Some(other) = self.aggregator.other(&request.info.path) {
+            return Ok(aggregator::passed_on(&self.aggregator, &other, request, body).await);
+        }
         if request.info.is_resource {
             resource::serve(self, request, body).await
         } else {
@@ -457,12 +487,16 @@ impl ApiServer {
     }
 }
 
-/// Who decides who asks and what they may do; puts the admission chain, which asks them too, into the registry.
+/// Who decides who asks, and what they may do.
+type Gatekeepers = (Arc<Authenticator>, Arc<dyn Authorizer>);
+
+/// Makes both; puts the admission chain, which asks them too, into the registry.
 fn gatekeepers(
     config: &Config,
     cache: &Arc<Cache>,
     registry: &Registry,
-) -> Result<(Arc<Authenticator>, Arc<dyn Authorizer>), Error> {
+    outgoing: &Outgoing,
+) -> Result<Gatekeepers, Error> {
     let objects = Arc::clone(cache) as Arc<dyn Objects>;
     let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
     let node = NodeAuthorizer::new(Arc::clone(&objects), Arc::clone(cache) as _, Arc::clone(&rbac));
@@ -473,7 +507,8 @@ fn gatekeepers(
         store: Arc::clone(&config.store),
         authorizer: Arc::clone(&authorizer),
         rbac,
-        dialer: config.dialer.clone(),
+        outgoing: outgoing.clone(),
+        converter: Arc::clone(registry.converter()),
         clock: config.clock.clone(),
         random: config.random.fork(),
     })));

@@ -66,27 +66,51 @@ struct Version {
     version: String,
     #[serde(default)]
     resources: Vec<Served>,
+    #[serde(default)]
+    freshness: String,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Served {
     resource: String,
+    #[serde(default)]
     response_kind: Kind,
+    #[serde(default)]
     scope: String,
     #[serde(default)]
     verbs: Vec<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Kind {
+    #[serde(default)]
     kind: String,
+}
+
+/// What is served, as far as all servers behind the API have said so lately.
+#[derive(Debug, Default)]
+pub struct Discovered {
+    /// What there is.
+    pub resources: Vec<Resource>,
+    /// Versions (`metrics.k8s.io/v1beta1`) whose server does not answer: there may be more of them, or less.
+    pub stale: Vec<String>,
+}
+
+impl Discovered {
+    /// Why not all is known, in client-go's words (`discovery/aggregated_discovery.go`); `None` if all is.
+    pub fn failure(&self) -> Option<String> {
+        let each = |version: &String| format!("{version}: stale GroupVersion discovery: {version}");
+        let failed: Vec<String> = self.stale.iter().map(each).collect();
+        let why = "unable to retrieve the complete list of server APIs";
+        (!failed.is_empty()).then(|| format!("{why}: {}", failed.join(", ")))
+    }
 }
 
 /// All deletable resources, each in its group's preferred version. Events are left out: nobody owns them, and they go
 /// by themselves.
-pub async fn deletable(client: &Client) -> Result<Vec<Resource>, kube::Error> {
-    let mut found = Vec::new();
+pub async fn deletable(client: &Client) -> Result<Discovered, kube::Error> {
+    let mut found = Discovered::default();
     for root in ["/api", "/apis"] {
         let request = http::Request::get(root)
             .header("accept", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
@@ -100,6 +124,9 @@ pub async fn deletable(client: &Client) -> Result<Vec<Resource>, kube::Error> {
                     "" => version.version.clone(),
                     name => format!("{name}/{}", version.version),
                 };
+                if version.freshness == "Stale" {
+                    found.stale.push(api_version.clone());
+                }
                 for served in version.resources {
                     let can = |verb: &str| served.verbs.iter().any(|own| own == verb);
                     let all = ["list", "watch", "delete"].into_iter().all(can);
@@ -107,7 +134,7 @@ pub async fn deletable(client: &Client) -> Result<Vec<Resource>, kube::Error> {
                         continue;
                     }
                     seen.push(served.resource.clone());
-                    found.push(Resource {
+                    found.resources.push(Resource {
                         deletes_collections: can("deletecollection"),
                         namespaced: served.scope == "Namespaced",
                         kind: served.response_kind.kind,

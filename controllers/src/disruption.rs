@@ -152,7 +152,7 @@ impl DisruptionController {
     ) -> Result<Option<(String, i32)>, kube::Error> {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         let served = deletable(self.client.kube()).await?;
-        let resource = served.into_iter().find(|served| served.group() == group && served.kind == owner.kind);
+        let resource = served.resources.into_iter().find(|served| served.group() == group && served.kind == owner.kind);
         let Some(resource) = resource else { return Ok(None) };
         let path = format!("{}/{}/scale", resource.path(Some(namespace)), owner.name);
         let request = http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError)?;

@@ -67,7 +67,13 @@ impl NamespaceController {
     async fn empty(&self, namespace: &str) -> Left {
         let mut left = Left::default();
         let resources = match deletable(self.client.kube()).await {
-            Ok(resources) => resources,
+            // What is known goes meanwhile.
+            Ok(found) => {
+                let failing = found.stale.len();
+                left.discovery =
+                    found.failure().map(|why| format!("Discovery failed for some groups, {failing} failing: {why}"));
+                found.resources
+            }
             Err(error) => {
                 left.discovery = Some(words(&error));
                 return left;
@@ -220,7 +226,7 @@ fn conditions(old: &[NamespaceCondition], left: &Left, now: Timestamp) -> Vec<Na
             "NamespaceDeletionDiscoveryFailure",
             left.discovery.is_some(),
             "DiscoveryFailed",
-            format!("Discovery failed for some groups: {discovery}"),
+            discovery,
             "ResourcesDiscovered",
             "All resources successfully discovered",
         ),

@@ -6,7 +6,7 @@
 //!       ┌─────────┼──────────────┬────────────────┐
 //!   scheduler  controllers    kubelet ─CRI─► runtime      × nodes
 //!                                ▲
-//!                                └── logs, exec: the API server connects through [`Nodes`]
+//!                                └── logs, exec, webhooks in pods: the API server connects through [`Nodes`]
 //! ```
 
 use std::collections::HashMap;
@@ -22,10 +22,12 @@ use axum::body::Body;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, NodeAddress, Service, Taint};
 use kube::api::DeleteParams;
+use minik8s_apiserver::aggregator::FrontProxy;
 use minik8s_apiserver::authn::StaticTokens;
 use minik8s_apiserver::authn::jwt::SigningKey;
 use minik8s_apiserver::endpoints::connect::NodeConnector;
 use minik8s_apiserver::identity::UserInfo;
+use minik8s_apiserver::outgoing::tls::Identity;
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_client::{Client, InformerFactory, Lister, ObjectPool, is_not_found};
 use minik8s_clock::{Clock, Random};
@@ -47,6 +49,7 @@ use crate::components::{Component, static_pods};
 use crate::control::{self, ClusterStatus, NewNode, NodeStatus};
 use crate::home::{ClusterFile, DataDir, NodeFile};
 use crate::logs::Logs;
+use crate::network::NodeAddresses;
 use crate::node::{self, KUBERNETES_VERSION};
 use crate::pki::{self, Pki};
 
@@ -260,9 +263,10 @@ async fn api_server(
             .map_err(|error| anyhow!("the key that signs ServiceAccount tokens is damaged: {error}"))?,
         client_ca: vec![pki.ca_der()?],
         client_ca_pem: pki.ca_pem.clone(),
+        front_proxy: pki.front_proxy.as_ref().map(front_proxy).transpose()?,
         static_tokens: StaticTokens::default(),
         nodes: nodes.clone(),
-        dialer: None,
+        dialer: nodes.clone(),
         components: vec![health("scheduler", scheduler), health("controller-manager", controllers)],
         ranges: Default::default(),
         advertise: SocketAddr::from((node::address(1), file.port)),
@@ -273,6 +277,12 @@ async fn api_server(
         extra_routes: control::routes(nodes.clone()),
     };
     Ok(ApiServer::new(config, running.child_token()).await?)
+}
+
+fn front_proxy(proxy: &pki::FrontProxy) -> Result<FrontProxy> {
+    let chain = vec![pki::der(&proxy.client.cert_pem)?];
+    let identity = Identity { chain, key: pki::private_key(&proxy.client.key_pem)? };
+    Ok(FrontProxy { ca_pem: proxy.ca_pem.clone(), identity })
 }
 
 /// A component that was running before its pod and goes on after it.
@@ -515,6 +525,29 @@ impl Nodes {
 
     fn boot_id(&self, name: &str) -> Option<String> {
         Some(self.machines.lock().get(name)?.power.as_ref()?.boot_id.clone())
+    }
+
+    /// Which addresses the nodes have; none before there is an API server to say so.
+    pub(crate) fn addresses(&self) -> Vec<NodeAddresses> {
+        let nodes = self.file.lock().nodes.clone();
+        let known = self.api.get().map(|attached| &attached.nodes);
+        let addresses = nodes.into_iter().map(|node| NodeAddresses {
+            own: node::address(node.number),
+            pods: known.and_then(|known| known.get("", &node.name)?.spec.as_ref()?.pod_cidr.clone()),
+            control_plane: node.control_plane,
+            name: node.name,
+        });
+        addresses.collect()
+    }
+
+    /// The port of the API server's listener.
+    pub(crate) fn api_port(&self) -> u16 {
+        self.file.lock().port
+    }
+
+    /// The runtime of a node that is switched on.
+    pub(crate) fn runtime(&self, name: &str) -> Option<Arc<SimRuntime>> {
+        Some(self.machines.lock().get(name)?.power.as_ref()?.runtime.clone())
     }
 
     /// What runs.

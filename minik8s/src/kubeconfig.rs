@@ -187,7 +187,13 @@ mod tests {
 
     fn pki() -> Pki {
         let pair = crate::pki::CertifiedKey { cert_pem: "cert".into(), key_pem: "key".into() };
-        Pki { ca_pem: "ca".into(), admin: pair.clone(), server: pair, service_account_key_pem: String::new() }
+        Pki {
+            ca_pem: "ca".into(),
+            admin: pair.clone(),
+            server: pair,
+            front_proxy: None,
+            service_account_key_pem: String::new(),
+        }
     }
 
     #[test]

@@ -6,11 +6,12 @@
 //!                ├── bench                │     measures a cluster from outside
 //!   home, kubeconfig, pki, logs           ├── components   the control plane as programs of static pods
 //!                                         ├── control      what `minik8s node`, `status`, `down` ask of it
+//!                                         ├── network      where the API server's connections lead
 //!                                         └── simulation   the same cluster in one thread and in virtual time
 //! ```
 //!
 //! Read in this order: [`cli`], [`home`] (what is on disk), [`pki`], [`kubeconfig`], then [`cluster`], which reads like the
-//! picture of the architecture, [`safeguards`], [`node`], [`components`], [`control`], [`logs`], and
+//! picture of the architecture, [`safeguards`], [`node`], [`components`], [`control`], [`network`], [`logs`], and
 //! [`simulation`].
 //!
 //! # Invariants
@@ -30,6 +31,7 @@ pub mod control;
 pub mod home;
 pub mod kubeconfig;
 pub mod logs;
+pub mod network;
 pub mod node;
 pub mod pki;
 pub mod safeguards;

@@ -4,6 +4,8 @@
 //! | file | what | made |
 //! |---|---|---|
 //! | `ca.crt`, `ca.key` | the certificate authority | once |
+//! | `front-proxy-ca.crt`, `front-proxy-ca.key` | the authority of the API server as a client of the servers behind APIServices | once |
+//! | `front-proxy-client.crt`, `front-proxy-client.key` | what it shows them | at every start |
 //! | `sa.key` | signs ServiceAccount tokens (ES256) | once |
 //! | `apiserver.crt`, `apiserver.key` | the API server's | at every start |
 //! | `admin.crt`, `admin.key` | the kubeconfig's: `kubernetes-admin` in `system:masters` | once, and anew before it expires |
@@ -14,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
+use minik8s_apiserver::aggregator::front_proxy;
 use minik8s_clock::{Clock, Random};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -42,8 +45,19 @@ pub struct Pki {
     pub admin: CertifiedKey,
     /// The API server's certificate and key.
     pub server: CertifiedKey,
+    /// The API server as a client of the servers behind APIServices; `None` where the cluster is only read.
+    pub front_proxy: Option<FrontProxy>,
     /// The PKCS#8 key (PEM) that signs ServiceAccount tokens.
     pub service_account_key_pem: String,
+}
+
+/// The authority that those servers trust, and the certificate by it.
+#[derive(Clone)]
+pub struct FrontProxy {
+    /// The authority's certificate, PEM.
+    pub ca_pem: String,
+    /// The client's certificate and key.
+    pub client: CertifiedKey,
 }
 
 /// A certificate with its key, both PEM.
@@ -66,17 +80,10 @@ impl Pki {
     pub fn open(dir: &Path, names: &[String], clock: &Clock, random: &Random) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
-        let ca = match load(dir, "ca")? {
-            Some(ca) => ca,
-            None => {
-                let ca = make_authority(now, random)?;
-                store(dir, "ca", &ca)?;
-                ca
-            }
-        };
-        let key = KeyPair::from_pem(&ca.key_pem).with_context(|| damaged(dir, "ca.key"))?;
-        let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, "ca.crt"))?;
-        let authority = Authority { issuer, now, random };
+        let (ca, authority) = open_authority(dir, "ca", "minik8s", now, random)?;
+        let (front_proxy_ca, front_authority) = open_authority(dir, "front-proxy-ca", "front-proxy-ca", now, random)?;
+        let front_proxy = FrontProxy { ca_pem: front_proxy_ca.cert_pem, client: front_authority.front_proxy()? };
+        store(dir, "front-proxy-client", &front_proxy.client)?;
 
         let server = authority.server(names)?;
         store(dir, "apiserver", &server)?;
@@ -98,7 +105,8 @@ impl Pki {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        Ok(Self { ca_pem: ca.cert_pem, admin, server, service_account_key_pem })
+        let front_proxy = Some(front_proxy);
+        Ok(Self { ca_pem: ca.cert_pem, admin, server, front_proxy, service_account_key_pem })
     }
 
     /// Loads what a cluster has, and makes nothing.
@@ -109,6 +117,7 @@ impl Pki {
             ca_pem: there("ca")?.cert_pem,
             admin: there("admin")?,
             server: there("apiserver")?,
+            front_proxy: None,
             service_account_key_pem: fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?,
         })
@@ -117,10 +126,14 @@ impl Pki {
     /// Makes everything anew and keeps nothing.
     pub fn in_memory(names: &[String], clock: &Clock, random: &Random) -> Result<Self> {
         let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
-        let ca = make_authority(now, random)?;
+        let ca = make_authority("minik8s", now, random)?;
         let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, KeyPair::from_pem(&ca.key_pem)?)?;
         let authority = Authority { issuer, now, random };
+        let front_proxy_ca = make_authority("front-proxy-ca", now, random)?;
+        let issuer = Issuer::from_ca_cert_pem(&front_proxy_ca.cert_pem, KeyPair::from_pem(&front_proxy_ca.key_pem)?)?;
+        let client = Authority { issuer, now, random }.front_proxy()?;
         Ok(Self {
+            front_proxy: Some(FrontProxy { ca_pem: front_proxy_ca.cert_pem, client }),
             admin: authority.client("kubernetes-admin", "system:masters")?,
             server: authority.server(names)?,
             service_account_key_pem: KeyPair::generate()?.serialize_pem(),
@@ -171,6 +184,12 @@ impl Authority<'_> {
         self.sign(params)
     }
 
+    fn front_proxy(&self) -> Result<CertifiedKey> {
+        let mut params = self.params(&[], front_proxy::NAME, LEAF_DAYS)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params)
+    }
+
     fn sign(&self, params: CertificateParams) -> Result<CertifiedKey> {
         let key = KeyPair::generate()?;
         let cert = params.signed_by(&key, &self.issuer)?;
@@ -199,8 +218,29 @@ fn leaf_params(
     Ok(params)
 }
 
-fn make_authority(now: OffsetDateTime, random: &Random) -> Result<CertifiedKey> {
-    let mut params = leaf_params(&[], "minik8s", now, CA_DAYS, random)?;
+/// An authority that the folder has, or a new one.
+fn open_authority<'a>(
+    dir: &Path,
+    name: &str,
+    common_name: &str,
+    now: OffsetDateTime,
+    random: &'a Random,
+) -> Result<(CertifiedKey, Authority<'a>)> {
+    let ca = match load(dir, name)? {
+        Some(ca) => ca,
+        None => {
+            let ca = make_authority(common_name, now, random)?;
+            store(dir, name, &ca)?;
+            ca
+        }
+    };
+    let key = KeyPair::from_pem(&ca.key_pem).with_context(|| damaged(dir, &format!("{name}.key")))?;
+    let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, &format!("{name}.crt")))?;
+    Ok((ca, Authority { issuer, now, random }))
+}
+
+fn make_authority(common_name: &str, now: OffsetDateTime, random: &Random) -> Result<CertifiedKey> {
+    let mut params = leaf_params(&[], common_name, now, CA_DAYS, random)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = false;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::conversion::WebhookConversion;
 use super::schema::Schema;
 use super::{defaults, types};
 use crate::kinds::{Column, GroupVersionKind, Kind, Storage, Subresource};
@@ -31,8 +32,8 @@ pub struct CustomResource {
     pub scale: Option<ScaleOfCustom>,
     /// Label and place of each selectable field.
     pub selectable: Vec<(String, Place)>,
-    /// Versions convert by a webhook.
-    pub converts_by_webhook: bool,
+    /// The webhook by which versions convert; without one they differ by name only. Shared by the versions.
+    pub conversion: Option<Arc<WebhookConversion>>,
     /// The definition is being deleted: nothing new may come.
     pub terminating: bool,
 }
@@ -138,6 +139,8 @@ pub struct Rows {
     pub served: Vec<Arc<Kind>>,
     /// The version that objects are stored in, served or not.
     pub storage: Arc<Kind>,
+    /// All other versions, served or not: objects may be stored in one of them from earlier on.
+    pub others: Vec<Arc<Kind>>,
 }
 
 /// Reads the rows of a CustomResourceDefinition, by the names that were accepted. `None` where it has no storage version or
@@ -146,21 +149,24 @@ pub fn rows(definition: &Value) -> Option<Rows> {
     let spec = &definition["spec"];
     let versions = spec["versions"].as_array()?;
     let storage_version = versions.iter().find(|version| version["storage"] == true)?["name"].as_str()?;
-    let reader = Reader { definition, names: &definition["status"]["acceptedNames"], storage_version };
+    let conversion = WebhookConversion::parse(&spec["conversion"]).map(Arc::new);
+    let reader = Reader { definition, names: &definition["status"]["acceptedNames"], storage_version, conversion };
     if reader.text("plural").is_empty() || reader.text("kind").is_empty() {
         return None;
     }
-    let (mut served, mut storage) = (Vec::new(), None);
+    let (mut served, mut storage, mut others) = (Vec::new(), None, Vec::new());
     for version in versions {
         let kind = Arc::new(reader.kind(version));
         if version["storage"] == true {
             storage = Some(Arc::clone(&kind));
+        } else {
+            others.push(Arc::clone(&kind));
         }
         if version["served"] == true {
             served.push(kind);
         }
     }
-    Some(Rows { served, storage: storage? })
+    Some(Rows { served, storage: storage?, others })
 }
 
 /// `com.example.v1.Pg`: the group's labels from the top down.
@@ -174,6 +180,7 @@ struct Reader<'a> {
     definition: &'a Value,
     names: &'a Value,
     storage_version: &'a str,
+    conversion: Option<Arc<WebhookConversion>>,
 }
 
 impl Reader<'_> {
@@ -237,7 +244,7 @@ impl Reader<'_> {
                 .filter_map(|field| field["jsonPath"].as_str())
                 .map(|path| (path.trim_start_matches('.').to_owned(), Place::parse(path)))
                 .collect(),
-            converts_by_webhook: spec["conversion"]["strategy"] == "Webhook",
+            conversion: self.conversion.clone(),
             terminating: self.terminating(),
         }
     }

@@ -11,7 +11,7 @@
 //!
 //! From there on a custom resource takes the path of every other kind. Reading order: [`schema`] (a parsed structural
 //! schema), [`definition`] (rows), [`types`], [`defaults`], [`validate`] with [`formats`], [`rules`] over [`cel`],
-//! [`strategy`], then [`structural`], which refuses definitions.
+//! [`strategy`], [`conversion`], then [`structural`], which refuses definitions.
 //!
 //! # Invariants
 //! - A schema is parsed and its rules are compiled once, when its definition is established, not for every object.
@@ -24,6 +24,7 @@
 //! - Rules in `allOf`, `anyOf`, `oneOf` and `not` are refused.
 
 pub mod cel;
+pub mod conversion;
 pub mod defaults;
 pub mod definition;
 pub mod formats;

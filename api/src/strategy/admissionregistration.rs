@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::pod::volumes::required;
-use super::{edit, labels, names};
+use super::{edit, labels, names, webhooks};
 use crate::admission::{Fault, Policy};
 use crate::status::{FieldError, FieldPath};
 
@@ -109,15 +109,7 @@ fn validate_webhook(webhook: &Field<'_>, errors: &mut Errors) {
     }
     labels::validate_selector(&webhook.get("namespaceSelector"), errors);
     labels::validate_selector(&webhook.get("objectSelector"), errors);
-    let client = webhook.get("clientConfig");
-    match (client.get("url").set(), client.get("service").set()) {
-        (Some(url), None) if !url.str().starts_with("https://") => {
-            errors.push(url.invalid("'https' is the only allowed URL scheme; desired format: https://host[/path]"));
-        }
-        (None, Some(service)) => required(&service, &["name", "namespace"], errors),
-        (Some(_), None) => {}
-        _ => errors.push(client.required("exactly one of url or service is required")),
-    }
+    webhooks::client_config(&webhook.get("clientConfig"), errors);
 }
 
 fn operations_rule(rule: &Field<'_>, errors: &mut Errors) {

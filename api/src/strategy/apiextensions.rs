@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::pod::volumes::required;
-use super::{Context, Subresource, edit, names};
+use super::{Context, Subresource, edit, names, webhooks};
 use crate::custom::schema::{JsonType, Schema};
 use crate::custom::structural;
 use crate::status::FieldPath;
@@ -274,17 +274,48 @@ fn names_of(names_field: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// `ValidateCustomResourceConversion`. Errors name the fields as Kubernetes' internal version has them.
 fn conversion(conversion: &Field<'_>, errors: &mut Errors) {
     let (strategy, webhook) = (conversion.get("strategy"), conversion.get("webhook"));
     strategy.one_of(&["None", "Webhook"], errors);
-    match (strategy.str(), webhook.set()) {
-        ("Webhook", None) => {
-            errors.push(conversion.get("webhookClientConfig").required("required when strategy is set to Webhook"))
+    let at_client = conversion.get("webhookClientConfig");
+    let at_versions = conversion.get("conversionReviewVersions");
+    let versions = at_versions.with(webhook.get("conversionReviewVersions").value());
+    let client = at_client.with(webhook.get("clientConfig").value());
+    if strategy.str() == "Webhook" {
+        match client.set() {
+            None => errors.push(at_client.required("required when strategy is set to Webhook")),
+            Some(client) => webhooks::client_config(&client, errors),
         }
-        ("None", Some(_)) => errors.push(
-            conversion.get("webhookClientConfig").forbidden("should not be set when strategy is not set to Webhook"),
-        ),
-        _ => {}
+        review_versions(&versions, errors);
+        return;
+    }
+    const NO_WEBHOOK: &str = "should not be set when strategy is not set to Webhook";
+    if client.is_set() {
+        errors.push(at_client.forbidden(NO_WEBHOOK));
+    }
+    if !versions.is_empty() {
+        errors.push(at_versions.forbidden(NO_WEBHOOK));
+    }
+}
+
+fn review_versions(versions: &Field<'_>, errors: &mut Errors) {
+    const KNOWN: [&str; 2] = ["v1", "v1beta1"];
+    if versions.is_empty() {
+        errors.push(versions.required(""));
+        return;
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for version in versions.items() {
+        if seen.contains(&version.str()) {
+            errors.push(version.invalid("duplicate version"));
+            continue;
+        }
+        seen.push(version.str());
+        version.check(names::dns1035_label(version.str()), errors);
+    }
+    if !KNOWN.iter().any(|known| seen.contains(known)) {
+        errors.push(versions.invalid(format!("must include at least one of {}", KNOWN.join(", "))));
     }
 }
 

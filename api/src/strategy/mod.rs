@@ -61,6 +61,7 @@ mod rows;
 mod scale;
 mod scheduling;
 mod storage;
+mod webhooks;
 
 use std::borrow::Cow;
 
@@ -70,7 +71,9 @@ use serde_json::Value;
 use crate::status::FieldError;
 
 pub use built_in::{Behavior, BuiltIn, strategy_for};
-pub use meta::{validate_object_meta, validate_object_meta_update};
+pub use meta::{
+    annotations as validate_annotations, labels as validate_labels, validate_object_meta, validate_object_meta_update,
+};
 pub use names::NameRule;
 pub use scale::ScalePaths;
 pub(crate) use scale::selector_text;

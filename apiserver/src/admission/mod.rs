@@ -51,8 +51,9 @@ use crate::{
     audit::AuditContext,
     authz::{Authorizer, Rbac, escalation::Escalation},
     cache::Objects,
-    endpoints::connect::ServiceDialer,
+    crd::Converter,
     identity::UserInfo,
+    outgoing::Outgoing,
 };
 
 /// The annotation of pods that a kubelet runs from a file, and shows by a mirror that nobody else creates.
@@ -203,8 +204,10 @@ pub struct Cluster {
     pub authorizer: Arc<dyn Authorizer>,
     /// What users hold by roles.
     pub rbac: Arc<Rbac>,
-    /// The way to webhooks that are Services.
-    pub dialer: Option<Arc<dyn ServiceDialer>>,
+    /// The way to webhooks.
+    pub outgoing: Outgoing,
+    /// From the version of a write to the one that a webhook or policy asks for.
+    pub converter: Arc<Converter>,
     /// Time.
     pub clock: Clock,
     /// Names.
@@ -222,7 +225,7 @@ pub struct Chain {
 impl Chain {
     /// The plugins of a cluster, in Kubernetes' order. ResourceQuota is last because it counts what all others let through.
     pub fn new(cluster: &Cluster) -> Chain {
-        let Cluster { objects, store, authorizer, rbac, dialer: _, clock, random } = cluster;
+        let Cluster { objects, store, authorizer, rbac, outgoing: _, converter, clock, random } = cluster;
         let objects = || Arc::clone(objects);
         let authorizer = || Arc::clone(authorizer);
         let webhooks = Arc::new(WebhookTimes::default());
@@ -244,9 +247,9 @@ impl Chain {
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(default_ingress_class::DefaultIngressClass::new(objects())),
             Box::new(Escalation::new(Arc::clone(rbac), authorizer())),
-            Box::new(policy::MutatingPolicies::new(objects(), authorizer())),
+            Box::new(policy::MutatingPolicies::new(objects(), authorizer(), Arc::clone(converter))),
             Box::new(webhook::MutatingWebhooks::new(cluster, &webhooks)),
-            Box::new(policy::ValidatingPolicies::new(objects(), authorizer())),
+            Box::new(policy::ValidatingPolicies::new(objects(), authorizer(), Arc::clone(converter))),
             Box::new(webhook::ValidatingWebhooks::new(cluster, &webhooks)),
             Box::new(resource_quota::ResourceQuota::new(objects(), Arc::clone(store), clock.clone())),
         ];

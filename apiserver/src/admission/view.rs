@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use minik8s_api::decode::{Expected, FieldValidation, Format, decode};
-use minik8s_api::kinds::{GroupVersionKind, Kind, Kinds, convert, split_api_version};
+use minik8s_api::kinds::{GroupVersionKind, Kind, Kinds, split_api_version};
+use minik8s_api::status::Status;
 use minik8s_api::strategy::strategy_for;
 use serde_json::{Value, json};
 
 use super::Attributes;
+use crate::crd::Converter;
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -32,10 +34,21 @@ fn kind_of(row: &Kind, write: &Attributes<'_>) -> GroupVersionKind {
 
 impl View {
     /// A write in the version of `row`.
-    pub(super) fn new(write: &Attributes<'_>, kinds: &Kinds, row: Arc<Kind>) -> View {
-        let shown = |object: Option<&Value>| object.map_or(Value::Null, |object| shown(write, kinds, &row, object));
-        let (object, old_object) = (shown(write.object.as_ref()), shown(write.old_object));
-        View { object, old_object, row }
+    pub(super) async fn new(
+        write: &Attributes<'_>,
+        kinds: &Kinds,
+        converter: &Converter,
+        row: Arc<Kind>,
+    ) -> Result<View, Status> {
+        let (mut object, mut old_object) = (Value::Null, Value::Null);
+        for (place, from) in [(&mut object, write.object.as_ref()), (&mut old_object, write.old_object)] {
+            if let Some(from) = from {
+                let shown = shown(write, kinds, converter, &row, from).await;
+                // As Kubernetes: whoever is to be asked cannot be.
+                *place = shown.map_err(|status| Status::internal_error(status.message))?;
+            }
+        }
+        Ok(View { object, old_object, row })
     }
 
     /// What is asked, as `admission.k8s.io/v1` puts it, without UID and objects.
@@ -67,8 +80,8 @@ impl View {
         request
     }
 
-    /// Takes a changed object: checks it against its type, sets defaults, and returns it in the version of the write.
-    pub(super) fn take(&mut self, write: &Attributes<'_>, kinds: &Kinds, changed: &Value) -> Result<Value, String> {
+    /// Takes a changed object: checks it against its type and sets defaults.
+    pub(super) fn accept(&mut self, write: &Attributes<'_>, changed: &Value) -> Result<(), String> {
         let kind = kind_of(&self.row, write);
         let own = kind == self.row.gvk();
         let expected = if own { Some(Expected::kind(&self.row)) } else { Expected::built_in(kind) };
@@ -79,32 +92,49 @@ impl View {
         if own {
             strategy_for(&self.row).set_defaults(&mut object);
         }
-        self.object = object.clone();
+        self.object = object;
+        Ok(())
+    }
+
+    /// The object in the version of the write.
+    pub(super) async fn written(
+        &self,
+        write: &Attributes<'_>,
+        kinds: &Kinds,
+        converter: &Converter,
+    ) -> Result<Value, Status> {
+        let object = self.object.clone();
         if write.subresource == "scale" {
             let mut scaled = write.object.clone().unwrap_or_default();
             let replicas = object["spec"]["replicas"].as_i64().unwrap_or_default();
             strategy_for(&self.row).set_scale(&mut scaled, replicas);
             return Ok(scaled);
         }
-        if let Some(asked) = row_of(write, kinds).filter(|_| own) {
-            convert(&self.row, &asked, &mut object);
+        match row_of(write, kinds).filter(|_| kind_of(&self.row, write) == self.row.gvk()) {
+            Some(asked) => converter.one(&self.row, &asked, object).await,
+            None => Ok(object),
         }
-        Ok(object)
     }
 }
 
 /// An object in the version of `row`, or the Scale of it.
-fn shown(write: &Attributes<'_>, kinds: &Kinds, row: &Kind, object: &Value) -> Value {
-    let mut object = object.clone();
+async fn shown(
+    write: &Attributes<'_>,
+    kinds: &Kinds,
+    converter: &Converter,
+    row: &Kind,
+    object: &Value,
+) -> Result<Value, Status> {
     let (group, version) = split_api_version(object["apiVersion"].as_str().unwrap_or_default());
     let present = kinds.by_kind(group, version, object["kind"].as_str().unwrap_or_default());
-    if let Some(present) = present {
-        convert(present, row, &mut object);
-    }
+    let object = match present {
+        Some(present) => converter.one(present, row, object.clone()).await?,
+        None => object.clone(),
+    };
     if write.subresource == "scale"
         && let Some(scale) = strategy_for(row).scale(&object)
     {
-        return scale;
+        return Ok(scale);
     }
-    object
+    Ok(object)
 }

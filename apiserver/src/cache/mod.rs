@@ -81,7 +81,7 @@ pub trait Objects: Send + Sync {
 pub struct Cache {
     store: Arc<dyn Store>,
     clock: Clock,
-    kinds: RwLock<Arc<Kinds>>,
+    kinds: Sender<Arc<Kinds>>,
     resources: RwLock<HashMap<GroupResource, Arc<ResourceCache>>>,
     applied: Sender<Revision>,
     /// Held while changes are applied, and while resources come and go.
@@ -99,13 +99,13 @@ impl Cache {
     ) -> Result<Arc<Cache>, String> {
         let mut resources = HashMap::new();
         for kind in kinds.iter().filter(|kind| kind.is_storage_version()) {
-            let cache = Arc::new(ResourceCache::new(Arc::clone(kind), Vec::new(), 0));
+            let cache = Arc::new(ResourceCache::new(Arc::clone(kind), Vec::new()));
             resources.insert(kind.group_resource(), cache);
         }
         let cache = Arc::new(Cache {
             store,
             clock,
-            kinds: RwLock::new(kinds),
+            kinds: Sender::new(kinds),
             resources: RwLock::new(resources),
             applied: Sender::new(0),
             applying: tokio::sync::Mutex::default(),
@@ -117,7 +117,12 @@ impl Cache {
 
     /// The kinds served now.
     pub fn kinds(&self) -> Arc<Kinds> {
-        Arc::clone(&self.kinds.read())
+        Arc::clone(&self.kinds.borrow())
+    }
+
+    /// Announces each new snapshot of kinds.
+    pub fn kinds_changes(&self) -> Receiver<Arc<Kinds>> {
+        self.kinds.subscribe()
     }
 
     /// The revision up to which every change of the store is in the cache.
@@ -193,7 +198,7 @@ impl Cache {
         let Some(cache) = self.cache_of(&kv.key) else {
             return Ok(None);
         };
-        let object = Object::from_stored(cache.kind(), kv)?;
+        let object = cache.read(kv)?;
         Ok(Some((cache.kind().group_resource(), object)))
     }
 
@@ -261,7 +266,7 @@ impl Cache {
             let object = match event.kind {
                 EventKind::Delete => None,
                 // The pipeline wrote these bytes; if it wrote nonsense, no watcher may build on what follows.
-                EventKind::Put => match Object::from_stored(cache.kind(), &event.kv) {
+                EventKind::Put => match cache.read(&event.kv) {
                     Ok(object) => Some(Arc::new(object)),
                     Err(error) => {
                         tracing::error!(error, "an object in the store cannot be read and is left out");

@@ -79,6 +79,11 @@ fn type_meta(kind: &Kind) -> Vec<u8> {
     out
 }
 
+/// Whether stored bytes have the shape of a kind.
+pub(super) fn is_stored_as(kind: &Kind, stored: &[u8]) -> bool {
+    stored.starts_with(&type_meta(kind))
+}
+
 fn write_field(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &Value) {
     if !std::mem::take(first) {
         out.push(b',');

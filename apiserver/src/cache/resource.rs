@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use minik8s_api::kinds::Kind;
-use minik8s_store::Revision;
+use minik8s_store::{KeyValue, Revision};
 use parking_lot::RwLock;
 use tokio::sync::mpsc;
 
 use super::event::CacheEvent;
-use super::{Object, Selection};
+use super::{Object, Selection, object};
 use crate::registry::keys;
 
 /// Events kept whatever their age, so that a quiet resource's watches resume.
@@ -34,6 +34,8 @@ pub type Objects = BTreeMap<Arc<str>, Arc<Object>>;
 /// See the module.
 pub struct ResourceCache {
     kind: Arc<Kind>,
+    /// Other versions that objects may be stored in; only for kinds whose versions differ in more than their names.
+    others: Vec<Arc<Kind>>,
     version: AtomicU64,
     state: RwLock<State>,
 }
@@ -75,11 +77,15 @@ pub enum Start {
 }
 
 impl ResourceCache {
-    /// An empty cache that is complete as of `revision`.
-    pub fn new(kind: Arc<Kind>, objects: Vec<Arc<Object>>, revision: Revision) -> ResourceCache {
-        let cache = ResourceCache { kind, version: AtomicU64::new(revision), state: RwLock::default() };
-        cache.reset(objects, revision);
-        cache
+    /// An empty cache of objects in the form of `kind`, or of one of `others`.
+    pub fn new(kind: Arc<Kind>, others: Vec<Arc<Kind>>) -> ResourceCache {
+        ResourceCache { kind, others, version: AtomicU64::new(0), state: RwLock::default() }
+    }
+
+    /// Reads a stored object, in the version that it is stored in.
+    pub fn read(&self, kv: &KeyValue) -> Result<Object, String> {
+        let row = self.others.iter().find(|row| object::is_stored_as(row, &kv.value)).unwrap_or(&self.kind);
+        Object::from_stored(row, kv)
     }
 
     /// The storage kind.
@@ -349,13 +355,14 @@ mod tests {
     use crate::cache::object::encode;
     use crate::cache::watch::{CacheWatch, From, Item};
     use minik8s_api::kinds::Kinds;
-    use minik8s_store::KeyValue;
     use serde_json::json;
 
     fn pods() -> Arc<ResourceCache> {
         let kinds = Kinds::built_in();
         let kind = kinds.by_resource("", "v1", "pods").expect("pods");
-        Arc::new(ResourceCache::new(Arc::clone(kind), Vec::new(), 1))
+        let cache = ResourceCache::new(Arc::clone(kind), Vec::new());
+        cache.reset(Vec::new(), 1);
+        Arc::new(cache)
     }
 
     fn pod(cache: &ResourceCache, name: &str, node: &str, revision: Revision) -> Arc<Object> {

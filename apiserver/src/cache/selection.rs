@@ -72,6 +72,15 @@ impl Selection {
             return Err(Status::bad_request(format!("field label not supported: {field}")));
         }
         let index = indexed_field(kind);
+        let custom = |field: &str| !matches!(field, "metadata.name" | "metadata.namespace");
+        let converted = kind.definition.as_ref().is_some_and(|definition| definition.conversion.is_some());
+        if converted && !kind.is_storage_version() && self.fields.terms().iter().any(|term| custom(&term.field)) {
+            let stored = &kind.storage.kind.version;
+            return Err(Status::bad_request(format!(
+                "{} is converted by a webhook and can be selected by metadata.name and metadata.namespace only; select in version {stored}",
+                kind.gvk()
+            )));
+        }
         self.name = self.fields.exact_match("metadata.name").map(str::to_owned);
         self.indexed = index.and_then(|field| self.fields.exact_match(field)).map(str::to_owned);
         // A namespace pinned by a field selector narrows a list across namespaces.

@@ -10,8 +10,9 @@ use minik8s_api::status::Status;
 use serde_json::{Value, json};
 
 use super::controller::Definitions;
-use super::names::{is_true, set_condition};
+use super::names::is_true;
 use crate::cache::Selection;
+use crate::conditions::set_condition;
 use crate::options::{DeleteOptions, WriteOptions};
 use crate::registry::{Context, Target};
 

@@ -203,7 +203,7 @@ impl Definitions {
             return Err(Status::internal_error(format!("{name}: the definition has no storage version or no names")));
         };
         let cache = self.registry.cache();
-        cache.add_resource(&rows.storage).await.map_err(Status::internal_error)?;
+        cache.add_resource(&rows.storage, &rows.others).await.map_err(Status::internal_error)?;
         let before = served.get(name).map(|served| &served.rows);
         cache.set_kinds(|kinds| with_rows(&without_rows(kinds, before), &rows));
         tracing::info!(name, "a custom resource is served");

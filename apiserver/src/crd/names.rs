@@ -5,7 +5,9 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::conditions::{find, set_condition};
 
 /// The annotation by which groups of Kubernetes itself may be used.
 const APPROVED: &str = "api-approved.kubernetes.io";
@@ -41,33 +43,6 @@ impl Taken {
 /// Whether a condition is true.
 pub fn is_true(definition: &Value, condition: &str) -> bool {
     find(definition, condition).is_some_and(|found| found["status"] == "True")
-}
-
-fn find<'a>(definition: &'a Value, condition: &str) -> Option<&'a Value> {
-    definition["status"]["conditions"].as_array()?.iter().find(|found| found["type"] == condition)
-}
-
-/// Sets a condition; its time moves with its status (`SetCRDCondition`).
-pub fn set_condition(definition: &mut Value, condition: &str, status: &str, reason: &str, message: &str, now: &str) {
-    let since = find(definition, condition)
-        .filter(|found| found["status"] == status)
-        .map(|found| found["lastTransitionTime"].clone());
-    let new = json!({
-        "type": condition,
-        "status": status,
-        "lastTransitionTime": since.unwrap_or_else(|| now.into()),
-        "reason": reason,
-        "message": message,
-    });
-    let conditions = &mut definition["status"]["conditions"];
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    let Some(list) = conditions.as_array_mut() else { return };
-    match list.iter_mut().find(|found| found["type"] == condition) {
-        Some(found) => *found = new,
-        None => list.push(new),
-    }
 }
 
 /// Brings a definition's status to what its names and those of others make of it.
@@ -166,6 +141,7 @@ fn is_protected(group: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn definition(plural: &str, kind: &str, short: &str) -> Value {
         let names = json!({ "plural": plural, "singular": kind.to_lowercase(), "kind": kind, "listKind": format!("{kind}List"), "shortNames": [short] });

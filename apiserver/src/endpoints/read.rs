@@ -23,11 +23,11 @@ use crate::server::ApiServer;
 pub async fn get(server: &ApiServer, request: &Request, target: &Target) -> Result<Response<Body>, Status> {
     let form = negotiate::answer(&request.parts.headers, !target.kind.custom)?;
     let object = server.registry().get(target, get_freshness(&request.query)?).await?;
-    cached_object(server, request, target, &object, form, StatusCode::OK)
+    cached_object(server, request, target, &object, form, StatusCode::OK).await
 }
 
 /// Answers with a cached object; its bytes go out as they are wherever they can.
-pub fn cached_object(
+pub async fn cached_object(
     server: &ApiServer,
     request: &Request,
     target: &Target,
@@ -35,10 +35,15 @@ pub fn cached_object(
     form: Form,
     code: StatusCode,
 ) -> Result<Response<Body>, Status> {
-    if form == Form::default() && target.kind.is_storage_version() {
+    if form == Form::default() && is_served_as_stored(target, object) {
         return Ok(request.reply.json(code, object.json()));
     }
-    answer_value(server, request, target, server.registry().served(target, object), form, code)
+    answer_value(server, request, target, server.registry().served(target, object).await?, form, code)
+}
+
+/// Whether an object's bytes are in the version that is asked for.
+pub fn is_served_as_stored(target: &Target, object: &Object) -> bool {
+    target.kind.group == object.kind().group && target.kind.version == object.kind().version
 }
 
 /// Answers with an object that is a value.
@@ -69,15 +74,17 @@ pub async fn list(server: &ApiServer, request: &Request, target: &Target) -> Res
     let options = ListOptions::parse(&request.query, false)?;
     let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
     let listing = server.registry().list(&target.kind, &selection, &options.list_query()?).await?;
-    if form == Form::default() && target.kind.is_storage_version() {
+    let as_stored = listing.objects.iter().all(|object| is_served_as_stored(target, object));
+    if form == Form::default() && target.kind.is_storage_version() && as_stored {
         return Ok(request.reply.json(StatusCode::OK, list_json(&target.kind, &listing)));
     }
     if form == (Form { encoding: Encoding::Json, transform: Transform::PartialMetadata })
         && target.kind.is_storage_version()
+        && as_stored
     {
         return Ok(request.reply.json(StatusCode::OK, partial_list_json(&listing)));
     }
-    let values: Vec<Value> = listing.objects.iter().map(|object| server.registry().served(target, object)).collect();
+    let values = server.registry().all_served(target, &listing.objects).await?;
     let metadata = list_metadata(&listing);
     let value = match form.transform {
         Transform::Table => {

@@ -94,13 +94,6 @@ fn check_definition(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
         status.message = "create not allowed while custom resource definition is terminating".to_owned();
         return Err(status);
     }
-    if definition.converts_by_webhook && !kind.is_storage_version() {
-        let stored = &kind.storage.kind.version;
-        return Err(Status::internal_error(format!(
-            "conversion webhook for {} failed: this server converts no objects by webhooks; ask for version {stored}, which they are stored in",
-            kind.gvk()
-        )));
-    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
+use minik8s_api::kinds::convert;
 use minik8s_api::status::Status;
 use minik8s_store::Revision;
 use serde_json::{Map, Value, json};
@@ -20,6 +21,7 @@ use super::table::{self, IncludeObject};
 use crate::cache::event::{EventType, event_frame, event_line, metadata_line};
 use crate::cache::watch::{CacheWatch, From, Item};
 use crate::cache::{Object, Selection};
+use crate::crd::conversion::by_webhook;
 use crate::metrics::Watching;
 use crate::negotiate::{Encoding, Form, Transform};
 use crate::options::ListOptions;
@@ -33,6 +35,8 @@ const MIN_TIMEOUT: Duration = Duration::from_secs(1_800);
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Events gathered into one frame.
 const MAX_FRAME_BYTES: usize = 64 * 1024;
+/// Events that a webhook converts in one question.
+const MAX_CONVERTED_EVENTS: usize = 500;
 
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -152,14 +156,14 @@ impl Frames {
             tokio::select! {
                 biased;
                 item = self.watch.next() => {
-                    let frame = self.frame(item?);
+                    let frame = self.frame(item?).await;
                     if !frame.is_empty() {
                         return Some(frame);
                     }
                 }
                 () = clock.sleep_until(wake) => {
                     self.ended = clock.monotonic() >= self.deadline;
-                    match self.bookmark_now() {
+                    match self.bookmark_now().await {
                         Some(frame) => return Some(frame),
                         None if self.ended => return None,
                         None => {}
@@ -171,7 +175,10 @@ impl Frames {
     }
 
     /// An item, and those that wait behind it, up to a frame's size.
-    fn frame(&mut self, first: Item) -> Bytes {
+    async fn frame(&mut self, first: Item) -> Bytes {
+        if self.encoder.asks_webhook() {
+            return self.converted(first).await;
+        }
         let first = self.line(first);
         let Some(second) = self.watch.try_next() else {
             return first;
@@ -181,6 +188,39 @@ impl Frames {
         while let Some(item) = next {
             frame.extend_from_slice(&self.line(item));
             next = if frame.len() < MAX_FRAME_BYTES { self.watch.try_next() } else { None };
+        }
+        frame.freeze()
+    }
+
+    /// The same where a webhook converts: one question for all. If it fails, the watch says so and ends.
+    async fn converted(&mut self, first: Item) -> Bytes {
+        let mut items = vec![first];
+        while items.len() < MAX_CONVERTED_EVENTS {
+            let Some(item) = self.watch.try_next() else { break };
+            items.push(item);
+        }
+        let objects: Vec<Arc<Object>> = items.iter().filter_map(shown).collect();
+        let served = self.encoder.server.registry().all_served(&self.encoder.target, &objects).await;
+        let mut values = match served {
+            Ok(values) => values.into_iter(),
+            Err(status) => {
+                self.ended = true;
+                return encode(self.encoder.form.encoding, "ERROR", &status.to_value());
+            }
+        };
+        let mut frame = BytesMut::new();
+        for item in items {
+            let (event_type, object) = match &item {
+                Item::Initial(object) => ("ADDED", object),
+                Item::Event(event_type, event) => (event_type.as_str(), event.shown(*event_type)),
+                Item::Synced(_) => {
+                    frame.extend_from_slice(&self.line(item));
+                    continue;
+                }
+            };
+            if let Some(value) = values.next() {
+                frame.extend_from_slice(&self.encoder.encode_value(event_type, object.revision(), value));
+            }
         }
         frame.freeze()
     }
@@ -203,7 +243,7 @@ impl Frames {
     }
 
     /// A bookmark: everything up to what the cache had applied has been sent.
-    fn bookmark_now(&mut self) -> Option<Bytes> {
+    async fn bookmark_now(&mut self) -> Option<Bytes> {
         if !self.bookmarks {
             return None;
         }
@@ -213,9 +253,12 @@ impl Frames {
         let applied = server.registry().cache().applied();
         let mut frame = BytesMut::new();
         while let Some(item) = self.watch.try_next() {
-            frame.extend_from_slice(&self.line(item));
+            let more = self.frame(item).await;
+            frame.extend_from_slice(&more);
         }
-        frame.extend_from_slice(&self.encoder.bookmark(applied, false));
+        if !self.ended || !self.encoder.asks_webhook() {
+            frame.extend_from_slice(&self.encoder.bookmark(applied, false));
+        }
         Some(frame.freeze())
     }
 }
@@ -232,7 +275,12 @@ struct Encoder {
 impl Encoder {
     /// Whether events go out as every other watcher gets them.
     fn is_plain(&self) -> bool {
-        self.form.transform == Transform::None && self.target.kind.is_storage_version()
+        self.form.transform == Transform::None && self.target.kind.is_storage_version() && !self.asks_webhook()
+    }
+
+    /// Whether objects have to be converted by a webhook, or may have to: those stored in an earlier version.
+    fn asks_webhook(&self) -> bool {
+        by_webhook(&self.target.kind).is_some()
     }
 
     /// Whether events go out as JSON of the metadata alone, as it is stored.
@@ -251,12 +299,18 @@ impl Encoder {
     }
 
     fn encode(&mut self, event_type: &str, object: &Object) -> Bytes {
-        let value = self.server.registry().served(&self.target, object);
+        let mut value = object.value();
+        convert(object.kind(), &self.target.kind, &mut value);
+        self.encode_value(event_type, object.revision(), value)
+    }
+
+    /// An event of an object that is in the version asked for.
+    fn encode_value(&mut self, event_type: &str, revision: Revision, value: Value) -> Bytes {
         let shown = match self.form.transform {
             Transform::None => value,
             Transform::PartialMetadata => table::partial_metadata(&value),
             Transform::Table => {
-                let revision = Value::from(object.revision().to_string());
+                let revision = Value::from(revision.to_string());
                 let metadata = Map::from_iter([("resourceVersion".to_owned(), revision)]);
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
                 table::of(&self.target.kind, metadata, &[value], self.include, columns, self.server.clock().now())
@@ -281,6 +335,15 @@ impl Encoder {
             object["rows"] = json!([]);
         }
         encode(self.form.encoding, "BOOKMARK", &object)
+    }
+}
+
+/// The object that an item shows.
+fn shown(item: &Item) -> Option<Arc<Object>> {
+    match item {
+        Item::Initial(object) => Some(Arc::clone(object)),
+        Item::Event(event_type, event) => Some(Arc::clone(event.shown(*event_type))),
+        Item::Synced(_) => None,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::registry::patch::PatchType;
 use crate::registry::{Target, Written};
 use crate::server::ApiServer;
 
-fn written(
+async fn written(
     server: &ApiServer,
     request: &Request,
     target: &Target,
@@ -25,7 +25,7 @@ fn written(
 ) -> Result<Response<Body>, Status> {
     let code = if written.created { StatusCode::CREATED } else { StatusCode::OK };
     match &written.stored {
-        Some(object) => cached_object(server, request, target, object, form, code),
+        Some(object) => cached_object(server, request, target, object, form, code).await,
         None => answer_value(server, request, target, written.object, form, code),
     }
 }
@@ -45,7 +45,7 @@ pub async fn create(
     let context = request.context();
     let object = body::object(&context, &target.kind, headers, &bytes, options.field_validation)?;
     let done = server.registry().create(&context, target, object, &options).await?;
-    written(server, request, target, done, form)
+    written(server, request, target, done, form).await
 }
 
 /// PUT to an object, or to a part of it that has its kind.
@@ -63,7 +63,7 @@ pub async fn update(
     let context = request.context();
     let object = body::object(&context, &target.kind, headers, &bytes, options.field_validation)?;
     let done = server.registry().update(&context, target, object, &options).await?;
-    written(server, request, target, done, form)
+    written(server, request, target, done, form).await
 }
 
 /// PATCH.
@@ -82,7 +82,7 @@ pub async fn patch(
     let patch = body::patch(&target.kind, headers, &bytes)?;
     request.reply.audit.request_patch(&patch.body);
     let done = server.registry().patch(&request.context(), target, &patch, &options).await?;
-    written(server, request, target, done, form)
+    written(server, request, target, done, form).await
 }
 
 /// PUT and PATCH of a Scale.

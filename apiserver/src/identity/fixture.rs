@@ -13,6 +13,8 @@ use crate::{
     admission::{Attributes, Chain, Cluster, Operation},
     authz::{Authorizer, Masters, NodeAuthorizer, PodsOnNode, Rbac, Union},
     cache::{Object, Objects, object},
+    crd::Converter,
+    outgoing::{MachineNetwork, Outgoing},
     registry::keys,
 };
 
@@ -107,12 +109,14 @@ impl World {
     pub fn chain(&self) -> Chain {
         let (rbac, authorizer) = self.authorizers();
         let (clock, random) = (self.clock.clone(), self.random.clone());
+        let outgoing = Outgoing::new(self.objects(), Arc::new(MachineNetwork), clock.clone(), random.clone());
         Chain::new(&Cluster {
             objects: self.objects(),
             store: Arc::clone(&self.store) as Arc<dyn Store>,
             authorizer,
             rbac,
-            dialer: None,
+            converter: Arc::new(Converter::new(outgoing.clone())),
+            outgoing,
             clock,
             random,
         })

@@ -5,10 +5,12 @@
 //! `minik8s_api::schema`, and the descriptions that `k8s_openapi` carries.
 //!
 //! - [`definitions`]: types as JSON schemas. [`custom`]: those that definitions bring. [`paths`]: what can be asked.
+//!   [`aggregated`]: what other servers add to version 2; to version 3 they add a line of the index each.
 //!   [`descriptions`]: what Kubernetes says of it. [`gnostic`]: version 2 in protobuf.
 //!
 //! Documents are made when they are first asked for, and kept for the snapshot of kinds they describe.
 
+mod aggregated;
 pub mod custom;
 pub mod definitions;
 pub mod descriptions;
@@ -24,26 +26,35 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use self::definitions::{Definitions, Dialect};
-use crate::documents::{Document, Documents};
+use crate::aggregator::{Documents as Others, services};
+use crate::documents::{Document, Documents, Surface};
 use crate::version::GIT_VERSION;
 
 /// OpenAPI documents of the present snapshot of kinds.
 #[derive(Default)]
 pub struct OpenApi {
-    documents: Documents,
+    /// Of this server alone.
+    documents: Documents<Arc<Kinds>>,
+    /// Of this server and others.
+    merged: Documents<Surface>,
 }
 
 impl OpenApi {
     /// `/openapi/v3`: where each group and version is described, with a hash that changes with the description.
-    pub fn index(&self, kinds: &Arc<Kinds>) -> Option<Document> {
-        self.documents.get(kinds, "index", || {
-            let paths: Map<String, Value> = places(kinds)
-                .into_iter()
+    pub fn index(&self, surface: &Surface, others: &Others) -> Option<Document> {
+        self.merged.get(surface, "index", || {
+            let own = places(&surface.kinds).into_iter().filter(|(place, _)| !is_others(surface, place));
+            let mut paths: Map<String, Value> = own
                 .map(|(place, rows)| {
                     let url = format!("/openapi/v3/{place}?hash={}", hash(&place, &rows));
                     (place, json!({ "serverRelativeURL": url }))
                 })
                 .collect();
+            for (service, _) in surface.services.others() {
+                if let Some(described) = others.of(&service.name).and_then(|fetched| fetched.openapi_v3) {
+                    paths.insert(service.path().trim_start_matches('/').to_owned(), described);
+                }
+            }
             Some(json!({ "paths": paths }))
         })
     }
@@ -65,15 +76,31 @@ impl OpenApi {
     }
 
     /// `/openapi/v2`: everything.
-    pub fn v2(&self, kinds: &Arc<Kinds>) -> Option<Document> {
-        self.documents.get(kinds, "v2", || Some(everything(kinds)))
+    pub fn v2(&self, surface: &Surface, others: &Others) -> Option<Document> {
+        self.merged.get(surface, "v2", || Some(merged(surface, others)))
     }
 
     /// The same in protobuf.
-    pub fn v2_protobuf(&self, kinds: &Arc<Kinds>) -> Option<Document> {
-        let encode = || Some(Bytes::from(gnostic::encode(&everything(kinds))));
-        self.documents.get_encoded(kinds, "v2 in protobuf", encode)
+    pub fn v2_protobuf(&self, surface: &Surface, others: &Others) -> Option<Document> {
+        let encode = || Some(Bytes::from(gnostic::encode(&merged(surface, others))));
+        self.merged.get_encoded(surface, "v2 in protobuf", encode)
     }
+}
+
+/// Whether `apis/{group}/{version}` is another server's.
+fn is_others(surface: &Surface, place: &str) -> bool {
+    let service = services::group_version(place).and_then(|(group, version)| surface.services.of(group, version));
+    service.is_some_and(|service| service.remote.is_some())
+}
+
+fn merged(surface: &Surface, others: &Others) -> Value {
+    let mut document = everything(&surface.kinds);
+    for (service, _) in surface.services.others() {
+        if let Some(described) = others.of(&service.name).and_then(|fetched| fetched.openapi_v2) {
+            aggregated::merge(&mut document, &described, &service.path());
+        }
+    }
+    document
 }
 
 fn everything(kinds: &Arc<Kinds>) -> Value {
@@ -176,8 +203,10 @@ mod tests {
     #[test]
     fn version_two_has_all_kinds() {
         let kinds = Kinds::built_in();
-        let document: Value =
-            serde_json::from_slice(&OpenApi::default().v2(&kinds).expect("served").bytes).expect("JSON");
+        let document: Value = serde_json::from_slice(
+            &OpenApi::default().v2(&Surface::of(kinds.clone()), &Others::default()).expect("served").bytes,
+        )
+        .expect("JSON");
         for kind in kinds.iter() {
             let definition = &document["definitions"][kind.schema.name()];
             assert!(definition["x-kubernetes-group-version-kind"].is_array(), "{}", kind.schema.name());

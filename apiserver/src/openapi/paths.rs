@@ -109,6 +109,14 @@ fn parameter(dialect: Dialect, name: &str, ty: &str, place: &str) -> Value {
     parameter
 }
 
+/// The media types of patches; the last one is not for custom resources.
+const PATCHES: [&str; 4] = [
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
+
 impl Operation<'_> {
     fn write(self, dialect: Dialect, kind: &Kind) -> Value {
         let [group, version, name] = self.kind;
@@ -132,13 +140,10 @@ impl Operation<'_> {
                 Dialect::V2 => parameters
                     .push(json!({ "name": "body", "in": "body", "required": self.method != "delete", "schema": body })),
                 Dialect::V3 => {
+                    // By these kubectl decides how it patches: custom resources know no strategic merge.
                     let types: &[&str] = match self.action {
-                        "patch" => &[
-                            "application/apply-patch+yaml",
-                            "application/json-patch+json",
-                            "application/merge-patch+json",
-                            "application/strategic-merge-patch+json",
-                        ],
+                        "patch" if kind.custom => &PATCHES[..3],
+                        "patch" => &PATCHES,
                         _ => &["*/*"],
                     };
                     let content: Map<String, Value> =

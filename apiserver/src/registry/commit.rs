@@ -103,8 +103,8 @@ impl Registry {
 
     /// The object as the store has it after a conflict.
     pub(crate) fn after_conflict(&self, target: &Target, kv: Option<KeyValue>) -> Result<Option<Arc<Object>>, Status> {
-        let kind = self.storage_kind(target)?;
-        kv.map(|kv| Object::from_stored(&kind, &kv).map(Arc::new).map_err(Status::internal_error)).transpose()
+        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+        kv.map(|kv| cache.read(&kv).map(Arc::new).map_err(Status::internal_error)).transpose()
     }
 
     /// The row of the version that a target's kind is stored in.
@@ -116,7 +116,8 @@ impl Registry {
         Ok(Arc::clone(cache.kind()))
     }
 
-    /// The row whose strategy a write follows: the stored version's, or of a custom resource that which was asked for.
+    /// The row in whose version a write is prepared and validated: the stored one's, or of a custom resource that which
+    /// was asked for.
     pub(crate) fn acting_kind(&self, target: &Target) -> Result<Arc<Kind>, Status> {
         if target.kind.custom { Ok(Arc::clone(&target.kind)) } else { self.storage_kind(target) }
     }
@@ -128,10 +129,14 @@ impl Registry {
     }
 
     /// An object in the served version of a target.
-    pub(crate) fn served(&self, target: &Target, object: &Object) -> Value {
-        let mut value = object.value();
-        minik8s_api::kinds::convert(object.kind(), &target.kind, &mut value);
-        value
+    pub(crate) async fn served(&self, target: &Target, object: &Object) -> Result<Value, Status> {
+        self.converter.one(object.kind(), &target.kind, object.value()).await
+    }
+
+    /// Objects in the served version of a target, in their order.
+    pub(crate) async fn all_served(&self, target: &Target, objects: &[Arc<Object>]) -> Result<Vec<Value>, Status> {
+        let objects = objects.iter().map(|object| (Arc::clone(object.kind()), object.value()));
+        self.converter.all(objects.collect(), &target.kind).await
     }
 
     /// The present time as metadata spells it.

@@ -3,7 +3,6 @@
 //! `k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/rest/create.go`,
 //! `pkg/registry/generic/registry/store.go` `Create`.
 
-use minik8s_api::kinds::convert;
 use minik8s_api::meta;
 use minik8s_api::status::{Status, StatusReason};
 use minik8s_api::strategy::{self, strategy_for};
@@ -42,7 +41,7 @@ impl Registry {
         if !meta::resource_version(&object).is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
-        self.record_manager(context, target, None, &mut object, options);
+        self.record_manager(context, target, None, &mut object, options).await;
         let object = self.admit(context, target, Operation::Create, object, None, options).await?;
         let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
         if !generated {
@@ -85,13 +84,12 @@ impl Registry {
         &self,
         context: &Context,
         target: &Target,
-        mut object: Value,
+        object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let storage = self.storage_kind(target)?;
-        convert(&target.kind, &storage, &mut object);
-        let kind = self.acting_kind(target)?;
-        let strategy = strategy_for(&kind);
+        let (storage, acting) = (self.storage_kind(target)?, self.acting_kind(target)?);
+        let mut object = self.converter.one(&target.kind, &acting, object).await?;
+        let strategy = strategy_for(&acting);
         with_strategy_context(self, context, |context| strategy.prepare_for_create(context, &mut object));
         let errors = strategy.validate(&object);
         if !errors.is_empty() {
@@ -108,11 +106,12 @@ impl Registry {
             if self.cached(target)?.is_some() {
                 return Err(Status::already_exists(&target.resource(), &target.name));
             }
-            convert(&storage, &target.kind, &mut object);
+            let object = self.converter.one(&acting, &target.kind, object).await?;
             return Ok(Written { object, stored: None, created: true });
         }
-        match self.put(target, None, object::encode(&storage, &object)).await? {
-            Outcome::Committed(revision) => self.written(target, object, revision, true),
+        let stored = self.converter.one(&acting, &storage, object).await?;
+        match self.put(target, None, object::encode(&storage, &stored)).await? {
+            Outcome::Committed(revision) => self.written(target, stored, revision, true).await,
             Outcome::Conflict(Some(current)) => {
                 let mut status = Status::already_exists(&target.resource(), &target.name);
                 if let Ok(Some(current)) = self.after_conflict(target, Some(current))

@@ -40,7 +40,7 @@ const RETURN_DELETED: [&str; 7] = [
 /// What a delete came to.
 #[derive(Debug, Clone)]
 pub struct Deleted {
-    /// The object's last state, in the served version.
+    /// The object's last state: in the served version, or for the server itself in the stored one.
     pub object: Value,
     /// Whether it is gone, rather than marked.
     pub gone: bool,
@@ -61,14 +61,24 @@ enum Fate {
 /// What one attempt came to; the error is the object as somebody else changed it meanwhile.
 type Attempt = Result<Deleted, Option<Arc<Object>>>;
 
-/// The answer to a delete. An object that is not gone is shown as it is now.
-fn deleted(target: &Target, present: &Object, mut object: Value, gone: bool) -> Deleted {
-    minik8s_api::kinds::convert(present.kind(), &target.kind, &mut object);
-    let returned = target.kind.group.is_empty() && RETURN_DELETED.contains(&target.kind.plural.as_str());
-    Deleted { object, gone, answer_object: returned || !gone }
-}
-
 impl Registry {
+    /// The answer to a delete. An object that is not gone is shown as it is now. The server itself takes it as it is stored.
+    async fn deleted(
+        &self,
+        context: &Context,
+        target: &Target,
+        present: &Object,
+        object: Value,
+        gone: bool,
+    ) -> Result<Deleted, Status> {
+        let returned = target.kind.group.is_empty() && RETURN_DELETED.contains(&target.kind.plural.as_str());
+        let object = match context.internal {
+            true => object,
+            false => self.converter.one(present.kind(), &target.kind, object).await?,
+        };
+        Ok(Deleted { object, gone, answer_object: returned || !gone })
+    }
+
     /// Deletes one object.
     pub async fn delete(&self, context: &Context, target: &Target, options: &DeleteOptions) -> Result<Deleted, Status> {
         let mut present = self.cached(target)?;
@@ -134,7 +144,10 @@ impl Registry {
     ) -> Result<Attempt, Status> {
         check_preconditions(target, options, present)?;
         let old = present.value();
-        self.admit_delete(context, target, options, &old).await?;
+        if !context.internal {
+            let shown = self.converter.one(present.kind(), &target.kind, old.clone()).await?;
+            self.admit_delete(context, target, options, &shown).await?;
+        }
         let fate = if target.kind.group.is_empty() && target.kind.plural == "namespaces" {
             self.fate_of_namespace(target, options, &old)
         } else if target.kind.group == "apiextensions.k8s.io" && old["metadata"].get("deletionTimestamp").is_none() {
@@ -144,13 +157,13 @@ impl Registry {
             self.fate(target, options, &old)
         };
         match fate {
-            Fate::Wait => Ok(Ok(deleted(target, present, old, false))),
-            Fate::Mark(marked) => self.mark(target, options, present, marked).await,
-            Fate::Remove if options.dry_run => Ok(Ok(deleted(target, present, old, true))),
+            Fate::Wait => self.deleted(context, target, present, old, false).await.map(Ok),
+            Fate::Mark(marked) => self.mark(context, target, options, present, marked).await,
+            Fate::Remove if options.dry_run => self.deleted(context, target, present, old, true).await.map(Ok),
             Fate::Remove => match self.commit(Txn::delete(target.key(), present.revision())).await? {
                 Outcome::Committed(_) => {
                     self.released(target, &old).await;
-                    Ok(Ok(deleted(target, present, old, true)))
+                    self.deleted(context, target, present, old, true).await.map(Ok)
                 }
                 Outcome::Conflict(current) => Ok(Err(self.after_conflict(target, current)?)),
             },
@@ -160,6 +173,7 @@ impl Registry {
     /// Stores an object that is marked for deletion.
     async fn mark(
         &self,
+        context: &Context,
         target: &Target,
         options: &DeleteOptions,
         present: &Arc<Object>,
@@ -176,7 +190,7 @@ impl Registry {
                 }
             }
         }
-        Ok(Ok(deleted(target, present, marked, false)))
+        self.deleted(context, target, present, marked, false).await.map(Ok)
     }
 
     async fn admit_delete(
@@ -186,9 +200,6 @@ impl Registry {
         options: &DeleteOptions,
         old: &Value,
     ) -> Result<(), Status> {
-        if context.internal {
-            return Ok(());
-        }
         let mut attributes = Attributes {
             operation: Operation::Delete,
             kind: &target.kind.kind,

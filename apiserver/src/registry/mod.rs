@@ -33,6 +33,7 @@ pub mod read;
 pub mod scale;
 pub mod target;
 pub mod update;
+mod versions;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,6 +47,7 @@ use serde_json::Value;
 
 use crate::admission::Chain;
 use crate::cache::{Cache, Object};
+use crate::crd::Converter;
 use crate::metrics::StoreTimes;
 
 pub use commit::Leases;
@@ -61,6 +63,7 @@ pub struct Registry {
     random: Random,
     leases: Leases,
     store_times: StoreTimes,
+    converter: Arc<Converter>,
     chain: RwLock<Arc<Chain>>,
     hooks: RwLock<HashMap<GroupResource, Arc<dyn hooks::Hook>>>,
 }
@@ -68,7 +71,13 @@ pub struct Registry {
 impl Registry {
     /// A registry without admission and hooks; [`Registry::set_chain`] and [`Registry::set_hook`] complete it, because
     /// both read and write through it.
-    pub fn new(store: Arc<dyn Store>, cache: Arc<Cache>, clock: Clock, random: Random) -> Arc<Registry> {
+    pub fn new(
+        store: Arc<dyn Store>,
+        cache: Arc<Cache>,
+        converter: Arc<Converter>,
+        clock: Clock,
+        random: Random,
+    ) -> Arc<Registry> {
         Arc::new(Registry {
             leases: Leases::new(clock.clone()),
             store_times: StoreTimes::default(),
@@ -76,6 +85,7 @@ impl Registry {
             cache,
             clock,
             random,
+            converter,
             chain: RwLock::new(Arc::new(Chain::of(Vec::new()))),
             hooks: RwLock::default(),
         })
@@ -119,6 +129,11 @@ impl Registry {
     /// How long the store takes.
     pub fn store_times(&self) -> &StoreTimes {
         &self.store_times
+    }
+
+    /// Takes objects from one version to another.
+    pub fn converter(&self) -> &Arc<Converter> {
+        &self.converter
     }
 
     pub(crate) fn chain(&self) -> Arc<Chain> {

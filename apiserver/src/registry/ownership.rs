@@ -3,11 +3,13 @@
 use std::sync::LazyLock;
 
 use minik8s_api::kinds::Kind;
-use minik8s_api::managed::{Apply, FieldManager, FieldSet};
+use minik8s_api::managed::{Apply, FieldManager, FieldSet, Versions};
+use minik8s_api::meta;
 use minik8s_api::schema::Type;
 use minik8s_api::status::Status;
 use serde_json::Value;
 
+use super::versions::OtherVersions;
 use super::{Context, Registry, Target};
 use crate::options::WriteOptions;
 
@@ -24,7 +26,7 @@ fn reset_fields(kind: &Kind, subresource: &str) -> &'static FieldSet {
     }
 }
 
-fn with_field_manager<T>(target: &Target, call: impl FnOnce(FieldManager<'_>) -> T) -> T {
+fn with_field_manager<T>(target: &Target, versions: &OtherVersions, call: impl FnOnce(FieldManager<'_>) -> T) -> T {
     let (ty, api_version): (Type, String) = (target.kind.ty(), target.kind.api_version());
     call(FieldManager {
         ty: &ty,
@@ -32,13 +34,13 @@ fn with_field_manager<T>(target: &Target, call: impl FnOnce(FieldManager<'_>) ->
         kind: &target.kind.kind,
         subresource: &target.subresource,
         reset_fields: reset_fields(&target.kind, &target.subresource),
-        versions: None,
+        versions: versions.differ().then_some(versions as &dyn Versions),
     })
 }
 
 impl Registry {
     /// Records in managedFields what this write sets, before admission adds to it.
-    pub(super) fn record_manager(
+    pub(super) async fn record_manager(
         &self,
         context: &Context,
         target: &Target,
@@ -47,7 +49,30 @@ impl Registry {
         options: &WriteOptions,
     ) {
         let manager = options.field_manager.as_deref().unwrap_or(&context.manager);
-        with_field_manager(target, |fields| fields.update(live, object, manager, self.clock.now()));
+        let versions = OtherVersions::of(target, self.kinds());
+        loop {
+            let mut recorded = object.clone();
+            with_field_manager(target, &versions, |fields| {
+                fields.update(live, &mut recorded, manager, self.clock.now());
+            });
+            match versions.fetch(&self.converter).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    *object = recorded;
+                    return;
+                }
+                // The owners stay as they were: an ordinary write does not fail for a version that it is not about.
+                Err(status) => {
+                    tracing::warn!(message = status.message, "owners of fields are not told: another version failed");
+                    let before = live.and_then(|live| live["metadata"].get("managedFields")).cloned();
+                    match before {
+                        Some(before) => meta::set(object, "managedFields", before),
+                        None => drop(meta::metadata_mut(object).remove("managedFields")),
+                    }
+                    return;
+                }
+            }
+        }
     }
 
     /// The result of applying a configuration to the live object.
@@ -57,9 +82,10 @@ impl Registry {
         live: Option<&Value>,
         patch: &Value,
         options: &WriteOptions,
+        versions: &OtherVersions,
     ) -> Result<Value, Status> {
         let manager = options.field_manager.as_deref().unwrap_or_default();
         let apply = Apply { patch, manager, force: options.force, now: self.clock.now() };
-        with_field_manager(target, |fields| fields.apply(live, apply)).map_err(Status::from)
+        with_field_manager(target, versions, |fields| fields.apply(live, apply)).map_err(Status::from)
     }
 }

@@ -12,6 +12,7 @@ use minik8s_api::strategy::strategy_for;
 use serde_json::Value;
 
 use super::update::Ownership;
+use super::versions::OtherVersions;
 use super::{Context, Registry, Target, Written};
 use crate::options::WriteOptions;
 
@@ -67,15 +68,16 @@ impl Registry {
         body: &Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
+        let versions = OtherVersions::of(target, self.kinds());
         let mut change = |present: Option<&Value>| {
             let mut body = body.clone();
             check_applied(target, &mut body)?;
             // As it was sent: decoding it would add the zeros of its type, which the applier does not mean to own.
-            let applied = self.applied(target, present, &body, options)?;
+            let applied = self.applied(target, present, &body, options, &versions)?;
             self.redecode(context, target, applied, FieldValidation::Ignore)
         };
         let create = target.subresource.is_empty();
-        self.change(context, target, options, create, Ownership::Recorded, &mut change).await
+        self.change(context, target, options, create, Ownership::Recorded(&versions), &mut change).await
     }
 
     /// Decodes a patched object as if a client had sent it, defaults included.

@@ -143,7 +143,7 @@ impl Registry {
                 other => store_status(other),
             })?;
             for kv in &page.key_values {
-                let object = Object::from_stored(cache.kind(), kv).map_err(Status::internal_error)?;
+                let object = cache.read(kv).map_err(Status::internal_error)?;
                 objects.push(Arc::new(object));
             }
             match page.key_values.last() {

@@ -18,7 +18,7 @@ impl Registry {
     /// An object's Scale.
     pub async fn get_scale(&self, target: &Target, freshness: Freshness) -> Result<Value, Status> {
         let object = self.get(target, freshness).await?;
-        self.scale_of(target, &self.served(target, &object))
+        self.scale_of(target, &self.served(target, &object).await?)
     }
 
     fn scale_of(&self, target: &Target, object: &Value) -> Result<Value, Status> {

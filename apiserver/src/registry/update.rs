@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use minik8s_api::kinds::convert;
+use minik8s_api::kinds::Kind;
 use minik8s_api::managed;
 use minik8s_api::meta;
 use minik8s_api::status::{FieldError, FieldPath, Status};
@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::commit::Outcome;
 use super::create::{check_namespace, with_strategy_context};
+use super::versions::OtherVersions;
 use super::{Context, Registry, Target, Written, hooks};
 use crate::admission::Operation;
 use crate::cache::{Object, object};
@@ -27,12 +28,12 @@ const MAX_CONFLICTS: usize = 100;
 pub type Change<'a> = dyn FnMut(Option<&Value>) -> Result<Value, Status> + Send + 'a;
 
 /// Whether this write records who owns which field.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ownership {
+#[derive(Clone, Copy)]
+pub enum Ownership<'a> {
     /// An ordinary write.
     Record,
-    /// The change has recorded it itself (server-side apply).
-    Recorded,
+    /// The change records it itself (server-side apply), and says what it has to know of other versions.
+    Recorded(&'a OtherVersions),
 }
 
 /// What one attempt came to.
@@ -110,7 +111,7 @@ impl Registry {
         target: &Target,
         options: &WriteOptions,
         create: bool,
-        ownership: Ownership,
+        ownership: Ownership<'_>,
         change: &mut Change<'_>,
     ) -> Result<Written, Status> {
         let mut present = self.cached(target)?;
@@ -140,6 +141,22 @@ impl Registry {
         Err(Status::modified(&target.resource(), &target.name))
     }
 
+    /// What a change makes of the present object; again, as long as it finds that it has to know it in other versions.
+    async fn changed(
+        &self,
+        ownership: Ownership<'_>,
+        present: Option<&Value>,
+        change: &mut Change<'_>,
+    ) -> Result<Value, Status> {
+        loop {
+            let changed = change(present);
+            match ownership {
+                Ownership::Recorded(versions) if versions.fetch(&self.converter).await? => {}
+                _ => return changed,
+            }
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // one step of `change`, with all it knows
     async fn attempt(
         &self,
@@ -147,32 +164,35 @@ impl Registry {
         target: &Target,
         options: &WriteOptions,
         create: bool,
-        ownership: Ownership,
+        ownership: Ownership<'_>,
         present: Option<&Arc<Object>>,
         change: &mut Change<'_>,
     ) -> Result<Attempt, Status> {
-        let old = present.map(|object| self.served(target, object));
+        let old = match present {
+            Some(object) => Some(self.served(target, object).await?),
+            None => None,
+        };
         if old.is_none() && !create {
             return Err(target.not_found());
         }
-        let mut new = change(old.as_ref())?;
+        let mut new = self.changed(ownership, old.as_ref(), change).await?;
         check_namespace(target, &mut new)?;
         let (Some(present), Some(old)) = (present, old) else {
-            if ownership == Ownership::Record {
-                self.record_manager(context, target, None, &mut new, options);
+            if matches!(ownership, Ownership::Record) {
+                self.record_manager(context, target, None, &mut new, options).await;
             }
             let new = self.admit(context, target, Operation::Create, new, None, options).await?;
             return self.insert(context, target, new, options).await.map(Attempt::Done);
         };
         check_versions(target, present, &mut new)?;
-        if ownership == Ownership::Record {
-            self.record_manager(context, target, Some(&old), &mut new, options);
+        if matches!(ownership, Ownership::Record) {
+            self.record_manager(context, target, Some(&old), &mut new, options).await;
         }
         let new = self.admit(context, target, Operation::Update, new, Some(&old), options).await?;
 
-        let storage = self.storage_kind(target)?;
-        let (mut new, old) = (new, present.value());
-        convert(&target.kind, &storage, &mut new);
+        let acting = self.acting_kind(target)?;
+        let mut new = self.converter.one(&target.kind, &acting, new).await?;
+        let old = if acting.gvk() == target.kind.gvk() { old } else { present.value() };
         let finish = match self.hook(&target.resource()) {
             Some(hook) if target.subresource.is_empty() => hook.begin_update(&mut new, &old, options.dry_run).await?,
             _ => hooks::nothing_to_finish(),
@@ -192,40 +212,49 @@ impl Registry {
         old: &Value,
         mut new: Value,
     ) -> Result<Attempt, Status> {
-        let storage = Arc::clone(present.kind());
+        let (storage, acting) = (self.storage_kind(target)?, self.acting_kind(target)?);
         self.prepare_update(context, target, &mut new, old)?;
         self.admit_final(context, target, Operation::Update, &mut new, Some(old), options).await?;
 
         let revision = present.revision();
-        let done = |mut object: Value, stored: Option<Arc<Object>>| {
-            convert(&storage, &target.kind, &mut object);
-            Attempt::Done(Written { object, stored, created: false })
-        };
         if delete_now(target, &new) {
             if options.dry_run {
-                return Ok(done(new, None));
+                return self.done(target, &acting, new, None).await;
             }
             return match self.commit(Txn::delete(target.key(), revision)).await? {
                 Outcome::Committed(_) => {
                     self.released(target, &new).await;
-                    Ok(done(new, None))
+                    self.done(target, &acting, new, None).await
                 }
                 Outcome::Conflict(current) => Ok(Attempt::Again(self.after_conflict(target, current)?)),
             };
         }
         managed::ignore_timestamps(old, &mut new);
-        let bytes = object::encode(&storage, &new);
+        let stored = self.converter.one(&acting, &storage, new.clone()).await?;
+        let bytes = object::encode(&storage, &stored);
         // Writing what is there already changes nothing, not even the resourceVersion, unless it is to be encrypted anew.
         if bytes == *present.stored() && !self.is_stale(target).await? {
-            return Ok(done(new, Some(Arc::clone(present))));
+            return self.done(target, &acting, new, Some(Arc::clone(present))).await;
         }
         if options.dry_run {
-            return Ok(done(new, None));
+            return self.done(target, &acting, new, None).await;
         }
         match self.put(target, Some(revision), bytes).await? {
-            Outcome::Committed(revision) => self.written(target, new, revision, false).map(Attempt::Done),
+            Outcome::Committed(revision) => self.written(target, stored, revision, false).await.map(Attempt::Done),
             Outcome::Conflict(current) => Ok(Attempt::Again(self.after_conflict(target, current)?)),
         }
+    }
+
+    /// An attempt that came to an end without a write, or with a deletion.
+    async fn done(
+        &self,
+        target: &Target,
+        acting: &Arc<Kind>,
+        object: Value,
+        stored: Option<Arc<Object>>,
+    ) -> Result<Attempt, Status> {
+        let object = self.converter.one(acting, &target.kind, object).await?;
+        Ok(Attempt::Done(Written { object, stored, created: false }))
     }
 
     /// `rest.BeforeUpdate`: what an update may never change is put back, then the strategy has its say.
@@ -255,8 +284,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The answer to a committed write.
-    pub(super) fn written(
+    /// The answer to a committed write of `object`, which is in the version that is stored.
+    pub(super) async fn written(
         &self,
         target: &Target,
         mut object: Value,
@@ -267,7 +296,7 @@ impl Registry {
         object["metadata"]["resourceVersion"] = Value::from(revision.to_string());
         let stored =
             self.cached(target)?.filter(|stored| stored.revision() == revision && target.kind.is_storage_version());
-        convert(&storage, &target.kind, &mut object);
+        let object = self.converter.one(&storage, &target.kind, object).await?;
         Ok(Written { object, stored, created })
     }
 

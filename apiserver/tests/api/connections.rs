@@ -21,15 +21,15 @@ use tokio_util::sync::CancellationToken;
 use crate::server::TestServer;
 
 /// A CA and the key it signs with.
-struct Authority {
+pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    pub certificate: CertificateDer<'static>,
 }
 
-type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
+pub type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 impl Authority {
-    fn new() -> Authority {
+    pub fn new() -> Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -37,7 +37,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), certificate }
     }
 
-    fn issue(&self, common_name: &str, organization: Option<&str>, purpose: ExtendedKeyUsagePurpose) -> Identity {
+    pub fn issue(&self, common_name: &str, organization: Option<&str>, purpose: ExtendedKeyUsagePurpose) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, common_name);
@@ -51,7 +51,7 @@ impl Authority {
 }
 
 /// A server that listens.
-struct Listening {
+pub struct Listening {
     authority: Authority,
     server: TestServer,
     address: std::net::SocketAddr,
@@ -63,6 +63,11 @@ impl Listening {
     async fn start() -> Listening {
         let authority = Authority::new();
         let server = TestServer::with_client_ca(authority.certificate.clone()).await;
+        Listening::by(authority, server).await
+    }
+
+    /// A server that knows clients by the certificates of an authority, and shows one of it itself.
+    pub async fn by(authority: Authority, server: TestServer) -> Listening {
         let (certificate, key) = authority.issue("server", None, ExtendedKeyUsagePurpose::ServerAuth);
         let tls = server.server.tls(vec![certificate], key).expect("a TLS configuration");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -89,11 +94,11 @@ impl Listening {
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
     }
 
-    fn client(&self, user: &str, group: Option<&str>) -> Option<Identity> {
+    pub fn client(&self, user: &str, group: Option<&str>) -> Option<Identity> {
         Some(self.authority.issue(user, group, ExtendedKeyUsagePurpose::ClientAuth))
     }
 
-    async fn http1(&self, identity: Option<Identity>, request: Request<Empty<Bytes>>) -> Response<Incoming> {
+    pub async fn http1(&self, identity: Option<Identity>, request: Request<Empty<Bytes>>) -> Response<Incoming> {
         let stream = TokioIo::new(self.connect(identity, b"http/1.1").await);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.expect("HTTP");
         tokio::spawn(connection.with_upgrades());

@@ -65,6 +65,13 @@ async fn a_definition_is_served_at_once_everywhere() {
     let index = server.get("/openapi/v3").await.expect(200);
     assert!(index["paths"]["apis/example.com/v1"]["serverRelativeURL"].is_string());
     let document = server.get("/openapi/v3/apis/example.com/v1").await.expect(200);
+    let patch = &document["paths"]["/apis/example.com/v1/namespaces/{namespace}/things/{name}"]["patch"];
+    let types: Vec<&String> = patch["requestBody"]["content"].as_object().expect("media types").keys().collect();
+    assert_eq!(
+        types,
+        ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"],
+        "kubectl apply takes the best of them"
+    );
     let schema = &document["components"]["schemas"]["com.example.v1.Thing"];
     assert_eq!(schema["properties"]["spec"]["properties"]["color"]["description"], "What it looks like.");
     assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "Thing");
@@ -289,14 +296,4 @@ async fn versions_share_their_objects() {
     assert_eq!(patched["status"]["storedVersions"], json!(["v1", "v2"]));
     let older = server.get(&format!("{THINGS}/a")).await.expect(200);
     assert_eq!((&older["apiVersion"], older["spec"].get("size")), (&json!("example.com/v1"), None));
-    // Webhooks convert on other servers.
-    let webhook = json!({ "spec": { "conversion": { "strategy": "Webhook", "webhook": { "conversionReviewVersions": ["v1"], "clientConfig": { "url": "https://example.com/convert" } } } } });
-    server.merge(&path, &webhook).await.expect(200);
-    let refused = server.get(&format!("{THINGS}/a")).await;
-    assert_eq!(refused.code, 500);
-    assert!(
-        refused.message().contains("conversion webhook for example.com/v1, Kind=Thing failed"),
-        "{}",
-        refused.message()
-    );
 }

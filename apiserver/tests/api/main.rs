@@ -1,8 +1,10 @@
 //! The API server in one process, on a memory store: what a client sees.
 
+mod aggregation;
 mod answers;
 mod audit;
 mod collections;
+mod conversion;
 mod connections;
 mod custom;
 mod encryption;
@@ -10,6 +12,7 @@ mod figures;
 mod objects;
 mod policies;
 mod priorities;
+mod remote;
 mod server;
 mod surface;
 mod watches;

@@ -15,8 +15,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use minik8s_apiserver::authn::StaticTokens;
 use minik8s_apiserver::authn::jwt::SigningKey;
-use minik8s_apiserver::endpoints::connect::{NodeConnector, ServiceDialer};
+use minik8s_apiserver::endpoints::connect::NodeConnector;
 use minik8s_apiserver::identity::UserInfo;
+use minik8s_apiserver::outgoing::{MachineNetwork, ServiceDialer};
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_clock::{Clock, Random, Simulation};
 use minik8s_store::{MemoryStore, Store};
@@ -116,7 +117,7 @@ impl TestServer {
 
     /// A server with a way into the pod network.
     pub async fn with_dialer(dialer: Arc<dyn ServiceDialer>) -> TestServer {
-        TestServer::with(|config| config.dialer = Some(dialer)).await
+        TestServer::with(|config| config.dialer = dialer).await
     }
 
     /// A server that knows clients by the certificates of a CA.
@@ -156,9 +157,10 @@ impl TestServer {
             service_account_key: key,
             client_ca: Vec::new(),
             client_ca_pem: String::new(),
+            front_proxy: None,
             static_tokens: StaticTokens::default(),
             nodes: Arc::new(Nodes),
-            dialer: None,
+            dialer: Arc::new(MachineNetwork),
             components: Vec::new(),
             ranges: Default::default(),
             advertise: "127.0.0.1:6443".parse().expect("an address"),

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use minik8s_apiserver::endpoints::connect::ServiceDialer;
+use minik8s_apiserver::outgoing::ServiceDialer;
 use minik8s_streaming::BoxedStream;
 use parking_lot::Mutex;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};

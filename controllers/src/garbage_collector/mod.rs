@@ -124,14 +124,17 @@ impl GarbageCollector {
     async fn rediscover(&self) -> Result<(), kube::Error> {
         let found = deletable(self.client.kube()).await?;
         let mut monitors = self.monitors.lock();
-        let gone: Vec<Resource> = monitors.keys().filter(|resource| !found.contains(resource)).cloned().collect();
+        // What a server that does not answer had is still there.
+        let is_gone =
+            |resource: &&Resource| !found.resources.contains(resource) && !found.stale.contains(&resource.api_version);
+        let gone: Vec<Resource> = monitors.keys().filter(is_gone).cloned().collect();
         for resource in gone {
             if let Some(monitor) = monitors.remove(&resource) {
                 monitor.cancel.cancel();
             }
             self.look_at(self.graph.lock().forget(&resource));
         }
-        for resource in found {
+        for resource in found.resources {
             if monitors.contains_key(&resource) {
                 continue;
             }

@@ -108,7 +108,7 @@ impl ResourceQuotaController {
             Some(informer) => informer,
             None => {
                 let served = deletable(self.client.kube()).await?;
-                let found = served.into_iter().find(|found| found.plural == plural && found.group() == group);
+                let found = served.resources.into_iter().find(|found| found.plural == plural && found.group() == group);
                 let Some(resource) = found else { return Ok(None) };
                 let informer = Informer::metadata(self.client.clone(), resource.path(None));
                 let informer = self.others.lock().entry(place).or_insert(informer).clone();

@@ -32,6 +32,7 @@ use super::expressions::{Activation, namespace_of};
 use super::view::View;
 use crate::authz::Authorizer;
 use crate::cache::Objects;
+use crate::crd::Converter;
 
 /// A policy that applies to a write by a binding, with one of its params.
 struct Invocation<'h> {
@@ -50,10 +51,11 @@ struct Misconfigured<'h> {
 }
 
 /// All that applies to a write, in order, and what cannot be told.
-fn invocations<'h>(
+async fn invocations<'h>(
     hooks: &'h [Hook],
     write: &Attributes<'_>,
     world: &dyn Objects,
+    converter: &Converter,
 ) -> (Vec<Invocation<'h>>, Vec<Misconfigured<'h>>) {
     let (mut found, mut wrong) = (Vec::new(), Vec::new());
     for hook in hooks {
@@ -79,7 +81,7 @@ fn invocations<'h>(
             continue;
         }
         for binding in &hook.bindings {
-            match binding_params(hook, binding, write, world) {
+            match binding_params(hook, binding, write, world, converter).await {
                 Ok(params) => found.extend(params.into_iter().map(|param| {
                     let row = Arc::clone(&row);
                     Invocation { hook, binding, row, param }
@@ -96,11 +98,12 @@ fn invocations<'h>(
 }
 
 /// The params of a binding that applies; none if it does not, or is content without.
-fn binding_params(
+async fn binding_params(
     hook: &Hook,
     binding: &Binding,
     write: &Attributes<'_>,
     world: &dyn Objects,
+    converter: &Converter,
 ) -> Result<Vec<Option<Value>>, String> {
     if let Some(matching) = &binding.matching {
         let matched = matching.as_ref().map_err(Clone::clone)?.matches(write, world);
@@ -109,20 +112,19 @@ fn binding_params(
         }
     }
     match (&hook.param_kind, &binding.param_ref) {
-        (Some(kind), Some(reference)) => params::find(kind, reference, write.namespace, world),
+        (Some(kind), Some(reference)) => params::find(kind, reference, write.namespace, world, converter).await,
         _ => Ok(vec![None]),
     }
 }
 
-/// What the expressions of an invocation see. The object is that of the write as it is now.
+/// What the expressions of an invocation see, of a view of the write as it is now.
 fn activation(
     invocation: &Invocation<'_>,
     write: &Attributes<'_>,
     world: &dyn Objects,
     authorizer: &Arc<dyn Authorizer>,
-) -> Result<(View, Activation), Status> {
-    let view = View::new(write, &world.kinds(), Arc::clone(&invocation.row));
+    view: &View,
+) -> Result<Activation, Status> {
     let namespace = namespace_of(write, world)?;
-    let activation = Activation::new(write, &view, world, authorizer, namespace, invocation.param.as_ref());
-    Ok((view, activation))
+    Ok(Activation::new(write, view, world, authorizer, namespace, invocation.param.as_ref()))
 }

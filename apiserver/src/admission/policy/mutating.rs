@@ -17,6 +17,7 @@ use super::source::Source;
 use super::{Invocation, Misconfigured, activation, invocations};
 use crate::authz::Authorizer;
 use crate::cache::Objects;
+use crate::crd::Converter;
 
 const NAME: &str = "MutatingAdmissionPolicy";
 
@@ -24,42 +25,69 @@ const NAME: &str = "MutatingAdmissionPolicy";
 pub struct MutatingPolicies {
     source: Source,
     authorizer: Arc<dyn Authorizer>,
+    converter: Arc<Converter>,
 }
 
 impl MutatingPolicies {
     /// The policies that a cluster's objects hold; expressions may ask the authorizer.
-    pub fn new(objects: Arc<dyn Objects>, authorizer: Arc<dyn Authorizer>) -> MutatingPolicies {
-        MutatingPolicies { source: Source::new("mutating", objects), authorizer }
+    pub fn new(
+        objects: Arc<dyn Objects>,
+        authorizer: Arc<dyn Authorizer>,
+        converter: Arc<Converter>,
+    ) -> MutatingPolicies {
+        MutatingPolicies { source: Source::new("mutating", objects), authorizer, converter }
     }
 
     /// Applies a policy to the write; the errors of its expressions.
-    fn invoke(&self, invocation: &Invocation<'_>, write: &mut Attributes<'_>) -> Result<Vec<String>, Status> {
-        let (mut view, mut activation) = activation(invocation, write, self.source.objects(), &self.authorizer)?;
-        match activation.conditions(&invocation.hook.policy.match_conditions) {
-            Ok(true) => {}
-            Ok(false) => return Ok(Vec::new()),
-            Err(error) => return Ok(vec![error]),
+    async fn invoke(&self, invocation: &Invocation<'_>, write: &mut Attributes<'_>) -> Result<Vec<String>, Status> {
+        let kinds = self.source.objects().kinds();
+        let mut view = View::new(write, &kinds, &self.converter, Arc::clone(&invocation.row)).await?;
+        let before = view.object.clone();
+        let (called, mut errors) = self.mutate(invocation, write, &mut view)?;
+        if !called {
+            return Ok(errors);
         }
-        let id = id(invocation);
-        if !write.reinvocation.calls(NAME, &id) {
-            return Ok(Vec::new());
-        }
-        let (before, mut errors) = (write.object.clone(), Vec::new());
-        let mutations = &invocation.hook.policy.mutations;
-        for mutation in mutations.iter().filter(|_| before.is_some()) {
-            // Each sees what those before it have made.
-            activation.set_object(&view.object);
-            activation.define(&invocation.hook.policy.variables);
-            let mutated = mutate(mutation, &view, &mut activation);
-            let kinds = self.source.objects().kinds();
-            match mutated.and_then(|object| view.take(write, &kinds, &object)) {
-                Ok(object) => write.object = Some(object),
-                Err(error) => errors.push(error),
+        let mut changed = false;
+        if view.object != before {
+            match view.written(write, &kinds, &self.converter).await {
+                Ok(object) => {
+                    changed = write.object.as_ref() != Some(&object);
+                    write.object = Some(object);
+                }
+                Err(status) => errors.push(status.message),
             }
         }
-        let changed = write.object != before;
-        write.reinvocation.called(NAME, &id, changed, invocation.hook.reinvoked);
+        write.reinvocation.called(NAME, &id(invocation), changed, invocation.hook.reinvoked);
         Ok(errors)
+    }
+
+    /// Applies the mutations of a policy to a view, each on what those before it have made. Whether it was called, and the
+    /// errors of its expressions.
+    fn mutate(
+        &self,
+        invocation: &Invocation<'_>,
+        write: &Attributes<'_>,
+        view: &mut View,
+    ) -> Result<(bool, Vec<String>), Status> {
+        let mut activation = activation(invocation, write, self.source.objects(), &self.authorizer, view)?;
+        match activation.conditions(&invocation.hook.policy.match_conditions) {
+            Ok(true) => {}
+            Ok(false) => return Ok((false, Vec::new())),
+            Err(error) => return Ok((false, vec![error])),
+        }
+        if !write.reinvocation.calls(NAME, &id(invocation)) {
+            return Ok((false, Vec::new()));
+        }
+        let mut errors = Vec::new();
+        for mutation in invocation.hook.policy.mutations.iter().filter(|_| write.object.is_some()) {
+            activation.set_object(&view.object);
+            activation.define(&invocation.hook.policy.variables);
+            let mutated = mutate(mutation, view, &mut activation);
+            if let Err(error) = mutated.and_then(|object| view.accept(write, &object)) {
+                errors.push(error);
+            }
+        }
+        Ok((true, errors))
     }
 }
 
@@ -141,10 +169,10 @@ impl Plugin for MutatingPolicies {
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
         let hooks = self.source.hooks();
-        let (found, mut wrong) = invocations(&hooks, write, self.source.objects());
+        let (found, mut wrong) = invocations(&hooks, write, self.source.objects(), &self.converter).await;
         write.reinvocation.begin(NAME, write.object.as_ref());
         for invocation in &found {
-            let errors = self.invoke(invocation, write)?;
+            let errors = self.invoke(invocation, write).await?;
             wrong.extend(errors.into_iter().map(|message| Misconfigured {
                 hook: invocation.hook,
                 binding: Some(invocation.binding),

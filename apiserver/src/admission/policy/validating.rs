@@ -10,11 +10,13 @@ use minik8s_api::status::{Status, StatusReason};
 use serde::Serialize;
 
 use super::super::expressions::Activation;
+use super::super::view::View;
 use super::super::{Attributes, Plugin, matching};
 use super::source::{Binding, Hook, Source};
 use super::{Invocation, activation, invocations};
 use crate::authz::Authorizer;
 use crate::cache::Objects;
+use crate::crd::Converter;
 
 /// Longest text of a `messageExpression` that is shown, in bytes (`maxMessageExpressionLength`).
 const MAX_MESSAGE_BYTES: usize = 5 * 1024;
@@ -51,12 +53,17 @@ type Annotations = BTreeMap<String, Vec<String>>;
 pub struct ValidatingPolicies {
     source: Source,
     authorizer: Arc<dyn Authorizer>,
+    converter: Arc<Converter>,
 }
 
 impl ValidatingPolicies {
     /// The policies that a cluster's objects hold; expressions may ask the authorizer.
-    pub fn new(objects: Arc<dyn Objects>, authorizer: Arc<dyn Authorizer>) -> ValidatingPolicies {
-        ValidatingPolicies { source: Source::new("validating", objects), authorizer }
+    pub fn new(
+        objects: Arc<dyn Objects>,
+        authorizer: Arc<dyn Authorizer>,
+        converter: Arc<Converter>,
+    ) -> ValidatingPolicies {
+        ValidatingPolicies { source: Source::new("validating", objects), authorizer, converter }
     }
 
     /// All that an invocation says no to.
@@ -64,10 +71,11 @@ impl ValidatingPolicies {
         &self,
         invocation: &Invocation<'_>,
         write: &Attributes<'_>,
+        view: &View,
         annotations: &mut Annotations,
     ) -> Result<Vec<Denied>, Status> {
         let hook = invocation.hook;
-        let (_, mut activation) = activation(invocation, write, self.source.objects(), &self.authorizer)?;
+        let mut activation = activation(invocation, write, self.source.objects(), &self.authorizer, view)?;
         // An expression that cannot be evaluated counts as the failure policy says.
         let failed = |index: usize, message: String| {
             let denied = Denied { message, reason: String::new(), index };
@@ -163,11 +171,13 @@ impl Plugin for ValidatingPolicies {
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
         let hooks = self.source.hooks();
-        let (found, wrong) = invocations(&hooks, write, self.source.objects());
+        let world = self.source.objects();
+        let (found, wrong) = invocations(&hooks, write, world, &self.converter).await;
         let (mut refused, mut annotations, mut audited) = (None, Annotations::new(), Vec::new());
         for invocation in &found {
             let (hook, binding) = (invocation.hook, invocation.binding);
-            for denied in self.evaluate(invocation, write, &mut annotations)? {
+            let view = View::new(write, &world.kinds(), &self.converter, Arc::clone(&invocation.row)).await?;
+            for denied in self.evaluate(invocation, write, &view, &mut annotations)? {
                 let acts = |action: &str| binding.actions.iter().any(|own| own == action);
                 if acts("Warn") {
                     write.warn(format!(

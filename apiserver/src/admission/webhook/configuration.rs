@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::super::items;
 use super::super::matching::Matching;
-use super::client::WebhookClient;
+use crate::outgoing::webhook::WebhookClient;
 
 /// `timeoutSeconds` where none is stored.
 const DEFAULT_TIMEOUT_SECONDS: u64 = 10;

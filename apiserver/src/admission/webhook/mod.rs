@@ -6,13 +6,11 @@
 //!                                     refusal, or failurePolicy  ◄─────────┘
 //! ```
 //! Mutating webhooks are asked one after the other, in the order of their configurations' names; validating ones all at
-//! once. [`configuration`] reads them, [`client`] calls them, [`review`] is what is said.
+//! once. [`configuration`] reads them, [`crate::outgoing`] calls them, [`review`] is what is said.
 //! `k8s.io/apiserver/pkg/admission/plugin/webhook/{mutating,validating}/dispatcher.go`.
 //!
-//! Left out, compared with Kubernetes: reviews of `v1beta1`, connections that are kept, and a kubeconfig for calls that
-//! need credentials.
+//! Left out, compared with Kubernetes: reviews of `v1beta1`, and a kubeconfig for calls that need credentials.
 
-mod client;
 mod configuration;
 mod review;
 
@@ -28,7 +26,6 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::client::Network;
 use self::configuration::Webhook;
 use super::expressions::{Activation, namespace_of};
 use super::times::WebhookTimes;
@@ -36,6 +33,12 @@ use super::view::View;
 use super::{Attributes, Cluster, Plugin, matching};
 use crate::audit::policy::Level;
 use crate::authz::Authorizer;
+use crate::crd::Converter;
+use crate::outgoing::Outgoing;
+use crate::outgoing::webhook::Bounds;
+
+/// How much of an answer is read.
+const MAX_ANSWER_BYTES: usize = 3 * 1024 * 1024;
 
 /// Why a webhook did not let a write pass.
 enum Failure {
@@ -48,7 +51,8 @@ enum Failure {
 /// What both kinds of webhooks need.
 struct Webhooks {
     resource: GroupResource,
-    network: Network,
+    outgoing: Outgoing,
+    converter: Arc<Converter>,
     authorizer: Arc<dyn Authorizer>,
     random: Random,
     times: Arc<WebhookTimes>,
@@ -60,11 +64,8 @@ impl Webhooks {
     fn new(cluster: &Cluster, resource: &str, times: &Arc<WebhookTimes>) -> Webhooks {
         Webhooks {
             resource: GroupResource::new("admissionregistration.k8s.io", resource),
-            network: Network {
-                objects: Arc::clone(&cluster.objects),
-                dialer: cluster.dialer.clone(),
-                clock: cluster.clock.clone(),
-            },
+            outgoing: cluster.outgoing.clone(),
+            converter: Arc::clone(&cluster.converter),
             authorizer: Arc::clone(&cluster.authorizer),
             random: cluster.random.fork(),
             times: Arc::clone(times),
@@ -74,10 +75,11 @@ impl Webhooks {
 
     fn all(&self) -> Arc<[Webhook]> {
         let mut compiled = self.compiled.lock();
-        let version = self.network.objects.version(&self.resource);
+        let version = self.outgoing.objects().version(&self.resource);
         if compiled.0 != version {
-            let configurations = self.network.objects.list(&self.resource, None);
-            let all = configurations.iter().flat_map(|one| configuration::webhooks(&one.value(), &self.network.clock));
+            let configurations = self.outgoing.objects().list(&self.resource, None);
+            let all =
+                configurations.iter().flat_map(|one| configuration::webhooks(&one.value(), self.outgoing.clock()));
             *compiled = (version, all.collect());
         }
         Arc::clone(&compiled.1)
@@ -88,11 +90,11 @@ impl Webhooks {
     }
 
     /// The write as a webhook is asked about it; `None` if it is not asked.
-    fn view(&self, webhook: &Webhook, write: &Attributes<'_>) -> Result<Option<View>, Status> {
-        let world = &*self.network.objects;
+    async fn view(&self, webhook: &Webhook, write: &Attributes<'_>) -> Result<Option<View>, Status> {
+        let world = &**self.outgoing.objects();
         let matching = webhook.matching.as_ref().map_err(Status::internal_error)?;
         let Some(row) = matching.matches(write, world)? else { return Ok(None) };
-        let view = View::new(write, &world.kinds(), row);
+        let view = View::new(write, &world.kinds(), &self.converter, row).await?;
         if webhook.conditions.is_empty() {
             return Ok(Some(view));
         }
@@ -116,11 +118,12 @@ impl Webhooks {
             return Err(Failure::Broken(words.to_owned()));
         }
         let uid = self.random.uuid();
-        let asked = review::request(view, write, &self.network.objects.kinds(), &uid);
+        let asked = review::request(view, write, &self.outgoing.objects().kinds(), &uid);
         let client = webhook.client.as_ref().map_err(|error| Failure::Broken(error.clone()))?;
-        let began = self.network.clock.monotonic();
-        let answer = client.post(&self.network, &asked, webhook.timeout).await;
-        let took = self.network.clock.monotonic().saturating_sub(began);
+        let bounds = Bounds { timeout: webhook.timeout, answer_bytes: MAX_ANSWER_BYTES };
+        let began = self.outgoing.clock().monotonic();
+        let answer = client.post(&self.outgoing, &asked, bounds).await;
+        let took = self.outgoing.clock().monotonic().saturating_sub(began);
         let refused = !answer.as_ref().is_ok_and(|answer| answer["response"]["allowed"] == true);
         self.times.called(&webhook.name, write.operation, self.step(), refused, took);
         let answer = answer.map_err(|error| Failure::Broken(format!("failed to call webhook: {error}")))?;
@@ -232,7 +235,10 @@ impl MutatingWebhooks {
             return Ok(false);
         }
         let patched = view.object.clone();
-        let object = view.take(write, &self.0.network.objects.kinds(), &patched).map_err(wrong)?;
+        view.accept(write, &patched).map_err(wrong)?;
+        let kinds = self.0.outgoing.objects().kinds();
+        let object = view.written(write, &kinds, &self.0.converter).await;
+        let object = object.map_err(|status| wrong(status.message))?;
         let changed = write.object.as_ref() != Some(&object);
         write.object = Some(object);
         if changed {
@@ -262,7 +268,7 @@ impl Plugin for MutatingWebhooks {
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
         write.reinvocation.begin(Self::NAME, write.object.as_ref());
         for (index, webhook) in self.0.all().iter().enumerate() {
-            let Some(view) = self.0.view(webhook, write)? else { continue };
+            let Some(view) = self.0.view(webhook, write).await? else { continue };
             if !write.reinvocation.calls(Self::NAME, &webhook.id) {
                 continue;
             }
@@ -305,7 +311,7 @@ impl Plugin for ValidatingWebhooks {
         let webhooks = self.0.all();
         let mut asked = Vec::new();
         for webhook in webhooks.iter() {
-            if let Some(view) = self.0.view(webhook, write)? {
+            if let Some(view) = self.0.view(webhook, write).await? {
                 asked.push((webhook, view));
             }
         }

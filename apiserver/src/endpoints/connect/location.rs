@@ -6,6 +6,7 @@ use minik8s_api::status::{FieldError, FieldPath, Status};
 use serde_json::Value;
 
 use crate::cache::Objects;
+use crate::outgoing::{Endpoint, ServicePort, Unresolved};
 use crate::query::Query;
 use crate::registry::Target;
 use crate::request::RequestInfo;
@@ -16,8 +17,17 @@ use crate::server::ApiServer;
 pub enum Peer {
     /// The kubelet of a node.
     Kubelet(String),
-    /// A pod's address and port.
-    Address(String, u16),
+    /// Whoever listens there.
+    Endpoint(Scheme, Endpoint),
+}
+
+/// How a pod or a Service is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// In plain text.
+    Http,
+    /// Over TLS, whoever answers.
+    Https,
 }
 
 /// Who answers, and what it is asked.
@@ -186,26 +196,32 @@ pub fn proxy(server: &ApiServer, target: &Target, info: &RequestInfo, query: &st
     Ok(Location { peer, path_and_query })
 }
 
-/// `[scheme:]name[:port]`.
-fn split_name(name: &str) -> Result<(&str, Option<&str>), Status> {
-    match name.split(':').collect::<Vec<_>>().as_slice() {
-        [name] => Ok((name, None)),
-        [name, port] => Ok((name, Some(port))),
-        ["http" | "", name, port] => Ok((name, Some(*port).filter(|port| !port.is_empty()))),
-        ["https", ..] => Err(Status::bad_request("the proxy speaks plain HTTP to pods, not https")),
-        _ => Err(Status::bad_request(format!("invalid name {name:?}"))),
-    }
+/// `[scheme:]name[:port]` (`apimachinery/pkg/util/net` `SplitSchemeNamePort`).
+fn split_name(name: &str) -> Result<(Scheme, &str, Option<&str>), Status> {
+    let invalid = || Status::bad_request(format!("invalid service request {name:?}"));
+    let (scheme, name, port) = match name.split(':').collect::<Vec<_>>().as_slice() {
+        [name] => ("", *name, ""),
+        [name, port] => ("", *name, *port),
+        [scheme, name, port] => (*scheme, *name, *port),
+        _ => return Err(invalid()),
+    };
+    let scheme = match scheme {
+        "" | "http" => Scheme::Http,
+        "https" => Scheme::Https,
+        _ => return Err(invalid()),
+    };
+    Ok((scheme, name, Some(port).filter(|port| !port.is_empty())))
 }
 
 fn node_peer(server: &ApiServer, name: &str) -> Result<Peer, Status> {
-    let (name, _) = split_name(name)?;
+    let (_, name, _) = split_name(name)?;
     let nodes = GroupResource::new("", "nodes");
     server.registry().cache().get(&nodes, "", name).ok_or_else(|| Status::not_found(&nodes, name))?;
     Ok(Peer::Kubelet(name.to_owned()))
 }
 
 fn pod_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
-    let (name, port) = split_name(&target.name)?;
+    let (scheme, name, port) = split_name(&target.name)?;
     let pods = GroupResource::new("", "pods");
     let pod = server
         .registry()
@@ -214,7 +230,7 @@ fn pod_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
         .ok_or_else(|| Status::not_found(&pods, name))?
         .value();
     let address = pod["status"]["podIP"].as_str().filter(|address| !address.is_empty());
-    let address = address.ok_or_else(|| Status::bad_request("address not allowed"))?;
+    let host = address.ok_or_else(|| Status::bad_request("address not allowed"))?.to_owned();
     let first = pod["spec"]["containers"]
         .as_array()
         .into_iter()
@@ -224,45 +240,21 @@ fn pod_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
         Some(port) => port.parse().map_err(|_| Status::bad_request(format!("invalid port {port:?}")))?,
         None => first.and_then(|port| u16::try_from(port).ok()).unwrap_or(80),
     };
-    Ok(Peer::Address(address.to_owned(), port))
+    Ok(Peer::Endpoint(scheme, Endpoint { host, port }))
 }
 
 /// A ready endpoint of a service (`pkg/registry/core/service/storage/storage.go` `ResourceLocation`).
 fn service_peer(server: &ApiServer, target: &Target) -> Result<Peer, Status> {
-    let (name, wanted) = split_name(&target.name)?;
-    let (services, cache) = (GroupResource::new("", "services"), server.registry().cache());
-    let service =
-        cache.get(&services, &target.namespace, name).ok_or_else(|| Status::not_found(&services, name))?.value();
-    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let port = match wanted {
-        None => ports.first(),
-        Some(wanted) => {
-            ports.iter().find(|port| port["name"] == wanted || port["port"].as_u64() == wanted.parse().ok())
+    let (scheme, name, port) = split_name(&target.name)?;
+    let port = port.map_or(ServicePort::First, ServicePort::Named);
+    let endpoint = server.outgoing().resolve(&target.namespace, name, port).map_err(|error| match error {
+        Unresolved::NotFound(name) => Status::not_found(&GroupResource::new("", "services"), &name),
+        Unresolved::NoEndpoints(_) => {
+            Status::service_unavailable(format!("no endpoints available for service {:?}", target.name))
         }
-    };
-    let none = || Status::service_unavailable(format!("no endpoints available for service {:?}", target.name));
-    let port = port.ok_or_else(|| {
-        Status::service_unavailable(format!(
-            "no service port {:?} found for service {name:?}",
-            wanted.unwrap_or_default()
-        ))
+        error => Status::service_unavailable(error.to_string()),
     })?;
-    let slices = cache.list(&GroupResource::new("discovery.k8s.io", "endpointslices"), Some(&target.namespace));
-    for slice in slices.iter().filter(|slice| slice.label("kubernetes.io/service-name") == Some(name)) {
-        let slice = slice.value();
-        let same = |own: &&Value| own["name"].as_str().unwrap_or_default() == port["name"].as_str().unwrap_or_default();
-        let number = slice["ports"].as_array().into_iter().flatten().find(same).and_then(|port| port["port"].as_u64());
-        let ready = slice["endpoints"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|endpoint| endpoint["conditions"]["ready"] != false);
-        let address = ready.and_then(|endpoint| endpoint["addresses"][0].as_str());
-        if let (Some(address), Some(number)) = (address, number.and_then(|number| u16::try_from(number).ok())) {
-            return Ok(Peer::Address(address.to_owned(), number));
-        }
-    }
-    Err(none())
+    Ok(Peer::Endpoint(scheme, endpoint))
 }
 
 #[cfg(test)]

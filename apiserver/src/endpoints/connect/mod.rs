@@ -16,9 +16,12 @@ use http_body_util::{BodyExt, Limited};
 use minik8s_api::status::Status;
 use minik8s_streaming::BoxedStream;
 use minik8s_streaming::proxy::forward;
+use rustls::pki_types::ServerName;
 
-use self::location::{Location, Peer};
+use self::location::{Location, Peer, Scheme};
 use super::resource::Request;
+use crate::outgoing::Endpoint;
+use crate::outgoing::tls::{self, Trust};
 use crate::registry::Target;
 use crate::registry::read::Freshness;
 use crate::server::ApiServer;
@@ -28,13 +31,6 @@ use crate::server::ApiServer;
 pub trait NodeConnector: Send + Sync {
     /// Opens a stream to the kubelet of a node.
     async fn connect(&self, node: &str) -> io::Result<BoxedStream>;
-}
-
-/// Reaches an address of the pod network.
-#[async_trait]
-pub trait ServiceDialer: Send + Sync {
-    /// Opens a stream to a pod's address and port.
-    async fn dial(&self, address: &str, port: u16) -> io::Result<BoxedStream>;
 }
 
 /// Subresources that are a connection to a node rather than a part of an object.
@@ -86,10 +82,9 @@ async fn pass_on(
             let url = format!("https://{node}:10250{}", location.path_and_query);
             Status::internal_error(format!("error dialing backend: Get {url:?}: {error}"))
         }),
-        Peer::Address(address, port) => match server.dialer() {
-            Some(dialer) => dialer.dial(address, *port).await.map_err(|error| unreachable_service(&error.to_string())),
-            None => Err(unreachable_service(&format!("dial tcp {address}:{port}: connect: no route to host"))),
-        },
+        Peer::Endpoint(scheme, endpoint) => {
+            reach(server, *scheme, endpoint).await.map_err(|error| unreachable_service(&error))
+        }
     }?;
     let Request { mut parts, reply, .. } = request;
     parts.uri = uri;
@@ -108,6 +103,18 @@ async fn pass_on(
         }
     }
     Ok(answer)
+}
+
+/// Whoever answers for a pod or a Service is taken, as by Kubernetes' proxy.
+async fn reach(server: &ApiServer, scheme: Scheme, endpoint: &Endpoint) -> Result<BoxedStream, String> {
+    let outgoing = server.outgoing();
+    let stream = outgoing.dial(endpoint).await?;
+    if scheme == Scheme::Http {
+        return Ok(stream);
+    }
+    let connector = tls::connector(Trust::Anybody, None, outgoing.clock())?;
+    let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| error.to_string())?;
+    tls::handshake(&connector, &name, stream).await
 }
 
 fn unreachable_service(why: &str) -> Status {

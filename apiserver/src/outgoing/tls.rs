@@ -1,0 +1,182 @@
+//! TLS towards others: whom to trust, what to show, and Go's words for what goes wrong.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use minik8s_clock::Clock;
+use minik8s_streaming::BoxedStream;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
+
+/// Whose certificates are good.
+#[derive(Debug, Clone, Copy)]
+pub enum Trust<'a> {
+    /// Those of a bundle, base64 of PEM as `caBundle` has it.
+    Bundle(&'a str),
+    /// Those that the world trusts.
+    World,
+    /// Anybody's (`insecureSkipTLSVerify`).
+    Anybody,
+}
+
+impl<'a> Trust<'a> {
+    /// What a `caBundle` means: without one, the world's.
+    pub fn of_bundle(bundle: Option<&'a str>) -> Trust<'a> {
+        bundle.filter(|bundle| !bundle.is_empty()).map_or(Trust::World, Trust::Bundle)
+    }
+}
+
+/// A client's certificate chain and key.
+pub struct Identity {
+    /// The certificate, and those between it and its authority.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Identity {
+        Identity { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+/// A connector that trusts as said, and shows `identity` to servers that ask for it. Expiry is judged by `clock`.
+pub fn connector(trust: Trust<'_>, identity: Option<&Identity>, clock: &Clock) -> Result<TlsConnector, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_details(Arc::clone(&provider), Arc::new(ClockTime(clock.clone())))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match trust {
+        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
+        Trust::World => builder.with_webpki_verifier(verifier(roots_of_the_world(), provider)?),
+        Trust::Bundle(bundle) => builder.with_webpki_verifier(verifier(roots_of(bundle)?, provider)?),
+    };
+    let config = match identity {
+        Some(Identity { chain, key }) => {
+            builder.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(|error| error.to_string())?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// Sets TLS up with a server that must be `name`.
+pub async fn handshake(
+    connector: &TlsConnector,
+    name: &ServerName<'static>,
+    stream: BoxedStream,
+) -> Result<BoxedStream, String> {
+    let stream = connector.connect(name.clone(), stream).await;
+    Ok(Box::new(stream.map_err(|error| words(&error, name))?))
+}
+
+fn verifier(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    verifier.map_err(|_| "unable to load root certificates: unable to parse bytes as PEM block".to_owned())
+}
+
+fn roots_of(bundle: &str) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let pem = STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
+    }
+    Ok(roots)
+}
+
+fn roots_of_the_world() -> RootCertStore {
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+/// Certificates are good or expired by the cluster's clock.
+struct ClockTime(Clock);
+
+impl fmt::Debug for ClockTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClockTime")
+    }
+}
+
+impl TimeProvider for ClockTime {
+    fn current_time(&self) -> Option<UnixTime> {
+        let seconds = u64::try_from(self.0.now().as_second()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_secs(seconds)))
+    }
+}
+
+/// Takes whoever answers, as long as it holds the key of the certificate that it shows.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Go's words for a certificate that is not trusted.
+fn words(error: &io::Error, name: &ServerName<'_>) -> String {
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let cause = match cause {
+        Some(rustls::Error::InvalidCertificate(cause)) => cause,
+        // What answers in plain text, or hangs up.
+        Some(rustls::Error::InvalidMessage(_)) => {
+            return "tls: first record does not look like a TLS handshake".to_owned();
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => return "EOF".to_owned(),
+        _ => return error.to_string(),
+    };
+    let words = match cause {
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "certificate signed by unknown authority".to_owned()
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "certificate has expired or is not yet valid".to_owned()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("certificate is not valid for any names, but wanted to match {}", name.to_str())
+        }
+        other => other.to_string(),
+    };
+    format!("tls: failed to verify certificate: x509: {words}")
+}

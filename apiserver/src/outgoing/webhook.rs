@@ -1,0 +1,132 @@
+//! Asks a webhook, as a `clientConfig` describes it: HTTPS to a URL, or to a ready endpoint of a Service
+//! (`k8s.io/apiserver/pkg/util/webhook/client.go`).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::{Either, select};
+use http::{Request, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use minik8s_clock::Clock;
+use rustls::pki_types::ServerName;
+use serde_json::Value;
+use tokio_rustls::TlsConnector;
+
+use super::tls::{self, Trust};
+use super::{Endpoint, Outgoing, Place};
+
+/// How much of an error's body is told.
+const MAX_TOLD_CHARACTERS: usize = 2048;
+
+/// A webhook's address, and how it is known.
+pub struct WebhookClient {
+    place: Place,
+    /// As its certificate must name it.
+    server_name: ServerName<'static>,
+    /// `Host` of requests.
+    authority: String,
+    path: String,
+    tls: TlsConnector,
+}
+
+/// The bounds of one question.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// How long all of it may take.
+    pub timeout: Duration,
+    /// How long the answer may be.
+    pub answer_bytes: usize,
+}
+
+impl WebhookClient {
+    /// A client as `clientConfig` describes it.
+    pub fn new(config: &Value, clock: &Clock) -> Result<WebhookClient, String> {
+        let (place, host, authority, path) = match config["url"].as_str() {
+            Some(url) => {
+                let uri: Uri = url.parse().map_err(|error| format!("invalid webhook URL {url:?}: {error}"))?;
+                let host = uri.host().ok_or_else(|| format!("invalid webhook URL {url:?}: no host"))?;
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let port = uri.port_u16().unwrap_or(443);
+                let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+                (Place::Host(Endpoint { host: host.clone(), port }), host, authority, uri.path().to_owned())
+            }
+            None => {
+                let service = &config["service"];
+                let text = |field: &str| service[field].as_str().unwrap_or_default().to_owned();
+                let (namespace, name) = (text("namespace"), text("name"));
+                let port = service["port"].as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or(443);
+                let host = format!("{name}.{namespace}.svc");
+                let path = format!("/{}", text("path").trim_start_matches('/'));
+                (Place::Service { namespace, name, port }, host.clone(), format!("{host}:{port}"), path)
+            }
+        };
+        let server_name = ServerName::try_from(host).map_err(|error| error.to_string())?;
+        let tls = tls::connector(Trust::of_bundle(config["caBundle"].as_str()), None, clock)?;
+        Ok(WebhookClient { place, server_name, authority, path, tls })
+    }
+
+    /// Posts a JSON document and reads the JSON answer. Errors read as Go's HTTP client says them.
+    pub async fn post(&self, outgoing: &Outgoing, body: &Value, bounds: Bounds) -> Result<Value, String> {
+        let path = format!("{}?timeout={}s", self.path, bounds.timeout.as_secs());
+        let failed = |error: String| format!("Post \"https://{}{path}\": {error}", self.authority);
+        let exchange = outgoing.clock().timeout(bounds.timeout, self.exchange(outgoing, &path, body, bounds));
+        let (code, bytes) = match exchange.await {
+            Err(_) => return Err(failed("context deadline exceeded".to_owned())),
+            Ok(Err(error)) => return Err(failed(error)),
+            Ok(Ok(answer)) => answer,
+        };
+        if !(200..300).contains(&code) {
+            return Err(refused(code, &bytes));
+        }
+        serde_json::from_slice(&bytes).map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))
+    }
+
+    async fn exchange(
+        &self,
+        outgoing: &Outgoing,
+        path: &str,
+        body: &Value,
+        bounds: Bounds,
+    ) -> Result<(u16, Bytes), String> {
+        let stream = outgoing.dial(&outgoing.locate(&self.place).map_err(|error| error.to_string())?).await?;
+        let stream = tls::handshake(&self.tls, &self.server_name, stream).await?;
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
+        let request = Request::post(path)
+            .header("host", &self.authority)
+            .header("content-type", "application/json")
+            .header("accept", "application/json, */*")
+            .header("user-agent", "kube-apiserver-admission")
+            .body(Full::new(Bytes::from(body.to_string())))
+            .map_err(|error| error.to_string())?;
+        let asked = Box::pin(async move {
+            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let code = response.status().as_u16();
+            let body = Limited::new(response.into_body(), bounds.answer_bytes).collect().await;
+            Ok((code, body.map_err(|error| error.to_string())?.to_bytes()))
+        });
+        // The connection has no task of its own: it lives as long as the question.
+        match select(asked, Box::pin(connection)).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right((_, asked)) => asked.await,
+        }
+    }
+}
+
+/// client-go's words for an answer that is an error (`apimachinery/pkg/api/errors` `NewGenericServerResponse`).
+fn refused(code: u16, body: &[u8]) -> String {
+    let told: String = String::from_utf8_lossy(body).trim().chars().take(MAX_TOLD_CHARACTERS).collect();
+    match code {
+        401 => "the server has asked for the client to provide credentials".to_owned(),
+        403 => format!("forbidden: {told}"),
+        404 => "the server could not find the requested resource".to_owned(),
+        405 => "the server does not allow this method on the requested resource".to_owned(),
+        503 => "the server is currently unable to handle the request".to_owned(),
+        500.. => format!(
+            "an error on the server ({:?}) has prevented the request from succeeding",
+            if told.is_empty() { "unknown" } else { &told }
+        ),
+        _ => "the server rejected our request for an unknown reason".to_owned(),
+    }
+}
