@@ -1,6 +1,6 @@
 //! Documents computed from a snapshot of kinds: made when they are first asked for, kept until the kinds change.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -34,7 +34,7 @@ pub struct Documents {
 #[derive(Default)]
 struct Made {
     kinds: Option<Arc<Kinds>>,
-    documents: HashMap<String, Document>,
+    documents: BTreeMap<String, Document>,
 }
 
 impl Documents {
@@ -47,7 +47,7 @@ impl Documents {
     pub fn get_encoded(&self, kinds: &Arc<Kinds>, key: &str, make: impl FnOnce() -> Option<Bytes>) -> Option<Document> {
         let mut made = self.made.lock();
         if !made.kinds.as_ref().is_some_and(|own| Arc::ptr_eq(own, kinds)) {
-            *made = Made { kinds: Some(Arc::clone(kinds)), documents: HashMap::new() };
+            *made = Made { kinds: Some(Arc::clone(kinds)), documents: BTreeMap::new() };
         }
         if let Some(document) = made.documents.get(key) {
             return Some(document.clone());

@@ -34,7 +34,7 @@ pub mod scale;
 pub mod target;
 pub mod update;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minik8s_api::kinds::{GroupResource, GroupVersionResource, Kind, Kinds};
@@ -62,7 +62,7 @@ pub struct Registry {
     leases: Leases,
     store_times: StoreTimes,
     chain: RwLock<Arc<Chain>>,
-    hooks: RwLock<HashMap<GroupResource, Arc<dyn hooks::Hook>>>,
+    hooks: RwLock<BTreeMap<GroupResource, Arc<dyn hooks::Hook>>>,
 }
 
 impl Registry {
