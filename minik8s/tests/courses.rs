@@ -80,7 +80,7 @@ async fn until(cluster: &Cluster, what: &str, mut holds: impl AsyncFnMut() -> bo
     let deadline = cluster.clock().monotonic() + PATIENCE;
     while !holds().await {
         assert!(cluster.clock().monotonic() < deadline, "{what} did not come true");
-        cluster.clock().sleep(Duration::from_millis(250)).await;
+        cluster.clock().sleep(Duration::from_secs(1)).await;
     }
 }
 
