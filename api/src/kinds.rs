@@ -11,7 +11,7 @@ mod built_in;
 mod convert;
 mod names;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use crate::custom::CustomResource;
@@ -168,8 +168,8 @@ pub struct Kinds {
     rows: Vec<Arc<Kind>>,
     groups: Vec<Group>,
     // group → version → row, twice, so that looking up takes no allocation.
-    by_plural: HashMap<String, HashMap<String, HashMap<String, usize>>>,
-    by_kind: HashMap<String, HashMap<String, HashMap<String, usize>>>,
+    by_plural: BTreeMap<String, BTreeMap<String, BTreeMap<String, usize>>>,
+    by_kind: BTreeMap<String, BTreeMap<String, BTreeMap<String, usize>>>,
 }
 
 impl Kinds {
@@ -183,7 +183,7 @@ impl Kinds {
     pub fn from_rows(rows: Vec<Arc<Kind>>) -> Self {
         let mut this = Self { rows, ..Self::default() };
         for (index, row) in this.rows.iter().enumerate() {
-            let entry = |map: &mut HashMap<String, HashMap<String, HashMap<String, usize>>>, name: &str| {
+            let entry = |map: &mut BTreeMap<String, BTreeMap<String, BTreeMap<String, usize>>>, name: &str| {
                 let versions = map.entry(row.group.clone()).or_default();
                 versions.entry(row.version.clone()).or_default().insert(name.to_owned(), index);
             };

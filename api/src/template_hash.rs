@@ -21,7 +21,7 @@
 
 mod go_quantity;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
@@ -100,8 +100,8 @@ struct GoField {
     go_type: &'static str,
 }
 
-static TYPES: LazyLock<HashMap<&'static str, GoType>> = LazyLock::new(|| {
-    let mut types = HashMap::new();
+static TYPES: LazyLock<BTreeMap<&'static str, GoType>> = LazyLock::new(|| {
+    let mut types = BTreeMap::new();
     for row in GO_TYPES.lines().skip(1) {
         let mut cells = row.split('\t');
         let mut cell = || cells.next().expect("a row of go-types.tsv has four cells");

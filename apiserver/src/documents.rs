@@ -1,6 +1,6 @@
 //! Documents computed from a snapshot: made when they are first asked for, kept until the snapshot changes.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -73,12 +73,12 @@ pub struct Documents<S> {
 
 struct Made<S> {
     of: Option<S>,
-    documents: HashMap<String, Document>,
+    documents: BTreeMap<String, Document>,
 }
 
 impl<S> Default for Documents<S> {
     fn default() -> Documents<S> {
-        Documents { made: Mutex::new(Made { of: None, documents: HashMap::new() }) }
+        Documents { made: Mutex::new(Made { of: None, documents: BTreeMap::new() }) }
     }
 }
 
@@ -92,7 +92,7 @@ impl<S: Snapshot> Documents<S> {
     pub fn get_encoded(&self, of: &S, key: &str, make: impl FnOnce() -> Option<Bytes>) -> Option<Document> {
         let mut made = self.made.lock();
         if !made.of.as_ref().is_some_and(|own| own.is_same(of)) {
-            *made = Made { of: Some(of.clone()), documents: HashMap::new() };
+            *made = Made { of: Some(of.clone()), documents: BTreeMap::new() };
         }
         if let Some(document) = made.documents.get(key) {
             return Some(document.clone());

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::fmt::Display;
-use std::hash::Hash;
 
 use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,7 @@ pub async fn run_controller<T, F, Fut, E>(
     cancel: CancellationToken,
     sync: F,
 ) where
-    T: Clone + Eq + Hash + Send + std::fmt::Debug + 'static,
+    T: Clone + Ord + Send + std::fmt::Debug + 'static,
     F: Fn(T) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<(), E>> + Send,
     E: Display + Send + 'static,

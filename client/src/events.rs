@@ -7,8 +7,7 @@
 //!   message starts with "(combined from similar events)";
 //! - an object that produces events without end is held to [`BURST`] at once and one every [`REFILL`] thereafter.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, ObjectReference};
@@ -38,7 +37,7 @@ const REFILL: Duration = Duration::from_secs(300);
 const NAME_SPREAD_NANOSECONDS: u64 = 1 << 20;
 
 /// The two types of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventType {
     /// As it should be.
     Normal,
@@ -72,7 +71,7 @@ where
     }
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct About {
     kind: String,
     namespace: String,
@@ -81,7 +80,7 @@ struct About {
     field_path: String,
 }
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Group {
     about: About,
     kind: &'static str,
@@ -131,13 +130,13 @@ impl EventRecorder {
 
 /// A map that forgets its oldest entry when it is full.
 struct Remembered<K, V> {
-    entries: HashMap<K, V>,
+    entries: BTreeMap<K, V>,
     order: VecDeque<K>,
 }
 
-impl<K: Clone + Eq + Hash, V> Remembered<K, V> {
+impl<K: Clone + Ord, V> Remembered<K, V> {
     fn new() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new() }
+        Self { entries: BTreeMap::new(), order: VecDeque::new() }
     }
 
     fn entry(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
@@ -154,7 +153,7 @@ impl<K: Clone + Eq + Hash, V> Remembered<K, V> {
 }
 
 struct Similar {
-    messages: HashSet<String>,
+    messages: BTreeSet<String>,
     last: Timestamp,
 }
 
@@ -251,7 +250,7 @@ impl Correlator {
 
     /// The key under which repetitions of the event are counted, and the message to write.
     fn aggregate(&mut self, group: &Group, occurrence: &Occurrence) -> (String, String) {
-        let similar = self.groups.entry(group.clone(), || Similar { messages: HashSet::new(), last: occurrence.at });
+        let similar = self.groups.entry(group.clone(), || Similar { messages: BTreeSet::new(), last: occurrence.at });
         if since(similar.last, occurrence.at) > SIMILAR_WINDOW {
             similar.messages.clear();
         }

@@ -5,7 +5,7 @@
 //! cache and the new list becomes events, so that consumers see a gapless story.
 //! (client-go: `tools/cache/reflector.go`, `shared_informer.go`.)
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,7 +17,6 @@ use parking_lot::RwLock;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Error, Result};
@@ -65,7 +64,7 @@ impl Watched for ObjectMetadata {
 }
 
 /// What part of a collection an informer holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ListOptions {
     /// A label selector, as in the query parameter.
     pub label_selector: Option<String>,
@@ -104,8 +103,8 @@ type Handler<K> = Box<dyn Fn(&Event<K>) + Send + Sync>;
 
 struct Cache<K> {
     objects: BTreeMap<Key, Arc<K>>,
-    indexers: HashMap<&'static str, IndexFn<K>>,
-    indexes: HashMap<&'static str, HashMap<String, BTreeSet<Key>>>,
+    indexers: BTreeMap<&'static str, IndexFn<K>>,
+    indexes: BTreeMap<&'static str, BTreeMap<String, BTreeSet<Key>>>,
 }
 
 impl<K: Watched> Cache<K> {
@@ -151,7 +150,7 @@ struct Shared<K> {
     options: ListOptions,
     cache: RwLock<Cache<K>>,
     handlers: RwLock<Vec<Handler<K>>>,
-    synced: watch::Sender<bool>,
+    synced: minik8s_clock::Watched<bool>,
     started: AtomicBool,
 }
 
@@ -173,7 +172,7 @@ impl<K: Watched> Informer<K> {
     }
 
     fn build(client: Client, path: String, options: ListOptions, metadata_only: bool) -> Self {
-        let cache = Cache { objects: BTreeMap::new(), indexers: HashMap::new(), indexes: HashMap::new() };
+        let cache = Cache { objects: BTreeMap::new(), indexers: BTreeMap::new(), indexes: BTreeMap::new() };
         let shared = Shared {
             client,
             path,
@@ -181,7 +180,7 @@ impl<K: Watched> Informer<K> {
             options,
             cache: RwLock::new(cache),
             handlers: RwLock::new(Vec::new()),
-            synced: watch::Sender::new(false),
+            synced: minik8s_clock::Watched::new(false),
             started: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
@@ -192,7 +191,7 @@ impl<K: Watched> Informer<K> {
     pub fn add_index(&self, name: &'static str, value_of: IndexFn<K>) {
         let mut cache = self.shared.cache.write();
         if cache.indexers.insert(name, value_of).is_none() {
-            let mut by_value: HashMap<String, BTreeSet<Key>> = HashMap::new();
+            let mut by_value: BTreeMap<String, BTreeSet<Key>> = BTreeMap::new();
             for (key, object) in &cache.objects {
                 for value in value_of(object) {
                     by_value.entry(value).or_default().insert(key.clone());
@@ -220,14 +219,13 @@ impl<K: Watched> Informer<K> {
 
     /// Whether the first list has been taken in.
     pub fn has_synced(&self) -> bool {
-        *self.shared.synced.borrow()
+        self.shared.synced.get()
     }
 
     /// Waits until the first list has been taken in.
     pub async fn wait_synced(&self) {
-        let mut synced = self.shared.synced.subscribe();
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = synced.wait_for(|done| *done).await;
+        // What is watched lives in `self`, so waiting cannot fail.
+        let _ = self.shared.synced.watch().wait_for(|done| *done).await;
     }
 
     /// Starts the reflector, once; a second call does nothing.
@@ -324,7 +322,7 @@ impl<K: Watched> Informer<K> {
         let list: List<'_> = serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
         let items: Result<Vec<Arc<K>>> = list.items.iter().map(|item| self.decode(item.get())).collect();
         self.replace(items?);
-        self.shared.synced.send_replace(true);
+        self.shared.synced.set(true);
         Ok(list.metadata.resource_version)
     }
 

@@ -3,8 +3,7 @@
 //! A key added while a worker has it is handed out again when the worker is done, never at the same time.
 //! Failed keys come back after an exponential pause of their own. (client-go: `util/workqueue`.)
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::hash::Hash;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,13 +21,13 @@ const RETRY_MAX: Duration = Duration::from_secs(1000);
 
 struct State<T> {
     ready: VecDeque<T>,
-    dirty: HashSet<T>,
+    dirty: BTreeSet<T>,
     /// And since when.
-    processing: HashMap<T, Duration>,
+    processing: BTreeMap<T, Duration>,
     /// Keys that wait for their time, by time and then by order of arrival.
     waiting: BTreeMap<(Duration, u64), T>,
-    due: HashMap<T, (Duration, u64)>,
-    failures: HashMap<T, u32>,
+    due: BTreeMap<T, (Duration, u64)>,
+    failures: BTreeMap<T, u32>,
     arrivals: u64,
     closed: bool,
     counts: Counts<T>,
@@ -39,7 +38,7 @@ struct Counts<T> {
     adds: u64,
     retries: u64,
     /// When keys that nobody has yet were added.
-    added: HashMap<T, Duration>,
+    added: BTreeMap<T, Duration>,
     waited: Histogram,
     worked: Histogram,
 }
@@ -59,22 +58,22 @@ impl<T> Clone for WorkQueue<T> {
     }
 }
 
-impl<T: Clone + Eq + Hash> WorkQueue<T> {
+impl<T: Clone + Ord> WorkQueue<T> {
     /// An empty queue.
     pub fn new(clock: Clock) -> Self {
         let state = State {
             ready: VecDeque::new(),
-            dirty: HashSet::new(),
-            processing: HashMap::new(),
+            dirty: BTreeSet::new(),
+            processing: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            due: HashMap::new(),
-            failures: HashMap::new(),
+            due: BTreeMap::new(),
+            failures: BTreeMap::new(),
             arrivals: 0,
             closed: false,
             counts: Counts {
                 adds: 0,
                 retries: 0,
-                added: HashMap::new(),
+                added: BTreeMap::new(),
                 waited: Histogram::new(SECONDS),
                 worked: Histogram::new(SECONDS),
             },
@@ -219,7 +218,7 @@ impl<T: Clone + Eq + Hash> WorkQueue<T> {
     }
 }
 
-impl<T: Clone + Eq + Hash> State<T> {
+impl<T: Clone + Ord> State<T> {
     fn add(&mut self, key: T, now: Duration) {
         if self.closed || !self.dirty.insert(key.clone()) {
             return;

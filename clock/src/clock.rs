@@ -144,6 +144,7 @@ impl Clock {
         (clock, simulation)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "real timers need a thread; simulated ones have none")]
     fn new(source: Source) -> Clock {
         let real = matches!(source, Source::Real(_));
         let core = Arc::new(Core {

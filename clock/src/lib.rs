@@ -1,4 +1,5 @@
-//! One clock, one random source and one name generator for every component.
+//! What makes a run replayable: one clock, one random source and one name generator for every component, and a watched
+//! value that wakes in order.
 //!
 //! Nothing else in minik8s asks the operating system what time it is or for a random number;
 //! `clippy.toml` forbids the calls. A component is handed a [`Clock`] and a [`Random`] when it is
@@ -17,7 +18,7 @@
 //! ```
 //!
 //! Reading order: [`Clock`] (what everyone holds), `timers` (the ordered set of waiting wakers),
-//! [`Sleep`] (the future), [`Simulation`] and [`Pace`] (who moves time), then [`Random`].
+//! [`Sleep`] (the future), [`Simulation`] and [`Pace`] (who moves time), then [`Random`] and [`Watched`].
 //!
 //! # Virtual time
 //!
@@ -44,6 +45,7 @@
 //!   first polled.
 //! - A [`Sleep`] that is dropped leaves nothing behind.
 //! - A seeded [`Random`] gives the same numbers on every machine.
+//! - [`Watcher`]s are woken in the order in which they began to wait.
 //!
 //! # Left out, compared with Kubernetes
 //! `k8s.io/utils/clock` has tickers and timers with channels; a loop around [`Clock::sleep`] does
@@ -54,8 +56,10 @@ mod random;
 mod simulation;
 mod sleep;
 mod timers;
+mod watched;
 
 pub use clock::{Clock, Pace};
 pub use random::{NAME_ALPHABET, Random};
 pub use simulation::Simulation;
 pub use sleep::{Elapsed, Sleep};
+pub use watched::{Ended, Watched, Watcher};

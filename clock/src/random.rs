@@ -21,6 +21,7 @@ pub struct Random {
 
 impl Random {
     /// Seeded by the operating system: different every time.
+    #[allow(clippy::disallowed_methods, reason = "the only place that may ask the operating system")]
     pub fn from_os() -> Random {
         Random::new(StdRng::from_os_rng())
     }

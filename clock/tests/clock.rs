@@ -145,7 +145,7 @@ fn a_task_dropped_with_its_last_waker_may_hold_other_sleeps() {
     runtime.block_on(async move {
         tokio::spawn(async move {
             let other = clock.sleep(seconds(20));
-            tokio::select! { () = clock.sleep(seconds(10)) => {}, () = other => {} }
+            tokio::select! { biased; () = clock.sleep(seconds(10)) => {}, () = other => {} }
         });
         tokio::task::yield_now().await;
     });

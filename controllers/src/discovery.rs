@@ -4,7 +4,7 @@ use kube::client::Client;
 use serde::Deserialize;
 
 /// A resource that can be listed, watched and deleted.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Resource {
     /// `apps/v1`, or `v1`.
     pub api_version: String,

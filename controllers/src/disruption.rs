@@ -4,7 +4,7 @@
 //! `disruptedPods` that the API server's eviction notes.
 //! (Kubernetes: `pkg/controller/disruption/disruption.go`.)
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,8 +173,8 @@ impl DisruptionController {
         pods: &[Arc<Pod>],
     ) -> Result<Result<i32, String>, kube::Error> {
         let namespace = budget.metadata.namespace.as_deref().unwrap_or_default();
-        let mut asked: HashSet<&str> = HashSet::new();
-        let mut scales: HashMap<String, i32> = HashMap::new();
+        let mut asked: BTreeSet<&str> = BTreeSet::new();
+        let mut scales: BTreeMap<String, i32> = BTreeMap::new();
         let mut unmanaged = false;
         for pod in pods {
             let Some(owner) = controller_of(&pod.metadata) else {

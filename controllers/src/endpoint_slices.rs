@@ -4,7 +4,7 @@
 //! Watches Services, Pods, Nodes and EndpointSlices; owns the EndpointSlices that carry its label.
 //! (Kubernetes: `staging/src/k8s.io/endpointslice/reconciler.go`.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
@@ -207,7 +207,7 @@ fn ports_of(slice: &EndpointSlice) -> Ports {
 /// Lays endpoints into slices so that few change: each stays in the slice where it was, new ones fill what room there is.
 fn lay(endpoints: Vec<Endpoint>, known: &[Arc<EndpointSlice>]) -> Vec<(Option<Arc<EndpointSlice>>, Vec<Endpoint>)> {
     let uid = |endpoint: &Endpoint| endpoint.target_ref.as_ref().and_then(|target| target.uid.clone());
-    let mut home: HashMap<String, usize> = HashMap::new();
+    let mut home: BTreeMap<String, usize> = BTreeMap::new();
     for (at, slice) in known.iter().enumerate() {
         for endpoint in slice.endpoints.iter().flatten() {
             home.extend(uid(endpoint).map(|uid| (uid, at)));

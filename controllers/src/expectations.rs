@@ -1,7 +1,7 @@
 //! What a controller has done and not seen yet. Its informer is a moment behind: until the pods that it created are
 //! there, a second look would create them again. (Kubernetes: `pkg/controller/controller_utils.go`, `UIDTrackingControllerExpectations`.)
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use minik8s_clock::Clock;
@@ -12,13 +12,13 @@ const TIMEOUT: Duration = Duration::from_secs(300);
 
 struct Expected {
     creations: i64,
-    deletions: HashSet<String>,
+    deletions: BTreeSet<String>,
     since: Duration,
 }
 
 /// Expectations by the key of the object that owns the pods.
 pub struct Expectations {
-    by_key: Mutex<HashMap<String, Expected>>,
+    by_key: Mutex<BTreeMap<String, Expected>>,
     clock: Clock,
 }
 

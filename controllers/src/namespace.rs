@@ -3,7 +3,7 @@
 //! Watches Namespaces; deletes everything in them; owns the `Namespace…` conditions and the finalizer `kubernetes`.
 //! (Kubernetes: `pkg/controller/namespace/deletion/namespaced_resources_deleter.go`.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub struct NamespaceController {
     client: Client,
     namespaces: Lister<Namespace>,
     /// How often each namespace was found to have content left.
-    looks: Arc<Mutex<HashMap<String, u32>>>,
+    looks: Arc<Mutex<BTreeMap<String, u32>>>,
     queue: WorkQueue<String>,
 }
 

@@ -3,7 +3,7 @@
 //! Watches Nodes; writes `spec.podCIDR` and `spec.podCIDRs`.
 //! (Kubernetes: `pkg/controller/nodeipam/ipam/range_allocator.go`.)
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub struct NodeIpam {
     recorder: EventRecorder,
     nodes: Lister<Node>,
     /// Which node has which range. One worker writes it; the lister may be a moment behind.
-    taken: Arc<Mutex<HashMap<u32, String>>>,
+    taken: Arc<Mutex<BTreeMap<u32, String>>>,
     queue: WorkQueue<String>,
 }
 

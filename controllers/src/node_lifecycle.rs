@@ -7,7 +7,7 @@
 //! A node speaks by renewing its Lease and by its status. What counts is when this process saw a change, by its own
 //! clock: the times in the objects come from other clocks.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub struct NodeLifecycle {
     nodes: Lister<Node>,
     leases: Lister<Lease>,
     pods: Lister<Pod>,
-    heard: Arc<Mutex<HashMap<String, Heard>>>,
+    heard: Arc<Mutex<BTreeMap<String, Heard>>>,
     queue: WorkQueue<String>,
 }
 

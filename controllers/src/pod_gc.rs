@@ -4,7 +4,7 @@
 //! Watches Pods and Nodes; deletes Pods and marks them as disrupted.
 //! (Kubernetes: `pkg/controller/podgc/gc_controller.go`.)
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -120,7 +120,7 @@ impl Reconciler for PodGarbageCollector {
 
     async fn sync(&self, _: String) -> Result<(), kube::Error> {
         let all = self.pods.list();
-        let homes: HashSet<&str> = all.iter().filter_map(|pod| node_of(pod)).collect();
+        let homes: BTreeSet<&str> = all.iter().filter_map(|pod| node_of(pod)).collect();
         for node in homes.into_iter().filter(|node| self.nodes.get("", node).is_none()) {
             if self.is_gone(node).await? {
                 for pod in self.pods.by_index(BY_NODE, node) {

@@ -4,7 +4,7 @@
 //! (Kubernetes: `pkg/controller/replicaset/replica_set.go`.)
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -225,7 +225,7 @@ where
 /// The pods that go first when there are `surplus` too many.
 fn victims(active: &[Arc<Pod>], surplus: usize, now: Timestamp) -> Vec<Arc<Pod>> {
     let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let mut on_node: HashMap<String, usize> = HashMap::new();
+    let mut on_node: BTreeMap<String, usize> = BTreeMap::new();
     for pod in active {
         *on_node.entry(node(pod)).or_default() += 1;
     }

@@ -1,7 +1,7 @@
 //! The past templates of an object, kept as ControllerRevisions, so that it can be rolled back.
 //! (Kubernetes: `pkg/controller/history/controller_history.go`.)
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -155,7 +155,7 @@ impl Revisions {
     pub async fn truncate(
         &self,
         old: &[Arc<ControllerRevision>],
-        in_use: &HashSet<String>,
+        in_use: &BTreeSet<String>,
         limit: Option<i32>,
     ) -> Result<(), kube::Error> {
         let limit = usize::try_from(limit.unwrap_or(10)).unwrap_or(0);

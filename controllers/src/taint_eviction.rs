@@ -3,7 +3,7 @@
 //! Watches Nodes and Pods; deletes Pods and marks them as disrupted.
 //! (Kubernetes: `pkg/controller/tainteviction/taint_eviction.go`.)
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub struct TaintEviction {
     nodes: Lister<Node>,
     pods: Lister<Pod>,
     /// The pods that are waiting for their toleration to run out.
-    waiting: Arc<Mutex<HashSet<String>>>,
+    waiting: Arc<Mutex<BTreeSet<String>>>,
     queue: WorkQueue<String>,
 }
 

@@ -3,7 +3,7 @@
 //! (kubelet: `kuberuntime_sandbox.go`, `generatePodSandboxConfig`; `kuberuntime_container.go`,
 //! `generateContainerConfig`; `kuberuntime_container_linux.go`; `network/dns/dns.go`.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext, VolumeMount};
 use minik8s_cri::proto;
@@ -101,7 +101,7 @@ fn dns_config(pod: &Pod, dns: &Dns) -> proto::DnsConfig {
 
 /// The configuration of the pod's `attempt`th sandbox.
 pub fn sandbox_config(pod: &Pod, attempt: u32, node_name: &str, dns: &Dns) -> proto::PodSandboxConfig {
-    let mut labels: HashMap<String, String> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
+    let mut labels: BTreeMap<String, String> = pod.metadata.labels.clone().unwrap_or_default().into_iter().collect();
     labels.extend(identity_labels(pod));
     let mut port_mappings = Vec::new();
     for (_, container) in pod.all_containers() {
@@ -256,7 +256,7 @@ pub fn container_config(pod: &Pod, container: &Container, parts: Parts<'_>) -> R
     let expand = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|text| env::expand(text, &parts.env)).collect()
     };
-    let mut labels: HashMap<String, String> = identity_labels(pod).into_iter().collect();
+    let mut labels: BTreeMap<String, String> = identity_labels(pod).into_iter().collect();
     labels.insert(runtime::CONTAINER_NAME_LABEL.to_owned(), container.name.clone());
     Ok(proto::ContainerConfig {
         metadata: Some(proto::ContainerMetadata { name: container.name.clone(), attempt: parts.attempt }),
@@ -285,9 +285,9 @@ pub fn container_config(pod: &Pod, container: &Container, parts: Parts<'_>) -> R
     })
 }
 
-fn annotations(pod: &Pod, container: &Container, attempt: u32, message_path: &str) -> HashMap<String, String> {
+fn annotations(pod: &Pod, container: &Container, attempt: u32, message_path: &str) -> BTreeMap<String, String> {
     let policy = container.termination_message_policy.as_deref().unwrap_or("File");
-    let mut annotations = HashMap::from([
+    let mut annotations = BTreeMap::from([
         (runtime::CONTAINER_HASH_ANNOTATION.to_owned(), spec::container_hash(container)),
         (runtime::RESTART_COUNT_ANNOTATION.to_owned(), attempt.to_string()),
         (runtime::TERMINATION_MESSAGE_PATH_ANNOTATION.to_owned(), message_path.to_owned()),

@@ -2,7 +2,7 @@
 //!
 //! (kubelet: `images/image_manager.go`; events and reasons word for word.)
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Secret};
@@ -192,10 +192,10 @@ fn credentials(secret: &Secret, registry: &str) -> Option<proto::AuthConfig> {
     }
     #[derive(Deserialize)]
     struct Config {
-        auths: HashMap<String, Entry>,
+        auths: BTreeMap<String, Entry>,
     }
     let data = secret.data.as_ref()?;
-    let mut entries: HashMap<String, Entry> = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
+    let mut entries: BTreeMap<String, Entry> = match (data.get(".dockerconfigjson"), data.get(".dockercfg")) {
         (Some(json), _) => serde_json::from_slice::<Config>(&json.0).ok()?.auths,
         (None, Some(json)) => serde_json::from_slice(&json.0).ok()?,
         (None, None) => return None,

@@ -22,7 +22,7 @@ const LOG_MESSAGE_MAX_BYTES: usize = 2048;
 const LOG_MESSAGE_MAX_LINES: usize = 80;
 
 /// The labels by which sandboxes and containers of one pod are found.
-pub fn pod_selector(uid: &str) -> std::collections::HashMap<String, String> {
+pub fn pod_selector(uid: &str) -> std::collections::BTreeMap<String, String> {
     [(POD_UID_LABEL.to_owned(), uid.to_owned())].into_iter().collect()
 }
 

@@ -3,7 +3,7 @@
 //! A kubelet of its own process watches `spec.nodeName=NAME`. Thousands of kubelets in one process share a single
 //! informer, and [`InformerPodSource`] hands each change to the one kubelet it concerns.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,13 +35,13 @@ pub trait PodSource: Send + Sync + 'static {
 /// Pods from an informer, which one kubelet or many share.
 pub struct InformerPodSource {
     informer: Informer<Pod>,
-    handlers: Arc<RwLock<HashMap<String, PodHandler>>>,
+    handlers: Arc<RwLock<BTreeMap<String, PodHandler>>>,
 }
 
 impl InformerPodSource {
     /// Serves kubelets from an informer over all pods. The caller starts the informer.
     pub fn shared(informer: Informer<Pod>) -> Self {
-        let handlers: Arc<RwLock<HashMap<String, PodHandler>>> = Arc::default();
+        let handlers: Arc<RwLock<BTreeMap<String, PodHandler>>> = Arc::default();
         informer.add_index(BY_NODE, |pod| node_name(pod).map(str::to_owned).into_iter().collect());
         let source = Self { informer, handlers: handlers.clone() };
         source.informer.on_event(move |event| {

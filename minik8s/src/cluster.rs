@@ -9,7 +9,7 @@
 //!                                └── logs, exec, webhooks in pods: the API server connects through [`Nodes`]
 //! ```
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -179,6 +179,11 @@ impl Cluster {
         &self.clock
     }
 
+    /// Where everything is kept.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// The certificates.
     pub fn pki(&self) -> &Pki {
         &self.pki
@@ -331,9 +336,9 @@ pub struct Nodes {
     api: OnceLock<Attached>,
     /// What the informers of all components hold.
     objects: ObjectPool,
-    programs: OnceLock<HashMap<String, Arc<dyn minik8s_runtime::process::Program>>>,
+    programs: OnceLock<BTreeMap<String, Arc<dyn minik8s_runtime::process::Program>>>,
     profiles: Arc<Profiles>,
-    machines: Mutex<HashMap<String, Hardware>>,
+    machines: Mutex<BTreeMap<String, Hardware>>,
     metrics: minik8s_client::Metrics,
 }
 
@@ -448,7 +453,7 @@ impl Nodes {
             host_programs: if node.control_plane {
                 self.programs.get().cloned().unwrap_or_default()
             } else {
-                HashMap::new()
+                BTreeMap::new()
             },
             network: Arc::new(Unreachable),
             preloaded_images: images.filter_map(|container| container.image.clone()).collect(),

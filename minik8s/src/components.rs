@@ -12,9 +12,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::Pod;
+use minik8s_clock::Watched;
 use minik8s_runtime::process::{Process, Program, Signal};
 use parking_lot::Mutex;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::logs::ComponentLog;
@@ -31,7 +31,7 @@ pub struct Component {
     log: Arc<ComponentLog>,
     start: Start,
     state: Mutex<Option<CancellationToken>>,
-    running: watch::Sender<bool>,
+    running: Watched<bool>,
     /// Ends with the cluster.
     cluster: CancellationToken,
 }
@@ -48,7 +48,7 @@ impl Component {
         F: Future<Output = ()> + Send + 'static,
     {
         let start: Start = Box::new(move |cancel| start(cancel).boxed());
-        let running = watch::Sender::new(false);
+        let running = Watched::new(false);
         Arc::new(Self { name, log, start, state: Mutex::new(None), running, cluster })
     }
 
@@ -60,7 +60,7 @@ impl Component {
         }
         let cancel = self.cluster.child_token();
         *state = Some(cancel.clone());
-        self.running.send_replace(true);
+        self.running.set(true);
         let component = self.clone();
         let running = (self.start)(cancel);
         tokio::spawn(async move {
@@ -68,7 +68,7 @@ impl Component {
                 tracing::error!(component = component.name, "component panicked");
             }
             *component.state.lock() = None;
-            component.running.send_replace(false);
+            component.running.set(false);
         });
     }
 
@@ -83,12 +83,12 @@ impl Component {
     /// Waits until the component does not run.
     pub async fn ended(&self) {
         // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.running.subscribe().wait_for(|running| !running).await;
+        let _ = self.running.watch().wait_for(|running| !running).await;
     }
 
     /// How the component is, in the words of `kubectl get componentstatuses`.
     pub fn health(&self) -> Result<(), String> {
-        if *self.running.borrow() { Ok(()) } else { Err(format!("{} is not running", self.name)) }
+        if self.running.get() { Ok(()) } else { Err(format!("{} is not running", self.name)) }
     }
 
     /// The component as the program of its container.

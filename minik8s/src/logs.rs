@@ -3,7 +3,7 @@
 //!
 //! Lines look like klog's, which readers of Kubernetes logs know: `I1123 14:13:53.123456       1 server.rs:42] message`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
@@ -14,6 +14,7 @@ use minik8s_clock::Clock;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::field::{Field, Visit};
+use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -84,10 +85,11 @@ impl ComponentLog {
 /// The logs of all components of this process.
 #[derive(Clone)]
 pub struct Logs {
-    components: Arc<HashMap<&'static str, Arc<ComponentLog>>>,
+    components: Arc<BTreeMap<&'static str, Arc<ComponentLog>>>,
 }
 
 enum Sink {
+    Nothing,
     Stderr,
     File { file: File, path: PathBuf, written: u64 },
 }
@@ -96,6 +98,7 @@ impl Sink {
     fn write(&mut self, line: &str) {
         // A log that cannot be written has nowhere to say so.
         match self {
+            Sink::Nothing => {}
             Sink::Stderr => {
                 let _ = std::io::stderr().lock().write_all(line.as_bytes());
             }
@@ -117,16 +120,32 @@ impl Logs {
     /// Installs the process's subscriber. Lines go to `file`, else to standard error. `MINIK8S_LOG` (`debug`,
     /// `minik8s_scheduler=trace,info`) says how much.
     pub fn install(file: Option<&Path>, clock: Clock) -> Self {
-        let mut components: HashMap<&'static str, Arc<ComponentLog>> = HashMap::new();
-        for (_, component) in COMPONENTS {
-            components.entry(component).or_default();
-        }
-        let logs = Self { components: Arc::new(components) };
+        let logs = Self::new();
         let sink = file.and_then(open).unwrap_or(Sink::Stderr);
         let layer = LineLayer { logs: logs.clone(), sink: Mutex::new(sink), clock };
         // A second subscriber (tests that start several clusters) leaves the first one in place.
-        let _ = tracing_subscriber::registry().with(layer.with_filter(filter())).try_init();
+        let _ = tracing_subscriber::registry().with(layer.with_filter(wanted().unwrap_or_else(usual))).try_init();
         logs
+    }
+
+    /// The logs of a cluster that lives on this thread, as long as the guard does. The components' logs always have the
+    /// same lines, for they are part of what happens in the cluster; standard error has what `MINIK8S_LOG` says, else
+    /// nothing.
+    pub fn of_thread(clock: Clock) -> (Self, DefaultGuard) {
+        let (logs, nobodys) = (Self::new(), Self { components: Arc::default() });
+        let kept = LineLayer { logs: logs.clone(), sink: Mutex::new(Sink::Nothing), clock: clock.clone() };
+        let shown = wanted()
+            .map(|wanted| LineLayer { logs: nobodys, sink: Mutex::new(Sink::Stderr), clock }.with_filter(wanted));
+        let guard = tracing_subscriber::registry().with(kept.with_filter(usual())).with(shown).set_default();
+        (logs, guard)
+    }
+
+    fn new() -> Self {
+        let mut components: BTreeMap<&'static str, Arc<ComponentLog>> = BTreeMap::new();
+        for (_, component) in COMPONENTS {
+            components.entry(component).or_default();
+        }
+        Self { components: Arc::new(components) }
     }
 
     /// The log of a component of [`COMPONENTS`]; an empty one for others.
@@ -141,15 +160,15 @@ fn open(path: &Path) -> Option<Sink> {
     Some(Sink::File { file, path: path.to_owned(), written })
 }
 
-fn filter() -> Targets {
-    let default = || {
-        let ours = COMPONENTS.iter().map(|(target, _)| *target).chain(["minik8s"]);
-        Targets::new().with_default(Level::WARN).with_targets(ours.map(|target| (target, Level::INFO)))
-    };
-    match std::env::var("MINIK8S_LOG") {
-        Ok(wanted) => wanted.parse().unwrap_or_else(|_| default()),
-        Err(_) => default(),
-    }
+/// What is logged where nobody says otherwise.
+fn usual() -> Targets {
+    let ours = COMPONENTS.iter().map(|(target, _)| *target).chain(["minik8s"]);
+    Targets::new().with_default(Level::WARN).with_targets(ours.map(|target| (target, Level::INFO)))
+}
+
+/// What `MINIK8S_LOG` asks for.
+fn wanted() -> Option<Targets> {
+    std::env::var("MINIK8S_LOG").ok()?.parse().ok()
 }
 
 struct LineLayer {

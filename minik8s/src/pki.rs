@@ -73,6 +73,15 @@ struct Authority<'a> {
     issuer: Issuer<'static, KeyPair>,
     now: OffsetDateTime,
     random: &'a Random,
+    keys: Keys,
+}
+
+/// Where keys come from.
+enum Keys {
+    /// ECDSA (P-256), which every TLS library speaks. The library asks the operating system, and again for each signature.
+    Generated,
+    /// Ed25519, of which key and signatures are functions of the seed.
+    Drawn,
 }
 
 impl Pki {
@@ -99,7 +108,7 @@ impl Pki {
         let service_account_key_pem = match fs::read_to_string(&path) {
             Ok(pem) => pem,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let pem = KeyPair::generate()?.serialize_pem();
+                let pem = generated_key()?.serialize_pem();
                 write_private(&path, &pem)?;
                 pem
             }
@@ -123,20 +132,22 @@ impl Pki {
         })
     }
 
-    /// Makes everything anew and keeps nothing.
+    /// Makes everything anew and keeps nothing. The certificates depend on time and `random` only, as what is in the
+    /// cluster holds the authority's (`kube-root-ca.crt`); the key of ServiceAccount tokens, which no object holds, is
+    /// the operating system's.
     pub fn in_memory(names: &[String], clock: &Clock, random: &Random) -> Result<Self> {
         let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
-        let ca = make_authority("minik8s", now, random)?;
+        let ca = make_authority("minik8s", now, random, &drawn_key(random)?)?;
         let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, KeyPair::from_pem(&ca.key_pem)?)?;
-        let authority = Authority { issuer, now, random };
-        let front_proxy_ca = make_authority("front-proxy-ca", now, random)?;
+        let authority = Authority { issuer, now, random, keys: Keys::Drawn };
+        let front_proxy_ca = make_authority("front-proxy-ca", now, random, &drawn_key(random)?)?;
         let issuer = Issuer::from_ca_cert_pem(&front_proxy_ca.cert_pem, KeyPair::from_pem(&front_proxy_ca.key_pem)?)?;
-        let client = Authority { issuer, now, random }.front_proxy()?;
+        let client = Authority { issuer, now, random, keys: Keys::Drawn }.front_proxy()?;
         Ok(Self {
             front_proxy: Some(FrontProxy { ca_pem: front_proxy_ca.cert_pem, client }),
             admin: authority.client("kubernetes-admin", "system:masters")?,
             server: authority.server(names)?,
-            service_account_key_pem: KeyPair::generate()?.serialize_pem(),
+            service_account_key_pem: generated_key()?.serialize_pem(),
             ca_pem: ca.cert_pem,
         })
     }
@@ -191,7 +202,10 @@ impl Authority<'_> {
     }
 
     fn sign(&self, params: CertificateParams) -> Result<CertifiedKey> {
-        let key = KeyPair::generate()?;
+        let key = match self.keys {
+            Keys::Generated => generated_key()?,
+            Keys::Drawn => drawn_key(self.random)?,
+        };
         let cert = params.signed_by(&key, &self.issuer)?;
         Ok(CertifiedKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
@@ -229,24 +243,39 @@ fn open_authority<'a>(
     let ca = match load(dir, name)? {
         Some(ca) => ca,
         None => {
-            let ca = make_authority(common_name, now, random)?;
+            let ca = make_authority(common_name, now, random, &generated_key()?)?;
             store(dir, name, &ca)?;
             ca
         }
     };
     let key = KeyPair::from_pem(&ca.key_pem).with_context(|| damaged(dir, &format!("{name}.key")))?;
     let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, &format!("{name}.crt")))?;
-    Ok((ca, Authority { issuer, now, random }))
+    Ok((ca, Authority { issuer, now, random, keys: Keys::Generated }))
 }
 
-fn make_authority(common_name: &str, now: OffsetDateTime, random: &Random) -> Result<CertifiedKey> {
+fn make_authority(common_name: &str, now: OffsetDateTime, random: &Random, key: &KeyPair) -> Result<CertifiedKey> {
     let mut params = leaf_params(&[], common_name, now, CA_DAYS, random)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = false;
-    let key = KeyPair::generate()?;
-    let cert = params.self_signed(&key)?;
+    let cert = params.self_signed(key)?;
     Ok(CertifiedKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
+}
+
+/// An ECDSA key from the operating system.
+#[allow(clippy::disallowed_methods, reason = "simulated clusters draw the keys that objects hold")]
+fn generated_key() -> Result<KeyPair> {
+    Ok(KeyPair::generate()?)
+}
+
+/// An Ed25519 key from `random`.
+fn drawn_key(random: &Random) -> Result<KeyPair> {
+    /// What stands before the 32 bytes of the key in PKCS #8 (RFC 8410, section 7).
+    const HEADER: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let mut document = [0; 48];
+    document[..HEADER.len()].copy_from_slice(&HEADER);
+    random.bytes(&mut document[HEADER.len()..]);
+    Ok(KeyPair::try_from(&document[..])?)
 }
 
 fn days_left(cert_pem: &str, now: OffsetDateTime) -> i64 {

@@ -10,6 +10,7 @@ use crate::process::{
 use crate::sandbox::Sandbox;
 use crate::sim_runtime::SimRuntime;
 use crate::{Error, Result};
+use minik8s_clock::Watched;
 use minik8s_cri::proto::{
     Container as CriContainer, ContainerConfig, ContainerEventType, ContainerMetadata, ContainerResources,
     ContainerState, ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerUser,
@@ -20,7 +21,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::DuplexStream;
-use tokio::sync::watch;
 
 /// What the kernel's OOM killer leaves behind.
 const OOM_KILLED: &str = "OOMKilled";
@@ -41,7 +41,7 @@ pub(crate) struct Container {
     pub world: Arc<World>,
     image: PulledImage,
     state: Mutex<State>,
-    ended: watch::Sender<bool>,
+    ended: Watched<bool>,
     stdin: tokio::sync::Mutex<Option<DuplexStream>>,
 }
 
@@ -114,7 +114,7 @@ impl Container {
             world: Arc::new(world),
             image,
             state: Mutex::new(state),
-            ended: watch::channel(false).0,
+            ended: Watched::new(false),
             stdin: tokio::sync::Mutex::new(None),
         })
     }
@@ -241,7 +241,7 @@ impl Container {
         if !runtime.powered_off.is_cancelled() {
             runtime.events.emit(runtime, &self.sandbox_id, &self.id, ContainerEventType::ContainerStoppedEvent);
         }
-        self.ended.send_replace(true);
+        self.ended.set(true);
     }
 
     /// Asks the container to end, and kills it when it has not after the grace period. Returns when it has ended.
@@ -268,8 +268,7 @@ impl Container {
     pub async fn wait(&self) {
         if self.is_running() {
             // The sender lives as long as the container.
-            let mut ended = self.ended.subscribe();
-            let _ended = ended.wait_for(|ended| *ended).await;
+            let _ended = self.ended.watch().wait_for(|ended| *ended).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use minik8s_streaming::BoxedStream;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ pub struct PodNetwork {
     pub declared_ports: Vec<u16>,
     host_name: String,
     outside: Arc<dyn Network>,
-    listeners: Arc<Mutex<HashMap<u16, mpsc::Sender<BoxedStream>>>>,
+    listeners: Arc<Mutex<BTreeMap<u16, mpsc::Sender<BoxedStream>>>>,
 }
 
 impl PodNetwork {
@@ -152,7 +152,7 @@ impl PodNetwork {
 pub struct Listener {
     port: u16,
     incoming: mpsc::Receiver<BoxedStream>,
-    listeners: Arc<Mutex<HashMap<u16, mpsc::Sender<BoxedStream>>>>,
+    listeners: Arc<Mutex<BTreeMap<u16, mpsc::Sender<BoxedStream>>>>,
 }
 
 impl Listener {

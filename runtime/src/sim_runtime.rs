@@ -14,7 +14,7 @@ use minik8s_clock::{Clock, Random};
 use minik8s_cri::{NodeFs, StreamConnector};
 use minik8s_streaming::BoxedStream;
 use parking_lot::RwLock;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
@@ -35,7 +35,7 @@ pub struct SimConfig {
     pub profiles: Arc<Profiles>,
     /// Programs that are part of this process, by the name that a profile calls them by, such as
     /// `component:kube-scheduler`: so a static pod runs the real component, and its log is the pod's log.
-    pub host_programs: HashMap<String, Arc<dyn Program>>,
+    pub host_programs: BTreeMap<String, Arc<dyn Program>>,
     /// Who answers outside of a pod; [`crate::Unreachable`] for nobody.
     pub network: Arc<dyn Network>,
     /// Images that are on the node from the start.

@@ -8,7 +8,7 @@ use minik8s_cri::proto::*;
 use minik8s_cri::{Client, MemoryFs, NodeFs};
 use minik8s_runtime::image::Profiles;
 use minik8s_runtime::{SimConfig, SimRuntime, Unreachable};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Node {
             random: Random::seeded(1),
             fs: fs.clone(),
             profiles: Profiles::builtin(),
-            host_programs: HashMap::new(),
+            host_programs: BTreeMap::new(),
             network: Arc::new(Unreachable),
             preloaded_images: Vec::new(),
         });
@@ -76,7 +76,7 @@ impl Node {
         out
     }
 
-    fn run_sandbox(&mut self, name: &str, labels: HashMap<String, String>) -> Answer {
+    fn run_sandbox(&mut self, name: &str, labels: BTreeMap<String, String>) -> Answer {
         let metadata = PodSandboxMetadata {
             name: name.to_string(),
             uid: format!("uid-{name}"),
@@ -300,7 +300,7 @@ impl Node {
                 let image = args.next_pos().ok_or("which image?")?.to_string();
                 let spec = ImageSpec { image: image.clone(), ..Default::default() };
                 self.tokio.block_on(self.client.pull_image(spec, None, None))?;
-                self.run_sandbox("pod", HashMap::new())?;
+                self.run_sandbox("pod", BTreeMap::new())?;
                 let command = vec!["sleep".to_string(), "infinity".to_string()];
                 self.create(
                     "pod",

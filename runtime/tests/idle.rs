@@ -5,7 +5,7 @@ use minik8s_cri::proto::*;
 use minik8s_cri::{Client, MemoryFs};
 use minik8s_runtime::image::Profiles;
 use minik8s_runtime::{SimConfig, SimRuntime, Unreachable};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn node(clock: &Clock, index: usize) -> Arc<SimRuntime> {
         random: Random::seeded(index as u64),
         fs: Arc::new(MemoryFs::new(clock.clone(), 16 << 20)),
         profiles: Profiles::builtin(),
-        host_programs: HashMap::new(),
+        host_programs: BTreeMap::new(),
         network: Arc::new(Unreachable),
         preloaded_images: IMAGES.iter().map(|(image, _)| image.to_string()).collect(),
     })

@@ -9,7 +9,7 @@ use minik8s_cri::{Client, MemoryFs, StreamConnector};
 use minik8s_runtime::image::Profiles;
 use minik8s_runtime::{SimConfig, SimRuntime, Unreachable};
 use minik8s_streaming::http_over;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 type Socket = FragmentCollector<TokioIo<hyper::upgrade::Upgraded>>;
@@ -29,7 +29,7 @@ async fn node(image: &str, command: &[&str], tty: bool) -> Node {
         random: Random::seeded(7),
         fs: Arc::new(MemoryFs::new(clock, 1 << 20)),
         profiles: Profiles::builtin(),
-        host_programs: HashMap::new(),
+        host_programs: BTreeMap::new(),
         network: Arc::new(Unreachable),
         preloaded_images: vec![image.to_string()],
     })

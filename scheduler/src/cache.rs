@@ -1,7 +1,7 @@
 //! The scheduler's picture of the cluster: nodes, the pods on them, and the pods that are assumed to be there because
 //! their binding is on its way. (Kubernetes: `pkg/scheduler/backend/cache/cache.go`.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -14,7 +14,7 @@ pub struct Snapshot {
     nodes: BTreeMap<String, Arc<NodeInfo>>,
     generation: u64,
     /// Labels of the namespaces, for terms that select by them.
-    pub namespaces: Arc<HashMap<String, crate::node_info::Labels>>,
+    pub namespaces: Arc<BTreeMap<String, crate::node_info::Labels>>,
 }
 
 impl Snapshot {
@@ -44,12 +44,12 @@ struct Placed {
 /// Nodes and pods as of now. Written by the event handlers and by the scheduling loop, under one lock.
 #[derive(Default)]
 pub struct Cache {
-    nodes: HashMap<String, NodeInfo>,
-    pods: HashMap<String, Placed>,
+    nodes: BTreeMap<String, NodeInfo>,
+    pods: BTreeMap<String, Placed>,
     /// Nodes that are gone since the last snapshot.
     removed: Vec<String>,
     /// Pods on nodes that are not here (yet): their node's name by uid is in `pods`, they themselves here.
-    homeless: HashMap<String, Vec<Arc<PodInfo>>>,
+    homeless: BTreeMap<String, Vec<Arc<PodInfo>>>,
     generation: u64,
 }
 

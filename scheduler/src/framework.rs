@@ -1,7 +1,7 @@
 //! The extension points: what a plugin may do, and when. (Kubernetes: `staging/…/kube-scheduler/framework/interface.go`.)
 
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::cache::Snapshot;
@@ -39,7 +39,7 @@ impl Rejection {
 /// What plugins keep between the extension points of one cycle, by plugin name.
 #[derive(Clone, Default)]
 pub struct CycleState {
-    values: HashMap<&'static str, Arc<dyn Any + Send + Sync>>,
+    values: BTreeMap<&'static str, Arc<dyn Any + Send + Sync>>,
 }
 
 impl CycleState {

@@ -1,6 +1,6 @@
 //! What the scheduler knows about a pod and about a node: the objects, and sums that need not be taken anew.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Affinity, Node, Pod, PodAffinityTerm, Toleration, WeightedPodAffinityTerm};
@@ -27,7 +27,7 @@ pub struct PodInfo {
 }
 
 /// A port on the node itself.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostPort {
     /// The address bound; `0.0.0.0` for all.
     pub ip: String,
@@ -52,7 +52,7 @@ pub struct AffinityTerm {
     /// Which pods.
     pub selector: LabelSelector,
     /// In which namespaces, by name.
-    pub namespaces: HashSet<String>,
+    pub namespaces: BTreeSet<String>,
     /// In which namespaces, by label; `None` for none but those named.
     pub namespace_selector: Option<LabelSelector>,
     /// Near is: the same value of this node label.
@@ -61,7 +61,7 @@ pub struct AffinityTerm {
 
 impl AffinityTerm {
     fn new(term: &PodAffinityTerm, pod: &Pod) -> Self {
-        let mut namespaces: HashSet<String> = term.namespaces.iter().flatten().cloned().collect();
+        let mut namespaces: BTreeSet<String> = term.namespaces.iter().flatten().cloned().collect();
         let namespace_selector = term.namespace_selector.as_ref().map(|s| parse_selector(Some(s)));
         if namespaces.is_empty() && namespace_selector.is_none() {
             namespaces.extend(pod.metadata.namespace.clone());
@@ -209,7 +209,7 @@ pub struct NodeInfo {
     /// The ports taken on the node itself.
     pub host_ports: Vec<HostPort>,
     /// The sizes of the images that it has, in bytes, by every name they have.
-    pub images: Arc<HashMap<String, i64>>,
+    pub images: Arc<BTreeMap<String, i64>>,
     /// Grows with every change: a snapshot takes over what is newer than itself.
     pub generation: u64,
 }

@@ -8,7 +8,7 @@
 //!                         1 s … 10 s
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,8 +54,8 @@ pub struct Queue {
     entries: BTreeMap<String, Entry>,
     active: BTreeMap<(i64, Duration, u64), String>,
     backoff: BTreeMap<(Duration, u64), String>,
-    in_flight: HashMap<String, Option<Arc<PodInfo>>>,
-    last_event: HashMap<ClusterEvent, u64>,
+    in_flight: BTreeMap<String, Option<Arc<PodInfo>>>,
+    last_event: BTreeMap<ClusterEvent, u64>,
     events: u64,
     arrivals: u64,
     plugins: Arc<Vec<Box<dyn Plugin>>>,
@@ -68,8 +68,8 @@ impl Queue {
             entries: BTreeMap::new(),
             active: BTreeMap::new(),
             backoff: BTreeMap::new(),
-            in_flight: HashMap::new(),
-            last_event: HashMap::new(),
+            in_flight: BTreeMap::new(),
+            last_event: BTreeMap::new(),
             events: 0,
             arrivals: 0,
             plugins,

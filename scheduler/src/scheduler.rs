@@ -1,6 +1,6 @@
 //! Events in, bindings out: the loop around the scheduling cycle.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -250,7 +250,7 @@ impl Inner {
             hard.chain(soft).any(|term| term.namespace_selector.as_ref().is_some_and(|s| !s.is_everything()))
         };
         if selects(&pod.info) || snapshot.nodes().any(|node| node.pods.iter().any(|pod| selects(pod))) {
-            let labels: HashMap<_, _> = self
+            let labels: BTreeMap<_, _> = self
                 .namespaces
                 .list()
                 .iter()

@@ -3,7 +3,7 @@
 use crate::{Error, KeyValue, Result, Revision};
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{
         Arc, Weak,
@@ -186,7 +186,7 @@ pub(crate) struct Hub {
 /// in use need to be tried.
 #[derive(Default)]
 struct Index {
-    by_prefix: HashMap<Box<[u8]>, BTreeMap<u64, Sender>>,
+    by_prefix: BTreeMap<Box<[u8]>, BTreeMap<u64, Sender>>,
     /// How many prefixes have each length.
     lengths: BTreeMap<usize, usize>,
     watchers: usize,

@@ -49,6 +49,7 @@ impl Transport for Port {
             let _ = member.receive(&message);
             // Should this be the last handle, its thread must not be waited for on the thread of
             // another member.
+            #[allow(clippy::disallowed_methods, reason = "as said")]
             std::thread::spawn(move || drop(member));
         }
     }

@@ -340,6 +340,26 @@ fn nothing_is_left_for_later() {
 }
 
 #[test]
+fn every_select_says_what_comes_first() {
+    let mut breaches = Breaches::default();
+    for path in files(".rs") {
+        let text = read(&path);
+        for (at, _) in text.match_indices(concat!("select", "! {")) {
+            let inside = text[at..].split_once('{').map_or("", |(_, inside)| inside.trim_start());
+            if !inside.starts_with("biased;") {
+                let line = text[..at].lines().count();
+                breaches.add(
+                    &path,
+                    line,
+                    "a `select!` without `biased;` begins where chance says, and no seed replays it",
+                );
+            }
+        }
+    }
+    breaches.none("a run is decided by its seed");
+}
+
+#[test]
 fn tests_do_not_sleep() {
     let mut breaches = Breaches::default();
     for path in files(".rs") {

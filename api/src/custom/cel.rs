@@ -101,6 +101,7 @@ impl Expr {
             if total > allowed { Err(ExecutionError::function_error(meter::SPEND, "cost")) } else { Ok(true) }
         };
         context.add_function(meter::SPEND, charge).map_err(|error| Failure::Error(error.to_string()))?;
+        context.add_function(meter::IN_ORDER, meter::in_order).map_err(|error| Failure::Error(error.to_string()))?;
         let result = Value::resolve(&self.tree, &context);
         let total = spent.load(Ordering::Relaxed);
         *budget = budget.saturating_sub(total);

@@ -284,7 +284,7 @@ fn duplicates(schema: &Schema, list: &[Value], path: &FieldPath, errors: &mut Ve
             _ => None,
         }
     };
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = std::collections::BTreeSet::new();
     for (index, item) in list.iter().enumerate() {
         if let Some(identity) = identity(item)
             && !seen.insert(identity.to_string())

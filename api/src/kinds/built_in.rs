@@ -1,6 +1,6 @@
 //! The rows of the built-in kinds, read from the tables in `api/data`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Column, GroupVersionKind, Kind, Storage, Subresource};
@@ -11,7 +11,7 @@ const COLUMNS: &str = include_str!("../../data/columns.tsv");
 
 /// The rows, in the order of discovery.
 pub(super) fn read_tables() -> Vec<Arc<Kind>> {
-    let mut columns: HashMap<[&str; 3], Vec<Column>> = HashMap::new();
+    let mut columns: BTreeMap<[&str; 3], Vec<Column>> = BTreeMap::new();
     for line in COLUMNS.lines().skip(1) {
         let cells: Vec<_> = line.split('\t').collect();
         let [group, version, plural, name, ty, format, priority] = cells[..] else {
@@ -29,7 +29,7 @@ pub(super) fn read_tables() -> Vec<Arc<Kind>> {
     KINDS.lines().skip(1).map(|line| Arc::new(read_kind(line, &mut columns))).collect()
 }
 
-fn read_kind<'a>(line: &'a str, columns: &mut HashMap<[&'a str; 3], Vec<Column>>) -> Kind {
+fn read_kind<'a>(line: &'a str, columns: &mut BTreeMap<[&'a str; 3], Vec<Column>>) -> Kind {
     let cells: Vec<_> = line.split('\t').collect();
     let [group, version, plural, singular, kind, scope, short, categories, verbs, subresources] = cells[..] else {
         panic!("a row of kinds.tsv has {} cells: {line}", cells.len());

@@ -1,7 +1,7 @@
 //! The types of the built-in kinds, read once from the tables in `api/data`.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
@@ -14,7 +14,7 @@ const FACTS: &str = include_str!("../../data/schema-facts.tsv");
 
 /// All built-in types.
 pub struct BuiltIn {
-    by_definition: HashMap<String, Arc<Struct>>,
+    by_definition: BTreeMap<String, Arc<Struct>>,
 }
 
 impl BuiltIn {
@@ -104,8 +104,8 @@ struct Merge {
 /// The tables, keyed by definition.
 struct Tables {
     messages: Vec<(&'static str, Vec<Row>)>,
-    merge: HashMap<(&'static str, &'static str), Merge>,
-    required: HashMap<(&'static str, &'static str), bool>,
+    merge: BTreeMap<(&'static str, &'static str), Merge>,
+    required: BTreeMap<(&'static str, &'static str), bool>,
 }
 
 fn columns<const N: usize>(table: &'static str) -> impl Iterator<Item = [&'static str; N]> {
@@ -156,13 +156,13 @@ impl Tables {
 
     /// The table has a row for each field, so that a message without any is only referred to.
     fn messages_without_fields(&self) -> impl Iterator<Item = &'static str> {
-        let known: HashSet<&str> = self.messages.iter().map(|(message, _)| *message).collect();
+        let known: BTreeSet<&str> = self.messages.iter().map(|(message, _)| *message).collect();
         let referred = self.messages.iter().flat_map(|(_, rows)| rows).map(|row| row.ty);
         referred.filter(move |ty| ty.starts_with("k8s.io.") && !is_preview(ty) && !known.contains(ty))
     }
 
     fn build(self) -> BuiltIn {
-        let mut by_definition = HashMap::with_capacity(self.messages.len());
+        let mut by_definition = BTreeMap::new();
         for (message, _) in &self.messages {
             let definition = definition_of(message);
             let atomic = self.merge.get(&(definition.as_str(), "(itself)")).is_some_and(|m| m.map_type == "atomic");
@@ -176,7 +176,7 @@ impl Tables {
             });
         }
         let builder = Builder { tables: &self, types: &by_definition };
-        let rows: HashMap<&str, &[Row]> = self.messages.iter().map(|(m, rows)| (*m, rows.as_slice())).collect();
+        let rows: BTreeMap<&str, &[Row]> = self.messages.iter().map(|(m, rows)| (*m, rows.as_slice())).collect();
         for (message, _) in &self.messages {
             let mut fields = Vec::new();
             builder.flatten(message, message, &rows, &mut fields);
@@ -234,7 +234,7 @@ fn has_type_meta(message: &str) -> bool {
 }
 
 fn message_has_metadata(message: &str) -> bool {
-    static WITH: OnceLock<HashSet<&'static str>> = OnceLock::new();
+    static WITH: OnceLock<BTreeSet<&'static str>> = OnceLock::new();
     let with =
         WITH.get_or_init(|| columns::<8>(PROTOBUF).filter(|row| row[5] == "metadata").map(|row| row[0]).collect());
     with.contains(message)
@@ -242,12 +242,12 @@ fn message_has_metadata(message: &str) -> bool {
 
 struct Builder<'a> {
     tables: &'a Tables,
-    types: &'a HashMap<String, Arc<Struct>>,
+    types: &'a BTreeMap<String, Arc<Struct>>,
 }
 
 impl Builder<'_> {
     /// The JSON fields of a message, those of embedded messages among them: OpenAPI has them as properties of the owner.
-    fn flatten(&self, owner: &str, message: &str, rows: &HashMap<&str, &[Row]>, into: &mut Vec<Field>) {
+    fn flatten(&self, owner: &str, message: &str, rows: &BTreeMap<&str, &[Row]>, into: &mut Vec<Field>) {
         for row in rows.get(message).copied().unwrap_or_default() {
             match row.json {
                 "(inline)" => self.flatten(owner, row.ty, rows, into),

@@ -1,6 +1,6 @@
 //! Built-in kinds: a row of rules, a [`Behavior`] where they differ, and [`BuiltIn`], which joins the two.
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
@@ -73,7 +73,7 @@ pub struct BuiltIn {
 }
 
 /// Plurals are nearly unique; the versions and groups that share one are few.
-type ByPlural = HashMap<String, Vec<(Arc<Kind>, BuiltIn)>>;
+type ByPlural = BTreeMap<String, Vec<(Arc<Kind>, BuiltIn)>>;
 
 /// The strategy of a kind: its definition's where a CustomResourceDefinition brought it.
 pub fn strategy_for(kind: &Kind) -> &dyn Strategy {

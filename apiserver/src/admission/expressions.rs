@@ -1,7 +1,7 @@
 //! What the expressions of a policy or of match conditions see of one write, and what they say to it
 //! (`k8s.io/apiserver/pkg/admission/plugin/cel/{activation,condition}.go`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minik8s_api::admission::{Expression, Named};
@@ -24,7 +24,7 @@ pub(super) struct Activation {
     variables: Vec<(&'static str, Cel)>,
     /// Fields of `variables`, and those that could not be had.
     defined: Vec<(String, Cel)>,
-    failed: HashMap<String, String>,
+    failed: BTreeMap<String, String>,
     budget: u64,
 }
 
@@ -61,7 +61,7 @@ impl Activation {
             ("authorizer", authorizer::authorizer(Arc::clone(&asker))),
             (REQUEST_RESOURCE, authorizer::request_resource(asker, about)),
         ];
-        Activation { variables, defined: Vec::new(), failed: HashMap::new(), budget: BUDGET }
+        Activation { variables, defined: Vec::new(), failed: BTreeMap::new(), budget: BUDGET }
     }
 
     /// Puts a changed object in place of `object`.
@@ -72,7 +72,7 @@ impl Activation {
 
     /// Evaluates the variables of a policy. One that fails is told of by those who ask for it.
     pub(super) fn define(&mut self, variables: &[Named]) {
-        (self.defined, self.failed) = (Vec::new(), HashMap::new());
+        (self.defined, self.failed) = (Vec::new(), BTreeMap::new());
         self.publish();
         for variable in variables {
             match self.run(&variable.expression) {

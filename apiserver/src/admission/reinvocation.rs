@@ -4,7 +4,7 @@
 //! and the object has changed since. `k8s.io/apiserver/pkg/admission/reinvocation.go`,
 //! `plugin/webhook/mutating/reinvocationcontext.go`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 pub struct Reinvocation {
     second_pass: bool,
     wanted: bool,
-    plugins: HashMap<&'static str, Calls>,
+    plugins: BTreeMap<&'static str, Calls>,
 }
 
 /// What a plugin has called.
@@ -22,7 +22,7 @@ pub(super) struct Calls {
     /// Called, would be called again, and nothing has changed since.
     reinvocable: Vec<String>,
     /// To be called again.
-    due: HashSet<String>,
+    due: BTreeSet<String>,
     /// The object after the plugin's last call.
     output: Option<Value>,
 }

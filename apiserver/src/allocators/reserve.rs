@@ -1,6 +1,6 @@
 //! Reserving and releasing: keys in the store that stand for what is taken.
 
-use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::Arc};
 
 use bytes::Bytes;
 use minik8s_api::{
@@ -100,9 +100,9 @@ impl ServiceAllocators {
         old: Option<&Value>,
         dry_run: bool,
     ) -> Result<Reservation, Status> {
-        let held: HashSet<String> = old.map(|old| self.holdings(old).keys.into_iter().collect()).unwrap_or_default();
+        let held: BTreeSet<String> = old.map(|old| self.holdings(old).keys.into_iter().collect()).unwrap_or_default();
         let wishes = self.wishes(service)?;
-        let mut taken_meanwhile = HashSet::new();
+        let mut taken_meanwhile = BTreeSet::new();
         for _ in 0..MAX_ATTEMPTS {
             let mut chosen = service.clone();
             let reservation = self.choose(&mut chosen, &wishes, &held, &taken_meanwhile).await?;
@@ -170,8 +170,8 @@ impl ServiceAllocators {
         &self,
         service: &mut Value,
         wishes: &[Wish],
-        held: &HashSet<String>,
-        taken: &HashSet<String>,
+        held: &BTreeSet<String>,
+        taken: &BTreeSet<String>,
     ) -> Result<Reservation, Status> {
         let mut reservation = Reservation { owner: owner(service), keys: Vec::new() };
         // One number serves all protocols of the same port.
@@ -236,7 +236,7 @@ impl ServiceAllocators {
         Ok(self.store.get(&port_key(number)).await.map_err(unavailable)?.is_some())
     }
 
-    async fn free(&self, what: What, taken: &HashSet<String>, chosen: &[String]) -> Result<u32, Status> {
+    async fn free(&self, what: What, taken: &BTreeSet<String>, chosen: &[String]) -> Result<u32, Status> {
         let (range, key): (_, fn(u32) -> String) =
             if what == What::Address { (&self.addresses, address_key) } else { (&self.ports, port_key) };
         for number in range.candidates(self.random.below(u64::MAX)) {
@@ -254,7 +254,7 @@ impl ServiceAllocators {
         service: &Value,
         what: What,
         number: u32,
-        taken: &HashSet<String>,
+        taken: &BTreeSet<String>,
     ) -> Result<(), Status> {
         let spec = FieldPath::new("spec");
         let path = match what {
@@ -341,7 +341,7 @@ impl ServiceAllocators {
             .iter()
             .map(|service| service.value())
             .collect();
-        let mut wanted: HashSet<(String, String)> = HashSet::new();
+        let mut wanted: BTreeSet<(String, String)> = BTreeSet::new();
         for service in &services {
             let held = self.holdings(service);
             wanted.extend(held.keys.into_iter().map(|key| (key, held.owner.clone())));

@@ -1,7 +1,7 @@
 //! ServiceAccount tokens: signed by this server, and good only while what they are bound to lives
 //! (`pkg/serviceaccount/claims.go`).
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use minik8s_api::kinds::GroupResource;
@@ -86,7 +86,7 @@ pub struct ServiceAccountTokens {
     issuer: String,
     audiences: Vec<String>,
     /// Claims of tokens whose signature was good, by the token's digest.
-    remembered: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
+    remembered: Mutex<BTreeMap<[u8; 32], Arc<Claims>>>,
 }
 
 impl ServiceAccountTokens {

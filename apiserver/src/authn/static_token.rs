@@ -1,13 +1,13 @@
 //! Tokens of a file, read once: for a user who wants a password-like credential in a lab
 //! (`k8s.io/apiserver/pkg/authentication/token/tokenfile`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::identity::UserInfo;
 
 /// Users by token.
 #[derive(Debug, Clone, Default)]
-pub struct StaticTokens(HashMap<String, UserInfo>);
+pub struct StaticTokens(BTreeMap<String, UserInfo>);
 
 /// A line that is no `token,user,uid[,"group1,group2"]`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,7 +20,7 @@ pub struct BadTokenFile {
 impl StaticTokens {
     /// Reads the lines of a token file: `token,user,uid[,"group1,group2"]`. Empty lines and those that start with `#` are skipped.
     pub fn parse(text: &str) -> Result<StaticTokens, BadTokenFile> {
-        let mut tokens = HashMap::new();
+        let mut tokens = BTreeMap::new();
         for (index, line) in
             text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         {

@@ -1,5 +1,7 @@
 //! Who gets in, and who does not.
 
+#![allow(clippy::disallowed_methods, reason = "keys of tests may come from anywhere")]
+
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};

@@ -4,7 +4,7 @@
 //! trusted is decided here, by the injected clock, so that a bad certificate gets Kubernetes' 401 and not a TLS alert
 //! (`k8s.io/apiserver/pkg/authentication/request/x509/x509.go`).
 
-use std::{collections::HashMap, fmt, fmt::Write, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, fmt::Write, sync::Arc, time::Duration};
 
 use minik8s_clock::Clock;
 use parking_lot::Mutex;
@@ -42,7 +42,7 @@ pub struct BadClientCa(String);
 pub struct ClientCertificates {
     verifier: Arc<dyn ClientCertVerifier>,
     clock: Clock,
-    remembered: Mutex<HashMap<[u8; 32], Known>>,
+    remembered: Mutex<BTreeMap<[u8; 32], Known>>,
 }
 
 #[derive(Clone)]

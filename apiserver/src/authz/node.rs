@@ -15,7 +15,7 @@
 //! Mirrors `plugin/pkg/auth/authorizer/node/node_authorizer.go`. Kubernetes keeps a graph of all pods; here the pods of the
 //! one node are looked at when it asks, and what they refer to is remembered.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use minik8s_api::{kinds::GroupResource, selector::FieldSelector};
 use parking_lot::Mutex;
@@ -57,7 +57,7 @@ pub struct NodeAuthorizer {
     pods: Arc<dyn PodsOnNode>,
     rbac: Arc<Rbac>,
     /// By the pod's UID: its revision, and what it refers to.
-    references: Mutex<HashMap<String, (u64, Arc<References>)>>,
+    references: Mutex<BTreeMap<String, (u64, Arc<References>)>>,
 }
 
 /// Names of what a pod refers to, in its own namespace.

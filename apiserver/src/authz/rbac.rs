@@ -10,7 +10,7 @@
 //!
 //! Mirrors `plugin/pkg/auth/authorizer/rbac/rbac.go` and `pkg/registry/rbac/validation/rule.go`.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use minik8s_api::{kinds::GroupResource, status::Status};
 use parking_lot::{Mutex, RwLock};
@@ -48,9 +48,9 @@ type RoleKey = (String, String);
 struct Snapshot {
     /// Of the four resources, when this was compiled; `None` before the first time.
     versions: Option<[u64; 4]>,
-    roles: HashMap<RoleKey, Role>,
+    roles: BTreeMap<RoleKey, Role>,
     cluster: Grants,
-    namespaces: HashMap<String, Grants>,
+    namespaces: BTreeMap<String, Grants>,
 }
 
 #[derive(Clone)]
@@ -62,8 +62,8 @@ struct Role {
 /// Bindings by whom they name.
 #[derive(Default)]
 struct Grants {
-    users: HashMap<String, Vec<Grant>>,
-    groups: HashMap<String, Vec<Grant>>,
+    users: BTreeMap<String, Vec<Grant>>,
+    groups: BTreeMap<String, Vec<Grant>>,
 }
 
 /// One subject of one binding.
@@ -204,7 +204,7 @@ fn parse<T: for<'a> Deserialize<'a> + Default>(object: &Object) -> T {
 }
 
 /// `(is a group, name, grant)` for each subject of a binding.
-fn grants_of(object: &Object, roles: &HashMap<RoleKey, Role>, binding: usize) -> Vec<(bool, String, Grant)> {
+fn grants_of(object: &Object, roles: &BTreeMap<RoleKey, Role>, binding: usize) -> Vec<(bool, String, Grant)> {
     let BindingView { subjects, role_ref } = parse(object);
     let namespace = object.namespace();
     let key = if role_ref.kind == "ClusterRole" {

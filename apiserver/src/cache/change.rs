@@ -48,6 +48,6 @@ impl Cache {
 
     /// Puts another snapshot of kinds in place. Requests that began keep theirs.
     pub fn set_kinds(&self, change: impl FnOnce(&Arc<Kinds>) -> Arc<Kinds>) {
-        self.kinds.send_modify(|kinds| *kinds = change(kinds));
+        self.kinds.modify(|kinds| *kinds = change(kinds));
     }
 }

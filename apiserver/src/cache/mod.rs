@@ -25,16 +25,15 @@ pub mod resource;
 pub mod selection;
 pub mod watch;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use minik8s_api::kinds::{GroupResource, Kind, Kinds};
 use minik8s_api::status::Status;
-use minik8s_clock::Clock;
+use minik8s_clock::{Clock, Watched, Watcher};
 use minik8s_store::{Event, EventKind, KeyValue, Range, Revision, Store, Watch, WatchMessage};
 use parking_lot::RwLock;
-use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -81,9 +80,9 @@ pub trait Objects: Send + Sync {
 pub struct Cache {
     store: Arc<dyn Store>,
     clock: Clock,
-    kinds: Sender<Arc<Kinds>>,
-    resources: RwLock<HashMap<GroupResource, Arc<ResourceCache>>>,
-    applied: Sender<Revision>,
+    kinds: Watched<Arc<Kinds>>,
+    resources: RwLock<BTreeMap<GroupResource, Arc<ResourceCache>>>,
+    applied: Watched<Revision>,
     /// Held while changes are applied, and while resources come and go.
     applying: tokio::sync::Mutex<()>,
 }
@@ -97,7 +96,7 @@ impl Cache {
         tasks: &TaskTracker,
         shutdown: CancellationToken,
     ) -> Result<Arc<Cache>, String> {
-        let mut resources = HashMap::new();
+        let mut resources = BTreeMap::new();
         for kind in kinds.iter().filter(|kind| kind.is_storage_version()) {
             let cache = Arc::new(ResourceCache::new(Arc::clone(kind), Vec::new()));
             resources.insert(kind.group_resource(), cache);
@@ -105,9 +104,9 @@ impl Cache {
         let cache = Arc::new(Cache {
             store,
             clock,
-            kinds: Sender::new(kinds),
+            kinds: Watched::new(kinds),
             resources: RwLock::new(resources),
-            applied: Sender::new(0),
+            applied: Watched::new(0),
             applying: tokio::sync::Mutex::default(),
         });
         let watch = cache.load().await?;
@@ -117,22 +116,22 @@ impl Cache {
 
     /// The kinds served now.
     pub fn kinds(&self) -> Arc<Kinds> {
-        Arc::clone(&self.kinds.borrow())
+        self.kinds.get()
     }
 
     /// Announces each new snapshot of kinds.
-    pub fn kinds_changes(&self) -> Receiver<Arc<Kinds>> {
-        self.kinds.subscribe()
+    pub fn kinds_changes(&self) -> Watcher<Arc<Kinds>> {
+        self.kinds.watch()
     }
 
     /// The revision up to which every change of the store is in the cache.
     pub fn applied(&self) -> Revision {
-        *self.applied.borrow()
+        self.applied.get()
     }
 
     /// Announces each revision once it is applied.
-    pub fn progress(&self) -> Receiver<Revision> {
-        self.applied.subscribe()
+    pub fn progress(&self) -> Watcher<Revision> {
+        self.applied.watch()
     }
 
     /// The cache of the resource that a kind is stored as.
@@ -147,10 +146,7 @@ impl Cache {
 
     /// Waits until a revision is applied; a revision the store is far from is refused as too large.
     pub async fn wait_applied(&self, revision: Revision) -> Result<(), Status> {
-        let mut applied = self.applied.subscribe();
-        if *applied.borrow() >= revision {
-            return Ok(());
-        }
+        let mut applied = self.applied.watch();
         match self.clock.timeout(BLOCK_TIMEOUT, applied.wait_for(|applied| *applied >= revision)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::service_unavailable("the server is shutting down")),
@@ -168,7 +164,7 @@ impl Cache {
     /// Reads the whole store at one revision and starts a watch right after it.
     async fn load(&self) -> Result<Watch, String> {
         let _turn = self.applying.lock().await;
-        let (mut from, mut at, mut pages) = (None::<String>, None, HashMap::<GroupResource, Vec<Arc<Object>>>::new());
+        let (mut from, mut at, mut pages) = (None::<String>, None, BTreeMap::<GroupResource, Vec<Arc<Object>>>::new());
         let revision = loop {
             let mut range = Range::prefix(REGISTRY_PREFIX).limit(LOAD_PAGE);
             range.from = from.take();
@@ -189,7 +185,7 @@ impl Cache {
         for (resource, cache) in self.resources.read().iter() {
             cache.reset(pages.remove(resource).unwrap_or_default(), revision);
         }
-        self.applied.send_replace(revision);
+        self.applied.set(revision);
         Ok(watch)
     }
 
@@ -277,7 +273,7 @@ impl Cache {
             cache.apply(&event.kv.key, object, event.revision(), at);
         }
         if let Some(event) = events.first() {
-            self.applied.send_replace(event.revision());
+            self.applied.set(event.revision());
         }
     }
 }

@@ -11,7 +11,7 @@
 //! carries no type meta, as in Kubernetes) is the same without the front.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -266,7 +266,7 @@ fn defaulted(kind: &Kind, stored: &[u8]) -> Option<Bytes> {
 fn indexed_value(stored: &[u8], field: &str) -> Option<Box<str>> {
     let mut text = std::str::from_utf8(stored).ok()?;
     for name in field.split('.') {
-        let fields: HashMap<&str, &RawValue> = serde_json::from_str(text).ok()?;
+        let fields: BTreeMap<&str, &RawValue> = serde_json::from_str(text).ok()?;
         text = fields.get(name)?.get();
     }
     serde_json::from_str::<String>(text).ok().filter(|value| !value.is_empty()).map(String::into_boxed_str)

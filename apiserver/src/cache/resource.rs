@@ -1,6 +1,6 @@
 //! The cache of one stored resource: its objects, its recent events, its watchers.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,7 +44,7 @@ pub struct ResourceCache {
 struct State {
     objects: Objects,
     /// Objects by the value of the indexed field, for resources that have one.
-    indexed: HashMap<Box<str>, Objects>,
+    indexed: BTreeMap<Box<str>, Objects>,
     /// Ordered by revision. Holds every event after `resumable`.
     recent: VecDeque<Arc<CacheEvent>>,
     /// A watch can resume from here on.
@@ -253,7 +253,7 @@ impl State {
 }
 
 /// Where a watcher is found: an event looks up each of its values once, however many watchers there are.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Scope {
     /// Every event.
     All,
@@ -281,8 +281,8 @@ type EventSender = mpsc::Sender<Arc<CacheEvent>>;
 #[derive(Default)]
 struct Watchers {
     next_id: u64,
-    by_id: HashMap<u64, Scope>,
-    by_scope: HashMap<Scope, Vec<(u64, EventSender)>>,
+    by_id: BTreeMap<u64, Scope>,
+    by_scope: BTreeMap<Scope, Vec<(u64, EventSender)>>,
 }
 
 impl Watchers {

@@ -2,7 +2,7 @@
 //!
 //! `apiextensions-apiserver/pkg/apiserver/customresource_handler.go` with the controllers beside it, in one place.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const PLURAL: &str = "customresourcedefinitions";
 pub struct Definitions {
     pub(super) registry: Arc<Registry>,
     /// By the definition's name. Held while one of them changes, so that names are given out one after the other.
-    served: Mutex<HashMap<String, Served>>,
+    served: Mutex<BTreeMap<String, Served>>,
 }
 
 /// What of a definition is in the snapshot.
@@ -155,7 +155,7 @@ impl Definitions {
     }
 
     /// Names, conditions, rows; the definition as it stands then.
-    async fn settle(&self, served: &mut HashMap<String, Served>, name: &str) -> Result<Value, Status> {
+    async fn settle(&self, served: &mut BTreeMap<String, Served>, name: &str) -> Result<Value, Status> {
         let target = self.target(name)?.subresource("status");
         let Some(object) = self.registry.cached(&target)? else { return Ok(Value::Null) };
         let mut definition = object.value();
@@ -189,7 +189,7 @@ impl Definitions {
     }
 
     /// Puts a definition's rows into the snapshot, unless they are there.
-    async fn serve(&self, served: &mut HashMap<String, Served>, definition: &Value) -> Result<(), Status> {
+    async fn serve(&self, served: &mut BTreeMap<String, Served>, definition: &Value) -> Result<(), Status> {
         let name = meta::name(definition);
         let made_of = serde_json::json!([
             definition["spec"],
@@ -212,7 +212,7 @@ impl Definitions {
     }
 
     /// Takes a definition's rows out of the snapshot, then its cache away.
-    async fn withdraw(&self, served: &mut HashMap<String, Served>, name: &str) {
+    async fn withdraw(&self, served: &mut BTreeMap<String, Served>, name: &str) {
         let Some(gone) = served.remove(name) else { return };
         let cache = self.registry.cache();
         cache.set_kinds(|kinds| without_rows(kinds, Some(&gone.rows)));

@@ -3,7 +3,7 @@
 //! `apiextensions-apiserver/pkg/controller/{status/naming_controller.go,establish/establishing_controller.go,
 //! apiapproval/apiapproval_controller.go}`.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use serde_json::Value;
 
@@ -15,15 +15,15 @@ const APPROVED: &str = "api-approved.kubernetes.io";
 /// Names that other definitions of a group have.
 #[derive(Default)]
 pub struct Taken {
-    resources: HashSet<String>,
-    kinds: HashSet<String>,
+    resources: BTreeSet<String>,
+    kinds: BTreeSet<String>,
 }
 
 impl Taken {
     /// Takes the accepted names of a definition.
     pub fn add(&mut self, definition: &Value) {
         let names = &definition["status"]["acceptedNames"];
-        let mut take = |set: fn(&mut Taken) -> &mut HashSet<String>, value: &Value| {
+        let mut take = |set: fn(&mut Taken) -> &mut BTreeSet<String>, value: &Value| {
             if let Some(name) = value.as_str().filter(|name| !name.is_empty()) {
                 set(self).insert(name.to_owned());
             }

@@ -31,7 +31,7 @@ pub mod level;
 pub mod schema;
 pub mod shares;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ struct Snapshot {
     versions: Option<(u64, u64)>,
     /// In the order in which they are asked.
     schemas: Vec<Arc<Schema>>,
-    levels: HashMap<String, Arc<Level>>,
+    levels: BTreeMap<String, Arc<Level>>,
 }
 
 /// Why a request gets no seat, as `apiserver_flowcontrol_rejected_requests_total` names it.
@@ -222,7 +222,7 @@ impl FlowControl {
         let configured = with_defaults(&self.levels);
         let specs: Vec<shares::Spec> = configured.iter().map(|level| shares::Spec::of(&level.spec)).collect();
         let limits = shares::limits(self.pool.seats(), &specs);
-        let mut levels = HashMap::new();
+        let mut levels = BTreeMap::new();
         for ((source, spec), limits) in configured.iter().zip(specs).zip(limits) {
             let known = before.levels.get(&source.name).cloned();
             let level = known.unwrap_or_else(|| Level::new(&source.name, &self.pool, self.clock.clone()));
@@ -243,7 +243,7 @@ impl FlowControl {
             let last = schemas.remove(at);
             schemas.push(last);
         }
-        let levels: HashMap<String, Arc<Level>> = levels.into_iter().map(|(name, (level, _))| (name, level)).collect();
+        let levels: BTreeMap<String, Arc<Level>> = levels.into_iter().map(|(name, (level, _))| (name, level)).collect();
         self.pool.set_levels(levels.values().cloned().collect());
         Snapshot { versions: Some(versions), schemas, levels }
     }

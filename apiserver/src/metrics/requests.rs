@@ -1,6 +1,6 @@
 //! Requests: how many, how they were answered, how long they took; what stays open.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -28,8 +28,8 @@ const COMPONENT: (&str, &str) = ("component", "apiserver");
 #[derive(Default)]
 pub struct Metrics {
     /// By a hash of the labels, so that a request looks up without making them.
-    requests: RwLock<HashMap<u64, Arc<Requests>>>,
-    watching: Mutex<HashMap<[String; 4], Arc<Watches>>>,
+    requests: RwLock<BTreeMap<u64, Arc<Requests>>>,
+    watching: Mutex<BTreeMap<[String; 4], Arc<Watches>>>,
     in_flight: [AtomicI64; 2],
 }
 

@@ -1,6 +1,6 @@
 //! What Kubernetes says of its types and fields: the descriptions in `k8s_openapi`'s schemas, read once when somebody asks.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use schemars::generate::SchemaSettings;
@@ -8,7 +8,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
 
 /// Type → (its description, field → description).
-type Texts = HashMap<String, (Option<String>, HashMap<String, String>)>;
+type Texts = BTreeMap<String, (Option<String>, BTreeMap<String, String>)>;
 
 /// The types of some modules, from which all others are reached.
 macro_rules! roots {

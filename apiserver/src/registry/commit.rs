@@ -1,6 +1,6 @@
 //! The last step of every write: the transaction, and the wait until the cache has it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(crate) enum Outcome {
 /// Leases for kinds whose objects expire, one for all writes of a minute.
 pub struct Leases {
     clock: Clock,
-    current: Mutex<HashMap<Duration, (LeaseId, Duration)>>,
+    current: Mutex<BTreeMap<Duration, (LeaseId, Duration)>>,
 }
 
 impl Leases {

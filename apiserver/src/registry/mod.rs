@@ -35,7 +35,7 @@ pub mod target;
 pub mod update;
 mod versions;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minik8s_api::kinds::{GroupResource, GroupVersionResource, Kind, Kinds};
@@ -65,7 +65,7 @@ pub struct Registry {
     store_times: StoreTimes,
     converter: Arc<Converter>,
     chain: RwLock<Arc<Chain>>,
-    hooks: RwLock<HashMap<GroupResource, Arc<dyn hooks::Hook>>>,
+    hooks: RwLock<BTreeMap<GroupResource, Arc<dyn hooks::Hook>>>,
 }
 
 impl Registry {

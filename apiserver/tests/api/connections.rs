@@ -1,5 +1,7 @@
 //! Connections: TLS with client certificates, both versions of HTTP, and streams that pass through to a kubelet.
 
+#![allow(clippy::disallowed_methods, reason = "keys of tests may come from anywhere")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

@@ -7,7 +7,7 @@
 
 mod placement;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub struct DaemonSetController {
     nodes: Lister<Node>,
     revisions: Revisions,
     /// Pauses by set and node.
-    pauses: Arc<Mutex<HashMap<(String, String), Pause>>>,
+    pauses: Arc<Mutex<BTreeMap<(String, String), Pause>>>,
     queue: WorkQueue<String>,
 }
 
@@ -185,9 +185,9 @@ impl DaemonSetController {
 
     async fn clean_up(&self, set: &DaemonSet, history: &History, pods: &[Arc<Pod>]) -> Result<(), kube::Error> {
         let hashes = pods.iter().filter_map(|pod| pod.metadata.labels.as_ref()?.get(HASH_LABEL));
-        let hashes: HashSet<&String> = hashes.collect();
+        let hashes: BTreeSet<&String> = hashes.collect();
         let used = history.old.iter().filter(|revision| hashes.iter().any(|hash| hash_of(revision) == hash.as_str()));
-        let used: HashSet<String> = used.map(|revision| name(revision).to_owned()).collect();
+        let used: BTreeSet<String> = used.map(|revision| name(revision).to_owned()).collect();
         self.revisions.truncate(&history.old, &used, set.spec.revision_history_limit).await
     }
 }

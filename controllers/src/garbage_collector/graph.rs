@@ -1,7 +1,7 @@
 //! Who owns whom, by UID. Pure: events in, the UIDs that somebody should look at out.
 //! (Kubernetes: `pkg/controller/garbagecollector/graph.go` and `graph_builder.go`.)
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -75,9 +75,9 @@ pub(super) fn has_finalizer(meta: &ObjectMeta, finalizer: &str) -> bool {
 /// All objects that were seen, and whose dependents they are.
 #[derive(Default)]
 pub(super) struct Graph {
-    nodes: HashMap<Uid, Node>,
+    nodes: BTreeMap<Uid, Node>,
     /// Dependents by the UID of their owner, whether or not the owner was seen.
-    dependents: HashMap<Uid, BTreeSet<Uid>>,
+    dependents: BTreeMap<Uid, BTreeSet<Uid>>,
 }
 
 impl Graph {

@@ -17,7 +17,7 @@
 mod graph;
 mod objects;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ pub struct GarbageCollector {
     recorder: EventRecorder,
     graph: Arc<Mutex<Graph>>,
     absent: Arc<AbsentOwners>,
-    monitors: Arc<Mutex<HashMap<Resource, Monitor>>>,
+    monitors: Arc<Mutex<BTreeMap<Resource, Monitor>>>,
     served: Arc<Notify>,
     queue: WorkQueue<Uid>,
 }
@@ -165,7 +165,7 @@ impl GarbageCollector {
     }
 
     fn stop_watching(&self) {
-        for (_, monitor) in self.monitors.lock().drain() {
+        for (_, monitor) in std::mem::take(&mut *self.monitors.lock()) {
             monitor.cancel.cancel();
         }
     }

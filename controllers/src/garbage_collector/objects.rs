@@ -1,7 +1,7 @@
 //! Asking the API itself about single objects, whatever their kind: the graph may be a moment behind, and nothing is
 //! deleted on its word alone.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use kube::client::Client;
 use minik8s_client::{ObjectMetadata, is_not_found};
@@ -57,7 +57,7 @@ type Place = (String, String);
 #[derive(Default)]
 pub(super) struct AbsentOwners {
     /// As a set, and in the order in which they came.
-    known: Mutex<(HashSet<Place>, VecDeque<Place>)>,
+    known: Mutex<(BTreeSet<Place>, VecDeque<Place>)>,
 }
 
 impl AbsentOwners {

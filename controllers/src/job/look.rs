@@ -1,7 +1,7 @@
 //! What a Job and its pods come to: counts, indexes, and whether the Job has ended. Pure.
 //! (Kubernetes: `pkg/controller/job/job_controller.go`, `backoff_utils.go`.)
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,7 +92,7 @@ pub(super) struct Look {
     pub(super) deleting: bool,
     pub(super) pods: Vec<Arc<Pod>>,
     /// Pods whose finalizer was taken off, whatever the lister still shows.
-    pub(super) released: HashSet<String>,
+    pub(super) released: BTreeSet<String>,
     pub(super) now: Timestamp,
 }
 
@@ -375,7 +375,7 @@ mod tests {
             status: serde_json::from_value(status).unwrap(),
             deleting: false,
             pods: pods.iter().map(pod).collect(),
-            released: HashSet::new(),
+            released: BTreeSet::new(),
             now: "2026-01-01T00:00:05Z".parse().unwrap(),
         }
     }

@@ -17,7 +17,7 @@ pub(crate) mod look;
 mod policy;
 mod template;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ const ORPHAN: &str = "/orphan/";
 #[derive(Default)]
 struct Done {
     /// Pods whose finalizers were taken off.
-    released: HashSet<String>,
+    released: BTreeSet<String>,
     /// The version of the last status that was written. An older one must not be acted on: it does not know pods that
     /// were counted and let go.
     written: u64,
@@ -68,7 +68,7 @@ pub struct JobController {
     owners: Arc<PodOwners<Job>>,
     pods: Lister<Pod>,
     /// What this controller did and the informers may not show yet, by the key of the Job.
-    done: Arc<Mutex<HashMap<String, Done>>>,
+    done: Arc<Mutex<BTreeMap<String, Done>>>,
     queue: WorkQueue<String>,
 }
 
@@ -148,7 +148,7 @@ impl JobController {
         failure.map_or(Ok(()), Err)
     }
 
-    fn released(&self, key: &str) -> HashSet<String> {
+    fn released(&self, key: &str) -> BTreeSet<String> {
         self.done.lock().get(key).map(|done| done.released.clone()).unwrap_or_default()
     }
 
@@ -327,7 +327,7 @@ impl JobController {
 
 /// Counts the ended pods that are named in the status and held by their finalizer no longer.
 fn settle(look: &mut Look) {
-    let held: HashSet<String> =
+    let held: BTreeSet<String> =
         look.pods.iter().filter(|pod| look.is_tracked(pod)).map(|pod| uid(pod).to_owned()).collect();
     let Some(uncounted) = &mut look.status.uncounted_terminated_pods else { return };
     let settle = |named: &mut Option<Vec<String>>| {

@@ -9,7 +9,7 @@
 
 mod usage;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub struct ResourceQuotaController {
     services: Lister<Service>,
     claims: Lister<PersistentVolumeClaim>,
     /// Informers on what quotas count by number alone, by group and plural: begun when a quota first asks.
-    others: Arc<Mutex<HashMap<Place, Informer<ObjectMetadata>>>>,
+    others: Arc<Mutex<BTreeMap<Place, Informer<ObjectMetadata>>>>,
     /// Ends those informers with the controller.
     stop: CancellationToken,
     _stop: Arc<DropGuard>,

@@ -9,7 +9,7 @@
 mod identity;
 mod plan;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
@@ -224,7 +224,7 @@ impl Reconciler for StatefulSetController {
         }
         self.write_status(&look, &history).await?;
         let in_use = all.iter().filter_map(|pod| pod.metadata.labels.as_ref()?.get(HASH_LABEL).cloned());
-        let in_use: HashSet<String> = in_use.chain([current.to_owned(), update.to_owned()]).collect();
+        let in_use: BTreeSet<String> = in_use.chain([current.to_owned(), update.to_owned()]).collect();
         self.revisions.truncate(&history.old, &in_use, set.spec.revision_history_limit).await?;
         let waits = all.iter().filter_map(|pod| pods::available_in(pod, look.min_ready(), look.now));
         if let Some(wait) = waits.filter(|wait| !wait.is_zero()).min() {

@@ -1,9 +1,9 @@
 //! Waking those who wait for a file to change.
 
 use super::{normalize, parent};
+use minik8s_clock::{Watched, Watcher};
 use parking_lot::Mutex;
-use std::collections::HashMap;
-use tokio::sync::watch;
+use std::collections::BTreeMap;
 
 /// Above this many watched paths, those that nobody watches any more are dropped before another is added.
 const SWEEP_ABOVE: usize = 256;
@@ -11,7 +11,7 @@ const SWEEP_ABOVE: usize = 256;
 /// Waits for changes of one path.
 #[derive(Debug, Clone)]
 pub struct FileWatch {
-    changes: watch::Receiver<u64>,
+    changes: Watcher<u64>,
 }
 
 impl FileWatch {
@@ -27,7 +27,7 @@ impl FileWatch {
 /// Who watches what: the part of a [`super::NodeFs`] that [`super::NodeFs::watch`] needs.
 #[derive(Debug, Default)]
 pub struct FileWatchers {
-    paths: Mutex<HashMap<String, watch::Sender<u64>>>,
+    paths: Mutex<BTreeMap<String, Watched<u64>>>,
 }
 
 impl FileWatchers {
@@ -35,10 +35,10 @@ impl FileWatchers {
     pub fn watch(&self, path: &str) -> FileWatch {
         let mut paths = self.paths.lock();
         if paths.len() > SWEEP_ABOVE {
-            paths.retain(|_, sender| sender.receiver_count() > 0);
+            paths.retain(|_, sender| sender.watchers() > 0);
         }
-        let sender = paths.entry(normalize(path)).or_insert_with(|| watch::channel(0).0);
-        FileWatch { changes: sender.subscribe() }
+        let sender = paths.entry(normalize(path)).or_insert_with(|| Watched::new(0));
+        FileWatch { changes: sender.watch() }
     }
 
     /// Tells that a path's content has changed.
@@ -47,10 +47,10 @@ impl FileWatchers {
         let Some(sender) = paths.get(path) else {
             return;
         };
-        if sender.receiver_count() == 0 {
+        if sender.watchers() == 0 {
             paths.remove(path);
         } else {
-            sender.send_modify(|count| *count += 1);
+            sender.modify(|count| *count += 1);
         }
     }
 

@@ -341,8 +341,8 @@ impl FakeRuntime {
 }
 
 fn selects(
-    selector: &std::collections::HashMap<String, String>,
-    labels: &std::collections::HashMap<String, String>,
+    selector: &std::collections::BTreeMap<String, String>,
+    labels: &std::collections::BTreeMap<String, String>,
 ) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }

@@ -2,7 +2,7 @@
 
 use super::{Options, complain_usage};
 use crate::process::{Allocation, Input, Process, errno_text};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 
 /// How much of an endless file without newlines `tail` really keeps while it counts what it would hold.
@@ -403,7 +403,7 @@ pub(super) async fn tr(process: Process) -> io::Result<i32> {
     let to = options.operands.get(1).map(|text| set(text)).unwrap_or_default();
     let complement = options.has(&["c", "C"]);
     let matches = |character: char| from.contains(&character) != complement;
-    let map: HashMap<char, char> =
+    let map: BTreeMap<char, char> =
         from.iter().enumerate().filter_map(|(at, c)| Some((*c, *to.get(at).or(to.last())?))).collect();
     let content = process.stdin.rest().await?;
     let mut out = String::new();

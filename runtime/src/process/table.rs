@@ -2,10 +2,11 @@
 
 use super::Signal;
 use jiff::Timestamp;
+use minik8s_clock::{Watched, Watcher};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 /// How many signals wait for a process that handles them; more of them are merged away, as the kernel does.
 const PENDING_SIGNALS: usize = 8;
@@ -36,7 +37,7 @@ struct Entry {
     started: Timestamp,
     handled: BTreeSet<Signal>,
     pending: mpsc::Sender<Signal>,
-    killed: watch::Sender<Option<Signal>>,
+    killed: Watched<Option<Signal>>,
 }
 
 /// One row of `ps`.
@@ -57,14 +58,15 @@ pub struct Registration {
     table: ProcessTable,
     pid: u32,
     pending: mpsc::Receiver<Signal>,
-    killed: watch::Receiver<Option<Signal>>,
+    killed: Watcher<Option<Signal>>,
 }
 
 impl ProcessTable {
     /// Enters a process; `None` when there are too many.
     pub fn register(&self, parent: u32, command: String, started: Timestamp) -> Option<Registration> {
         let (pending, pending_receiver) = mpsc::channel(PENDING_SIGNALS);
-        let (killed, killed_receiver) = watch::channel(None);
+        let killed = Watched::new(None);
+        let killed_receiver = killed.watch();
         let mut table = self.inner.lock();
         if table.processes.len() >= PROCESS_LIMIT {
             return None;
@@ -88,7 +90,7 @@ impl ProcessTable {
                 tracing::debug!(pid, %signal, %error, "signal merged with those that wait");
             }
         } else if signal == Signal::Kill || (pid != 1 && !signal.ignored_by_default()) {
-            entry.killed.send_replace(Some(signal));
+            entry.killed.set(Some(signal));
         }
         true
     }
@@ -96,7 +98,7 @@ impl ProcessTable {
     /// Kills all processes.
     pub fn kill_all(&self) {
         for entry in self.inner.lock().processes.values() {
-            entry.killed.send_replace(Some(Signal::Kill));
+            entry.killed.set(Some(Signal::Kill));
         }
     }
 
@@ -194,14 +196,14 @@ impl Registration {
 
 /// What ends a process from outside.
 pub(super) struct Killed {
-    killed: watch::Receiver<Option<Signal>>,
+    killed: Watcher<Option<Signal>>,
 }
 
 impl Killed {
     /// Completes with the signal that ends the process.
     pub async fn wait(&mut self) -> Signal {
         loop {
-            if let Some(signal) = *self.killed.borrow_and_update() {
+            if let Some(signal) = self.killed.get() {
                 return signal;
             }
             if self.killed.changed().await.is_err() {

@@ -22,7 +22,7 @@ use crate::image::ImageProfile;
 use crate::process::{Process, Program};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
 /// The scripted program that an image without a description runs whatever it is told to run.
@@ -55,12 +55,12 @@ pub(crate) fn applet(name: &str) -> Option<Arc<dyn Program>> {
 
 /// All programs of one node.
 pub(crate) struct Programs {
-    host: HashMap<String, Arc<dyn Program>>,
+    host: BTreeMap<String, Arc<dyn Program>>,
 }
 
 impl Programs {
     /// The programs that come with this crate, and those of the process.
-    pub fn new(host: HashMap<String, Arc<dyn Program>>) -> Programs {
+    pub fn new(host: BTreeMap<String, Arc<dyn Program>>) -> Programs {
         Programs { host }
     }
 

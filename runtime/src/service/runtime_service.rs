@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt};
 use minik8s_cri::proto::runtime_service_server::RuntimeService;
 use minik8s_cri::proto::*;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
@@ -40,7 +40,7 @@ where
     Response::new(futures::stream::iter(messages).boxed())
 }
 
-fn selects(selector: &HashMap<String, String>, labels: &HashMap<String, String>) -> bool {
+fn selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
     selector.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
@@ -174,7 +174,7 @@ impl RuntimeService for SimRuntime {
         let containers = self.containers_of(&sandbox.id);
         Ok(Response::new(PodSandboxStatusResponse {
             status: Some(sandbox.status()),
-            info: HashMap::new(),
+            info: BTreeMap::new(),
             containers_statuses: containers.iter().map(|container| container.status()).collect(),
             timestamp: self.now_nanos(),
         }))
@@ -254,7 +254,7 @@ impl RuntimeService for SimRuntime {
     async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
         self.check_power()?;
         let status = Some(self.container(&request.into_inner().container_id)?.status());
-        Ok(Response::new(ContainerStatusResponse { status, info: HashMap::new() }))
+        Ok(Response::new(ContainerStatusResponse { status, info: BTreeMap::new() }))
     }
 
     async fn update_container_resources(
@@ -410,7 +410,7 @@ impl RuntimeService for SimRuntime {
         let conditions = vec![condition("RuntimeReady", true, "", ""), network];
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus { conditions }),
-            info: HashMap::new(),
+            info: BTreeMap::new(),
             runtime_handlers: vec![RuntimeHandler { name: String::new(), features: None }],
             features: Some(RuntimeFeatures { supplemental_groups_policy: true, ..RuntimeFeatures::default() }),
         }))

@@ -1,6 +1,6 @@
 //! A node that has the pod's images already is better, the more so the larger they are.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cache::Snapshot;
@@ -20,7 +20,7 @@ pub struct ImageLocality;
 
 /// On how many nodes each of the pod's images is, and how many nodes there are.
 struct Spread {
-    nodes: HashMap<String, usize>,
+    nodes: BTreeMap<String, usize>,
     all: usize,
 }
 
@@ -61,7 +61,7 @@ fn size_on(node: &NodeInfo, image: &str) -> i64 {
 
 impl PreScore for ImageLocality {
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _: &[Arc<NodeInfo>]) {
-        let mut nodes = HashMap::new();
+        let mut nodes = BTreeMap::new();
         for image in images(pod) {
             let count = snapshot.nodes().filter(|node| size_on(node, &image) > 0).count();
             nodes.insert(image, count);

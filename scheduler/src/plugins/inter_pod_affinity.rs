@@ -1,6 +1,6 @@
 //! Pods that want to be near other pods, or far from them. Near is: the same value of a node label.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
@@ -21,7 +21,7 @@ const HARD_AFFINITY_WEIGHT: i64 = 1;
 pub struct InterPodAffinity;
 
 /// How many pods, by label key and value.
-type Domains = HashMap<(String, String), i64>;
+type Domains = BTreeMap<(String, String), i64>;
 
 #[derive(Clone, Default)]
 struct Counts {
@@ -31,7 +31,7 @@ struct Counts {
     unwanted: Domains,
     /// Pods that do not want it near.
     unwelcome: Domains,
-    namespaces: Arc<HashMap<String, Labels>>,
+    namespaces: Arc<BTreeMap<String, Labels>>,
 }
 
 struct Preferred(Domains);

@@ -4,7 +4,7 @@
 //! same controller. (Kubernetes finds those by the selectors of services and controllers; the owner is the same for all
 //! that a controller makes, and needs no further watch.)
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
@@ -40,7 +40,7 @@ struct Constraint {
     honor_affinity: bool,
     honor_taints: bool,
     /// How many pods count, by value of the key.
-    counts: HashMap<String, i64>,
+    counts: BTreeMap<String, i64>,
     /// Whether the pod itself counts once it is there.
     counts_itself: bool,
 }
@@ -93,7 +93,7 @@ impl Constraint {
             among: Among::Selected(selector),
             honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
             honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
-            counts: HashMap::new(),
+            counts: BTreeMap::new(),
         }
     }
 
@@ -105,7 +105,7 @@ impl Constraint {
             among: Among::SameController(owner.to_owned()),
             honor_affinity: true,
             honor_taints: false,
-            counts: HashMap::new(),
+            counts: BTreeMap::new(),
             counts_itself: true,
         }
     }

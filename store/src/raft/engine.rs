@@ -187,6 +187,10 @@ impl Store for RaftStore {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             // A panic of the thread has been reported where it happened.
+            #[allow(
+                clippy::disallowed_methods,
+                reason = "waits for a thread, which blocks; simulations use MemoryStore"
+            )]
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
         self.replica.close();

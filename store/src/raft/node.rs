@@ -31,7 +31,7 @@ use raft::{
     RawNode, Ready, StateRole, Storage,
     eraftpb::{ConfChange, ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::sync::oneshot;
 
 /// After how many ticks a proposal that is not committed, or a read that is not confirmed, is given
@@ -74,9 +74,9 @@ pub(super) struct Node {
     /// Tells own proposals from those of other members, and of this one before it was restarted.
     session: u64,
     proposed: u64,
-    waiters: HashMap<u64, Waiter>,
+    waiters: BTreeMap<u64, Waiter>,
     /// Reads that wait for the leader's word, by the context that names their round.
-    rounds: HashMap<u64, (Vec<Reader>, u64)>,
+    rounds: BTreeMap<u64, (Vec<Reader>, u64)>,
     /// Reads whose index is known, but not applied yet.
     confirmed: Vec<(u64, Vec<Reader>)>,
     reads: u64,
@@ -104,8 +104,8 @@ impl Node {
             directory,
             session,
             proposed: 0,
-            waiters: HashMap::new(),
-            rounds: HashMap::new(),
+            waiters: BTreeMap::new(),
+            rounds: BTreeMap::new(),
             confirmed: Vec::new(),
             reads: 0,
             ticks: 0,
@@ -248,10 +248,10 @@ impl Node {
         let Some(limit) = self.ticks.checked_sub(PATIENCE_TICKS) else {
             return;
         };
-        for (_, waiter) in self.waiters.extract_if(|_, waiter| waiter.since < limit) {
+        for (_, waiter) in self.waiters.extract_if(.., |_, waiter| waiter.since < limit) {
             let _ = waiter.reply.send(Err(Error::OutcomeUnknown));
         }
-        for (_, (readers, _)) in self.rounds.extract_if(|_, (_, since)| *since < limit) {
+        for (_, (readers, _)) in self.rounds.extract_if(.., |_, (_, since)| *since < limit) {
             for reader in readers {
                 let _ = reader.send(Err(Error::NoLeader));
             }
@@ -312,7 +312,7 @@ impl Node {
 
     /// Who waits does not know whether the old leader's last entries survive.
     fn leadership_changed(&mut self) {
-        for (_, waiter) in self.waiters.drain() {
+        for (_, waiter) in std::mem::take(&mut self.waiters) {
             let _ = waiter.reply.send(Err(Error::OutcomeUnknown));
         }
     }

@@ -136,6 +136,7 @@ pub(super) async fn open(
             Err(error) => drop(sender.send(Err(error))),
         }
     };
+    #[allow(clippy::disallowed_methods, reason = "the disk blocks; simulations use MemoryStore")]
     let thread = std::thread::Builder::new().name(format!("store-{}", shared.member)).spawn(work);
     let thread = thread.map_err(|error| Error::Io { path: dir.into(), reason: error.to_string() })?;
     let panicked = |_| Error::Damaged { path: dir.into(), what: "the log contradicts itself".into() };

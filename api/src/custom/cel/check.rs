@@ -1,7 +1,7 @@
 //! Types of expressions, found before any object is: a field that no schema has, a name that nothing declares, a
 //! comparison that can never be made. Errors read as cel-go writes them (`checker/errors.go`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cel::common::ast::{
@@ -173,7 +173,7 @@ fn located(source: &str, line: usize, column: usize, message: &str) -> String {
 struct Checker<'s, 'a> {
     source: &'s str,
     places: &'s SourceInfo,
-    scope: HashMap<String, Ty<'a>>,
+    scope: BTreeMap<String, Ty<'a>>,
     errors: Vec<String>,
 }
 

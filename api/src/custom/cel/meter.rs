@@ -1,10 +1,27 @@
 //! Loops that pay as they go: each turn of a comprehension spends what its body costs, so that evaluation ends when the
 //! budget does. Only macros make comprehensions, in four shapes; the charge goes to what each evaluates a turn.
+//!
+//! And loops over maps that take the keys in order: the maps of the CEL crate are hashed, and would give them in another
+//! order in every run.
 
+use std::sync::Arc;
+
+use cel::Value;
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 
 /// The function that spends. No CEL text can name it.
 pub const SPEND: &str = "@spend";
+
+/// The function that puts what a loop walks through in order. No CEL text can name it.
+pub const IN_ORDER: &str = "@in_order";
+
+/// What a loop over `range` takes in turn: the keys of a map, sorted; anything else as it is.
+pub fn in_order(range: Value) -> Value {
+    let Value::Map(map) = range else { return range };
+    let mut keys: Vec<_> = map.map.keys().collect();
+    keys.sort();
+    Value::List(Arc::new(keys.into_iter().map(Value::from).collect()))
+}
 
 /// How large an expression is.
 pub fn nodes(expr: &IdedExpr) -> u64 {
@@ -39,7 +56,7 @@ pub fn children(expr: &IdedExpr) -> Vec<&IdedExpr> {
     }
 }
 
-/// Puts charges into every comprehension.
+/// Puts charges and order into every comprehension.
 pub fn meter(expr: &mut IdedExpr) {
     use cel::common::ast::EntryExpr::{MapEntry, StructField};
     match &mut expr.expr {
@@ -50,6 +67,7 @@ pub fn meter(expr: &mut IdedExpr) {
                 meter(part);
             }
             charge_step(&mut c.loop_step, cost);
+            put_in_order(&mut c.iter_range);
         }
         Expr::List(list) => list.elements.iter_mut().for_each(meter),
         Expr::Map(map) => {
@@ -70,6 +88,12 @@ pub fn meter(expr: &mut IdedExpr) {
         }
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
     }
+}
+
+fn put_in_order(range: &mut IdedExpr) {
+    let id = range.id;
+    let args = vec![std::mem::take(range)];
+    *range = IdedExpr { id, expr: Expr::Call(CallExpr { func_name: IN_ORDER.to_owned(), target: None, args }) };
 }
 
 /// `@result && p`, `@result || p`: in `p`. `p ? … : @result`: in `p`. `@result + [e]`: in `e`.

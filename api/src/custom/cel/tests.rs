@@ -62,6 +62,8 @@ fn rules_that_hold() {
         "sets.contains(self.list, [1, 2]) && sets.intersects([1], self.list) && !sets.equivalent([1], self.list)",
         "self.?labels.orValue({}).size() == 1 && !self.?name.hasValue() || true",
         "self.n > 2 ? true : false",
+        "{'d': 4, 'b': 2, 'a': 1, 'e': 5, 'c': 3}.map(k, k) == ['a', 'b', 'c', 'd', 'e']",
+        "{3: 'c', 1: 'a', 2: 'b', 4: 'd'}.filter(k, k > 1) == [2, 3, 4] && self.labels.all(k, k == 'k')",
     ] {
         assert_eq!(run(source), Ok(Ok(Value::Bool(true))), "{source}");
     }

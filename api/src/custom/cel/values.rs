@@ -1,6 +1,5 @@
 //! JSON as CEL sees it, led by the schema. `k8s.io/apiserver/pkg/cel/common/values.go`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -148,8 +147,9 @@ fn metadata(json: &Json) -> Value {
 }
 
 /// A map of fields.
+#[expect(clippy::disallowed_types, reason = "CEL's maps are hashed; loops walk through them in order (`meter`)")]
 pub fn map(fields: Vec<(String, Value)>) -> Value {
-    let map: HashMap<Key, Value> =
+    let map: std::collections::HashMap<Key, Value> =
         fields.into_iter().map(|(name, value)| (Key::String(Arc::new(name)), value)).collect();
     Value::Map(Map { map: Arc::new(map) })
 }

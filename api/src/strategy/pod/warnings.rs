@@ -1,5 +1,5 @@
 //! Sentences for accepted pods that will surprise. Mirrors `pkg/api/pod/warnings.go`.
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::strategy::field::Field;
 
@@ -55,7 +55,7 @@ pub fn template_warnings(template: &Field<'_>, warnings: &mut Vec<String>) {
     for (key, annotation) in template.get("metadata").get("annotations").entries() {
         warn_of(DEPRECATED_ANNOTATIONS, key, &annotation.path(), warnings);
     }
-    let mut ports = HashMap::new();
+    let mut ports = BTreeMap::new();
     for list in ["initContainers", "containers"] {
         for container in spec.get(list).items() {
             duplicate_env(&container, warnings);
@@ -109,7 +109,7 @@ fn pull_secrets(secrets: &Field<'_>, warnings: &mut Vec<String>) {
 }
 
 fn duplicate_env(container: &Field<'_>, warnings: &mut Vec<String>) {
-    let mut seen: HashMap<&str, &str> = HashMap::new();
+    let mut seen: BTreeMap<&str, &str> = BTreeMap::new();
     for variable in container.get("env").items() {
         let (name, value) = (variable.get("name").str(), variable.get("value").str());
         // `PATH=$(PATH):…` builds on the earlier definition instead of hiding it.
@@ -137,7 +137,7 @@ fn fractional_bytes(container: &Field<'_>, warnings: &mut Vec<String>) {
 
 fn duplicate_ports(
     container: &Field<'_>,
-    seen: &mut HashMap<(i64, i64, String, String), String>,
+    seen: &mut BTreeMap<(i64, i64, String, String), String>,
     warnings: &mut Vec<String>,
 ) {
     for port in container.get("ports").items() {
