@@ -139,7 +139,7 @@ mod tests {
     fn half_an_audit_log_and_bad_files_are_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("policy.yaml");
-        let wrong = |safeguards: &Safeguards| format!("{:#}", safeguards.audit().err().expect("refused"));
+        let wrong = |safeguards: &Safeguards| format!("{:#}", safeguards.audit().map(drop).expect_err("refused"));
         let mut safeguards = Safeguards { audit_policy_file: Some(path.clone()), ..Safeguards::default() };
         assert_eq!(wrong(&safeguards), "--audit-policy-file needs --audit-log-path, which says where to");
         safeguards.audit_log_path = Some(folder.path().join("audit.log"));
@@ -148,7 +148,7 @@ mod tests {
         let expect = format!("in {}: configuration: audit policy: loaded illegal policy with 0 rules", path.display());
         assert_eq!(wrong(&safeguards), expect);
         let encryption = Safeguards { encryption_provider_config: Some(path), ..Safeguards::default() };
-        let refused = format!("{:#}", encryption.encryption().err().expect("refused"));
+        let refused = format!("{:#}", encryption.encryption().map(drop).expect_err("refused"));
         assert!(refused.contains("got unexpected config type"), "{refused}");
     }
 }

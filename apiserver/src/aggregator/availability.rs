@@ -1,7 +1,7 @@
 //! The condition `Available` of every APIService, and when to look again
 //! (`kube-aggregator/pkg/controllers/status/{local,remote}`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ struct Look {
 
 /// Looks after all APIServices until `shutdown`.
 pub(super) async fn run(aggregator: Arc<Aggregator>, shutdown: CancellationToken) {
-    let mut looks: HashMap<String, Look> = HashMap::new();
+    let mut looks: BTreeMap<String, Look> = BTreeMap::new();
     loop {
         let seen = aggregator.versions();
         let next = tokio::select! {
@@ -97,7 +97,7 @@ impl Aggregator {
     }
 
     /// Looks at every APIService that is due; how long until the next is.
-    async fn look_at_all(&self, looks: &mut HashMap<String, Look>) -> Option<Duration> {
+    async fn look_at_all(&self, looks: &mut BTreeMap<String, Look>) -> Option<Duration> {
         let services = self.services();
         let now = self.outgoing.clock().monotonic();
         looks.retain(|name, _| services.others().any(|(service, _)| service.name == *name));

@@ -1,7 +1,7 @@
 //! What other servers say of themselves: discovery and OpenAPI, fetched while they are available
 //! (`kube-aggregator/pkg/apiserver/handler_discovery.go`, `pkg/controllers/openapi{,v3}`).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub struct Documents {
 struct State {
     /// Changes with what is held.
     generation: u64,
-    held: HashMap<String, Fetched>,
+    held: BTreeMap<String, Fetched>,
 }
 
 impl Documents {

@@ -1,7 +1,7 @@
 //! APIServices, read and ordered.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minik8s_api::kinds::{Kinds, version_priority};
@@ -108,7 +108,7 @@ impl Remote {
 #[derive(Default)]
 pub struct Services {
     all: Vec<Arc<ApiService>>,
-    by_version: HashMap<String, HashMap<String, usize>>,
+    by_version: BTreeMap<String, BTreeMap<String, usize>>,
 }
 
 impl Services {

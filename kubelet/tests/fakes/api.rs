@@ -11,9 +11,9 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
+use minik8s_clock::Watched;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -30,12 +30,12 @@ struct State {
 #[derive(Clone)]
 pub struct FakeApi {
     state: Arc<Mutex<State>>,
-    version: Arc<watch::Sender<usize>>,
+    version: Arc<Watched<usize>>,
 }
 
 impl FakeApi {
     pub fn new() -> Self {
-        Self { state: Arc::default(), version: Arc::new(watch::Sender::new(0)) }
+        Self { state: Arc::default(), version: Arc::new(Watched::new(0)) }
     }
 
     pub fn get(&self, path: &str) -> Option<Value> {
@@ -94,7 +94,7 @@ impl FakeApi {
             state.objects.insert(path.to_owned(), object.clone());
         }
         state.events.push((collection, json!({"type": type_, "object": object})));
-        self.version.send_replace(version);
+        self.version.set(version);
     }
 
     async fn answer(self, request: Request<kube::client::Body>) -> Response<Body> {
@@ -179,7 +179,7 @@ impl FakeApi {
 
     fn watch(&self, path: &str, query: &str) -> Response<Body> {
         let from = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")).unwrap();
-        let start = (self.clone(), path.to_owned(), from.parse::<usize>().unwrap(), self.version.subscribe());
+        let start = (self.clone(), path.to_owned(), from.parse::<usize>().unwrap(), self.version.watch());
         let lines = stream::unfold(start, |(api, path, mut at, mut version)| async move {
             loop {
                 let next = api.state.lock().events.get(at).cloned();
