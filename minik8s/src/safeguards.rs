@@ -149,6 +149,6 @@ mod tests {
         assert_eq!(wrong(&safeguards), expect);
         let encryption = Safeguards { encryption_provider_config: Some(path), ..Safeguards::default() };
         let refused = format!("{:#}", encryption.encryption().map(drop).expect_err("refused"));
-        assert!(refused.contains("got unexpected config type"), "{refused}");
+        assert!(refused.contains("encryption provider configuration"), "{refused}");
     }
 }
