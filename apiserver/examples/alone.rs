@@ -54,6 +54,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ranges: Default::default(),
         advertise: address,
         limits: Limits::default(),
+        settings: Default::default(),
         extra_routes: axum::Router::new(),
     };
     let server = ApiServer::new(config, shutdown.clone()).await?;

@@ -11,7 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::{
     allocators::ServiceAllocators,
+    authn::RequestHeaders,
     authz::rules::{PolicyRule, uncovered},
     options::{DeleteOptions, WriteOptions},
     registry::{Context, Registry, Target, read::Freshness},
@@ -32,6 +33,7 @@ use crate::{
 const OBJECTS: &str = include_str!("../data/bootstrap.json");
 /// Writes in flight at once; the store commits them together.
 const PARALLEL_WRITES: usize = 64;
+const TOKEN_TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// What this server is to the cluster it boots.
@@ -42,7 +44,14 @@ pub struct Bootstrap {
     pub advertise: SocketAddr,
     /// The CA of client certificates (PEM), published for those who authenticate on the cluster's behalf.
     pub client_ca: String,
+    /// What proxies are believed, published beside it.
+    pub request_headers: Option<RequestHeaders>,
+    /// The network of cluster IPs and the bits of its prefix.
+    pub service_network: (Ipv4Addr, u8),
 }
+
+/// The network of cluster IPs that the list of objects names, and its first address, that of the Service `kubernetes`.
+const LISTED_NETWORK: (&str, &str) = ("10.96.0.0/16", "10.96.0.1");
 
 /// Why a cluster did not boot.
 #[derive(Debug, thiserror::Error)]
@@ -69,8 +78,12 @@ pub enum Error {
 pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap: &Bootstrap) -> Result<(), Error> {
     allocators.repair().await?;
     let mut by_path: BTreeMap<String, Vec<Value>> =
-        serde_json::from_str(OBJECTS).map_err(|error| Error::Data(error.to_string()))?;
-    by_path.entry("/api/v1/configmaps".to_owned()).or_default().push(authentication_config(bootstrap));
+        serde_json::from_str(&objects(bootstrap.service_network)).map_err(|error| Error::Data(error.to_string()))?;
+    let since = registry.clock().now();
+    by_path
+        .entry("/api/v1/configmaps".to_owned())
+        .or_default()
+        .extend([authentication_config(bootstrap), token_tracking(since)]);
     by_path.entry("/apis/storage.k8s.io/v1/storageclasses".to_owned()).or_default().push(storage_class());
     if !bootstrap.advertise.ip().is_loopback() {
         by_path.entry("/api/v1/endpoints".to_owned()).or_default().push(endpoints(bootstrap.advertise));
@@ -82,10 +95,22 @@ pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap:
     let mut objects = Vec::new();
     for (path, items) in by_path {
         let place = Place::of(&path).ok_or_else(|| Error::Data(format!("{path} is no collection of a resource")))?;
+        // Operators may have switched its group off.
+        if registry.kinds().by_resource(&place.group, &place.version, &place.resource).is_none() {
+            continue;
+        }
         objects.extend(items.into_iter().map(|object| (place.clone(), object)));
     }
     let writes = objects.into_iter().map(|(place, object)| ensure(registry, place, object));
     stream::iter(writes).buffer_unordered(PARALLEL_WRITES).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// The list, for this network of cluster IPs.
+fn objects((network, bits): (Ipv4Addr, u8)) -> String {
+    let first = Ipv4Addr::from(u32::from(network) + 1);
+    let quoted = |text: &str| format!("\"{text}\"");
+    let list = OBJECTS.replace(&quoted(LISTED_NETWORK.0), &quoted(&format!("{network}/{bits}")));
+    list.replace(&quoted(LISTED_NETWORK.1), &quoted(&first.to_string()))
 }
 
 /// The class of volumes that small clusters have: folders on the node. It is not marked as the default one, so that a
@@ -162,6 +187,7 @@ async fn create_or_reconcile(registry: &Registry, target: &Target, mut object: V
         "rolebindings" | "clusterrolebindings" => reconcile_binding,
         "endpoints" => |wanted, present| replace(wanted, present, &["subsets"]),
         "endpointslices" => |wanted, present| replace(wanted, present, &["endpoints", "ports"]),
+        "configmaps" if target.name == TOKEN_TRACKING => return Ok(()),
         "configmaps" => |wanted, present| replace(wanted, present, &["data"]),
         _ => return Ok(()),
     };
@@ -248,9 +274,34 @@ fn append(list: &mut Value, item: Value) {
 }
 
 fn authentication_config(bootstrap: &Bootstrap) -> Value {
+    let mut data = json!({});
+    if !bootstrap.client_ca.is_empty() {
+        data["client-ca-file"] = json!(bootstrap.client_ca);
+    }
+    if let Some(headers) = &bootstrap.request_headers {
+        for (key, list) in [
+            ("requestheader-allowed-names", &headers.allowed_names),
+            ("requestheader-extra-headers-prefix", &headers.extra_prefix),
+            ("requestheader-group-headers", &headers.group),
+            ("requestheader-uid-headers", &headers.uid),
+            ("requestheader-username-headers", &headers.username),
+        ] {
+            data[key] = json!(json!(list).to_string());
+        }
+        data["requestheader-client-ca-file"] = json!(headers.ca_pem);
+    }
     json!({
         "metadata": { "namespace": "kube-system", "name": "extension-apiserver-authentication" },
-        "data": { "client-ca-file": bootstrap.client_ca },
+        "data": data,
+    })
+}
+
+/// Since when the use of tokens in Secrets is noted: a cleaner waits a year from there
+/// (`pkg/controlplane/controller/legacytokentracking`). It stays as it was first written.
+fn token_tracking(since: jiff::Timestamp) -> Value {
+    json!({
+        "metadata": { "namespace": "kube-system", "name": TOKEN_TRACKING },
+        "data": { "since": since.strftime("%Y-%m-%d").to_string() },
     })
 }
 
@@ -303,7 +354,12 @@ mod tests {
     }
 
     fn at(address: &str) -> Bootstrap {
-        Bootstrap { advertise: address.parse().expect("address"), client_ca: "PEM".to_owned() }
+        Bootstrap {
+            advertise: address.parse().expect("address"),
+            client_ca: "PEM".to_owned(),
+            request_headers: None,
+            service_network: Ranges::default().service_network,
+        }
     }
 
     #[tokio::test]
@@ -322,7 +378,7 @@ mod tests {
             (GroupResource::new("scheduling.k8s.io", "priorityclasses"), 2),
             (GroupResource::new("flowcontrol.apiserver.k8s.io", "flowschemas"), 11),
             (GroupResource::new("networking.k8s.io", "ipaddresses"), 1),
-            (GroupResource::new("", "configmaps"), 1),
+            (GroupResource::new("", "configmaps"), 2),
         ] {
             assert_eq!(cache.list(&resource, None).len(), count, "{resource}");
         }

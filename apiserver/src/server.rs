@@ -31,9 +31,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Chain, Cluster};
 use crate::allocators::{Ranges, ServiceAllocators};
-use crate::authn::jwt::SigningKey;
-use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens};
-use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
+use crate::authn::jwt::{PublicKey, SigningKey};
+use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, Proxies, ServiceAccountTokens, StaticTokens};
+use crate::authz::{self, AlwaysAllow, AlwaysDeny, Authorizer, Masters, Mode, NodeAuthorizer, Rbac, Union};
 use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
 use crate::crd::Definitions;
@@ -53,16 +53,11 @@ use crate::registry::{Registry, Warnings};
 use crate::request::RequestInfo;
 use crate::reviews::Reviews;
 use crate::routes;
+use crate::settings::{Settings, served_kinds};
 use crate::tokens::Tokens;
-
-/// Who signs ServiceAccount tokens, and for whom.
-pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// Requests that wait for an earlier one to finish, beyond those that are handled.
 const MAX_QUEUED_REQUESTS: usize = 20_000;
-
-/// How long a request that ends by itself may take, waiting included (`--request-timeout`).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// When a client should come back that was turned away.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -110,6 +105,8 @@ pub struct Config {
     pub advertise: SocketAddr,
     /// How many requests are handled at once.
     pub limits: Limits,
+    /// What operators may set.
+    pub settings: Settings,
     /// Paths that are not the API's, behind the same filters.
     pub extra_routes: Router,
 }
@@ -138,9 +135,11 @@ impl ApiServer {
     pub async fn new(config: Config, shutdown: CancellationToken) -> Result<Arc<ApiServer>, Error> {
         let Config { store, clock, random, .. } = &config;
         let tasks = TaskTracker::new();
-        let following = Cache::start(Arc::clone(store), Kinds::built_in(), clock.clone(), &tasks, shutdown.clone());
+        let kinds = served_kinds(&config.settings.unserved).map_err(Error::Config)?;
+        let following = Cache::start(Arc::clone(store), kinds, clock.clone(), &tasks, shutdown.clone());
         let cache = following.await.map_err(Error::Cache)?;
         let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), clock.clone(), random.fork());
+        registry.set_event_ttl(config.settings.event_ttl);
         let (authenticator, authorizer) = gatekeepers(&config, &cache, &registry)?;
         let allocators = ServiceAllocators::new(
             Arc::clone(store),
@@ -154,8 +153,12 @@ impl ApiServer {
         registry.set_hook(services, Arc::new(allocators.clone()));
 
         let server = Self::assemble(config, registry, authenticator, authorizer, tasks, shutdown);
-        let bootstrap =
-            Bootstrap { advertise: server.config.advertise, client_ca: server.config.client_ca_pem.clone() };
+        let bootstrap = Bootstrap {
+            advertise: server.config.advertise,
+            client_ca: server.config.client_ca_pem.clone(),
+            request_headers: server.config.settings.request_headers.clone(),
+            service_network: server.config.ranges.service_network,
+        };
         bootstrap::run(&server.registry, &allocators, &bootstrap)
             .await
             .map_err(|error| Error::Bootstrap(error.to_string()))?;
@@ -183,8 +186,9 @@ impl ApiServer {
                 clock,
                 config.random.fork(),
                 config.service_account_key.clone(),
-                ISSUER,
-                vec![ISSUER.to_owned()],
+                public_keys(&config),
+                config.settings.issuer(),
+                config.settings.audiences(),
             ),
             health: Health::new(Arc::clone(&config.store), config.components.clone()),
             metrics: Metrics::default(),
@@ -269,6 +273,11 @@ impl ApiServer {
         self.config.advertise
     }
 
+    /// What operators set.
+    pub fn settings(&self) -> &Settings {
+        &self.config.settings
+    }
+
     /// Paths that are not the API's.
     pub fn extra_routes(&self) -> Router {
         self.config.extra_routes.clone()
@@ -330,7 +339,7 @@ impl ApiServer {
             self.authorize(&user, &info, &query)?;
             return self.route(Request { info, query, parts, user, reply }, body).await;
         }
-        let timeout = request_timeout(&query)?;
+        let timeout = request_timeout(&query, self.config.settings.request_timeout)?;
         let handled = async {
             let _permit = self.turn(&info).await?;
             self.authorize(&user, &info, &query)?;
@@ -377,9 +386,16 @@ fn gatekeepers(
     let objects = Arc::clone(cache) as Arc<dyn Objects>;
     let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
     let node = NodeAuthorizer::new(Arc::clone(&objects), Arc::clone(cache) as _, Arc::clone(&rbac));
-    let authorizers: [Arc<dyn Authorizer>; 3] = [Arc::new(Masters), Arc::new(node), rbac.clone()];
-    let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers.into()));
-    registry.set_chain(Arc::new(Chain::new(&Cluster {
+    let node: Arc<dyn Authorizer> = Arc::new(node);
+    let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters)];
+    authorizers.extend(config.settings.authorization.iter().map(|mode| match mode {
+        Mode::Node => Arc::clone(&node),
+        Mode::Rbac => Arc::clone(&rbac) as Arc<dyn Authorizer>,
+        Mode::AlwaysAllow => Arc::new(AlwaysAllow),
+        Mode::AlwaysDeny => Arc::new(AlwaysDeny),
+    }));
+    let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers));
+    let chain = Chain::new(&Cluster {
         objects: Arc::clone(&objects),
         store: Arc::clone(&config.store),
         authorizer: Arc::clone(&authorizer),
@@ -387,46 +403,58 @@ fn gatekeepers(
         dialer: config.dialer.clone(),
         clock: config.clock.clone(),
         random: config.random.fork(),
-    })));
+    });
+    registry.set_chain(Arc::new(chain.only(&config.settings.admission)));
     Ok((Arc::new(authenticator(config, &objects)?), authorizer))
 }
 
 fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenticator, Error> {
-    let certificates = match config.client_ca.as_slice() {
-        [] => None,
-        roots => {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let certificates = ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
-            Some(certificates.map_err(|error| Error::Config(error.to_string()))?)
-        }
+    let trusting = |roots: &[CertificateDer<'static>]| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificates = ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
+        certificates.map_err(|error| Error::Config(error.to_string()))
     };
-    let key = config.service_account_key.clone();
+    let certificates = (!config.client_ca.is_empty()).then(|| trusting(&config.client_ca)).transpose()?;
+    let settings = &config.settings;
+    let proxies = match &settings.request_headers {
+        Some(headers) => Some(Proxies::new(headers.clone(), trusting(&headers.ca)?)),
+        None => None,
+    };
     Ok(Authenticator {
+        proxies,
         certificates,
         static_tokens: config.static_tokens.clone(),
         service_accounts: ServiceAccountTokens::new(
             Arc::clone(objects),
             config.clock.clone(),
-            key,
-            ISSUER,
-            vec![ISSUER.to_owned()],
+            public_keys(config),
+            settings.issuers.clone(),
+            settings.audiences(),
         ),
         bootstrap_tokens: BootstrapTokens::new(Arc::clone(objects), config.clock.clone()),
+        anonymous: settings.anonymous,
     })
+}
+
+/// The keys that verify ServiceAccount tokens, the one of the key that signs them first.
+fn public_keys(config: &Config) -> Vec<PublicKey> {
+    let own = config.service_account_key.public();
+    let others = config.settings.public_keys.iter().filter(|key| key.id() != own.id()).cloned();
+    std::iter::once(own.clone()).chain(others).collect()
 }
 
 /// How long a request may take: what it asks for, within the server's bound
 /// (`k8s.io/apiserver/pkg/endpoints/filters/request_deadline.go`).
-fn request_timeout(query: &Query) -> Result<Duration, Status> {
+fn request_timeout(query: &Query, longest: Duration) -> Result<Duration, Status> {
     let Some(asked) = query.get("timeout").filter(|asked| !asked.is_empty()) else {
-        return Ok(REQUEST_TIMEOUT);
+        return Ok(longest);
     };
     let timeout = parse_duration(asked).ok().and_then(|timeout| Duration::try_from(timeout).ok());
     let invalid = || {
         Status::bad_request(format!("invalid timeout specified in the request URL: time: invalid duration {asked:?}"))
     };
     let timeout = timeout.ok_or_else(invalid)?;
-    Ok(if timeout.is_zero() { REQUEST_TIMEOUT } else { REQUEST_TIMEOUT.min(timeout) })
+    Ok(if timeout.is_zero() { longest } else { longest.min(timeout) })
 }
 
 /// Requests that last as long as the client wants (`--longrunning-requests`).

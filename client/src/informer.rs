@@ -323,8 +323,8 @@ impl<K: Watched> Informer<K> {
         #[derive(Deserialize)]
         struct List<K> {
             metadata: ListMeta,
-            #[serde(default = "Vec::new")]
-            items: Vec<K>,
+            /// Go writes an empty list of metadata as `null`.
+            items: Option<Vec<K>>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -333,7 +333,7 @@ impl<K: Watched> Informer<K> {
         }
         let body = self.request(self.query("resourceVersion=0"), true).await?.into_body().collect_bytes().await?;
         let list: List<K> = serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
-        self.replace(list.items);
+        self.replace(list.items.unwrap_or_default());
         self.shared.synced.send_replace(true);
         Ok(list.metadata.resource_version)
     }

@@ -38,5 +38,5 @@ pub use controller::run_controller;
 pub use events::{EventRecorder, EventType, object_reference};
 pub use factory::InformerFactory;
 pub use informer::{Event, Informer, ListOptions, Lister, ObjectMetadata, Watched};
-pub use leader::LeaderElector;
+pub use leader::{LeaderElector, LeaderTiming};
 pub use queue::WorkQueue;

@@ -165,6 +165,7 @@ impl Surroundings {
             cluster_domain: "cluster.local".to_owned(),
             static_pods: self.static_pods.clone(),
             static_pod_path: None,
+            port: minik8s_kubelet::KUBELET_PORT,
         };
         let kubelet = Kubelet::new(config).unwrap();
         tokio::spawn(kubelet.clone().run(cancel.clone()));
@@ -464,7 +465,7 @@ async fn a_claimed_folder_outlives_its_pods() {
     world.api.put(POD, again);
     world.settle().await;
     assert_eq!(mounted(&world), ("/srv/pv-1".to_owned(), true));
-    assert_eq!(world.fs.read("/srv/pv-1/file").unwrap(), b"kept");
+    assert_eq!(world.fs.read("/srv/pv-1/file").unwrap(), b"kept"[..]);
 }
 
 #[tokio::test]

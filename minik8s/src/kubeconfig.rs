@@ -187,7 +187,14 @@ mod tests {
 
     fn pki() -> Pki {
         let pair = crate::pki::CertifiedKey { cert_pem: "cert".into(), key_pem: "key".into() };
-        Pki { ca_pem: "ca".into(), admin: pair.clone(), server: pair, service_account_key_pem: String::new() }
+        Pki {
+            ca_pem: "ca".into(),
+            front_proxy_ca_pem: String::new(),
+            admin: pair.clone(),
+            server: pair,
+            service_account_key_pem: String::new(),
+            kubelet_client: None,
+        }
     }
 
     #[test]

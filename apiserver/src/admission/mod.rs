@@ -25,6 +25,7 @@ mod priority;
 mod reinvocation;
 mod resource_quota;
 mod runtime_class;
+pub mod selection;
 mod service_account;
 mod storage;
 mod taint_nodes_by_condition;
@@ -43,6 +44,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use self::reinvocation::Reinvocation;
+pub use self::selection::Selection;
 use crate::{
     authz::{Authorizer, Rbac, escalation::Escalation},
     cache::Objects,

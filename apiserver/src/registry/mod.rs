@@ -36,6 +36,7 @@ pub mod update;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use minik8s_api::kinds::{GroupResource, GroupVersionResource, Kind, Kinds};
 use minik8s_api::status::Status;
@@ -61,7 +62,11 @@ pub struct Registry {
     leases: Leases,
     chain: RwLock<Arc<Chain>>,
     hooks: RwLock<HashMap<GroupResource, Arc<dyn hooks::Hook>>>,
+    event_ttl: RwLock<Duration>,
 }
+
+/// How long an Event lives unless operators say otherwise (`kube-apiserver --event-ttl`).
+const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 impl Registry {
     /// A registry without admission and hooks; [`Registry::set_chain`] and [`Registry::set_hook`] complete it, because
@@ -75,12 +80,18 @@ impl Registry {
             random,
             chain: RwLock::new(Arc::new(Chain::of(Vec::new()))),
             hooks: RwLock::default(),
+            event_ttl: RwLock::new(EVENT_TTL),
         })
     }
 
     /// Puts the admission chain in place.
     pub fn set_chain(&self, chain: Arc<Chain>) {
         *self.chain.write() = chain;
+    }
+
+    /// Sets how long an Event lives from now on.
+    pub fn set_event_ttl(&self, ttl: Duration) {
+        *self.event_ttl.write() = ttl;
     }
 
     /// Puts a resource's hook in place.

@@ -148,6 +148,7 @@ impl TestServer {
             ranges: Default::default(),
             advertise: "127.0.0.1:6443".parse().expect("an address"),
             limits: Limits::default(),
+            settings: Default::default(),
             extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
         };
         let server = ApiServer::new(config, CancellationToken::new()).await.expect("the server starts");
