@@ -116,11 +116,20 @@ impl Scope {
     }
 }
 
+fn record(name: &'static str, fields: Vec<(&str, Ty<'static>)>) -> Ty<'static> {
+    Ty::Record(name, fields.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect::<Arc<[_]>>())
+}
+
+/// The type of a user, as requests and authenticators show one.
+pub fn user_info() -> Ty<'static> {
+    let texts = || Ty::List(Box::new(Ty::String));
+    let fields =
+        vec![("username", Ty::String), ("uid", Ty::String), ("groups", texts()), ("extra", Ty::Map(Box::new(texts())))];
+    record("kubernetes.UserInfo", fields)
+}
+
 /// The type of `request` (`compile.go` `BuildRequestType`); `userInfo.extra` and `options` are open.
 fn request() -> Ty<'static> {
-    let record = |name, fields: Vec<(&str, Ty<'static>)>| {
-        Ty::Record(name, fields.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect::<Arc<[_]>>())
-    };
     let kind = || {
         let fields = vec![("group", Ty::String), ("version", Ty::String), ("kind", Ty::String)];
         record("kubernetes.GroupVersionKind", fields)
@@ -129,9 +138,6 @@ fn request() -> Ty<'static> {
         let fields = vec![("group", Ty::String), ("version", Ty::String), ("resource", Ty::String)];
         record("kubernetes.GroupVersionResource", fields)
     };
-    let texts = || Ty::List(Box::new(Ty::String));
-    let user =
-        vec![("username", Ty::String), ("uid", Ty::String), ("groups", texts()), ("extra", Ty::Map(Box::new(texts())))];
     let fields = vec![
         ("kind", kind()),
         ("resource", resource()),
@@ -142,7 +148,7 @@ fn request() -> Ty<'static> {
         ("name", Ty::String),
         ("namespace", Ty::String),
         ("operation", Ty::String),
-        ("userInfo", record("kubernetes.UserInfo", user)),
+        ("userInfo", user_info()),
         ("dryRun", Ty::Bool),
         ("options", Ty::Dyn),
     ];

@@ -16,6 +16,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::{civil::Date, tz::TimeZone};
 use minik8s_api::{
     status::{Status, StatusReason},
     strategy::strategy_for,
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 use crate::{
     aggregator::{FrontProxy, front_proxy},
     allocators::ServiceAllocators,
+    authn::legacy_token::TRACKING,
     authz::rules::{PolicyRule, uncovered},
     flowcontrol,
     options::{DeleteOptions, WriteOptions},
@@ -84,7 +86,9 @@ pub fn flow_control(resource: &str) -> Vec<Value> {
 pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap: &Bootstrap) -> Result<(), Error> {
     allocators.repair().await?;
     let mut by_path = ALL.clone().map_err(Error::Data)?;
-    by_path.entry("/api/v1/configmaps".to_owned()).or_default().push(authentication_config(bootstrap));
+    let today = registry.clock().now().to_zoned(TimeZone::UTC).date();
+    let maps = [authentication_config(bootstrap), token_tracking(today)];
+    by_path.entry("/api/v1/configmaps".to_owned()).or_default().extend(maps);
     by_path.entry("/apis/storage.k8s.io/v1/storageclasses".to_owned()).or_default().push(storage_class());
     if !bootstrap.advertise.ip().is_loopback() {
         by_path.entry("/api/v1/endpoints".to_owned()).or_default().push(endpoints(bootstrap.advertise));
@@ -176,6 +180,8 @@ pub(crate) async fn create_or_reconcile(registry: &Registry, target: &Target, mu
         "rolebindings" | "clusterrolebindings" => reconcile_binding,
         "endpoints" => |wanted, present| replace(wanted, present, &["subsets"]),
         "endpointslices" => |wanted, present| replace(wanted, present, &["endpoints", "ports"]),
+        // The day since when stays, if it is one.
+        "configmaps" if target.name == TRACKING && is_day(&present["data"]["since"]) => return Ok(()),
         "configmaps" => |wanted, present| replace(wanted, present, &["data"]),
         flowcontrol::FLOW_SCHEMAS | flowcontrol::PRIORITY_LEVELS => flowcontrol::controller::reconcile,
         _ => return Ok(()),
@@ -269,6 +275,18 @@ fn authentication_config(bootstrap: &Bootstrap) -> Value {
     })
 }
 
+/// Since when the use of tokens that Secrets hold is written down: what was not used since is not used.
+fn token_tracking(today: Date) -> Value {
+    json!({
+        "metadata": { "namespace": "kube-system", "name": TRACKING },
+        "data": { "since": today.to_string() },
+    })
+}
+
+fn is_day(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.parse::<Date>().is_ok())
+}
+
 fn endpoints(address: SocketAddr) -> Value {
     json!({
         "metadata": { "namespace": "default", "name": "kubernetes", "labels": { "endpointslice.kubernetes.io/skip-mirror": "true" } },
@@ -341,7 +359,7 @@ mod tests {
             (GroupResource::new("scheduling.k8s.io", "priorityclasses"), 2),
             (GroupResource::new("flowcontrol.apiserver.k8s.io", "flowschemas"), 11),
             (GroupResource::new("networking.k8s.io", "ipaddresses"), 1),
-            (GroupResource::new("", "configmaps"), 1),
+            (GroupResource::new("", "configmaps"), 2),
         ] {
             assert_eq!(cache.list(&resource, None).len(), count, "{resource}");
         }

@@ -26,6 +26,7 @@ use minik8s_api::time::parse_duration;
 use minik8s_clock::{Clock, Random};
 use minik8s_store::Store;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +35,9 @@ use crate::aggregator::{self, Aggregator, FrontProxy};
 use crate::allocators::{Ranges, ServiceAllocators};
 use crate::audit::{self, AUDIT_ID, Audit};
 use crate::authn::jwt::SigningKey;
-use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens};
+use crate::authn::{
+    Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens, legacy_token,
+};
 use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
 use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
@@ -164,7 +167,10 @@ impl ApiServer {
         let outgoing = Outgoing::new(objects, Arc::clone(&config.dialer), clock.clone(), random.fork());
         let converter = Arc::new(Converter::new(outgoing.clone()));
         let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), converter, clock.clone(), random.fork());
-        let gatekeepers = gatekeepers(&config, &cache, &registry, &outgoing)?;
+        let (uses, told) = legacy_token::uses();
+        let gatekeepers = gatekeepers(&config, &cache, &registry, &outgoing, uses)?;
+        let (recording, ended) = (legacy_token::record(Arc::clone(&registry), told), shutdown.clone());
+        tasks.spawn(async move { ended.run_until_cancelled(recording).await });
         let allocators = ServiceAllocators::new(
             Arc::clone(store),
             cache,
@@ -496,6 +502,7 @@ fn gatekeepers(
     cache: &Arc<Cache>,
     registry: &Registry,
     outgoing: &Outgoing,
+    uses: mpsc::Sender<legacy_token::Use>,
 ) -> Result<Gatekeepers, Error> {
     let objects = Arc::clone(cache) as Arc<dyn Objects>;
     let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
@@ -512,10 +519,14 @@ fn gatekeepers(
         clock: config.clock.clone(),
         random: config.random.fork(),
     })));
-    Ok((Arc::new(authenticator(config, &objects)?), authorizer))
+    Ok((Arc::new(authenticator(config, &objects, uses)?), authorizer))
 }
 
-fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenticator, Error> {
+fn authenticator(
+    config: &Config,
+    objects: &Arc<dyn Objects>,
+    uses: mpsc::Sender<legacy_token::Use>,
+) -> Result<Authenticator, Error> {
     let certificates = match config.client_ca.as_slice() {
         [] => None,
         roots => {
@@ -534,6 +545,7 @@ fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenti
             key,
             ISSUER,
             vec![ISSUER.to_owned()],
+            uses,
         ),
         bootstrap_tokens: BootstrapTokens::new(Arc::clone(objects), config.clock.clone()),
     })

@@ -26,10 +26,11 @@
 //! - `sync(key)` is idempotent: run twice, it changes nothing the second time.
 //! - Every field of a status has one controller that writes it, named in that controller's doc.
 //! - A controller may do what its ClusterRole `system:controller:…` allows and nothing else.
+//! - A key of the cluster ([`Keys`]) reaches the controller that signs with it, and no other.
 //! - Timers only where something waits: an idle cluster has idle controllers.
 //!
 //! # Left out, compared with kube-controller-manager
-//! - Controllers: HorizontalPodAutoscaler, certificate signing and cleaning, bootstrap tokens, attach/detach, volume
+//! - Controllers: HorizontalPodAutoscaler, bootstrap tokens, attach/detach, volume
 //!   expansion, ephemeral volumes, resource claims, load balancers, routes, ServiceCIDRs, storage version migration,
 //!   status of ValidatingAdmissionPolicies. Objects that only they would act on stay as they are.
 //! - Periodic resyncs: informers and timers of what waits are enough, and an idle cluster costs nothing.
@@ -40,6 +41,7 @@
 //!   scheduler names the node. Volumes of the built-in provisioner are directories that the runtime keeps.
 //! - EndpointSlice: topology hints.
 
+pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cron_job;
 pub mod daemon_set;
@@ -52,6 +54,7 @@ pub mod endpoints;
 pub mod expectations;
 pub mod garbage_collector;
 pub mod job;
+pub mod legacy_token_cleaner;
 pub mod manager;
 pub mod namespace;
 pub mod node_affinity;
@@ -70,10 +73,11 @@ pub mod revisions;
 pub mod rolling_update;
 pub mod root_ca_publisher;
 pub mod service_account;
+pub mod service_account_tokens;
 pub mod stateful_set;
 pub mod table;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
 pub mod volume_protection;
 
-pub use manager::{Config, Context, Controller, ControllerManager};
+pub use manager::{Config, Context, Controller, ControllerManager, Keys};

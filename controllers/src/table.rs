@@ -1,10 +1,11 @@
 //! Which controllers there are. A new one is a file and a row here.
 
-use crate::manager::{Context, Controller};
+use crate::certificates::{approver, cleaner, signer};
+use crate::manager::{Context, Controller, Keys};
 use crate::{
     cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice_mirroring, endpoint_slices,
-    endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set,
-    replication, resource_quota, root_ca_publisher, service_account, stateful_set, taint_eviction, ttl_after_finished,
+    endpoints, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set,
+    replication, resource_quota, root_ca_publisher, service_account, service_account_tokens, stateful_set, taint_eviction, ttl_after_finished,
     volume_protection,
 };
 
@@ -18,8 +19,48 @@ pub struct Row {
     pub build: fn(&Context) -> Box<dyn Controller>,
 }
 
-/// All controllers, by name.
+/// A controller that works with a key of the cluster. What it does not take out of [`Keys`] it never sees.
+pub struct KeyHolder {
+    /// Its name, as kube-controller-manager's `--controllers` has it.
+    pub name: &'static str,
+    /// The ServiceAccount in `kube-system` under which it acts; `None` is the controller manager's own identity.
+    pub service_account: Option<&'static str>,
+    /// Asks for informers and answers the controller; `None` without its key.
+    pub build: fn(&Context, &Keys) -> Option<Box<dyn Controller>>,
+}
+
+/// Controllers that work with keys, by name.
+pub const KEY_HOLDERS: &[KeyHolder] = &[
+    KeyHolder {
+        name: "certificatesigningrequest-signing-controller",
+        service_account: Some("certificate-controller"),
+        build: |context, keys| {
+            let authority = keys.authority.clone()?;
+            Some(Box::new(signer::CertificateSigner::new(context, authority)))
+        },
+    },
+    KeyHolder {
+        name: "serviceaccount-token-controller",
+        service_account: None,
+        build: |context, keys| {
+            let sign = keys.tokens.clone()?;
+            Some(Box::new(service_account_tokens::TokensController::new(context, sign)))
+        },
+    },
+];
+
+/// All other controllers, by name.
 pub const CONTROLLERS: &[Row] = &[
+    Row {
+        name: "certificatesigningrequest-approving-controller",
+        service_account: "certificate-controller",
+        build: |context| Box::new(approver::CertificateApprover::new(context)),
+    },
+    Row {
+        name: "certificatesigningrequest-cleaner-controller",
+        service_account: "certificate-controller",
+        build: |context| Box::new(cleaner::CertificateCleaner::new(context)),
+    },
     Row {
         name: "clusterrole-aggregation-controller",
         service_account: "clusterrole-aggregation-controller",
@@ -69,6 +110,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "job-controller",
         service_account: "job-controller",
         build: |context| Box::new(job::JobController::new(context)),
+    },
+    Row {
+        name: "legacy-serviceaccount-token-cleaner-controller",
+        service_account: "legacy-service-account-token-cleaner",
+        build: |context| Box::new(legacy_token_cleaner::LegacyTokenCleaner::new(context)),
     },
     Row {
         name: "namespace-controller",

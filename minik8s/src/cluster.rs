@@ -31,7 +31,8 @@ use minik8s_apiserver::outgoing::tls::Identity;
 use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_client::{Client, InformerFactory, Lister, ObjectPool, is_not_found};
 use minik8s_clock::{Clock, Random};
-use minik8s_controllers::ControllerManager;
+use minik8s_controllers::certificates::authority::CertificateAuthority;
+use minik8s_controllers::{ControllerManager, Keys};
 use minik8s_cri::{MemoryFs, NodeFs};
 use minik8s_kubelet::{Capacity, InformerPodSource, Kubelet, KubeletConfig, Machine, PodNetwork};
 use minik8s_runtime::image::Profiles;
@@ -99,7 +100,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything; `step` is told what is done. When it returns, the API answers and every node is ready.
     pub async fn start(config: ClusterConfig, step: &mut impl FnMut(&str)) -> Result<Self> {
-        let ClusterConfig { file, dir, listen, pki, clock, random, logs, stop } = config;
+        let ClusterConfig { file, dir, listen, mut pki, clock, random, logs, stop } = config;
         let (running, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, file.port));
         let listener = match listen {
@@ -118,8 +119,8 @@ impl Cluster {
         });
         let controllers =
             Component::new("kube-controller-manager", logs.component("kube-controller-manager"), running.clone(), {
-                let (manager, ca) = (manager.clone(), pki.ca_pem.clone());
-                move |cancel| manager.clone().control(ca.clone(), cancel)
+                let (manager, ca, keys) = (manager.clone(), pki.ca_pem.clone(), controller_keys(&mut pki)?);
+                move |cancel| manager.clone().control(ca.clone(), keys.clone(), cancel)
             });
 
         let api =
@@ -204,6 +205,20 @@ impl Cluster {
     }
 }
 
+/// The keys that controllers sign with; the authority's is taken out of `pki`, for nobody else signs with it.
+fn controller_keys(pki: &mut Pki) -> Result<Keys> {
+    let authority = pki.ca_key_pem.take().map(|key| CertificateAuthority::from_pem(&pki.ca_pem, &key)).transpose()?;
+    let key = service_account_key(pki)?;
+    let sign = move |claims: &serde_json::Value| key.sign(claims).map_err(|error| error.to_string());
+    Ok(Keys { authority: authority.map(Arc::new), tokens: Some(Arc::new(sign)) })
+}
+
+fn service_account_key(pki: &Pki) -> Result<SigningKey> {
+    let key = pki::private_key(&pki.service_account_key_pem)?;
+    SigningKey::from_pkcs8(key.secret_der())
+        .map_err(|error| anyhow!("the key that signs ServiceAccount tokens is damaged: {error}"))
+}
+
 /// Lets clients outside of this process in.
 fn serve(
     api: &Arc<ApiServer>,
@@ -254,13 +269,11 @@ async fn api_server(
             check: Arc::new(move || std::future::ready(component.health()).boxed()),
         }
     };
-    let key = pki::private_key(&pki.service_account_key_pem)?;
     let config = Config {
         store: store.clone(),
         clock: clock.clone(),
         random: random.fork(),
-        service_account_key: SigningKey::from_pkcs8(key.secret_der())
-            .map_err(|error| anyhow!("the key that signs ServiceAccount tokens is damaged: {error}"))?,
+        service_account_key: service_account_key(pki)?,
         client_ca: vec![pki.ca_der()?],
         client_ca_pem: pki.ca_pem.clone(),
         front_proxy: pki.front_proxy.as_ref().map(front_proxy).transpose()?,
@@ -307,13 +320,13 @@ impl Manager {
         Scheduler::new(&informers).run(cancel).await;
     }
 
-    async fn control(self, root_ca_pem: String, cancel: CancellationToken) {
+    async fn control(self, root_ca_pem: String, keys: Keys, cancel: CancellationToken) {
         const AGENT: &str = "kube-controller-manager";
         let client = self.nodes.client_as(UserInfo::new("system:kube-controller-manager", NO_GROUPS), AGENT);
         let informers = InformerFactory::new(client, cancel.clone());
         let client_for = |name: &str| self.nodes.client_as(UserInfo::service_account("kube-system", name), AGENT);
         let config = minik8s_controllers::Config { root_ca_pem, ..Default::default() };
-        ControllerManager::new(informers, client_for, config).run(cancel).await;
+        ControllerManager::new(informers, client_for, config, &keys).run(cancel).await;
     }
 }
 

@@ -41,6 +41,8 @@ const BACKDATE_MINUTES: i64 = 5;
 pub struct Pki {
     /// The authority's certificate.
     pub ca_pem: String,
+    /// The authority's key, for the controller that signs certificates and nobody else; who only reads does not get it.
+    pub ca_key_pem: Option<String>,
     /// The administrator's certificate and key.
     pub admin: CertifiedKey,
     /// The API server's certificate and key.
@@ -105,8 +107,8 @@ impl Pki {
             }
             Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
         };
-        let front_proxy = Some(front_proxy);
-        Ok(Self { ca_pem: ca.cert_pem, admin, server, front_proxy, service_account_key_pem })
+        let (front_proxy, ca_key_pem) = (Some(front_proxy), Some(ca.key_pem));
+        Ok(Self { ca_pem: ca.cert_pem, ca_key_pem, admin, server, front_proxy, service_account_key_pem })
     }
 
     /// Loads what a cluster has, and makes nothing.
@@ -115,6 +117,7 @@ impl Pki {
         let path = dir.join("sa.key");
         Ok(Self {
             ca_pem: there("ca")?.cert_pem,
+            ca_key_pem: None,
             admin: there("admin")?,
             server: there("apiserver")?,
             front_proxy: None,
@@ -138,6 +141,7 @@ impl Pki {
             server: authority.server(names)?,
             service_account_key_pem: KeyPair::generate()?.serialize_pem(),
             ca_pem: ca.cert_pem,
+            ca_key_pem: Some(ca.key_pem),
         })
     }
 

@@ -10,6 +10,7 @@
 
 mod bootstrap_token;
 pub mod jwt;
+pub mod legacy_token;
 pub mod service_account;
 mod static_token;
 #[cfg(test)]

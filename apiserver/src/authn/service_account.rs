@@ -9,9 +9,12 @@ use minik8s_clock::Clock;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use tokio::sync::mpsc;
+
 use super::{
     Outcome, TokenUser,
     jwt::{SigningKey, unverified_issuer},
+    legacy_token,
 };
 use crate::{
     cache::{Object, Objects},
@@ -85,20 +88,24 @@ pub struct ServiceAccountTokens {
     key: SigningKey,
     issuer: String,
     audiences: Vec<String>,
+    uses: mpsc::Sender<legacy_token::Use>,
     /// Claims of tokens whose signature was good, by the token's digest.
     remembered: Mutex<HashMap<[u8; 32], Arc<Claims>>>,
 }
 
 impl ServiceAccountTokens {
-    /// Trusts tokens of `key` whose issuer is `issuer`; `audiences` are the names of this API server.
+    /// Trusts tokens of `key` whose issuer is `issuer`; `audiences` are the names of this API server. Uses of tokens that
+    /// Secrets hold go to `uses`.
     pub fn new(
         objects: Arc<dyn Objects>,
         clock: Clock,
         key: SigningKey,
         issuer: &str,
         audiences: Vec<String>,
+        uses: mpsc::Sender<legacy_token::Use>,
     ) -> ServiceAccountTokens {
-        ServiceAccountTokens { objects, clock, key, issuer: issuer.to_owned(), audiences, remembered: Mutex::default() }
+        let (issuer, remembered) = (issuer.to_owned(), Mutex::default());
+        ServiceAccountTokens { objects, clock, key, issuer, audiences, uses, remembered }
     }
 
     /// For whom tokens are that speak to this API server.
@@ -107,8 +114,10 @@ impl ServiceAccountTokens {
     }
 
     pub(super) fn authenticate(&self, token: &str, audiences: &[String]) -> Outcome<TokenUser> {
-        if unverified_issuer(token).as_deref() != Some(&self.issuer) {
-            return Ok(None);
+        match unverified_issuer(token) {
+            Some(issuer) if issuer == legacy_token::ISSUER => return self.authenticate_held(token, audiences).map(Some),
+            Some(issuer) if issuer == self.issuer => {}
+            _ => return Ok(None),
         }
         let claims = self.verified(token)?;
         let audiences: Vec<String> =
@@ -125,6 +134,18 @@ impl ServiceAccountTokens {
         }
         self.check_bound(&claims)?;
         Ok(Some(TokenUser { user: user_of(&claims), audiences }))
+    }
+
+    /// A token that a Secret holds is for this API server and nobody else.
+    fn authenticate_held(&self, token: &str, audiences: &[String]) -> Result<TokenUser, String> {
+        let claims: legacy_token::Claims = self.key.verify(token).map_err(|error| error.to_string())?;
+        let own = audiences.iter().filter(|audience| self.audiences.contains(audience)).cloned();
+        let audiences: Vec<String> = own.collect();
+        if audiences.is_empty() {
+            return Err(format!("token audiences {:?} is invalid for the target audiences", self.audiences));
+        }
+        let user = legacy_token::user_of(&*self.objects, self.clock.now(), &self.uses, token, &claims)?;
+        Ok(TokenUser { user, audiences })
     }
 
     fn verified(&self, token: &str) -> Result<Arc<Claims>, String> {

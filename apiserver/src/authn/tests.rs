@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     Authenticator, BootstrapTokens, ClientCertificates, PeerCertificates, ServiceAccountTokens, StaticTokens,
     jwt::SigningKey,
+    legacy_token,
 };
 use crate::{
     identity::{UserInfo, fixture::World},
@@ -84,6 +85,7 @@ impl Gate {
                 key.clone(),
                 DEFAULT_ISSUER,
                 audiences.clone(),
+                legacy_token::uses().0,
             ),
             bootstrap_tokens: BootstrapTokens::new(objects.clone(), clock.clone()),
         };

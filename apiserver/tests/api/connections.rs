@@ -22,7 +22,7 @@ use crate::server::TestServer;
 
 /// A CA and the key it signs with.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    pub issuer: Issuer<'static, KeyPair>,
     pub certificate: CertificateDer<'static>,
 }
 
@@ -52,15 +52,15 @@ impl Authority {
 
 /// A server that listens.
 pub struct Listening {
-    authority: Authority,
-    server: TestServer,
+    pub authority: Authority,
+    pub server: TestServer,
     address: std::net::SocketAddr,
     shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 impl Listening {
-    async fn start() -> Listening {
+    pub async fn start() -> Listening {
         let authority = Authority::new();
         let server = TestServer::with_client_ca(authority.certificate.clone()).await;
         Listening::by(authority, server).await
@@ -77,7 +77,7 @@ impl Listening {
         Listening { authority, server, address, shutdown, serving }
     }
 
-    async fn connect(&self, identity: Option<Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
+    pub async fn connect(&self, identity: Option<Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate.clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
