@@ -50,6 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         client_ca_pem: String::new(),
         front_proxy: None,
         static_tokens: StaticTokens::default().with(token.as_str(), UserInfo::new("admin", [MASTERS])),
+        authentication: Default::default(),
         nodes: Arc::new(NoNodes),
         dialer: Arc::new(MachineNetwork),
         components: Vec::new(),

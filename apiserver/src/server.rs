@@ -34,7 +34,9 @@ use crate::admission::{Chain, Cluster};
 use crate::aggregator::{self, Aggregator, FrontProxy};
 use crate::allocators::{Ranges, ServiceAllocators};
 use crate::audit::{self, AUDIT_ID, Audit};
+use crate::authn::configuration::AuthenticationConfiguration;
 use crate::authn::jwt::SigningKey;
+use crate::authn::oidc::OidcAuthenticator;
 use crate::authn::{
     Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens, legacy_token,
 };
@@ -110,6 +112,8 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
     /// Tokens that stand in a file.
     pub static_tokens: StaticTokens,
+    /// Issuers of tokens besides this server, and who may be anonymous.
+    pub authentication: AuthenticationConfiguration,
     /// The way to kubelets.
     pub nodes: Arc<dyn NodeConnector>,
     /// The way to pods, webhooks and whatever else the server calls.
@@ -414,7 +418,7 @@ impl ApiServer {
         reply: Reply,
         schema: &mut Option<Arc<Schema>>,
     ) -> Result<Response<Body>, Status> {
-        let user = self.identify(&mut parts, &info, &query, &reply)?;
+        let user = self.identify(&mut parts, &info, &query, &reply).await?;
         let timeout = if stays_open(&info) { None } else { Some(request_timeout(&query)?) };
         let handled = async {
             // Held until the answer is there; that of a watch is there when it begins.
@@ -433,7 +437,7 @@ impl ApiServer {
     }
 
     /// Who asks, and in whose name.
-    fn identify(
+    async fn identify(
         &self,
         parts: &mut http::request::Parts,
         info: &RequestInfo,
@@ -442,7 +446,7 @@ impl ApiServer {
     ) -> Result<UserInfo, Status> {
         let audit = &reply.audit;
         let attempted = audit.attempted(parts);
-        let user = match self.authenticator.authenticate(parts) {
+        let user = match self.authenticator.authenticate(parts).await {
             Ok(user) => user,
             Err(status) => {
                 audit.received(parts, info, query, None);
@@ -519,12 +523,13 @@ fn gatekeepers(
         clock: config.clock.clone(),
         random: config.random.fork(),
     })));
-    Ok((Arc::new(authenticator(config, &objects, uses)?), authorizer))
+    Ok((Arc::new(authenticator(config, &objects, outgoing, uses)?), authorizer))
 }
 
 fn authenticator(
     config: &Config,
     objects: &Arc<dyn Objects>,
+    outgoing: &Outgoing,
     uses: mpsc::Sender<legacy_token::Use>,
 ) -> Result<Authenticator, Error> {
     let certificates = match config.client_ca.as_slice() {
@@ -536,6 +541,7 @@ fn authenticator(
         }
     };
     let key = config.service_account_key.clone();
+    let issuers = config.authentication.jwt.iter().map(|issuer| OidcAuthenticator::new(issuer, outgoing));
     Ok(Authenticator {
         certificates,
         static_tokens: config.static_tokens.clone(),
@@ -548,6 +554,8 @@ fn authenticator(
             uses,
         ),
         bootstrap_tokens: BootstrapTokens::new(Arc::clone(objects), config.clock.clone()),
+        issuers: issuers.collect::<Result<_, _>>().map_err(Error::Config)?,
+        anonymous: config.authentication.anonymous.clone(),
     })
 }
 

@@ -278,6 +278,7 @@ async fn api_server(
         client_ca_pem: pki.ca_pem.clone(),
         front_proxy: pki.front_proxy.as_ref().map(front_proxy).transpose()?,
         static_tokens: StaticTokens::default(),
+        authentication: Default::default(),
         nodes: nodes.clone(),
         dialer: nodes.clone(),
         components: vec![health("scheduler", scheduler), health("controller-manager", controllers)],

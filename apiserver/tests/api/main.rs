@@ -9,6 +9,7 @@ mod connections;
 mod custom;
 mod encryption;
 mod figures;
+mod issuers;
 mod nobody;
 mod objects;
 mod policies;

@@ -159,6 +159,7 @@ impl TestServer {
             client_ca_pem: String::new(),
             front_proxy: None,
             static_tokens: StaticTokens::default(),
+            authentication: Default::default(),
             nodes: Arc::new(Nodes),
             dialer: Arc::new(MachineNetwork),
             components: Vec::new(),
