@@ -57,6 +57,7 @@ use crate::metrics::Metrics;
 use crate::metrics::requests::Answered;
 use crate::openapi::OpenApi;
 use crate::outgoing::{Outgoing, ServiceDialer};
+use crate::places::{MAX_TUNNELS, MAX_WATCHES, Places};
 use crate::query::Query;
 use crate::registry::{Registry, Warnings};
 use crate::request::RequestInfo;
@@ -73,19 +74,35 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// When a client should come back that was turned away.
 const RETRY_AFTER_SECONDS: u32 = 1;
 
+/// Connections at once; one more is dropped as soon as it is accepted.
+pub const MAX_CONNECTIONS: usize = 16_384;
+
 /// How many requests are handled at once, the sum of both, which priority levels share; those that stay open (watches,
-/// logs, streams) do not count.
+/// logs, streams) do not count
+/// among them and have bounds of their own.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Reads (`--max-requests-inflight`).
     pub reads: usize,
     /// Writes (`--max-mutating-requests-inflight`).
     pub writes: usize,
+    /// Watches.
+    pub watches: usize,
+    /// Logs, execs, attaches, port-forwards and proxied requests.
+    pub tunnels: usize,
+    /// Connections from the network.
+    pub connections: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { reads: 400, writes: 200 }
+        Limits {
+            reads: 400,
+            writes: 200,
+            watches: MAX_WATCHES,
+            tunnels: MAX_TUNNELS,
+            connections: MAX_CONNECTIONS,
+        }
     }
 }
 
@@ -146,6 +163,7 @@ pub struct ApiServer {
     flow_control: FlowControl,
     outgoing: Outgoing,
     aggregator: Arc<Aggregator>,
+    places: Places,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -227,6 +245,7 @@ impl ApiServer {
             openapi: OpenApi::default(),
             flow_control,
             aggregator: Aggregator::new(Arc::clone(&registry), outgoing.clone(), config.front_proxy.clone()),
+            places: Places::new(&limits),
             registry,
             outgoing,
             authenticator,
@@ -235,6 +254,16 @@ impl ApiServer {
             shutdown,
             config,
         })
+    }
+
+    /// What it may have at once.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    /// Places of requests that stay open.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Waits until every task of the server has ended, after its shutdown.

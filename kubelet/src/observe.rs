@@ -146,3 +146,33 @@ pub async fn known_pods(cri: &Client) -> Result<BTreeMap<String, (String, String
     }
     Ok(pods)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minik8s_clock::Clock;
+    use minik8s_cri::MemoryFs;
+
+    #[test]
+    fn last_words_are_bounded() {
+        let fs = MemoryFs::new(Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap()).0, 1 << 20);
+        let path = "/dev/termination-log";
+        let annotations = [(TERMINATION_MESSAGE_PATH_ANNOTATION, path), (TERMINATION_MESSAGE_POLICY_ANNOTATION, "FallbackToLogsOnError")];
+        let mount = proto::Mount { container_path: path.to_owned(), host_path: "/message".to_owned(), ..Default::default() };
+        let status = proto::ContainerStatus {
+            annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            mounts: vec![mount],
+            log_path: "/0.log".to_owned(),
+            exit_code: 1,
+            ..Default::default()
+        };
+        let lines = |count: usize, text: &str| format!("2026-01-01T00:00:00Z stdout F {text}\n").repeat(count);
+
+        fs.write("/0.log", lines(1000, "short").as_bytes()).unwrap();
+        assert_eq!(termination_message(&status, &fs).unwrap(), "short\n".repeat(LOG_MESSAGE_MAX_LINES));
+        fs.write("/0.log", lines(100, &"x".repeat(1000)).as_bytes()).unwrap();
+        assert_eq!(termination_message(&status, &fs).unwrap().len(), LOG_MESSAGE_MAX_BYTES);
+        fs.write("/message", &[b'y'; 2 * MESSAGE_MAX_BYTES]).unwrap();
+        assert_eq!(termination_message(&status, &fs).unwrap(), "y".repeat(MESSAGE_MAX_BYTES));
+    }
+}

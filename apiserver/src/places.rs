@@ -1,0 +1,57 @@
+//! Places of requests that stay open for as long as their client wants: so many and no more. One that finds no place is
+//! told to come back (429); those that have one do not notice.
+
+use std::sync::Arc;
+
+use minik8s_api::status::Status;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::server::Limits;
+
+/// Watches at once. 5000 kubelets, each with some watches and one for each ConfigMap and Secret it mounts, fit.
+pub const MAX_WATCHES: usize = 100_000;
+/// Logs, execs, attaches, port-forwards and proxied requests at once.
+pub const MAX_TUNNELS: usize = 4_096;
+
+/// When a client should come back that found no place.
+const RETRY_AFTER_SECONDS: u32 = 1;
+
+/// The places of a server.
+#[derive(Debug)]
+pub struct Places {
+    watches: Arc<Semaphore>,
+    tunnels: Arc<Semaphore>,
+}
+
+/// A place that is taken until this is dropped.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "it is held for its end")] OwnedSemaphorePermit);
+
+impl Places {
+    /// As many as a server may have.
+    pub fn new(limits: &Limits) -> Places {
+        let places = |count| Arc::new(Semaphore::new(count));
+        Places { watches: places(limits.watches), tunnels: places(limits.tunnels) }
+    }
+
+    /// A place for a watch.
+    ///
+    /// # Errors
+    /// 429 when all are taken.
+    pub fn watch(&self) -> Result<Place, Status> {
+        take(&self.watches)
+    }
+
+    /// A place for a connection that passes through to a node or a pod.
+    ///
+    /// # Errors
+    /// 429 when all are taken.
+    pub fn tunnel(&self) -> Result<Place, Status> {
+        take(&self.tunnels)
+    }
+}
+
+fn take(places: &Arc<Semaphore>) -> Result<Place, Status> {
+    let full = |_| Status::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_SECONDS);
+    Arc::clone(places).try_acquire_owned().map(Place).map_err(full)
+}
