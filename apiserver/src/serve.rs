@@ -2,12 +2,14 @@
 
 mod traffic;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -20,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use self::traffic::{Noticed, Traffic};
+use self::traffic::{Noticed, Open, Traffic};
 use crate::authn::PeerCertificates;
 use crate::errors::Error;
 use crate::server::ApiServer;
@@ -137,7 +139,7 @@ impl ApiServer {
             }
             request.extensions_mut().insert(PeerAddress(address));
             let answer = server.service().call(request);
-            async move { answer.await.map(|answer| answer.map(|body| open.answer(body))) }
+            until_sent(open, answer)
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
@@ -152,9 +154,20 @@ impl ApiServer {
         }
         // HTTP/2 has a word for it, which a client that still listens is owed.
         connection.as_mut().graceful_shutdown();
-        let _ = self.clock().timeout(DRAIN_TIMEOUT, connection).await;
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => {}
+            () = self.clock().sleep(DRAIN_TIMEOUT) => {}
+        }
         Err("nothing happened for too long".to_owned())
     }
+}
+
+type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+/// The answer, for which the request counts as open until it is sent.
+fn until_sent(open: Open, answer: Answer) -> Answer {
+    Box::pin(async move { answer.await.map(|answer| answer.map(|body| open.answer(body))) })
 }
 
 /// The version of HTTP that was agreed on while TLS was set up, and its bounds.

@@ -96,13 +96,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits {
-            reads: 400,
-            writes: 200,
-            watches: MAX_WATCHES,
-            tunnels: MAX_TUNNELS,
-            connections: MAX_CONNECTIONS,
-        }
+        Limits { reads: 400, writes: 200, watches: MAX_WATCHES, tunnels: MAX_TUNNELS, connections: MAX_CONNECTIONS }
     }
 }
 

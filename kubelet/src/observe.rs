@@ -157,8 +157,12 @@ mod tests {
     fn last_words_are_bounded() {
         let fs = MemoryFs::new(Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap()).0, 1 << 20);
         let path = "/dev/termination-log";
-        let annotations = [(TERMINATION_MESSAGE_PATH_ANNOTATION, path), (TERMINATION_MESSAGE_POLICY_ANNOTATION, "FallbackToLogsOnError")];
-        let mount = proto::Mount { container_path: path.to_owned(), host_path: "/message".to_owned(), ..Default::default() };
+        let annotations = [
+            (TERMINATION_MESSAGE_PATH_ANNOTATION, path),
+            (TERMINATION_MESSAGE_POLICY_ANNOTATION, "FallbackToLogsOnError"),
+        ];
+        let mount =
+            proto::Mount { container_path: path.to_owned(), host_path: "/message".to_owned(), ..Default::default() };
         let status = proto::ContainerStatus {
             annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
             mounts: vec![mount],

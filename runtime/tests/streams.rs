@@ -211,7 +211,9 @@ async fn addresses_that_nobody_picks_up_are_bounded() {
     let node = node("busybox", &["sleep", "infinity"], false).await;
     let ask = async || {
         let cmd = vec!["true".to_string()];
-        node.client.exec(ExecRequest { container_id: node.container.clone(), cmd, stdout: true, ..Default::default() }).await
+        node.client
+            .exec(ExecRequest { container_id: node.container.clone(), cmd, stdout: true, ..Default::default() })
+            .await
     };
     let first = ask().await.expect("an address");
     for _ in 1..PENDING {

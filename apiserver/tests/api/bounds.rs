@@ -224,7 +224,8 @@ async fn a_connection_too_many_is_dropped() {
 #[tokio::test]
 async fn a_watch_too_many_is_told_to_come_back() {
     let server = TestServer::with(|config| config.limits.watches = 2).await;
-    let mut watches = vec![server.watch("/api/v1/namespaces?watch=1").await, server.watch("/api/v1/pods?watch=1").await];
+    let mut watches =
+        vec![server.watch("/api/v1/namespaces?watch=1").await, server.watch("/api/v1/pods?watch=1").await];
     let refused = server.get("/api/v1/pods?watch=1").await;
     assert_eq!((refused.code, refused.headers["retry-after"].to_str().unwrap()), (429, "1"));
     assert_eq!(refused.message(), "Too many requests, please try again later.");

@@ -306,7 +306,8 @@ impl FakeRuntime {
                 let filter = decode::<proto::ListContainersRequest>(message)?.filter.unwrap_or_default();
                 let state = self.state.lock();
                 let wanted = |s: &proto::ContainerStatus| {
-                    selects(&filter.label_selector, &s.labels) && filter.state.is_none_or(|state| state.state == s.state)
+                    selects(&filter.label_selector, &s.labels)
+                        && filter.state.is_none_or(|state| state.state == s.state)
                 };
                 let matching = state.containers.values().filter(|(_, s)| wanted(s));
                 let containers = matching.map(|(sandbox, status)| proto::Container {
