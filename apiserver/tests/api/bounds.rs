@@ -79,7 +79,7 @@ async fn a_connection_that_rests_is_closed() {
     let mut resting = listening.connect(master(&listening), b"http/1.1").await;
     resting.write_all(b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let (took, said) = timed(&listening, until_closed(&listening, &mut resting)).await;
-    assert!(said.starts_with("HTTP/1.1 200") && (60..=120).contains(&took), "after {took} s: {said:?}");
+    assert!(said.starts_with("HTTP/1.1 200") && (60..=200).contains(&took), "after {took} s: {said:?}");
     serves(&listening).await;
 }
 
@@ -90,7 +90,7 @@ async fn a_watch_may_rest() {
     let request = b"GET /api/v1/namespaces?watch=1&timeoutSeconds=600 HTTP/1.1\r\nHost: x\r\n\r\n";
     watch.write_all(request).await.unwrap();
     let (took, said) = timed(&listening, until_closed(&listening, &mut watch)).await;
-    assert!(said.contains("ADDED") && (600..=720).contains(&took), "after {took} s: {said:?}");
+    assert!(said.contains("ADDED") && (600..=900).contains(&took), "after {took} s: {said:?}");
 }
 
 #[tokio::test]
@@ -257,8 +257,11 @@ async fn a_tunnel_too_many_is_told_to_come_back() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer, "HELLO", "the one that is there goes on");
     drop((stream, switched));
-    while listening.server.get(log).await.code == 429 {
+    // The server hears of it a moment later.
+    let mut answer = listening.server.get(log).await;
+    while answer.code == 429 {
         tokio::task::yield_now().await;
+        answer = listening.server.get(log).await;
     }
-    listening.server.get(log).await.expect(200);
+    assert_eq!(answer.code, 200);
 }
