@@ -578,7 +578,7 @@ fn request_timeout(query: &Query) -> Result<Duration, Status> {
 
 /// Requests that last as long as the client wants (`--longrunning-requests`).
 fn stays_open(info: &RequestInfo) -> bool {
-    !info.is_resource || info.verb == "watch" || CONNECTIONS.contains(&info.subresource.as_str())
+    info.is_resource && (info.verb == "watch" || CONNECTIONS.contains(&info.subresource.as_str()))
 }
 
 /// The answer to a request that got no seat (`k8s.io/apiserver/pkg/server/filters/maxinflight.go` `tooManyRequests`).

@@ -35,15 +35,15 @@ pub(super) struct Traffic {
 struct Requests {
     any: bool,
     open: usize,
-    /// Of the open ones, those whose answers have no known length.
-    streaming: usize,
-    /// When the last one began or ended.
+    /// Of the open ones, those whose answer is on its way and has a known length.
+    answering: usize,
+    /// When the last one began, was answered or ended.
     changed: Duration,
 }
 
 impl Traffic {
     pub(super) fn new(clock: Clock) -> Arc<Self> {
-        let requests = Requests { any: false, open: 0, streaming: 0, changed: clock.monotonic() };
+        let requests = Requests { any: false, open: 0, answering: 0, changed: clock.monotonic() };
         Arc::new(Self { clock, written: AtomicU64::new(0), read: AtomicU64::new(0), requests: Mutex::new(requests) })
     }
 
@@ -51,7 +51,7 @@ impl Traffic {
     pub(super) fn begin(self: &Arc<Self>) -> Open {
         let mut requests = self.requests.lock();
         (requests.any, requests.open, requests.changed) = (true, requests.open + 1, self.clock.monotonic());
-        Open { traffic: Arc::clone(self), streaming: false }
+        Open { traffic: Arc::clone(self), answering: false }
     }
 
     /// Completes when the client has had its time.
@@ -72,10 +72,11 @@ impl Traffic {
         let requests = self.requests.lock();
         let written = requests.changed.max(at(&self.written));
         // What comes in between requests does not count: it may be a header that never ends.
-        match (requests.open, requests.streaming) {
-            (0, _) if !requests.any => (requests.changed, FIRST_REQUEST_TIMEOUT),
-            (0, _) => (written, IDLE_TIMEOUT),
-            (_, 0) => (written.max(at(&self.read)), STALL_TIMEOUT),
+        match requests.open {
+            0 if !requests.any => (requests.changed, FIRST_REQUEST_TIMEOUT),
+            0 => (written, IDLE_TIMEOUT),
+            open if open == requests.answering => (written.max(at(&self.read)), STALL_TIMEOUT),
+            // Somebody works on an answer, or one has no known length.
             _ => (self.clock.monotonic(), STALL_TIMEOUT),
         }
     }
@@ -89,15 +90,16 @@ impl Traffic {
 /// A request that has come and whose answer has not gone yet.
 pub(super) struct Open {
     traffic: Arc<Traffic>,
-    streaming: bool,
+    answering: bool,
 }
 
 impl Open {
     /// The answer's body, which counts as open until it is sent.
     pub(super) fn answer(mut self, body: Body) -> Body {
-        if body.size_hint().exact().is_none() {
-            self.streaming = true;
-            self.traffic.requests.lock().streaming += 1;
+        if body.size_hint().exact().is_some() {
+            self.answering = true;
+            let mut requests = self.traffic.requests.lock();
+            (requests.answering, requests.changed) = (requests.answering + 1, self.traffic.clock.monotonic());
         }
         Body::new(Held::new(body, self))
     }
@@ -107,7 +109,7 @@ impl Drop for Open {
     fn drop(&mut self) {
         let mut requests = self.traffic.requests.lock();
         requests.open -= 1;
-        requests.streaming -= usize::from(self.streaming);
+        requests.answering -= usize::from(self.answering);
         requests.changed = self.traffic.clock.monotonic();
     }
 }
