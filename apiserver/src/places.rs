@@ -10,7 +10,7 @@ use crate::server::Limits;
 
 /// Watches at once. 5000 kubelets, each with some watches and one for each ConfigMap and Secret it mounts, fit.
 pub const MAX_WATCHES: usize = 100_000;
-/// Logs, execs, attaches, port-forwards and proxied requests at once.
+/// Logs, execs, attaches, port-forwards, proxied requests and those for other API servers at once.
 pub const MAX_TUNNELS: usize = 4_096;
 
 /// When a client should come back that found no place.

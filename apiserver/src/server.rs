@@ -500,7 +500,8 @@ impl ApiServer {
 
     async fn route(self: &Arc<Self>, request: Request, body: Body) -> Result<Response<Body>, Status> {
         if let Some(other) = self.aggregator.other(&request.info.path) {
-            return Ok(aggregator::passed_on(&self.aggregator, &other, request, body).await);
+            let place = self.places.tunnel()?;
+            return Ok(aggregator::passed_on(&self.aggregator, &other, place, request, body).await);
         }
         if request.info.is_resource {
             resource::serve(self, request, body).await
