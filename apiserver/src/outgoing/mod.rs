@@ -113,7 +113,13 @@ impl Outgoing {
     /// Connects to an endpoint. Errors are Go's words (`dial tcp 10.0.0.1:443: connect: connection refused`).
     pub async fn dial(&self, endpoint: &Endpoint) -> Result<BoxedStream, String> {
         let stream = self.dialer.dial(&endpoint.host, endpoint.port).await;
-        stream.map_err(|error| format!("dial tcp {endpoint}: {}", reason(&error)))
+        stream.map_err(|error| match error.to_string() {
+            // The resolver's errors have no kind of their own.
+            words if words.starts_with("failed to lookup address") => {
+                format!("dial tcp: lookup {}: no such host", endpoint.host)
+            }
+            _ => format!("dial tcp {endpoint}: {}", reason(&error)),
+        })
     }
 }
 
