@@ -227,13 +227,14 @@ impl ControlClient {
             let body = response.into_body().collect().await?.to_bytes();
             Ok((status, body))
         };
-        tokio::pin!(connection);
+        tokio::pin!(connection, exchange);
         tokio::select! {
         biased;
-                   done = exchange => done,
+                   done = &mut exchange => done,
                    ended = &mut connection => {
                        ended?;
-                       bail!("the API server closed the connection")
+                       // The answer may have come with the end.
+                       exchange.await.context("the API server closed the connection")
                    }
                }
     }
