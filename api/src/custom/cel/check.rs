@@ -207,14 +207,15 @@ impl<'a> Checker<'_, 'a> {
                 Ty::List(Box::new(common(elements)))
             }
             Expr::Map(map) => {
-                let mut values = Vec::new();
+                let (mut values, mut named) = (Vec::new(), true);
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        self.ty(&entry.key);
+                        named &= self.ty(&entry.key).accepts(&Ty::String);
                         values.push(self.ty(&entry.value));
                     }
                 }
-                Ty::Map(Box::new(common(values)))
+                // Objects have strings for keys; a map with others can only be written in an expression.
+                if named { Ty::Map(Box::new(common(values))) } else { Ty::Dyn }
             }
             Expr::Struct(of) => self.construct(expr.id, of),
             Expr::Unspecified => Ty::Dyn,
