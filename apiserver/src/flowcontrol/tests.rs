@@ -1,3 +1,5 @@
+//! Flow control: what matches, who waits, who is refused.
+
 use std::fmt::Write;
 
 use http::Method;
