@@ -102,10 +102,9 @@ fn a_damaged_store_is_refused_by_name() {
     let cluster = Cluster::start(&[]);
     cluster.kubectl("create configmap kept").ok();
     cluster.minik8s(&["down"]).ok();
-    let db = walk(&cluster.home().join("minik8s/minik8s/store"));
-    let db = db.into_iter().find(|path| path.ends_with("raft/db")).expect("the store's file");
-    let mut bytes = fs::read(&db).unwrap();
-    let healthy = bytes.clone();
+    let store = cluster.home().join("minik8s/minik8s/store");
+    let healthy: Vec<_> = walk(&store).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    let (mut bytes, db) = healthy.iter().find(|(_, path)| path.ends_with("raft/db")).expect("the store's file").clone();
     for at in (512..bytes.len()).step_by(97) {
         bytes[at] ^= 0x55;
     }
@@ -113,7 +112,9 @@ fn a_damaged_store_is_refused_by_name() {
     let error = cluster.minik8s(&["up"]).fails();
     assert!(error.contains("cannot open the store in"), "{error}");
     assert!(cluster.minik8s(&["status", "--output", "json"]).json()["state"] == "Stopped");
-    fs::write(&db, healthy).unwrap();
+    // A copy is put back whole: sled has cut off what it could not read.
+    walk(&store).iter().for_each(|path| fs::remove_file(path).unwrap());
+    healthy.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
     cluster.minik8s(&["up"]).ok();
     cluster.kubectl("get configmap kept").ok();
 }
