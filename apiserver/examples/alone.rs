@@ -59,6 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         audit: None,
         encryption: None,
         metrics: Default::default(),
+        settings: Default::default(),
         extra_routes: axum::Router::new(),
     };
     let server = ApiServer::new(config, shutdown.clone()).await?;

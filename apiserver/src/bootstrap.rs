@@ -11,7 +11,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::LazyLock,
 };
 
@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use crate::{
     aggregator::{FrontProxy, front_proxy},
     allocators::ServiceAllocators,
+    authn::RequestHeaders,
     authz::rules::{PolicyRule, uncovered},
     flowcontrol,
     options::{DeleteOptions, WriteOptions},
@@ -35,6 +36,7 @@ use crate::{
 const OBJECTS: &str = include_str!("../data/bootstrap.json");
 /// Writes in flight at once; the store commits them together.
 const PARALLEL_WRITES: usize = 64;
+const TOKEN_TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// What this server is to the cluster it boots.
@@ -47,7 +49,14 @@ pub struct Bootstrap {
     pub client_ca: String,
     /// How this server introduces itself to servers behind APIServices, published beside it.
     pub front_proxy: Option<FrontProxy>,
+    /// What proxies are believed, published in the same place.
+    pub request_headers: Option<RequestHeaders>,
+    /// The network of cluster IPs and the bits of its prefix.
+    pub service_network: (Ipv4Addr, u8),
 }
+
+/// The network of cluster IPs that the list of objects names, and its first address, that of the Service `kubernetes`.
+const LISTED_NETWORK: (&str, &str) = ("10.96.0.0/16", "10.96.0.1");
 
 /// Why a cluster did not boot.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +93,12 @@ pub fn flow_control(resource: &str) -> Vec<Value> {
 pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap: &Bootstrap) -> Result<(), Error> {
     allocators.repair().await?;
     let mut by_path = ALL.clone().map_err(Error::Data)?;
-    by_path.entry("/api/v1/configmaps".to_owned()).or_default().push(authentication_config(bootstrap));
+    by_path.values_mut().flatten().for_each(|object| settle(object, bootstrap.service_network));
+    let since = registry.clock().now();
+    by_path
+        .entry("/api/v1/configmaps".to_owned())
+        .or_default()
+        .extend([authentication_config(bootstrap), token_tracking(since)]);
     by_path.entry("/apis/storage.k8s.io/v1/storageclasses".to_owned()).or_default().push(storage_class());
     if !bootstrap.advertise.ip().is_loopback() {
         by_path.entry("/api/v1/endpoints".to_owned()).or_default().push(endpoints(bootstrap.advertise));
@@ -96,10 +110,25 @@ pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap:
     let mut objects = Vec::new();
     for (path, items) in by_path {
         let place = Place::of(&path).ok_or_else(|| Error::Data(format!("{path} is no collection of a resource")))?;
+        // Operators may have switched its group off.
+        if registry.kinds().by_resource(&place.group, &place.version, &place.resource).is_none() {
+            continue;
+        }
         objects.extend(items.into_iter().map(|object| (place.clone(), object)));
     }
     let writes = objects.into_iter().map(|(place, object)| ensure(registry, place, object));
     stream::iter(writes).buffer_unordered(PARALLEL_WRITES).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// Moves an object of the list into this network of cluster IPs.
+fn settle(value: &mut Value, (network, bits): (Ipv4Addr, u8)) {
+    match value {
+        Value::String(text) if text == LISTED_NETWORK.0 => *text = format!("{network}/{bits}"),
+        Value::String(text) if text == LISTED_NETWORK.1 => *text = Ipv4Addr::from(u32::from(network) + 1).to_string(),
+        Value::Array(items) => items.iter_mut().for_each(|item| settle(item, (network, bits))),
+        Value::Object(fields) => fields.values_mut().for_each(|field| settle(field, (network, bits))),
+        _ => {}
+    }
 }
 
 /// The class of volumes that small clusters have: folders on the node. It is not marked as the default one, so that a
@@ -176,6 +205,7 @@ pub(crate) async fn create_or_reconcile(registry: &Registry, target: &Target, mu
         "rolebindings" | "clusterrolebindings" => reconcile_binding,
         "endpoints" => |wanted, present| replace(wanted, present, &["subsets"]),
         "endpointslices" => |wanted, present| replace(wanted, present, &["endpoints", "ports"]),
+        "configmaps" if target.name == TOKEN_TRACKING => return Ok(()),
         "configmaps" => |wanted, present| replace(wanted, present, &["data"]),
         flowcontrol::FLOW_SCHEMAS | flowcontrol::PRIORITY_LEVELS => flowcontrol::controller::reconcile,
         _ => return Ok(()),
@@ -263,9 +293,31 @@ fn append(list: &mut Value, item: Value) {
 }
 
 fn authentication_config(bootstrap: &Bootstrap) -> Value {
+    let mut data = front_proxy::config(&bootstrap.client_ca, bootstrap.front_proxy.as_ref());
+    if let Some(headers) = &bootstrap.request_headers {
+        for (key, list) in [
+            ("requestheader-allowed-names", &headers.allowed_names),
+            ("requestheader-extra-headers-prefix", &headers.extra_prefix),
+            ("requestheader-group-headers", &headers.group),
+            ("requestheader-uid-headers", &headers.uid),
+            ("requestheader-username-headers", &headers.username),
+        ] {
+            data[key] = json!(json!(list).to_string());
+        }
+        data["requestheader-client-ca-file"] = json!(headers.ca_pem);
+    }
     json!({
         "metadata": { "namespace": "kube-system", "name": "extension-apiserver-authentication" },
-        "data": front_proxy::config(&bootstrap.client_ca, bootstrap.front_proxy.as_ref()),
+        "data": data,
+    })
+}
+
+/// Since when the use of tokens in Secrets is noted: a cleaner waits a year from there
+/// (`pkg/controlplane/controller/legacytokentracking`). It stays as it was first written.
+fn token_tracking(since: jiff::Timestamp) -> Value {
+    json!({
+        "metadata": { "namespace": "kube-system", "name": TOKEN_TRACKING },
+        "data": { "since": since.strftime("%Y-%m-%d").to_string() },
     })
 }
 
@@ -322,7 +374,13 @@ mod tests {
     }
 
     fn at(address: &str) -> Bootstrap {
-        Bootstrap { advertise: address.parse().expect("address"), client_ca: "PEM".to_owned(), front_proxy: None }
+        Bootstrap {
+            advertise: address.parse().expect("address"),
+            client_ca: "PEM".to_owned(),
+            front_proxy: None,
+            request_headers: None,
+            service_network: Ranges::default().service_network,
+        }
     }
 
     #[tokio::test]
@@ -341,7 +399,7 @@ mod tests {
             (GroupResource::new("scheduling.k8s.io", "priorityclasses"), 2),
             (GroupResource::new("flowcontrol.apiserver.k8s.io", "flowschemas"), 11),
             (GroupResource::new("networking.k8s.io", "ipaddresses"), 1),
-            (GroupResource::new("", "configmaps"), 1),
+            (GroupResource::new("", "configmaps"), 2),
         ] {
             assert_eq!(cache.list(&resource, None).len(), count, "{resource}");
         }

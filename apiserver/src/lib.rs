@@ -19,7 +19,7 @@
 //! ```
 //!
 //! ## Reading order
-//! 1. [`server`] (what it is built from, the filters), `serve` (listening).
+//! 1. [`server`] (what it is built from, the filters), [`settings`] (what operators set), `serve` (listening).
 //! 2. [`request`], [`query`], [`options`], [`negotiate`]: what a request asks for, and in which form.
 //! 3. [`cache`]: the watch cache; [`cache::Object`] is what every read serves.
 //! 4. [`registry`]: the one write pipeline, and the subresources.
@@ -50,6 +50,7 @@
 
 mod serve;
 pub mod server;
+pub mod settings;
 
 pub mod negotiate;
 pub mod options;

@@ -49,8 +49,8 @@ impl ApiServer {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder =
             ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(bad)?;
-        let builder = match &self.authenticator().certificates {
-            Some(certificates) => builder.with_client_cert_verifier(certificates.handshake_verifier()),
+        let builder = match self.authenticator().handshake_verifier() {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(bad)?;

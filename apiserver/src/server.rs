@@ -33,9 +33,9 @@ use crate::admission::{Chain, Cluster};
 use crate::aggregator::{self, Aggregator, FrontProxy};
 use crate::allocators::{Ranges, ServiceAllocators};
 use crate::audit::{self, AUDIT_ID, Audit};
-use crate::authn::jwt::SigningKey;
-use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens};
-use crate::authz::{self, Authorizer, Masters, NodeAuthorizer, Rbac, Union};
+use crate::authn::jwt::{PublicKey, SigningKey};
+use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, Proxies, ServiceAccountTokens, StaticTokens};
+use crate::authz::{self, AlwaysAllow, AlwaysDeny, Authorizer, Masters, Mode, NodeAuthorizer, Rbac, Union};
 use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
 use crate::crd::{Converter, Definitions};
@@ -62,13 +62,8 @@ use crate::registry::{Registry, Warnings};
 use crate::request::RequestInfo;
 use crate::reviews::Reviews;
 use crate::routes;
+use crate::settings::{Settings, served_kinds};
 use crate::tokens::Tokens;
-
-/// Who signs ServiceAccount tokens, and for whom.
-pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
-
-/// How long a request that ends by itself may take, waiting included (`--request-timeout`).
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// When a client should come back that was turned away.
 const RETRY_AFTER_SECONDS: u32 = 1;
@@ -125,6 +120,8 @@ pub struct Config {
     pub encryption: Option<encryption::Configuration>,
     /// What other components of the process tell in `/metrics`.
     pub metrics: minik8s_metrics::Registry,
+    /// What operators may set.
+    pub settings: Settings,
     /// Paths that are not the API's, behind the same filters.
     pub extra_routes: Router,
 }
@@ -158,12 +155,14 @@ impl ApiServer {
         }
         let Config { store, clock, random, .. } = &config;
         let tasks = TaskTracker::new();
-        let following = Cache::start(Arc::clone(store), Kinds::built_in(), clock.clone(), &tasks, shutdown.clone());
+        let kinds = served_kinds(&config.settings.unserved).map_err(Error::Config)?;
+        let following = Cache::start(Arc::clone(store), kinds, clock.clone(), &tasks, shutdown.clone());
         let cache = following.await.map_err(Error::Cache)?;
         let objects = Arc::clone(&cache) as Arc<dyn Objects>;
         let outgoing = Outgoing::new(objects, Arc::clone(&config.dialer), clock.clone(), random.fork());
         let converter = Arc::new(Converter::new(outgoing.clone()));
         let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), converter, clock.clone(), random.fork());
+        registry.set_event_ttl(config.settings.event_ttl);
         let gatekeepers = gatekeepers(&config, &cache, &registry, &outgoing)?;
         let allocators = ServiceAllocators::new(
             Arc::clone(store),
@@ -182,6 +181,8 @@ impl ApiServer {
             advertise: server.config.advertise,
             client_ca: server.config.client_ca_pem.clone(),
             front_proxy: server.config.front_proxy.clone(),
+            request_headers: server.config.settings.request_headers.clone(),
+            service_network: server.config.ranges.service_network,
         };
         bootstrap::run(&server.registry, &allocators, &bootstrap)
             .await
@@ -216,8 +217,9 @@ impl ApiServer {
                 clock,
                 config.random.fork(),
                 config.service_account_key.clone(),
-                ISSUER,
-                vec![ISSUER.to_owned()],
+                public_keys(&config),
+                config.settings.issuer(),
+                config.settings.audiences(),
             ),
             health: Health::new(Arc::clone(&config.store), config.components.clone()),
             metrics: Metrics::default(),
@@ -330,6 +332,11 @@ impl ApiServer {
         self.config.advertise
     }
 
+    /// What operators set.
+    pub fn settings(&self) -> &Settings {
+        &self.config.settings
+    }
+
     /// Paths that are not the API's.
     pub fn extra_routes(&self) -> Router {
         self.config.extra_routes.clone()
@@ -409,7 +416,8 @@ impl ApiServer {
         schema: &mut Option<Arc<Schema>>,
     ) -> Result<Response<Body>, Status> {
         let user = self.identify(&mut parts, &info, &query, &reply)?;
-        let timeout = if stays_open(&info) { None } else { Some(request_timeout(&query)?) };
+        let longest = self.config.settings.request_timeout;
+        let timeout = if stays_open(&info) { None } else { Some(request_timeout(&query, longest)?) };
         let handled = async {
             // Held until the answer is there; that of a watch is there when it begins.
             let _seat = match self.take_seat(&user, &info, &query, schema).await {
@@ -500,9 +508,16 @@ fn gatekeepers(
     let objects = Arc::clone(cache) as Arc<dyn Objects>;
     let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
     let node = NodeAuthorizer::new(Arc::clone(&objects), Arc::clone(cache) as _, Arc::clone(&rbac));
-    let authorizers: [Arc<dyn Authorizer>; 3] = [Arc::new(Masters), Arc::new(node), rbac.clone()];
-    let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers.into()));
-    registry.set_chain(Arc::new(Chain::new(&Cluster {
+    let node: Arc<dyn Authorizer> = Arc::new(node);
+    let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters)];
+    authorizers.extend(config.settings.authorization.iter().map(|mode| match mode {
+        Mode::Node => Arc::clone(&node),
+        Mode::Rbac => Arc::clone(&rbac) as Arc<dyn Authorizer>,
+        Mode::AlwaysAllow => Arc::new(AlwaysAllow),
+        Mode::AlwaysDeny => Arc::new(AlwaysDeny),
+    }));
+    let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers));
+    let chain = Chain::new(&Cluster {
         objects: Arc::clone(&objects),
         store: Arc::clone(&config.store),
         authorizer: Arc::clone(&authorizer),
@@ -511,46 +526,58 @@ fn gatekeepers(
         converter: Arc::clone(registry.converter()),
         clock: config.clock.clone(),
         random: config.random.fork(),
-    })));
+    });
+    registry.set_chain(Arc::new(chain.only(&config.settings.admission)));
     Ok((Arc::new(authenticator(config, &objects)?), authorizer))
 }
 
 fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenticator, Error> {
-    let certificates = match config.client_ca.as_slice() {
-        [] => None,
-        roots => {
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let certificates = ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
-            Some(certificates.map_err(|error| Error::Config(error.to_string()))?)
-        }
+    let trusting = |roots: &[CertificateDer<'static>]| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificates = ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
+        certificates.map_err(|error| Error::Config(error.to_string()))
     };
-    let key = config.service_account_key.clone();
+    let certificates = (!config.client_ca.is_empty()).then(|| trusting(&config.client_ca)).transpose()?;
+    let settings = &config.settings;
+    let proxies = match &settings.request_headers {
+        Some(headers) => Some(Proxies::new(headers.clone(), trusting(&headers.ca)?)),
+        None => None,
+    };
     Ok(Authenticator {
+        proxies,
         certificates,
         static_tokens: config.static_tokens.clone(),
         service_accounts: ServiceAccountTokens::new(
             Arc::clone(objects),
             config.clock.clone(),
-            key,
-            ISSUER,
-            vec![ISSUER.to_owned()],
+            public_keys(config),
+            settings.issuers.clone(),
+            settings.audiences(),
         ),
         bootstrap_tokens: BootstrapTokens::new(Arc::clone(objects), config.clock.clone()),
+        anonymous: settings.anonymous,
     })
+}
+
+/// The keys that verify ServiceAccount tokens, the one of the key that signs them first.
+fn public_keys(config: &Config) -> Vec<PublicKey> {
+    let own = config.service_account_key.public();
+    let others = config.settings.public_keys.iter().filter(|key| key.id() != own.id()).cloned();
+    std::iter::once(own.clone()).chain(others).collect()
 }
 
 /// How long a request may take: what it asks for, within the server's bound
 /// (`k8s.io/apiserver/pkg/endpoints/filters/request_deadline.go`).
-fn request_timeout(query: &Query) -> Result<Duration, Status> {
+fn request_timeout(query: &Query, longest: Duration) -> Result<Duration, Status> {
     let Some(asked) = query.get("timeout").filter(|asked| !asked.is_empty()) else {
-        return Ok(REQUEST_TIMEOUT);
+        return Ok(longest);
     };
     let timeout = parse_duration(asked).ok().and_then(|timeout| Duration::try_from(timeout).ok());
     let invalid = || {
         Status::bad_request(format!("invalid timeout specified in the request URL: time: invalid duration {asked:?}"))
     };
     let timeout = timeout.ok_or_else(invalid)?;
-    Ok(if timeout.is_zero() { REQUEST_TIMEOUT } else { REQUEST_TIMEOUT.min(timeout) })
+    Ok(if timeout.is_zero() { longest } else { longest.min(timeout) })
 }
 
 /// Requests that last as long as the client wants (`--longrunning-requests`).

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     audit::AuditContext,
     authn::{
-        jwt::{ALGORITHM, SigningKey},
+        jwt::{self, PublicKey, SigningKey},
         service_account::{Bound, Claims, Reference},
     },
     cache::{Object, Objects},
@@ -48,6 +48,8 @@ pub struct Tokens {
     clock: Clock,
     random: Random,
     key: SigningKey,
+    /// Those that verify, the one of `key` among them.
+    public_keys: Vec<PublicKey>,
     issuer: String,
     /// Names of this API server: what a token is for if its request does not say.
     audiences: Vec<String>,
@@ -66,16 +68,17 @@ fn reference(object: &Object) -> Reference {
 }
 
 impl Tokens {
-    /// Signs with `key` as `issuer`.
+    /// Signs with `key` as `issuer`; `public_keys` are shown to those who verify.
     pub fn new(
         objects: Arc<dyn Objects>,
         clock: Clock,
         random: Random,
         key: SigningKey,
+        public_keys: Vec<PublicKey>,
         issuer: &str,
         audiences: Vec<String>,
     ) -> Tokens {
-        Tokens { objects, clock, random, key, issuer: issuer.to_owned(), audiences }
+        Tokens { objects, clock, random, key, public_keys, issuer: issuer.to_owned(), audiences }
     }
 
     /// Answers a `TokenRequest` (decoded, in `authentication.k8s.io/v1`) for an account: the request with its token.
@@ -116,9 +119,7 @@ impl Tokens {
             nbf: now.as_second(),
             sub: service_account_name(namespace, name),
         };
-        let token = self
-            .key
-            .sign(&claims)
+        let token = jwt::sign(&self.key, &claims)
             .map_err(|error| Status::internal_error(format!("failed to generate token: {error}")))?;
 
         audit.annotate(ISSUED_CREDENTIAL_ID, format!("JTI={}", claims.jti));
@@ -193,17 +194,20 @@ impl Tokens {
 
     /// `/openid/v1/jwks`: the public keys (`application/jwk-set+json`).
     pub fn key_set(&self) -> Value {
-        self.key.key_set()
+        jwt::key_set(&self.public_keys)
     }
 
     /// `/.well-known/openid-configuration`; `address` is how the outside reaches this server (`host:port`).
     pub fn openid_configuration(&self, address: &str) -> Value {
+        let mut algorithms: Vec<&str> = self.public_keys.iter().map(PublicKey::algorithm).collect();
+        algorithms.sort_unstable();
+        algorithms.dedup();
         json!({
             "issuer": self.issuer,
             "jwks_uri": format!("https://{address}/openid/v1/jwks"),
             "response_types_supported": ["id_token"],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": [ALGORITHM],
+            "id_token_signing_alg_values_supported": algorithms,
         })
     }
 }

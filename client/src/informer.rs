@@ -310,8 +310,9 @@ impl<K: Watched> Informer<K> {
         #[derive(Deserialize)]
         struct List<'a> {
             metadata: ListMeta,
-            #[serde(borrow, default)]
-            items: Vec<&'a RawValue>,
+            /// Go writes an empty list of metadata as `null`.
+            #[serde(borrow)]
+            items: Option<Vec<&'a RawValue>>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -320,7 +321,7 @@ impl<K: Watched> Informer<K> {
         }
         let body = self.request(self.query("resourceVersion=0"), true).await?.into_body().collect_bytes().await?;
         let list: List<'_> = serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
-        let items: Result<Vec<Arc<K>>> = list.items.iter().map(|item| self.decode(item.get())).collect();
+        let items: Result<Vec<Arc<K>>> = list.items.iter().flatten().map(|item| self.decode(item.get())).collect();
         self.replace(items?);
         self.shared.synced.set(true);
         Ok(list.metadata.resource_version)

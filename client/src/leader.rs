@@ -4,19 +4,46 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, is_already_exists, is_conflict, is_not_found};
+use crate::client::{Client, is_already_exists, is_not_found};
+use crate::events::{EventRecorder, EventType};
 
-/// How long a lease holds without being renewed.
-const LEASE: Duration = Duration::from_secs(15);
-/// How long a leader that cannot renew goes on before it gives up.
-const RENEW_DEADLINE: Duration = Duration::from_secs(10);
-/// How long to wait between two attempts.
-const RETRY_PERIOD: Duration = Duration::from_secs(2);
+/// How patient candidates and leaders are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaderTiming {
+    /// How long a lease holds without being renewed (`--leader-elect-lease-duration`).
+    pub lease: Duration,
+    /// How long a leader that cannot renew goes on before it gives up (`--leader-elect-renew-deadline`).
+    pub renew_deadline: Duration,
+    /// How long to wait between two attempts (`--leader-elect-retry-period`).
+    pub retry_period: Duration,
+}
+
+impl Default for LeaderTiming {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { lease: seconds(15), renew_deadline: seconds(10), retry_period: seconds(2) }
+    }
+}
+
+/// How much longer than [`LeaderTiming::retry_period`] a candidate waits at most, as a fraction of it.
+const JITTER: f64 = 0.2;
+
+/// How a candidacy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was told to end, as a leader or before it was one.
+    Cancelled,
+    /// What the leader did has ended by itself.
+    Done,
+    /// Somebody else has the lease, or it could not be renewed.
+    Lost,
+}
 
 /// One candidate for one lease.
 pub struct LeaderElector {
@@ -24,6 +51,7 @@ pub struct LeaderElector {
     namespace: String,
     name: String,
     identity: String,
+    timing: LeaderTiming,
     /// The record as last seen and when it last changed by our own clock: other clocks are not trusted.
     observed: Option<(Option<MicroTime>, Option<String>, Duration)>,
 }
@@ -36,47 +64,73 @@ impl LeaderElector {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             identity: identity.to_owned(),
+            timing: LeaderTiming::default(),
             observed: None,
         }
     }
 
-    /// Waits to be the leader, runs `lead` with a token that is cancelled when leadership is lost, and returns when
-    /// `lead` has ended. Returns without leading when `cancel` comes first.
-    pub async fn run<F, Fut>(mut self, cancel: CancellationToken, lead: F)
+    /// The same with other durations.
+    pub fn with_timing(mut self, timing: LeaderTiming) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// Waits to be the leader, runs `lead` with a token that is cancelled when leadership is lost or `cancel` comes, and
+    /// returns when `lead` has ended. Returns without leading when `cancel` comes first.
+    pub async fn run<F, Fut>(mut self, cancel: CancellationToken, lead: F) -> Outcome
     where
         F: FnOnce(CancellationToken) -> Fut,
         Fut: Future<Output = ()>,
     {
-        let clock = self.client.clock().clone();
-        loop {
-            match self.try_acquire_or_renew().await {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::debug!(lease = self.name, %error, "cannot acquire the lease")
-                }
-            }
-            let pause = self.client.random().jitter(RETRY_PERIOD, 0.2);
-            tokio::select! {
-            biased;
-                           () = cancel.cancelled() => return,
-                           () = clock.sleep(pause) => {}
-                       }
-        }
+        tokio::select! {
+        biased;
+                       () = cancel.cancelled() => return Outcome::Cancelled,
+                       () = self.acquire() => {}
+                   }
         tracing::info!(lease = self.name, identity = self.identity, "became leader");
+        self.tell();
         let term = cancel.child_token();
         let leading = lead(term.clone());
         tokio::pin!(leading);
-        tokio::select! {
+        let outcome = tokio::select! {
         biased;
-                   () = &mut leading => {}
+                   () = &mut leading => if cancel.is_cancelled() { Outcome::Cancelled } else { Outcome::Done },
                    () = self.keep() => {
                        tracing::warn!(lease = self.name, "lost the lease");
                        term.cancel();
                        leading.await;
+                       Outcome::Lost
                    }
-               }
+               };
         self.release().await;
+        outcome
+    }
+
+    /// Tries until the lease is ours. A server that does not answer is asked anew after a while.
+    async fn acquire(&mut self) {
+        let clock = self.client.clock().clone();
+        loop {
+            match clock.timeout(self.timing.renew_deadline, self.try_acquire_or_renew()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => tracing::debug!(lease = self.name, %error, "cannot acquire the lease"),
+            }
+            clock.sleep(self.client.random().jitter(self.timing.retry_period, JITTER)).await;
+        }
+    }
+
+    /// Says in an event who leads.
+    fn tell(&self) {
+        let lease = ObjectReference {
+            api_version: Some("coordination.k8s.io/v1".to_owned()),
+            kind: Some("Lease".to_owned()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.name.clone()),
+            ..ObjectReference::default()
+        };
+        let recorder = EventRecorder::new(self.client.clone(), &self.name, None);
+        let message = format!("{} became leader", self.identity);
+        recorder.event(&lease, EventType::Normal, "LeaderElection", message);
     }
 
     /// Renews until that has failed for too long.
@@ -84,13 +138,16 @@ impl LeaderElector {
         let clock = self.client.clock().clone();
         let mut renewed = clock.monotonic();
         loop {
-            clock.sleep(RETRY_PERIOD).await;
-            match self.try_acquire_or_renew().await {
-                Ok(true) => renewed = clock.monotonic(),
-                Ok(false) => return,
-                Err(error) => tracing::debug!(lease = self.name, %error, "cannot renew the lease"),
+            clock.sleep(self.timing.retry_period).await;
+            let left = (renewed + self.timing.renew_deadline).saturating_sub(clock.monotonic());
+            // A server that does not answer must not keep a leader in office.
+            match clock.timeout(left, self.try_acquire_or_renew()).await {
+                Ok(Ok(true)) => renewed = clock.monotonic(),
+                Ok(Ok(false)) => return,
+                Ok(Err(error)) => tracing::debug!(lease = self.name, %error, "cannot renew the lease"),
+                Err(_) => return,
             }
-            if clock.monotonic() - renewed > RENEW_DEADLINE {
+            if clock.monotonic() - renewed >= self.timing.renew_deadline {
                 return;
             }
         }
@@ -121,11 +178,8 @@ impl LeaderElector {
         let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!ours);
         let since = spec.acquire_time.filter(|_| ours).map_or(now, |time| time.0);
         lease.spec = Some(self.record(since, now, transitions));
-        match api.replace(&self.name, &PostParams::default(), &lease).await {
-            Ok(_) => Ok(true),
-            Err(error) if is_conflict(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
+        // A conflict is an error like any other: whether somebody took the lease shows at the next attempt.
+        api.replace(&self.name, &PostParams::default(), &lease).await.map(|_| true)
     }
 
     /// Whether the record has stood unchanged, by our own clock, for longer than it holds.
@@ -135,7 +189,7 @@ impl LeaderElector {
         match &self.observed {
             Some((renewed, holder, at)) if (renewed, holder) == (&seen.0, &seen.1) => {
                 let holds = spec.lease_duration_seconds.and_then(|s| u64::try_from(s).ok());
-                now > *at + holds.map_or(LEASE, Duration::from_secs)
+                now > *at + holds.map_or(self.timing.lease, Duration::from_secs)
             }
             _ => {
                 self.observed = Some((seen.0, seen.1, now));
@@ -147,7 +201,7 @@ impl LeaderElector {
     fn record(&self, acquired: Timestamp, renewed: Timestamp, transitions: i32) -> LeaseSpec {
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: Some(LEASE.as_secs() as i32),
+            lease_duration_seconds: Some(i32::try_from(self.timing.lease.as_secs()).unwrap_or(i32::MAX)),
             acquire_time: Some(MicroTime(acquired)),
             renew_time: Some(MicroTime(renewed)),
             lease_transitions: Some(transitions),
@@ -169,8 +223,10 @@ impl LeaderElector {
             }
             Ok::<(), kube::Error>(())
         };
-        if let Err(error) = released.await {
-            tracing::debug!(lease = self.name, %error, "cannot release the lease");
+        match self.client.clock().timeout(self.timing.renew_deadline, released).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(lease = self.name, %error, "cannot release the lease"),
+            Err(_) => tracing::debug!(lease = self.name, "cannot release the lease: no answer"),
         }
     }
 }

@@ -40,7 +40,7 @@ pub use controller::run_controller;
 pub use events::{EventRecorder, EventType, object_reference};
 pub use factory::InformerFactory;
 pub use informer::{Event, Informer, ListOptions, Lister, ObjectMetadata, Watched};
-pub use leader::LeaderElector;
+pub use leader::{LeaderElector, LeaderTiming};
 pub use metrics::Metrics;
 pub use pool::ObjectPool;
 pub use queue::WorkQueue;

@@ -8,7 +8,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
-use minik8s_client::{Client, Event, EventRecorder, EventType, Informer, ListOptions, object_reference};
+use minik8s_client::leader::Outcome;
+use minik8s_client::{Client, Event, EventRecorder, EventType, Informer, LeaderElector, ListOptions, object_reference};
 use minik8s_clock::{Clock, Random};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -102,6 +103,61 @@ fn an_expired_watch_loses_nothing() {
     let asked = server.asked.lock();
     assert!(asked[1].contains("resourceVersion=5&"), "the watch starts where the list ended: {}", asked[1]);
     assert!(asked[2].contains("resourceVersion=7&"), "and goes on where it stood: {}", asked[2]);
+}
+
+#[test]
+fn an_empty_list_of_metadata_may_be_null() {
+    let server = Server::default();
+    let list = r#"{"kind":"PartialObjectMetadataList","metadata":{"resourceVersion":"5"},"items":null}"#;
+    server.script.lock().push_back((200, list.to_owned()));
+    let (client, runtime) = server.client();
+    runtime.block_on(async {
+        let informer = Informer::metadata(client, "/apis/apps/v1/deployments");
+        informer.start(CancellationToken::new());
+        informer.wait_synced().await;
+        assert!(informer.lister().list().is_empty());
+    });
+}
+
+#[test]
+fn a_leader_whom_nobody_answers_gives_up_in_time() {
+    let server = Server::default();
+    let lease = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"l"}}"#;
+    let missing = r#"{"kind":"Status","message":"not there","reason":"NotFound","code":404}"#;
+    server.script.lock().extend([(404, missing.to_owned()), (201, lease.to_owned())]);
+    let (client, runtime) = server.client();
+    runtime.block_on(async {
+        let clock = client.clock().clone();
+        let elector = LeaderElector::new(client, "kube-system", "l", "me");
+        let leading = |term: CancellationToken| async move { term.cancelled().await };
+        let began = clock.monotonic();
+        assert_eq!(elector.run(CancellationToken::new(), leading).await, Outcome::Lost);
+        // Ten seconds without an answer, and as many for giving the lease back.
+        assert_eq!((clock.monotonic() - began).as_secs(), 20);
+    });
+    assert!(server.asked.lock()[1].contains("\"holderIdentity\":\"me\""));
+}
+
+#[test]
+fn a_candidate_waits_and_is_told_to_end() {
+    let server = Server::default();
+    let held = r#"{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"l"},
+        "spec":{"holderIdentity":"other","leaseDurationSeconds":3600,"renewTime":"2026-01-01T00:00:00.000000Z"}}"#;
+    server.script.lock().extend((0..3).map(|_| (200, held.to_owned())));
+    let (client, runtime) = server.client();
+    runtime.block_on(async {
+        let (clock, cancel) = (client.clock().clone(), CancellationToken::new());
+        let elector = LeaderElector::new(client, "kube-system", "l", "me");
+        let never = |_: CancellationToken| async { panic!("the lease is somebody else's") };
+        let waiting = elector.run(cancel.clone(), never);
+        tokio::pin!(waiting);
+        tokio::select! {
+            biased;
+            _ = &mut waiting => panic!("it waits"),
+            () = clock.sleep(std::time::Duration::from_secs(60)) => cancel.cancel(),
+        }
+        assert_eq!(waiting.await, Outcome::Cancelled);
+    });
 }
 
 #[test]

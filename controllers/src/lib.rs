@@ -76,4 +76,4 @@ pub mod taint_eviction;
 pub mod ttl_after_finished;
 pub mod volume_protection;
 
-pub use manager::{Config, Context, Controller, ControllerManager};
+pub use manager::{Config, Context, Controller, ControllerManager, NodeIpamConfig, NodeLifecycleConfig};

@@ -1,5 +1,7 @@
 //! What all controllers share: the informers, the way to a client of one's own, the start.
 
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use futures::future::{BoxFuture, join_all};
@@ -18,6 +20,26 @@ pub struct Config {
     pub root_ca_pem: String,
     /// When a silent node counts as dead.
     pub node_lifecycle: NodeLifecycleConfig,
+    /// From where nodes get their pods' addresses.
+    pub node_ipam: NodeIpamConfig,
+    /// How many keys a controller works on at once, by its name in [`crate::table`], where that is not its own choice
+    /// (`--concurrent-…-syncs`).
+    pub workers: BTreeMap<String, usize>,
+}
+
+/// From where nodes get the ranges of their pods' addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeIpamConfig {
+    /// The network of all pods and the bits of its prefix (`--cluster-cidr`).
+    pub cluster: (Ipv4Addr, u8),
+    /// The bits of the prefix of a node's range (`--node-cidr-mask-size`).
+    pub node_bits: u8,
+}
+
+impl Default for NodeIpamConfig {
+    fn default() -> Self {
+        Self { cluster: (Ipv4Addr::new(10, 128, 0, 0), 9), node_bits: 24 }
+    }
 }
 
 /// When a silent node counts as dead. The defaults are Kubernetes'.
@@ -58,6 +80,12 @@ pub trait Controller: Send {
     /// Works until `cancel`. The informers have synced.
     fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()>;
 
+    /// Works until `cancel` on so many keys at once. A controller without a queue of keys works as it always does.
+    fn run_with(self: Box<Self>, workers: usize, cancel: CancellationToken) -> BoxFuture<'static, ()> {
+        let _ = workers;
+        self.run(cancel)
+    }
+
     /// Adds what is counted of its queue.
     fn register(&self, registry: &Registry) {
         let _ = registry;
@@ -80,8 +108,12 @@ pub trait Reconciler: Clone + Send + Sync + 'static {
 
 impl<R: Reconciler> Controller for R {
     fn run(self: Box<Self>, cancel: CancellationToken) -> BoxFuture<'static, ()> {
+        self.run_with(R::WORKERS, cancel)
+    }
+
+    fn run_with(self: Box<Self>, workers: usize, cancel: CancellationToken) -> BoxFuture<'static, ()> {
         let queue = self.queue().clone();
-        Box::pin(run_controller(R::NAME, queue, R::WORKERS, cancel, move |key| {
+        Box::pin(run_controller(R::NAME, queue, workers, cancel, move |key| {
             let controller = R::clone(&self);
             async move { controller.sync(key).await }
         }))
@@ -96,6 +128,7 @@ impl<R: Reconciler> Controller for R {
 pub struct ControllerManager {
     informers: InformerFactory,
     controllers: Vec<(&'static str, Box<dyn Controller>)>,
+    config: Arc<Config>,
 }
 
 impl ControllerManager {
@@ -112,7 +145,7 @@ impl ControllerManager {
             (row.name, controller)
         });
         let controllers = controllers.collect();
-        Self { informers, controllers }
+        Self { informers, controllers, config }
     }
 
     /// Runs them all until `cancel`.
@@ -125,7 +158,10 @@ impl ControllerManager {
                }
         let running = self.controllers.into_iter().map(|(name, controller)| {
             tracing::info!(controller = name, "starting controller");
-            tokio::spawn(controller.run(cancel.clone()))
+            tokio::spawn(match self.config.workers.get(name) {
+                Some(workers) => controller.run_with(*workers, cancel.clone()),
+                None => controller.run(cancel.clone()),
+            })
         });
         for ended in join_all(running.collect::<Vec<_>>()).await {
             if let Err(error) = ended

@@ -120,14 +120,14 @@ impl NamespaceController {
     async fn list(&self, namespace: &str, resource: &Resource) -> Result<Vec<ObjectMetadata>, kube::Error> {
         #[derive(Deserialize)]
         struct List {
-            #[serde(default)]
-            items: Vec<ObjectMetadata>,
+            /// Go writes an empty list of metadata as `null`.
+            items: Option<Vec<ObjectMetadata>>,
         }
         let request = http::Request::get(resource.path(Some(namespace)))
             .header("accept", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
             .body(Vec::new())
             .map_err(kube::Error::HttpError)?;
-        Ok(self.client.kube().request::<List>(request).await?.items)
+        Ok(self.client.kube().request::<List>(request).await?.items.unwrap_or_default())
     }
 
     async fn delete(&self, path: &str) -> Result<(), kube::Error> {

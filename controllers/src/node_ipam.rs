@@ -1,4 +1,4 @@
-//! Every node has a range of addresses for its pods: a /24 of 10.128.0.0/9.
+//! Every node has a range of addresses for its pods: unless operators say otherwise, a /24 of 10.128.0.0/9.
 //!
 //! Watches Nodes; writes `spec.podCIDR` and `spec.podCIDRs`.
 //! (Kubernetes: `pkg/controller/nodeipam/ipam/range_allocator.go`.)
@@ -13,18 +13,14 @@ use minik8s_client::{Client, Event, EventRecorder, EventType, Lister, WorkQueue,
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::manager::{Context, Reconciler};
-
-/// The first address of the range of all pods.
-const CLUSTER: u32 = u32::from_be_bytes([10, 128, 0, 0]);
-/// How many nodes' ranges of 256 addresses there are in it.
-const RANGES: u32 = 1 << (24 - 9);
+use crate::manager::{Context, NodeIpamConfig, Reconciler};
 
 /// See the module.
 #[derive(Clone)]
 pub struct NodeIpam {
     client: Client,
     recorder: EventRecorder,
+    ranges: NodeIpamConfig,
     nodes: Lister<Node>,
     /// Which node has which range. One worker writes it; the lister may be a moment behind.
     taken: Arc<Mutex<BTreeMap<u32, String>>>,
@@ -38,6 +34,7 @@ impl NodeIpam {
         let controller = Self {
             client: context.client.clone(),
             recorder: context.recorder("cidrAllocator"),
+            ranges: context.config.node_ipam,
             nodes: nodes.lister(),
             taken: Arc::default(),
             queue: WorkQueue::new(context.client.clock().clone()),
@@ -46,7 +43,8 @@ impl NodeIpam {
         nodes.on_event(move |event| {
             let node = event.object();
             let name = node.metadata.name.clone().unwrap_or_default();
-            let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref()).and_then(number);
+            let range = node.spec.as_ref().and_then(|spec| spec.pod_cidr.as_deref());
+            let range = range.and_then(|range| on_node.ranges.number(range));
             match (event, range) {
                 (Event::Deleted(_), _) => on_node.taken.lock().retain(|_, owner| *owner != name),
                 (_, Some(range)) => drop(on_node.taken.lock().insert(range, name)),
@@ -57,15 +55,31 @@ impl NodeIpam {
     }
 }
 
-/// The number of a range in the cluster's.
-fn number(cidr: &str) -> Option<u32> {
-    let address: Ipv4Addr = cidr.strip_suffix("/24")?.parse().ok()?;
-    let offset = u32::from(address).checked_sub(CLUSTER)?;
-    (offset % 256 == 0 && offset / 256 < RANGES).then_some(offset / 256)
-}
+impl NodeIpamConfig {
+    /// How many nodes' ranges there are.
+    fn count(&self) -> u32 {
+        1u32.checked_shl(u32::from(self.node_bits.saturating_sub(self.cluster.1))).unwrap_or(u32::MAX)
+    }
 
-fn range(number: u32) -> String {
-    format!("{}/24", Ipv4Addr::from(CLUSTER + number * 256))
+    /// How many addresses a node has; as a `u64`, because the whole of IPv4 has more than a `u32` holds.
+    fn size(&self) -> u64 {
+        1 << (32 - self.node_bits.min(32))
+    }
+
+    /// The number of a range in the cluster's.
+    fn number(&self, cidr: &str) -> Option<u32> {
+        let (address, bits) = cidr.split_once('/')?;
+        let address: Ipv4Addr = address.parse().ok()?;
+        let offset = u64::from(u32::from(address).checked_sub(u32::from(self.cluster.0))?);
+        let number = u32::try_from(offset / self.size()).ok()?;
+        let ours = bits.parse() == Ok(self.node_bits) && offset % self.size() == 0 && number < self.count();
+        ours.then_some(number)
+    }
+
+    fn range(&self, number: u32) -> String {
+        let first = u64::from(u32::from(self.cluster.0)) + u64::from(number) * self.size();
+        format!("{}/{}", Ipv4Addr::from(u32::try_from(first).unwrap_or(u32::MAX)), self.node_bits)
+    }
 }
 
 impl Reconciler for NodeIpam {
@@ -86,7 +100,7 @@ impl Reconciler for NodeIpam {
         let free = {
             let mut taken = self.taken.lock();
             let own = taken.iter().find(|(_, owner)| **owner == name).map(|(range, _)| *range);
-            let free = own.or_else(|| (0..RANGES).find(|range| !taken.contains_key(range)));
+            let free = own.or_else(|| (0..self.ranges.count()).find(|range| !taken.contains_key(range)));
             if let Some(free) = free {
                 taken.insert(free, name.clone());
             }
@@ -97,7 +111,7 @@ impl Reconciler for NodeIpam {
             self.recorder.event(&object_reference(&*node), EventType::Normal, "CIDRNotAvailable", message);
             return Ok(());
         };
-        let cidr = range(free);
+        let cidr = self.ranges.range(free);
         let patch = Patch::Strategic(json!({"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}));
         match self.client.all::<Node>().patch(&name, &PatchParams::default(), &patch).await {
             Err(error) if is_not_found(&error) => {
@@ -115,11 +129,16 @@ mod tests {
 
     #[test]
     fn ranges_have_numbers_and_back() {
-        for at in [0, 1, 255, 256, RANGES - 1] {
-            assert_eq!(number(&range(at)), Some(at));
+        let ours = NodeIpamConfig::default();
+        for at in [0, 1, 255, 256, ours.count() - 1] {
+            assert_eq!(ours.number(&ours.range(at)), Some(at));
         }
-        assert_eq!(range(RANGES - 1), "10.255.255.0/24");
-        assert_eq!(number("10.0.0.0/24"), None);
-        assert_eq!(number("10.128.0.0/16"), None);
+        assert_eq!(ours.range(ours.count() - 1), "10.255.255.0/24");
+        assert_eq!(ours.number("10.0.0.0/24"), None);
+        assert_eq!(ours.number("10.128.0.0/16"), None);
+        let small = NodeIpamConfig { cluster: (Ipv4Addr::new(192, 168, 0, 0), 24), node_bits: 26 };
+        assert_eq!((small.count(), small.range(3)), (4, "192.168.0.192/26".to_owned()));
+        assert_eq!(small.number("192.168.0.64/26"), Some(1));
+        assert_eq!(small.number("192.168.1.0/26"), None);
     }
 }

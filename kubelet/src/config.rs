@@ -11,8 +11,8 @@ use minik8s_cri::{NodeFs, StreamConnector};
 use crate::network::PodNetwork;
 use crate::source::PodSource;
 
-/// The port on which a kubelet's HTTP API is said to listen; the API server reaches it through its `NodeConnector`.
-pub const KUBELET_PORT: i32 = 10250;
+/// The port on which a kubelet's HTTPS API listens unless it is told another.
+pub const KUBELET_PORT: u16 = 10250;
 /// The version of Kubernetes whose behaviour this kubelet has, as nodes report it.
 pub const KUBELET_VERSION: &str = "v1.37.2";
 
@@ -27,11 +27,20 @@ pub struct Capacity {
     pub ephemeral_storage: String,
     /// How many pods may run.
     pub pods: u32,
+    /// What of it pods may not have, by resource: for the system and for Kubernetes itself (`--system-reserved`,
+    /// `--kube-reserved`).
+    pub reserved: Vec<(String, String)>,
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self { cpu: "4".into(), memory: "8Gi".into(), ephemeral_storage: "100Gi".into(), pods: 110 }
+        Self {
+            cpu: "4".into(),
+            memory: "8Gi".into(),
+            ephemeral_storage: "100Gi".into(),
+            pods: 110,
+            reserved: Vec::new(),
+        }
     }
 }
 
@@ -63,6 +72,15 @@ impl Default for Machine {
             boot_id: String::new(),
         }
     }
+}
+
+/// A folder of manifests.
+#[derive(Clone)]
+pub struct ManifestFolder {
+    /// The file system it is in, which need not be that of the node's containers.
+    pub fs: Arc<dyn NodeFs>,
+    /// Its path there.
+    pub path: String,
 }
 
 /// Everything a kubelet needs from outside.
@@ -100,6 +118,8 @@ pub struct KubeletConfig {
     pub roles: Vec<String>,
     /// The node's addresses; the first `InternalIP` is the host IP of its pods.
     pub addresses: Vec<NodeAddress>,
+    /// The port that the Node names as the kubelet's own; the API server reaches it there, or through a `NodeConnector`.
+    pub port: u16,
     /// The range pods get their addresses from. `None` waits for a controller to write it into the Node.
     pub pod_cidr: Option<String>,
     /// The addresses of the cluster's DNS servers.
@@ -108,6 +128,6 @@ pub struct KubeletConfig {
     pub cluster_domain: String,
     /// Static pods given as objects.
     pub static_pods: Vec<Pod>,
-    /// A folder of the node's files in which manifests of static pods lie, read at start.
-    pub static_pod_path: Option<String>,
+    /// A folder in which manifests of static pods lie. Manifests may come, change and go while the kubelet runs.
+    pub static_pod_path: Option<ManifestFolder>,
 }

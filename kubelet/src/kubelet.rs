@@ -110,6 +110,7 @@ impl Kubelet {
         tasks.spawn(self.clone().until_cancelled(Self::keep_lease));
         tasks.spawn(self.clone().until_cancelled(Self::watch_runtime));
         tasks.spawn(self.clone().until_cancelled(Self::watch_pods));
+        tasks.spawn(self.clone().until_cancelled(Self::watch_manifests));
         self.work().await;
         self.config.pods.unsubscribe(&self.config.node_name);
         self.stop_probes();

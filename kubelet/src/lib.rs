@@ -21,7 +21,7 @@
 //!    `resources`, `volumes`, `objects`, `tokens`: the hands.
 //! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
 //! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `unsupported`: refusals.
-//! 7. `server`: logs, exec, attach, port-forward, stats.
+//! 7. [`server`]: logs, exec, attach, port-forward, stats.
 //!
 //! # Invariants
 //! - Syncs of one pod never overlap; the work queue sees to that. Every sync decides from what the runtime says at that
@@ -34,8 +34,8 @@
 //!
 //! # Left out, compared with Kubernetes
 //! Eviction under pressure, in-place resize, image and log garbage collection, device plugins, dynamic resources,
-//! volumes other than those in `volumes`, user namespaces, checkpointing, HTTPS probes, TLS and authentication of the
-//! HTTP API (the connector is the only way in), watching the manifest folder (it is read at start).
+//! volumes other than those in `volumes`, user namespaces, checkpointing, HTTPS probes. TLS and the
+//! authentication of the HTTP API are of those who listen: [`server::questions`] says what they have to ask.
 
 mod admission;
 pub mod backoff;
@@ -57,7 +57,7 @@ mod pleg;
 mod probe;
 mod resources;
 pub mod runtime;
-mod server;
+pub mod server;
 pub mod source;
 pub mod spec;
 mod start;
@@ -72,7 +72,7 @@ mod volumes;
 pub mod words;
 mod worker;
 
-pub use config::{Capacity, KUBELET_PORT, KUBELET_VERSION, KubeletConfig, Machine};
+pub use config::{Capacity, KUBELET_PORT, KUBELET_VERSION, KubeletConfig, Machine, ManifestFolder};
 pub use error::{Error, Result};
 pub use kubelet::Kubelet;
 pub use network::PodNetwork;

@@ -49,6 +49,11 @@ impl Amount {
         if divisor.0 <= 0 { 0 } else { (self.0 + divisor.0 - 1).div_euclid(divisor.0) }
     }
 
+    /// What is left of it; nothing where there was not so much.
+    pub fn minus(self, other: Amount) -> Amount {
+        Self((self.0 - other.0).max(0))
+    }
+
     fn plus(self, other: Amount) -> Amount {
         Self(self.0 + other.0)
     }

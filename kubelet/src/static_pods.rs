@@ -3,18 +3,20 @@
 //!
 //! (kubelet: `config/file.go`, `config/common.go`; `pod/mirror_client.go`; `types/pod_update.go`.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use minik8s_client::{Event, is_already_exists, is_not_found};
+use minik8s_cri::FileKind;
 
-use crate::error::{Error, Result};
+use crate::config::ManifestFolder;
+use crate::error::Result;
 use crate::kubelet::Kubelet;
 use crate::spec::PodExt as _;
-use crate::worker::SyncState;
+use crate::worker::{Input, SyncState};
 
 /// Annotation: where a pod comes from.
 pub const SOURCE_ANNOTATION: &str = "kubernetes.io/config.source";
@@ -71,41 +73,84 @@ fn hash(node_name: &str, manifest: &[u8]) -> String {
     format!("{hash:032x}")
 }
 
-impl Kubelet {
-    /// Takes in the static pods: those given as objects and those whose manifests lie on the node.
-    pub(crate) fn add_static_pods(&self) {
-        let mut pods = self.config.static_pods.clone();
-        if let Some(path) = &self.config.static_pod_path {
-            pods.extend(self.read_manifests(path));
+/// How often the folder of manifests is looked at (`fileCheckFrequency`, where Kubernetes is told of changes besides).
+const FILE_CHECK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The pods of a folder, and what in it is none. A folder that is not there has no pods; one that cannot be read says
+/// nothing about them.
+fn read_manifests(folder: &ManifestFolder) -> std::io::Result<(Vec<Pod>, BTreeSet<String>)> {
+    let (mut pods, mut problems) = (Vec::new(), BTreeSet::new());
+    let entries = match folder.fs.list(&folder.path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            problems.insert(error.to_string());
+            Vec::new()
         }
+        listed => listed?,
+    };
+    for entry in entries.into_iter().filter(|entry| !entry.name.starts_with('.') && entry.kind != FileKind::Directory) {
+        let file = format!("{}/{}", folder.path.trim_end_matches('/'), entry.name);
+        let read = folder.fs.read(&file).map_err(|error| error.to_string());
+        match read.and_then(|data| serde_yaml::from_slice::<Pod>(&data).map_err(|error| error.to_string())) {
+            Ok(pod) => pods.push(pod),
+            Err(error) => drop(problems.insert(format!("{}: {error}", entry.name))),
+        }
+    }
+    Ok((pods, problems))
+}
+
+impl Kubelet {
+    /// Takes in the static pods that were given as objects.
+    pub(crate) fn add_static_pods(&self) {
         let now = self.config.clock.now();
-        for pod in pods {
+        for pod in self.config.static_pods.clone() {
             self.set_pod(Arc::new(from_manifest(pod, &self.config.node_name, now)));
         }
     }
 
-    fn read_manifests(&self, path: &str) -> Vec<Pod> {
-        let fs = &self.config.fs;
-        let entries = match fs.list(path) {
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::warn!(path, %error, "cannot read the static pod path");
-                return Vec::new();
+    /// Follows the folder of manifests, if there is one: a new file is a new pod, one that is gone ends its pod, one
+    /// that has changed does both.
+    pub(crate) async fn watch_manifests(self: Arc<Self>) {
+        let Some(folder) = self.config.static_pod_path.clone() else { return };
+        let mut running: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+        let mut complained = BTreeSet::new();
+        loop {
+            let now = self.config.clock.now();
+            let (manifests, problems) = match read_manifests(&folder) {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(folder = folder.path, %error, "cannot read the manifests");
+                    self.config.clock.sleep(FILE_CHECK).await;
+                    continue;
+                }
+            };
+            for problem in &problems {
+                if !complained.contains(problem) {
+                    tracing::error!(folder = folder.path, problem, "cannot read a manifest");
+                }
             }
-        };
-        let visible = entries.into_iter().filter(|entry| !entry.name.starts_with('.'));
-        let mut pods = Vec::new();
-        for entry in visible {
-            let file = format!("{path}/{}", entry.name);
-            let read = fs.read(&file).map_err(Error::from).and_then(|data| {
-                serde_yaml::from_slice::<Pod>(&data).map_err(|error| Error::InvalidPod(error.to_string()))
+            complained = problems;
+            let found = manifests.into_iter().map(|pod| {
+                let pod = from_manifest(pod, &self.config.node_name, now);
+                (pod.uid().to_owned(), Arc::new(pod))
             });
-            match read {
-                Ok(pod) => pods.push(pod),
-                Err(error) => tracing::error!(file, %error, "cannot read a manifest"),
+            let found: BTreeMap<_, _> = found.collect();
+            running.retain(|uid, pod| {
+                let stays = found.contains_key(uid);
+                if let Some(worker) = (!stays).then(|| self.worker(uid)).flatten() {
+                    worker.update(Input { pod: pod.clone(), gone: true });
+                    self.queue.add(uid.clone());
+                }
+                stays
+            });
+            for (uid, pod) in found {
+                // What had the name before ends first.
+                if !running.contains_key(&uid) && self.pod_named(pod.namespace(), pod.name()).is_none() {
+                    self.set_pod(pod.clone());
+                    running.insert(uid, pod);
+                }
             }
+            self.config.clock.sleep(FILE_CHECK).await;
         }
-        pods
     }
 
     /// A mirror that changes or goes makes its static pod look again.

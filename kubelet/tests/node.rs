@@ -165,6 +165,7 @@ impl Surroundings {
             cluster_domain: "cluster.local".to_owned(),
             static_pods: self.static_pods.clone(),
             static_pod_path: None,
+            port: minik8s_kubelet::KUBELET_PORT,
         };
         let kubelet = Kubelet::new(config).unwrap();
         tokio::spawn(kubelet.clone().run(cancel.clone()));

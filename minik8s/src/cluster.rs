@@ -1,4 +1,5 @@
-//! The wiring: everything that runs in one cluster, put together in one place.
+//! The wiring of a whole cluster in one process: which components there are, and how they reach each other. How each of
+//! them is put together stands in [`crate::wiring`].
 //!
 //! ```text
 //!   store ◄── API server ◄── listener (TLS)
@@ -20,24 +21,23 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use async_trait::async_trait;
 use axum::body::Body;
 use futures::FutureExt as _;
-use k8s_openapi::api::core::v1::{Node, NodeAddress, Service, Taint};
+use k8s_openapi::api::core::v1::{Node, Service};
 use kube::api::DeleteParams;
 use minik8s_apiserver::aggregator::FrontProxy;
+use minik8s_apiserver::allocators::Ranges;
 use minik8s_apiserver::authn::StaticTokens;
-use minik8s_apiserver::authn::jwt::SigningKey;
 use minik8s_apiserver::endpoints::connect::NodeConnector;
 use minik8s_apiserver::identity::UserInfo;
 use minik8s_apiserver::outgoing::tls::Identity;
-use minik8s_apiserver::server::{ApiServer, Config, Limits};
+use minik8s_apiserver::server::{ApiServer, Limits};
+use minik8s_apiserver::settings::Settings;
 use minik8s_client::{Client, InformerFactory, Lister, ObjectPool, is_not_found};
 use minik8s_clock::{Clock, Random};
-use minik8s_controllers::ControllerManager;
 use minik8s_cri::{MemoryFs, NodeFs};
-use minik8s_kubelet::{Capacity, InformerPodSource, Kubelet, KubeletConfig, Machine, PodNetwork};
+use minik8s_kubelet::{Capacity, KUBELET_PORT, Kubelet};
+use minik8s_runtime::SimRuntime;
 use minik8s_runtime::image::Profiles;
-use minik8s_runtime::{SimConfig, SimRuntime, Unreachable};
-use minik8s_scheduler::Scheduler;
-use minik8s_store::{MemoryStore, RaftOptions, RaftStore, Store};
+use minik8s_store::Store;
 use minik8s_streaming::BoxedStream;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
@@ -47,22 +47,26 @@ use tower::Service as _;
 
 use crate::components::{Component, static_pods};
 use crate::control::{self, ClusterStatus, NewNode, NodeStatus};
-use crate::home::{ClusterFile, DataDir, NodeFile};
+use crate::home::{CONTROLLERS, ClusterFile, DataDir, KUBELET, NodeFile, SCHEDULER};
 use crate::logs::Logs;
 use crate::network::NodeAddresses;
 use crate::node::{self, KUBERNETES_VERSION};
 use crate::pki::{self, Pki};
+use crate::wiring::api_server::{self, Options, Surroundings};
+use crate::wiring::clients;
+use crate::wiring::kubelet_dialer::{self, KubeletDialer};
+use crate::wiring::machine::{self, Assembled, Dns, Parts};
 
 /// How long the nodes have to become ready.
 const NODES_READY_IN: Duration = Duration::from_secs(60);
+/// The controller that gives nodes the ranges of their pods.
+const NODE_IPAM: &str = "node-ipam-controller";
 /// How often to look whether they are.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// How long the parts have to end in good order.
 const SHUT_DOWN_IN: Duration = Duration::from_secs(10);
 /// How much the disk of a simulated node holds.
 const DISK_BYTES: u64 = 256 << 20;
-/// The address of the cluster's DNS.
-const CLUSTER_DNS: &str = "10.96.0.10";
 
 /// What a cluster is started with.
 pub struct ClusterConfig {
@@ -107,10 +111,12 @@ impl Cluster {
             false => None,
         };
 
-        let store = open_store(&file, dir.as_ref(), &clock, &random).await?;
+        let kept = dir.as_ref().filter(|_| !file.ephemeral).map(DataDir::store);
+        let store = api_server::open_store(kept.as_deref(), &clock, &random).await?;
         step("store");
 
-        let nodes = Arc::new(Nodes::new(&file, dir, clock.clone(), random.clone(), stop));
+        let dialer = KubeletDialer::new(&kubelets(&pki), clock.clone())?;
+        let nodes = Arc::new(Nodes::new(&file, dir, clock.clone(), random.clone(), stop, dialer));
         let manager = Manager { nodes: nodes.clone() };
         let scheduler = Component::new("kube-scheduler", logs.component("kube-scheduler"), running.clone(), {
             let manager = manager.clone();
@@ -118,26 +124,47 @@ impl Cluster {
         });
         let controllers =
             Component::new("kube-controller-manager", logs.component("kube-controller-manager"), running.clone(), {
-                let (manager, ca) = (manager.clone(), pki.ca_pem.clone());
-                move |cancel| manager.clone().control(ca.clone(), cancel)
+                let manager = manager.clone();
+                let config = minik8s_controllers::Config {
+                    root_ca_pem: pki.ca_pem.clone(),
+                    disabled: file.disabled_controllers(),
+                    ..Default::default()
+                };
+                move |cancel| manager.clone().control(config.clone(), cancel)
             });
+        // What is switched off is somebody else's to run.
+        let own = [(SCHEDULER, &scheduler), (CONTROLLERS, &controllers)].into_iter();
+        let own: Vec<&Arc<Component>> =
+            own.filter(|(name, _)| !file.is_disabled(name)).map(|(_, component)| component).collect();
 
-        let api =
-            api_server(&file, &pki, &clock, &random, &nodes, &store, [&scheduler, &controllers], &running).await?;
+        let around = Surroundings {
+            store: store.clone(),
+            clock: clock.clone(),
+            random: random.fork(),
+            nodes: nodes.clone(),
+            dialer: nodes.clone(),
+            components: own.iter().map(|component| health(component)).collect(),
+            metrics: nodes.metrics.registry().clone(),
+            extra_routes: control::routes(nodes.clone()),
+        };
+        let api = api_server::start(options(&file, &pki)?, around, &running).await?;
         nodes.attach(&api, &store);
         if let Some(listener) = listener {
-            serve(&api, listener, &pki, &running, &tasks)?;
+            api_server::listen(&api, listener, &pki.server, &running, &tasks)?;
         }
         step("API server");
 
-        scheduler.start();
-        controllers.start();
+        own.iter().for_each(|component| component.start());
         // The store and the API server are there as long as the cluster is; their pods only show them.
-        let etcd = attached("etcd", &logs, &running);
-        let apiserver = attached("kube-apiserver", &logs, &running);
-        let components = vec![etcd, apiserver, controllers, scheduler];
+        let mut components = vec![attached("etcd", &logs, &running), attached("kube-apiserver", &logs, &running)];
+        components.extend(own.into_iter().cloned());
         nodes.set_programs(&components);
-        step("scheduler, controllers");
+        step(match (file.is_disabled(SCHEDULER), file.is_disabled(CONTROLLERS)) {
+            (false, false) => "scheduler, controllers",
+            (false, true) => "scheduler",
+            (true, false) => "controllers",
+            (true, true) => "neither scheduler nor controllers",
+        });
 
         let cluster = Self { pki, nodes, store, api, components, running, tasks, clock };
         if let Err(error) = cluster.start_nodes(step).await {
@@ -150,16 +177,18 @@ impl Cluster {
     async fn start_nodes(&self, step: &mut impl FnMut(&str)) -> Result<()> {
         let names = self.nodes.start_all()?;
         let ready = async {
-            while !self.nodes.are_ready(&names) {
+            while !self.nodes.are_up(&names) {
                 self.clock.sleep(LOOK_EVERY).await;
             }
         };
         if self.clock.timeout(NODES_READY_IN, ready).await.is_err() {
-            bail!("not every node became ready within {} s", NODES_READY_IN.as_secs());
+            bail!("not every node came up within {} s", NODES_READY_IN.as_secs());
         }
+        let how = if self.nodes.can_be_ready() { "ready" } else { "registered" };
         step(&match names.as_slice() {
-            [one] => format!("{one} ready"),
-            several => format!("{} nodes ready", several.len()),
+            [] => "no nodes of its own".to_owned(),
+            [one] => format!("{one} {how}"),
+            several => format!("{} nodes {how}", several.len()),
         });
         Ok(())
     }
@@ -209,79 +238,37 @@ impl Cluster {
     }
 }
 
-/// Lets clients outside of this process in.
-fn serve(
-    api: &Arc<ApiServer>,
-    listener: TcpListener,
-    pki: &Pki,
-    running: &CancellationToken,
-    tasks: &TaskTracker,
-) -> Result<()> {
-    let certificates = api.authenticator().certificates.as_ref();
-    let verifier = certificates.ok_or_else(|| anyhow!("the API server has no client CA"))?.handshake_verifier();
-    let tls = Arc::new(pki.server_config(verifier)?);
-    let (serving, ended) = (api.clone(), running.clone());
-    tasks.spawn(async move {
-        if let Err(error) = serving.serve(listener, tls, ended).await {
-            tracing::error!(%error, "the API server's listener failed");
-        }
-    });
-    Ok(())
-}
-
-async fn open_store(
-    file: &ClusterFile,
-    dir: Option<&DataDir>,
-    clock: &Clock,
-    random: &Random,
-) -> Result<Arc<dyn Store>> {
-    let Some(dir) = dir.filter(|_| !file.ephemeral) else { return Ok(MemoryStore::new(clock.clone())) };
-    let path = dir.store();
-    let store = RaftStore::open(&path, clock.clone(), random.fork(), RaftOptions::default()).await;
-    Ok(store.with_context(|| format!("cannot open the store in {}", path.display()))?)
-}
-
-#[allow(clippy::too_many_arguments, reason = "it is called once, from the wiring above")]
-async fn api_server(
-    file: &ClusterFile,
-    pki: &Pki,
-    clock: &Clock,
-    random: &Random,
-    nodes: &Arc<Nodes>,
-    store: &Arc<dyn Store>,
-    [scheduler, controllers]: [&Arc<Component>; 2],
-    running: &CancellationToken,
-) -> Result<Arc<ApiServer>> {
-    let health = |name: &str, component: &Arc<Component>| {
-        let component = component.clone();
-        minik8s_apiserver::health::Component {
-            name: name.to_owned(),
-            check: Arc::new(move || std::future::ready(component.health()).boxed()),
-        }
-    };
-    let key = pki::private_key(&pki.service_account_key_pem)?;
-    let config = Config {
-        store: store.clone(),
-        clock: clock.clone(),
-        random: random.fork(),
-        service_account_key: SigningKey::from_pkcs8(key.secret_der())
-            .map_err(|error| anyhow!("the key that signs ServiceAccount tokens is damaged: {error}"))?,
-        client_ca: vec![pki.ca_der()?],
+/// What an API server is told in a cluster in one process.
+fn options(file: &ClusterFile, pki: &Pki) -> Result<Options> {
+    Ok(Options {
+        service_account_key_pem: pki.service_account_key_pem.clone(),
         client_ca_pem: pki.ca_pem.clone(),
-        front_proxy: pki.front_proxy.as_ref().map(front_proxy).transpose()?,
         static_tokens: StaticTokens::default(),
-        nodes: nodes.clone(),
-        dialer: nodes.clone(),
-        components: vec![health("scheduler", scheduler), health("controller-manager", controllers)],
-        ranges: Default::default(),
+        ranges: Ranges::default(),
         advertise: SocketAddr::from((node::address(1), file.port)),
         limits: Limits::default(),
+        settings: Settings::default(),
+        front_proxy: pki.front_proxy.as_ref().map(front_proxy).transpose()?,
         audit: file.safeguards.audit()?,
         encryption: file.safeguards.encryption()?,
-        metrics: nodes.metrics.registry().clone(),
-        extra_routes: control::routes(nodes.clone()),
-    };
-    Ok(ApiServer::new(config, running.child_token()).await?)
+    })
+}
+
+/// How kubelets are reached that are not of this process. They show what they like, as those do that signed their
+/// certificate themselves; this server shows a certificate of the cluster's authority.
+fn kubelets(pki: &Pki) -> kubelet_dialer::Options {
+    kubelet_dialer::Options {
+        ca_pem: None,
+        client: pki.kubelet_client.clone(),
+        address_types: ["InternalIP", "ExternalIP", "Hostname"].map(str::to_owned).into(),
+    }
+}
+
+fn health(component: &Arc<Component>) -> minik8s_apiserver::health::Component {
+    let name = component.name().trim_start_matches("kube-").to_owned();
+    let component = component.clone();
+    let check = move || std::future::ready(component.health()).boxed();
+    minik8s_apiserver::health::Component { name, check: Arc::new(check) }
 }
 
 fn front_proxy(proxy: &pki::FrontProxy) -> Result<FrontProxy> {
@@ -308,24 +295,21 @@ struct Manager {
 impl Manager {
     async fn schedule(self, cancel: CancellationToken) {
         let client = self.nodes.client_as(UserInfo::new("system:kube-scheduler", NO_GROUPS), "kube-scheduler");
-        let informers = InformerFactory::new(client, cancel.clone());
-        Scheduler::new(&informers).run(cancel).await;
+        clients::schedule(client, &minik8s_scheduler::Settings::default(), cancel).await;
     }
 
-    async fn control(self, root_ca_pem: String, cancel: CancellationToken) {
+    async fn control(self, config: minik8s_controllers::Config, cancel: CancellationToken) {
         const AGENT: &str = "kube-controller-manager";
         let client = self.nodes.client_as(UserInfo::new("system:kube-controller-manager", NO_GROUPS), AGENT);
-        let informers = InformerFactory::new(client, cancel.clone());
         let client_for = |name: &str| self.nodes.client_as(UserInfo::service_account("kube-system", name), AGENT);
-        let config = minik8s_controllers::Config { root_ca_pem, ..Default::default() };
-        ControllerManager::new(informers, client_for, config).run(cancel).await;
+        clients::control(client, client_for, config, cancel).await;
     }
 }
 
 const NO_GROUPS: [&str; 0] = [];
 
 /// The nodes of a cluster: machines that can be added, switched off and on, and removed; and the API server's way to
-/// their kubelets.
+/// their kubelets, and to those of others that joined.
 pub struct Nodes {
     clock: Clock,
     random: Random,
@@ -340,6 +324,7 @@ pub struct Nodes {
     profiles: Arc<Profiles>,
     machines: Mutex<BTreeMap<String, Hardware>>,
     metrics: minik8s_client::Metrics,
+    dialer: KubeletDialer,
 }
 
 /// What is there once the API server is.
@@ -368,7 +353,14 @@ struct Power {
 }
 
 impl Nodes {
-    fn new(file: &ClusterFile, dir: Option<DataDir>, clock: Clock, random: Random, stop: CancellationToken) -> Self {
+    fn new(
+        file: &ClusterFile,
+        dir: Option<DataDir>,
+        clock: Clock,
+        random: Random,
+        stop: CancellationToken,
+        dialer: KubeletDialer,
+    ) -> Self {
         Self {
             started: clock.monotonic(),
             clock,
@@ -382,6 +374,7 @@ impl Nodes {
             profiles: Profiles::builtin(),
             machines: Mutex::default(),
             metrics: minik8s_client::Metrics::new(Default::default()),
+            dialer,
         }
     }
 
@@ -393,12 +386,12 @@ impl Nodes {
         let attached =
             Attached { api: api.clone(), store: store.clone(), services: services.lister(), nodes: nodes.lister() };
         assert!(self.api.set(attached).is_ok(), "a cluster has one API server");
+        self.dialer.attach(api);
     }
 
     fn set_programs(&self, components: &[Arc<Component>]) {
-        let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
-        let programs = names.iter().zip(components);
-        let programs = programs.map(|(name, component)| (format!("component:{name}"), component.program()));
+        let programs = components.iter();
+        let programs = programs.map(|component| (format!("component:{}", component.name()), component.program()));
         assert!(self.programs.set(programs.collect()).is_ok(), "a cluster has one control plane");
     }
 
@@ -427,8 +420,9 @@ impl Nodes {
 
     /// Switches every node on that is not stopped; answers their names.
     fn start_all(self: &Arc<Self>) -> Result<Vec<String>> {
-        let nodes = self.file.lock().nodes.clone();
-        let on: Vec<NodeFile> = nodes.into_iter().filter(|node| !node.stopped).collect();
+        let file = self.file.lock().clone();
+        let ours = file.nodes.iter().filter(|node| !node.stopped && !file.is_disabled(KUBELET));
+        let on: Vec<NodeFile> = ours.cloned().collect();
         for node in &on {
             self.power_on(node)?;
         }
@@ -442,55 +436,35 @@ impl Nodes {
             let new = || Hardware { disk: Arc::new(MemoryFs::new(self.clock.clone(), DISK_BYTES)), power: None };
             machines.entry(node.name.clone()).or_insert_with(new).disk.clone()
         };
-        let control_plane = if node.control_plane { static_pods(self.file.lock().port)? } else { Vec::new() };
-        let images = control_plane.iter().flat_map(|pod| pod.spec.iter().flat_map(|spec| &spec.containers));
-        let runtime = SimRuntime::new(SimConfig {
-            node_name: node.name.clone(),
-            clock: self.clock.clone(),
-            random: self.random.fork(),
-            fs: disk.clone(),
-            profiles: self.profiles.clone(),
-            host_programs: if node.control_plane {
-                self.programs.get().cloned().unwrap_or_default()
-            } else {
-                BTreeMap::new()
-            },
-            network: Arc::new(Unreachable),
-            preloaded_images: images.filter_map(|container| container.image.clone()).collect(),
-        })?;
+        let programs = self.programs.get().filter(|_| node.control_plane).cloned().unwrap_or_default();
+        let static_pods = match node.control_plane {
+            true => static_pods(self.file.lock().port, |name| programs.contains_key(&format!("component:{name}")))?,
+            false => Vec::new(),
+        };
         let cancel = self.stop.child_token();
         let boot_id = self.random.uuid();
-        let client = self.client_as(UserInfo::node(&node.name), "kubelet");
-        let kubelet = Kubelet::new(KubeletConfig {
-            node_name: node.name.clone(),
+        let parts = Parts {
+            name: node.name.clone(),
             clock: self.clock.clone(),
             random: self.random.fork(),
-            pods: Arc::new(InformerPodSource::of_node(client.clone(), &node.name, cancel.clone())),
-            client,
-            cri: minik8s_cri::Client::in_process(runtime.clone()),
-            fs: disk,
-            streams: runtime.stream_connector(),
-            network: Arc::new(NodeNetwork(runtime.clone())),
+            client: self.client_as(UserInfo::node(&node.name), "kubelet"),
             services: attached.services.clone(),
+            disk,
+            profiles: self.profiles.clone(),
+            host_programs: programs,
             capacity: Capacity { cpu: node.cpu.clone(), memory: node.memory.clone(), ..Capacity::default() },
-            machine: Machine {
-                machine_id: self.random.uuid().replace('-', ""),
-                boot_id: boot_id.clone(),
-                ..Machine::default()
-            },
+            boot_id: boot_id.clone(),
             labels: node.labels.clone(),
-            taints: node.taints.iter().map(|text| parse_taint(text)).collect::<Result<_>>()?,
+            taints: node.taints.iter().map(|text| node::parse_taint(text)).collect::<Result<_>>()?,
             roles: if node.control_plane { vec!["control-plane".to_owned()] } else { Vec::new() },
-            addresses: vec![
-                NodeAddress { type_: "InternalIP".to_owned(), address: node::address(node.number).to_string() },
-                NodeAddress { type_: "Hostname".to_owned(), address: node.name.clone() },
-            ],
+            address: node::address(node.number).to_string(),
+            port: KUBELET_PORT,
             pod_cidr: None,
-            cluster_dns: vec![CLUSTER_DNS.to_owned()],
-            cluster_domain: "cluster.local".to_owned(),
-            static_pods: control_plane,
-            static_pod_path: None,
-        })?;
+            dns: Dns { servers: vec![node::CLUSTER_DNS.to_owned()], domain: node::CLUSTER_DOMAIN.to_owned() },
+            static_pods,
+            manifests: None,
+        };
+        let Assembled { kubelet, runtime } = machine::assemble(parts, &cancel)?;
         tokio::spawn(kubelet.clone().run(cancel.clone()));
         if let Some(machine) = self.machines.lock().get_mut(&node.name) {
             machine.power = Some(Power { kubelet, runtime, cancel, boot_id });
@@ -514,12 +488,19 @@ impl Nodes {
         }
     }
 
-    fn are_ready(&self, names: &[String]) -> bool {
-        let nodes = &self.attached().nodes;
+    /// Whether nodes become ready without somebody else: a node needs a range for its pods, which a controller gives it.
+    fn can_be_ready(&self) -> bool {
+        let file = self.file.lock();
+        !file.is_disabled(CONTROLLERS) && !file.disabled_controllers().iter().any(|name| name == NODE_IPAM)
+    }
+
+    /// Whether all these nodes are as far as they can come.
+    fn are_up(&self, names: &[String]) -> bool {
+        let (nodes, ready) = (&self.attached().nodes, self.can_be_ready());
         names.iter().all(|name| {
             let node = nodes.get("", name);
             node.is_some_and(|node| {
-                ready_status(&node) == Some("True") && boot_id(&node) == self.boot_id(name).as_deref()
+                (!ready || ready_status(&node) == Some("True")) && boot_id(&node) == self.boot_id(name).as_deref()
             })
         })
     }
@@ -558,14 +539,16 @@ impl Nodes {
     /// What runs.
     pub async fn status(&self) -> ClusterStatus {
         let attached = self.attached();
-        let nodes = self.file.lock().nodes.clone();
-        let nodes = nodes.into_iter().map(|node| NodeStatus {
-            condition: match attached.nodes.get("", &node.name).as_deref().and_then(ready_status) {
-                Some("True") => "Ready",
-                Some("False") => "NotReady",
-                _ => "Unknown",
-            }
-            .to_owned(),
+        let file = self.file.lock().clone();
+        let known: Vec<String> = file.nodes.iter().map(|node| node.name.clone()).collect();
+        let guests = attached.nodes.list().into_iter().filter_map(|node| {
+            let name = node.metadata.name.clone().filter(|name| !known.contains(name))?;
+            let condition = condition_of(Some(&node));
+            Some(NodeStatus { name, address: address_of(&node), state: "External".to_owned(), condition })
+        });
+        let guests: Vec<NodeStatus> = guests.collect();
+        let nodes = file.nodes.iter().filter(|_| !file.is_disabled(KUBELET)).cloned().map(|node| NodeStatus {
+            condition: condition_of(attached.nodes.get("", &node.name).as_deref()),
             address: node::address(node.number).to_string(),
             state: if self.is_on(&node.name) { "Running" } else { "Stopped" }.to_owned(),
             name: node.name,
@@ -576,7 +559,8 @@ impl Nodes {
             pid: std::process::id(),
             uptime_seconds: (self.clock.monotonic() - self.started).as_secs(),
             revision: attached.store.revision(),
-            nodes: nodes.collect(),
+            nodes: nodes.chain(guests).collect(),
+            disabled: file.disabled,
         }
     }
 
@@ -587,14 +571,15 @@ impl Nodes {
 
     /// Adds a node and switches it on.
     pub async fn add(self: &Arc<Self>, new: NewNode) -> Result<String> {
+        self.check_enabled()?;
         for taint in &new.taints {
-            parse_taint(taint)?;
+            node::parse_taint(taint)?;
         }
         let node = {
             let mut file = self.file.lock();
             let mut node = node::next(&file.nodes);
             if let Some(name) = new.name {
-                check_node_name(&name)?;
+                node::check_name(&name)?;
                 node.name = name;
             }
             if file.nodes.iter().any(|known| known.name == node.name) {
@@ -628,6 +613,7 @@ impl Nodes {
 
     /// Switches a stopped node on again.
     pub async fn start(self: &Arc<Self>, name: &str) -> Result<()> {
+        self.check_enabled()?;
         if self.is_on(name) {
             bail!("node {name:?} is running already");
         }
@@ -658,6 +644,13 @@ impl Nodes {
         }
     }
 
+    fn check_enabled(&self) -> Result<()> {
+        if self.file.lock().is_disabled(KUBELET) {
+            bail!("this cluster runs no kubelets of its own (--disable {KUBELET}); `minik8s kubelet` runs one");
+        }
+        Ok(())
+    }
+
     fn mark(&self, name: &str, stopped: bool) -> Result<NodeFile> {
         let node = {
             let mut file = self.file.lock();
@@ -680,56 +673,34 @@ fn ready_status(node: &Node) -> Option<&str> {
     conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.status.as_str())
 }
 
+/// `Ready`, `NotReady` or `Unknown`.
+fn condition_of(node: Option<&Node>) -> String {
+    match node.and_then(ready_status) {
+        Some("True") => "Ready",
+        Some("False") => "NotReady",
+        _ => "Unknown",
+    }
+    .to_owned()
+}
+
+fn address_of(node: &Node) -> String {
+    let addresses = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
+    let mut internal = addresses.filter(|address| address.type_ == "InternalIP");
+    internal.next().map(|address| address.address.clone()).unwrap_or_default()
+}
+
 fn boot_id(node: &Node) -> Option<&str> {
     Some(node.status.as_ref()?.node_info.as_ref()?.boot_id.as_str())
-}
-
-fn check_node_name(name: &str) -> Result<()> {
-    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '.';
-    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    if name.is_empty()
-        || name.len() > 253
-        || !name.chars().all(inner)
-        || !name.starts_with(ends)
-        || !name.ends_with(ends)
-    {
-        bail!("a node's name has lower-case letters, digits, '-' and '.', and begins and ends with a letter or digit");
-    }
-    Ok(())
-}
-
-/// `key=value:Effect` or `key:Effect`, as `kubectl taint` takes it.
-fn parse_taint(text: &str) -> Result<Taint> {
-    let wrong = || anyhow!("{text:?} is no taint: write KEY=VALUE:EFFECT or KEY:EFFECT");
-    let (what, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
-    if !matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute") {
-        bail!("{text:?} is no taint: the effect is NoSchedule, PreferNoSchedule or NoExecute");
-    }
-    let (key, value) = what.split_once('=').map_or((what, None), |(key, value)| (key, Some(value)));
-    if key.is_empty() {
-        return Err(wrong());
-    }
-    Ok(Taint { key: key.to_owned(), value: value.map(str::to_owned), effect: effect.to_owned(), time_added: None })
 }
 
 #[async_trait]
 impl NodeConnector for Nodes {
     async fn connect(&self, node: &str) -> io::Result<BoxedStream> {
-        let kubelet = {
-            let machines = self.machines.lock();
-            machines.get(node).and_then(|machine| machine.power.as_ref()).map(|power| power.kubelet.clone())
-        };
-        kubelet.ok_or(io::ErrorKind::HostUnreachable)?.connect()
-    }
-}
-
-/// A kubelet reaches the pods of its own node.
-struct NodeNetwork(Arc<SimRuntime>);
-
-#[async_trait]
-impl PodNetwork for NodeNetwork {
-    async fn dial(&self, address: &str, port: u16) -> io::Result<BoxedStream> {
-        let address = address.parse().map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.0.dial(address, port)
+        let ours = self.machines.lock().get(node).map(|machine| machine.power.clone());
+        match ours {
+            Some(Some(power)) => power.kubelet.connect(),
+            Some(None) => Err(io::ErrorKind::HostUnreachable.into()),
+            None => self.dialer.connect(node).await,
+        }
     }
 }

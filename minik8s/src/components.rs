@@ -86,6 +86,11 @@ impl Component {
         let _ = self.running.watch().wait_for(|running| !running).await;
     }
 
+    /// Its name, which is Kubernetes' own.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// How the component is, in the words of `kubectl get componentstatuses`.
     pub fn health(&self) -> Result<(), String> {
         if self.running.get() { Ok(()) } else { Err(format!("{} is not running", self.name)) }
@@ -133,17 +138,20 @@ const MANIFESTS: [&str; 4] = [
     include_str!("../manifests/kube-scheduler.yaml"),
 ];
 
-/// The static pods of the control plane of a cluster whose API server listens on `port`.
-pub fn static_pods(port: u16) -> anyhow::Result<Vec<Pod>> {
-    let pods = MANIFESTS.iter().map(|text| Ok(serde_yaml::from_str(&text.replace("$(PORT)", &port.to_string()))?));
-    pods.collect()
+/// The static pods of those components of the control plane that `runs` says yes to, in a cluster whose API server
+/// listens on `port`.
+pub fn static_pods(port: u16, runs: impl Fn(&str) -> bool) -> anyhow::Result<Vec<Pod>> {
+    let read = |text: &&str| Ok(serde_yaml::from_str::<Pod>(&text.replace("$(PORT)", &port.to_string()))?);
+    let mut pods = MANIFESTS.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    pods.retain(|pod| pod.metadata.name.as_deref().is_some_and(&runs));
+    Ok(pods)
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn the_manifests_are_pods() {
-        let pods = super::static_pods(6443).unwrap();
+        let pods = super::static_pods(6443, |_| true).unwrap();
         let names: Vec<_> = pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
         assert_eq!(names, ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]);
         let command = pods[1].spec.as_ref().unwrap().containers[0].command.clone().unwrap();

@@ -53,6 +53,9 @@ pub struct ClusterStatus {
     pub revision: u64,
     /// The nodes.
     pub nodes: Vec<NodeStatus>,
+    /// The components that others run.
+    #[serde(default)]
+    pub disabled: Vec<String>,
 }
 
 /// One node.
@@ -63,7 +66,7 @@ pub struct NodeStatus {
     pub name: String,
     /// Its address in the network of the nodes.
     pub address: String,
-    /// `Running`, or `Stopped` as a machine that is switched off.
+    /// `Running`, `Stopped` as a machine that is switched off, or `External` as one that another process runs.
     pub state: String,
     /// What the API says of it: `Ready`, `NotReady`, `Unknown`.
     pub condition: String,

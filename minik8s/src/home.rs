@@ -40,7 +40,17 @@ pub struct ClusterFile {
     pub safeguards: Safeguards,
     /// The nodes.
     pub nodes: Vec<NodeFile>,
+    /// What of the cluster others run: components, and `controllers/NAME` for a single controller.
+    #[serde(default)]
+    pub disabled: Vec<String>,
 }
+
+/// The scheduler, as `up --disable` names it.
+pub const SCHEDULER: &str = "scheduler";
+/// The controllers, as `up --disable` names them; one of them is `controllers/NAME`.
+pub const CONTROLLERS: &str = "controllers";
+/// The kubelets, as `up --disable` names them.
+pub const KUBELET: &str = "kubelet";
 
 /// What is kept about a node.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -299,8 +309,19 @@ impl DataDir {
 impl ClusterFile {
     /// A new cluster.
     pub fn new(name: &str, port: u16, kubeconfig: PathBuf, ephemeral: bool, nodes: Vec<NodeFile>) -> Self {
-        let safeguards = Safeguards::default();
-        Self { format: FORMAT, name: name.to_owned(), port, kubeconfig, ephemeral, safeguards, nodes }
+        let (safeguards, disabled) = (Safeguards::default(), Vec::new());
+        Self { format: FORMAT, name: name.to_owned(), port, kubeconfig, ephemeral, safeguards, nodes, disabled }
+    }
+
+    /// Whether others run this component.
+    pub fn is_disabled(&self, component: &str) -> bool {
+        self.disabled.iter().any(|disabled| disabled == component)
+    }
+
+    /// The single controllers that others run.
+    pub fn disabled_controllers(&self) -> Vec<String> {
+        let names = self.disabled.iter().filter_map(|name| name.strip_prefix(CONTROLLERS)?.strip_prefix('/'));
+        names.map(str::to_owned).collect()
     }
 
     /// The name of its context.

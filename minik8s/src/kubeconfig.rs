@@ -193,6 +193,7 @@ mod tests {
             server: pair,
             front_proxy: None,
             service_account_key_pem: String::new(),
+            kubelet_client: None,
         }
     }
 

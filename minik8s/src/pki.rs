@@ -13,7 +13,6 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use minik8s_apiserver::aggregator::front_proxy;
@@ -22,10 +21,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SerialNumber,
 };
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
 use time::OffsetDateTime;
 
 /// How long the authority is valid, in days.
@@ -49,6 +46,9 @@ pub struct Pki {
     pub front_proxy: Option<FrontProxy>,
     /// The PKCS#8 key (PEM) that signs ServiceAccount tokens.
     pub service_account_key_pem: String,
+    /// The API server's certificate and key as a client of kubelets that run on their own. Made at every start; `None`
+    /// where the certificates were only read.
+    pub kubelet_client: Option<CertifiedKey>,
 }
 
 /// The authority that those servers trust, and the certificate by it.
@@ -59,6 +59,9 @@ pub struct FrontProxy {
     /// The client's certificate and key.
     pub client: CertifiedKey,
 }
+
+/// The user and the group that the API server is to kubelets: what kubeadm makes it too.
+const KUBELET_CLIENT: (&str, &str) = ("kube-apiserver-kubelet-client", "system:masters");
 
 /// A certificate with its key, both PEM.
 #[derive(Clone)]
@@ -99,23 +102,15 @@ impl Pki {
         let admin = match load(dir, "admin")? {
             Some(admin) if days_left(&admin.cert_pem, now) > RENEW_BEFORE_DAYS => admin,
             _ => {
-                let admin = authority.client("kubernetes-admin", "system:masters")?;
+                let admin = authority.client("kubernetes-admin", &["system:masters".to_owned()])?;
                 store(dir, "admin", &admin)?;
                 admin
             }
         };
-        let path = dir.join("sa.key");
-        let service_account_key_pem = match fs::read_to_string(&path) {
-            Ok(pem) => pem,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let pem = generated_key()?.serialize_pem();
-                write_private(&path, &pem)?;
-                pem
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        };
-        let front_proxy = Some(front_proxy);
-        Ok(Self { ca_pem: ca.cert_pem, admin, server, front_proxy, service_account_key_pem })
+        let service_account_key_pem = service_account_key(Some(&dir.join("sa.key")))?;
+        let kubelet_client = Some(authority.kubelet_client()?);
+        let (ca_pem, front_proxy) = (ca.cert_pem, Some(front_proxy));
+        Ok(Self { ca_pem, admin, server, front_proxy, service_account_key_pem, kubelet_client })
     }
 
     /// Loads what a cluster has, and makes nothing.
@@ -129,7 +124,26 @@ impl Pki {
             front_proxy: None,
             service_account_key_pem: fs::read_to_string(&path)
                 .with_context(|| format!("cannot read {}", path.display()))?,
+            kubelet_client: None,
         })
+    }
+
+    /// Signs a client certificate with the authority in `dir`.
+    ///
+    /// # Errors
+    /// There is no authority there, or it cannot be read.
+    pub fn sign_client(
+        dir: &Path,
+        user: &str,
+        groups: &[String],
+        clock: &Clock,
+        random: &Random,
+    ) -> Result<CertifiedKey> {
+        let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
+        let ca = load(dir, "ca")?.ok_or_else(|| anyhow!("{} has no ca.crt", dir.display()))?;
+        let key = KeyPair::from_pem(&ca.key_pem).with_context(|| damaged(dir, "ca.key"))?;
+        let issuer = Issuer::from_ca_cert_pem(&ca.cert_pem, key).with_context(|| damaged(dir, "ca.crt"))?;
+        Authority { issuer, now, random, keys: Keys::Generated }.client(user, groups)
     }
 
     /// Makes everything anew and keeps nothing. The certificates depend on time and `random` only, as what is in the
@@ -145,31 +159,78 @@ impl Pki {
         let client = Authority { issuer, now, random, keys: Keys::Drawn }.front_proxy()?;
         Ok(Self {
             front_proxy: Some(FrontProxy { ca_pem: front_proxy_ca.cert_pem, client }),
-            admin: authority.client("kubernetes-admin", "system:masters")?,
+            admin: authority.client("kubernetes-admin", &["system:masters".to_owned()])?,
+            kubelet_client: Some(authority.kubelet_client()?),
             server: authority.server(names)?,
             service_account_key_pem: generated_key()?.serialize_pem(),
             ca_pem: ca.cert_pem,
         })
     }
+}
 
-    /// The TLS settings of the API server: its certificate, and what `verifier` makes of those that clients bring.
-    pub fn server_config(&self, verifier: Arc<dyn ClientCertVerifier>) -> Result<ServerConfig> {
-        let mut config = ServerConfig::builder()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![der(&self.server.cert_pem)?], private_key(&self.server.key_pem)?)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(config)
+/// The serving certificate of a component: what is in `dir` under `name`, else one that is made, signs itself, and is
+/// kept there. Without a folder it is made anew at every start.
+///
+/// # Errors
+/// The folder cannot be read or written.
+pub fn self_signed(
+    dir: Option<&Path>,
+    name: &str,
+    names: &[String],
+    clock: &Clock,
+    random: &Random,
+) -> Result<CertifiedKey> {
+    if let Some(dir) = dir
+        && let Some(known) = load(dir, name)?
+    {
+        return Ok(known);
     }
+    let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
+    let mut params = leaf_params(names, name, now, LEAF_DAYS, random)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let key = generated_key()?;
+    let cert = params.self_signed(&key)?;
+    let made = CertifiedKey { cert_pem: cert.pem(), key_pem: key.serialize_pem() };
+    if let Some(dir) = dir {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        store(dir, name, &made)?;
+    }
+    Ok(made)
+}
 
-    /// The authority's certificate, as rustls takes it.
-    pub fn ca_der(&self) -> Result<CertificateDer<'static>> {
-        der(&self.ca_pem)
+/// The key that signs ServiceAccount tokens: what is in the file, else one that is made and kept there; without a file
+/// one for this run.
+///
+/// # Errors
+/// The file cannot be read or written.
+pub fn service_account_key(path: Option<&Path>) -> Result<String> {
+    let Some(path) = path else { return Ok(generated_key()?.serialize_pem()) };
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let pem = generated_key()?.serialize_pem();
+            write_private(path, &pem)?;
+            Ok(pem)
+        }
+        read => read.with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
 /// The first certificate in a PEM text.
 pub fn der(pem: &str) -> Result<CertificateDer<'static>> {
     CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| anyhow!("not a PEM certificate: {error}"))
+}
+
+/// All certificates in a PEM text; none in an empty one.
+///
+/// # Errors
+/// A text with something else and no certificate.
+pub fn all_der(pem: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let all = all.map_err(|error| anyhow!("not a PEM certificate: {error}"))?;
+    if all.is_empty() && !pem.trim().is_empty() {
+        return Err(anyhow!("no PEM certificate in it"));
+    }
+    Ok(all)
 }
 
 /// The private key in a PEM text.
@@ -188,11 +249,20 @@ impl Authority<'_> {
         self.sign(params)
     }
 
-    fn client(&self, user: &str, group: &str) -> Result<CertifiedKey> {
+    fn client(&self, user: &str, groups: &[String]) -> Result<CertifiedKey> {
         let mut params = self.params(&[], user, LEAF_DAYS)?;
-        params.distinguished_name.push(DnType::OrganizationName, group);
+        if groups.len() > 1 {
+            return Err(anyhow!("a certificate of this authority names one group at most"));
+        }
+        if let Some(group) = groups.first() {
+            params.distinguished_name.push(DnType::OrganizationName, group.as_str());
+        }
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(params)
+    }
+
+    fn kubelet_client(&self) -> Result<CertifiedKey> {
+        self.client(KUBELET_CLIENT.0, &[KUBELET_CLIENT.1.to_owned()])
     }
 
     fn front_proxy(&self) -> Result<CertifiedKey> {

@@ -15,7 +15,7 @@
 //!
 //! Read in this order: [`framework`] (the extension points), [`plugins`] (one a file, one row each), [`node_info`]
 //! and [`cache`], [`queue`], [`schedule_one`] (one pod against one snapshot: pure), [`scheduler`] (events in, bindings
-//! out), [`attempts`] (what was decided and why, for those who ask later).
+//! out), [`profile`] and [`config`] (what operators choose), [`attempts`] (what was decided and why, for those who ask later).
 //!
 //! # Invariants
 //! - A pod that is bound, or assumed to be, is in the cache; requests on a node never exceed what it allocates.
@@ -26,18 +26,21 @@
 //! # Left out, compared with kube-scheduler
 //! - Plugins for volumes and for dynamic resources (`VolumeBinding`, `DynamicResources`, …): a pod with an unbound claim
 //!   stays Pending with an event that names it.
-//! - Several profiles and `KubeSchedulerConfiguration`: one profile, `default-scheduler`; other names are left alone.
 //! - Extenders, Permit waiting and nominated pods of gangs.
 
 pub mod attempts;
 pub mod cache;
+pub mod config;
 pub mod counts;
 pub mod framework;
 pub mod node_info;
 pub mod plugins;
+pub mod profile;
 pub mod queue;
 pub mod resource;
 pub mod schedule_one;
 pub mod scheduler;
 
+pub use config::SchedulerConfiguration;
+pub use profile::{Profile, Settings};
 pub use scheduler::Scheduler;

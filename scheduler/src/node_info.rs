@@ -148,6 +148,12 @@ impl PodInfo {
         self.pod.metadata.namespace.as_deref().unwrap_or_default()
     }
 
+    /// The name of the scheduler, and there of the profile, that it asks for.
+    pub fn scheduler_name(&self) -> &str {
+        let name = self.pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
+        name.unwrap_or(crate::scheduler::SCHEDULER_NAME)
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         self.pod.metadata.name.as_deref().unwrap_or_default()

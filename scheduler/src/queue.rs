@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::framework::{ClusterEvent, Plugin};
 use crate::node_info::PodInfo;
 
-/// The first pause of a pod that did not fit; it doubles up to [`MAX_BACKOFF`].
+/// The first pause of a pod that did not fit, unless operators say otherwise; it doubles up to [`MAX_BACKOFF`].
 pub const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause.
 pub const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -58,12 +58,15 @@ pub struct Queue {
     last_event: BTreeMap<ClusterEvent, u64>,
     events: u64,
     arrivals: u64,
-    plugins: Arc<Vec<Box<dyn Plugin>>>,
+    profiles: BTreeMap<String, Arc<Vec<Box<dyn Plugin>>>>,
+    /// The first and the longest pause.
+    pauses: (Duration, Duration),
 }
 
 impl Queue {
-    /// An empty queue; `plugins` say what is gated and which events help.
-    pub fn new(plugins: Arc<Vec<Box<dyn Plugin>>>) -> Self {
+    /// An empty queue; the plugins of the profile that a pod asks for by `schedulerName` say whether it is gated and
+    /// which events help it.
+    pub fn new(profiles: BTreeMap<String, Arc<Vec<Box<dyn Plugin>>>>, pauses: (Duration, Duration)) -> Self {
         Self {
             entries: BTreeMap::new(),
             active: BTreeMap::new(),
@@ -72,8 +75,14 @@ impl Queue {
             last_event: BTreeMap::new(),
             events: 0,
             arrivals: 0,
-            plugins,
+            profiles,
+            pauses,
         }
+    }
+
+    /// The plugins that decide about a pod; none where it asks for somebody else.
+    fn plugins(&self, pod: &PodInfo) -> &[Box<dyn Plugin>] {
+        self.profiles.get(pod.scheduler_name()).map_or(&[], |plugins| plugins.as_slice())
     }
 
     /// Takes in a pod, new or changed.
@@ -180,13 +189,13 @@ impl Queue {
     }
 
     fn helpful<'a>(&'a self, pod: &'a QueuedPod) -> impl Iterator<Item = ClusterEvent> + 'a {
-        let refusing = self.plugins.iter().filter(|plugin| pod.refused_by.contains(plugin.name()));
+        let refusing = self.plugins(&pod.info).iter().filter(|plugin| pod.refused_by.contains(plugin.name()));
         refusing.flat_map(|plugin| plugin.events().iter().copied())
     }
 
     fn enter(&mut self, pod: QueuedPod, now: Duration) {
-        let gated = self.plugins.iter().filter_map(|plugin| plugin.pre_enqueue());
-        if gated.into_iter().any(|gate| gate.pre_enqueue(&pod.info).is_err()) {
+        let mut gates = self.plugins(&pod.info).iter().filter_map(|plugin| plugin.pre_enqueue());
+        if gates.any(|gate| gate.pre_enqueue(&pod.info).is_err()) {
             self.settle(pod, Room::Gated);
         } else {
             self.ready(pod, now);
@@ -196,7 +205,7 @@ impl Queue {
     /// Into the active room, or first into the one next to it until its pause is over.
     fn ready(&mut self, pod: QueuedPod, now: Duration) {
         self.arrivals += 1;
-        let pause = backoff(pod.attempts);
+        let pause = backoff(pod.attempts, self.pauses);
         let room = if pause.is_zero() {
             Room::Active((-i64::from(pod.info.priority()), pod.since, self.arrivals))
         } else {
@@ -260,9 +269,9 @@ impl Queue {
     }
 }
 
-fn backoff(attempts: u32) -> Duration {
+fn backoff(attempts: u32, (first, longest): (Duration, Duration)) -> Duration {
     match attempts {
         0 => Duration::ZERO,
-        n => INITIAL_BACKOFF.saturating_mul(1 << (n - 1).min(10)).min(MAX_BACKOFF),
+        n => first.saturating_mul(1 << (n - 1).min(10)).min(longest),
     }
 }

@@ -38,12 +38,20 @@ pub struct FitError {
 /// The profile: the plugins in their order.
 pub struct Framework {
     plugins: Arc<Vec<Box<dyn Plugin>>>,
+    /// How many of the nodes are enough, in percent; 0 where the size of the cluster says so.
+    percent: usize,
 }
 
 impl Framework {
     /// A framework of these plugins.
     pub fn new(plugins: Arc<Vec<Box<dyn Plugin>>>) -> Self {
-        Self { plugins }
+        Self { plugins, percent: 0 }
+    }
+
+    /// The same, content with so many percent of the nodes; 0 lets it choose.
+    pub fn scoring(mut self, percent: u32) -> Self {
+        self.percent = percent as usize;
+        self
     }
 
     /// Finds the node for `pod`.
@@ -107,7 +115,7 @@ impl Framework {
         outcome: &mut Outcome,
     ) -> (Vec<Arc<NodeInfo>>, Vec<(String, Rejection)>) {
         let nodes: Vec<&Arc<NodeInfo>> = snapshot.nodes().collect();
-        let enough = feasible_nodes_to_find(nodes.len());
+        let enough = feasible_nodes_to_find(nodes.len(), self.percent);
         let (mut fit, mut refused) = (Vec::new(), Vec::new());
         for step in 0..nodes.len() {
             let at = (outcome.next_start + step) % nodes.len();
@@ -208,20 +216,20 @@ impl Framework {
 }
 
 /// How many nodes that fit are enough to choose from.
-fn feasible_nodes_to_find(all: usize) -> usize {
+fn feasible_nodes_to_find(all: usize, percent: usize) -> usize {
     if all < MIN_FEASIBLE_NODES {
         return all.max(1);
     }
-    let percent = 50usize.saturating_sub(all / 125).max(MIN_FEASIBLE_PERCENT);
+    let percent = match percent {
+        0 => 50usize.saturating_sub(all / 125).max(MIN_FEASIBLE_PERCENT),
+        chosen => chosen,
+    };
     (all * percent / 100).max(MIN_FEASIBLE_NODES)
 }
 
 fn refused_everywhere(rejection: Rejection, all: usize) -> FitError {
-    let message = format!(
-        "0/{all} nodes are available: {}. no new claims to deallocate, preemption: 0/{all} nodes are available: {all} \
-         Preemption is not helpful for scheduling.",
-        rejection.reasons.join(", ")
-    );
+    // The last words are those of Kubernetes' plugin for dynamic resources, which finds no state of its own then.
+    let message = format!("0/{all} nodes are available: {}. not found", rejection.reasons.join(", "));
     FitError { message, plugins: BTreeSet::from([rejection.plugin]), nomination: None }
 }
 

@@ -20,11 +20,11 @@ use crate::cache::{Cache, Snapshot};
 use crate::counts::{Counts, Outcome};
 use crate::framework::{ClusterEvent, Nomination};
 use crate::node_info::PodInfo;
-use crate::plugins::default_plugins;
+use crate::profile::Settings;
 use crate::queue::{Queue, QueuedPod};
 use crate::schedule_one::{FitError, Framework};
 
-/// The name by which pods ask for this scheduler, and under which it speaks in events.
+/// The name of the profile that pods get which do not ask for one.
 pub const SCHEDULER_NAME: &str = "default-scheduler";
 /// How many bindings may be on their way at once.
 const MAX_BINDINGS: usize = 256;
@@ -34,12 +34,19 @@ struct State {
     queue: Queue,
 }
 
+/// What decides about the pods that ask for it.
+struct Decider {
+    /// Speaks in the profile's name.
+    recorder: EventRecorder,
+    framework: Framework,
+}
+
 struct Inner {
     client: Client,
-    recorder: EventRecorder,
+    /// By the name that pods ask for.
+    deciders: BTreeMap<String, Decider>,
     state: Mutex<State>,
     changed: Notify,
-    framework: Framework,
     attempts: Mutex<Attempts>,
     namespaces: Lister<Namespace>,
     bindings: Arc<Semaphore>,
@@ -54,18 +61,24 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A scheduler over these informers; [`Scheduler::run`] starts both.
-    pub fn new(factory: &InformerFactory) -> Self {
+    /// A scheduler of these profiles over these informers; [`Scheduler::run`] starts both.
+    pub fn new(factory: &InformerFactory, settings: &Settings) -> Self {
         let client = factory.client().clone();
         let claims = factory.informer::<PersistentVolumeClaim>();
         let namespaces = factory.informer::<Namespace>();
-        let plugins = Arc::new(default_plugins(Some(claims.lister())));
-        let state = State { cache: Cache::default(), queue: Queue::new(plugins.clone()) };
+        let (mut deciders, mut profiles) = (BTreeMap::new(), BTreeMap::new());
+        for profile in &settings.profiles {
+            let (name, plugins) = (&profile.scheduler_name, Arc::new(profile.plugins(Some(claims.lister()))));
+            let framework = Framework::new(plugins.clone()).scoring(settings.percentage_of_nodes_to_score);
+            let recorder = EventRecorder::new(client.clone(), name, None);
+            deciders.insert(name.clone(), Decider { recorder, framework });
+            profiles.insert(name.clone(), plugins);
+        }
+        let state = State { cache: Cache::default(), queue: Queue::new(profiles, settings.backoff) };
         let inner = Arc::new(Inner {
-            recorder: EventRecorder::new(client.clone(), SCHEDULER_NAME, None),
+            deciders,
             state: Mutex::new(state),
             changed: Notify::new(),
-            framework: Framework::new(plugins),
             attempts: Mutex::default(),
             namespaces: namespaces.lister(),
             bindings: Arc::new(Semaphore::new(MAX_BINDINGS)),
@@ -128,12 +141,17 @@ fn is_bound(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).is_some_and(|name| !name.is_empty())
 }
 
-fn is_ours(pod: &Pod) -> bool {
-    let name = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
-    name.is_none_or(|name| name == SCHEDULER_NAME)
-}
-
 impl Inner {
+    fn is_ours(&self, pod: &Pod) -> bool {
+        let name = pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
+        self.deciders.contains_key(name.unwrap_or(SCHEDULER_NAME))
+    }
+
+    /// Who decides about a pod that is ours.
+    fn decider(&self, pod: &PodInfo) -> &Decider {
+        self.deciders.get(pod.scheduler_name()).expect("only pods of a profile enter the queue")
+    }
+
     fn now(&self) -> Duration {
         self.client.clock().monotonic()
     }
@@ -165,7 +183,7 @@ impl Inner {
             }
         } else if pod.metadata.deletion_timestamp.is_some() {
             state.queue.remove(&uid);
-        } else if is_ours(pod) && !state.cache.has_pod(&uid) {
+        } else if self.is_ours(pod) && !state.cache.has_pod(&uid) {
             // A status that this scheduler wrote itself changes nothing.
             let written = matches!(event, Event::Updated { old, new }
                 if old.spec == new.spec && old.metadata.labels == new.metadata.labels);
@@ -262,7 +280,7 @@ impl Inner {
 
     async fn schedule_one(self: &Arc<Self>, pod: QueuedPod, snapshot: &Snapshot, start: usize) -> usize {
         let began = self.now();
-        let outcome = self.framework.schedule(&pod.info, snapshot, start, self.client.random());
+        let outcome = self.decider(&pod.info).framework.schedule(&pod.info, snapshot, start, self.client.random());
         self.counts.algorithm.observe_time(self.now().saturating_sub(began));
         self.attempts.lock().push(Attempt {
             at: self.client.clock().now(),
@@ -319,7 +337,8 @@ impl Inner {
                 self.state.lock().queue.done(info.uid());
                 let message = format!("Successfully assigned {}/{} to {node}", info.namespace(), info.name());
                 tracing::info!(pod = format!("{}/{}", info.namespace(), info.name()), node, "pod bound");
-                self.recorder.event(&object_reference(&*info.pod), EventType::Normal, "Scheduled", message);
+                let recorder = &self.decider(info).recorder;
+                recorder.event(&object_reference(&*info.pod), EventType::Normal, "Scheduled", message);
             }
             Err(error) => {
                 let now = self.now();
@@ -348,7 +367,8 @@ impl Inner {
         );
         self.state.lock().queue.requeue(pod, error.plugins, self.now());
         let reference = object_reference(&*info.pod);
-        self.recorder.event(&reference, EventType::Warning, "FailedScheduling", error.message.clone());
+        let recorder = &self.decider(&info).recorder;
+        recorder.event(&reference, EventType::Warning, "FailedScheduling", error.message.clone());
         if let Some(nomination) = &error.nomination {
             self.preempt(&info, nomination).await;
         }
@@ -400,7 +420,7 @@ impl Inner {
                 continue;
             }
             let api = self.client.namespaced::<Pod>(victim.namespace());
-            let message = format!("{SCHEDULER_NAME}: preempting to accommodate a higher priority pod");
+            let message = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
             let condition = json!({"status": {"conditions": [{
                 "type": "DisruptionTarget",
                 "status": "True",
@@ -419,7 +439,7 @@ impl Inner {
                 Ok(()) => {
                     let message = format!("Preempted by pod {} on node {}", pod.uid(), nomination.node);
                     let reference = object_reference(&*victim.pod);
-                    self.recorder.event(&reference, EventType::Normal, "Preempted", message);
+                    self.decider(pod).recorder.event(&reference, EventType::Normal, "Preempted", message);
                 }
                 Err(error) if is_not_found(&error) => {}
                 Err(error) => tracing::warn!(victim = victim.name(), %error, "cannot preempt"),

@@ -14,9 +14,10 @@
 //! [`Output::ok`] fails the test with all that was printed. Nothing sleeps and hopes: [`Cluster::until`] asks again and
 //! again until a deadline. The cluster is deleted when it goes out of scope.
 //!
-//! Reading order: [`tools`] (which kubectl), [`cluster`] (start, run, wait), [`output`], [`toolchains`] (clients in Go and
-//! Python).
+//! Reading order: [`tools`] (which kubectl), [`cluster`] (start, run, wait), [`output`], [`alone`] (components as processes of
+//! their own), [`toolchains`] (clients in Go and Python).
 
+pub mod alone;
 pub mod cluster;
 pub mod output;
 pub mod toolchains;

@@ -25,6 +25,7 @@ mod priority;
 mod reinvocation;
 mod resource_quota;
 mod runtime_class;
+pub mod selection;
 mod service_account;
 mod storage;
 mod taint_nodes_by_condition;
@@ -45,6 +46,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use self::reinvocation::Reinvocation;
+pub use self::selection::Selection;
 pub use self::times::Times;
 use self::times::{Step, WebhookTimes};
 use crate::{

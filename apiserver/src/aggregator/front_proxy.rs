@@ -90,7 +90,10 @@ fn escaped(key: &str) -> String {
 
 /// The config map's data.
 pub fn config(client_ca: &str, front_proxy: Option<&FrontProxy>) -> Value {
-    let mut data = json!({ "client-ca-file": client_ca });
+    let mut data = json!({});
+    if !client_ca.is_empty() {
+        data["client-ca-file"] = json!(client_ca);
+    }
     for (key, value) in front_proxy.map(published).unwrap_or_default() {
         data[key] = json!(value);
     }

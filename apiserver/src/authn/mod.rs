@@ -1,7 +1,7 @@
 //! Who is it? [`Authenticator::authenticate`] turns what a request carries into a [`UserInfo`].
 //!
 //! ```text
-//!  in-process extension ─► client certificate ─► bearer token (static, ServiceAccount, bootstrap) ─► anonymous
+//!  in-process extension ─► proxy's headers ─► client certificate ─► bearer token (static, ServiceAccount, bootstrap) ─► anonymous
 //! ```
 //! The first credential that is good decides. Bad credentials are never anonymous: they get 401. The identity of an
 //! in-process caller is a [`UserInfo`] in the request's extensions, where nothing that comes from a connection can put one.
@@ -10,6 +10,9 @@
 
 mod bootstrap_token;
 pub mod jwt;
+mod keys;
+mod legacy_token;
+mod request_header;
 pub mod service_account;
 mod static_token;
 #[cfg(test)]
@@ -17,13 +20,17 @@ mod tests;
 pub mod x509;
 
 pub use bootstrap_token::BootstrapTokens;
+pub use request_header::{Proxies, RequestHeaders};
 pub use service_account::ServiceAccountTokens;
 pub use static_token::{BadTokenFile, StaticTokens};
 pub use x509::{ClientCertificates, PeerCertificates};
 
+use std::sync::Arc;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderValue, header};
 use minik8s_api::status::Status;
+use rustls::server::danger::ClientCertVerifier;
 
 use crate::identity::UserInfo;
 
@@ -47,6 +54,8 @@ pub struct TokenUser {
 
 /// Decides who sends a request.
 pub struct Authenticator {
+    /// Proxies that say in headers who asks; without any, such headers mean nothing.
+    pub proxies: Option<Proxies>,
     /// The cluster's client CA; without one, no client certificate is good.
     pub certificates: Option<ClientCertificates>,
     /// Tokens of a file.
@@ -55,6 +64,8 @@ pub struct Authenticator {
     pub service_accounts: ServiceAccountTokens,
     /// Tokens kept as secrets, for nodes that join.
     pub bootstrap_tokens: BootstrapTokens,
+    /// Whether a request without credentials is served at all.
+    pub anonymous: bool,
 }
 
 impl Authenticator {
@@ -64,6 +75,14 @@ impl Authenticator {
             return Ok(user.clone());
         }
         let mut bad = None;
+        if let Some(proxies) = &self.proxies {
+            let peer = request.extensions.get::<PeerCertificates>().cloned();
+            match proxies.authenticate(peer.as_ref(), &mut request.headers) {
+                Ok(Some(user)) => return Ok(user.authenticated()),
+                Ok(None) => {}
+                Err(reason) => bad = Some(reason),
+            }
+        }
         if let (Some(certificates), Some(peer)) = (&self.certificates, request.extensions.get::<PeerCertificates>()) {
             match certificates.authenticate(peer) {
                 Ok(Some(user)) => return Ok(user.authenticated()),
@@ -79,12 +98,20 @@ impl Authenticator {
             }
         }
         match bad {
-            None => Ok(UserInfo::anonymous()),
+            None if self.anonymous => Ok(UserInfo::anonymous()),
+            None => Err(Status::unauthorized("Unauthorized")),
             Some(reason) => {
                 tracing::debug!(reason, "unable to authenticate the request");
                 Err(Status::unauthorized("Unauthorized"))
             }
         }
+    }
+
+    /// What a TLS configuration takes as its verifier of client certificates; nothing where no certificate is good.
+    pub fn handshake_verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        let proxies = self.proxies.as_ref().map(Proxies::certificates);
+        let judges: Vec<&ClientCertificates> = self.certificates.iter().chain(proxies).collect();
+        x509::handshake_verifier(&judges)
     }
 
     /// Who a bearer token speaks for, if it is good for one of `audiences`.

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Outcome, TokenUser,
-    jwt::{SigningKey, unverified_issuer},
+    jwt::{self, PublicKey, unverified_issuer},
+    legacy_token,
 };
 use crate::{
     cache::{Object, Objects},
@@ -82,23 +83,24 @@ pub struct Reference {
 pub struct ServiceAccountTokens {
     objects: Arc<dyn Objects>,
     clock: Clock,
-    key: SigningKey,
-    issuer: String,
+    keys: Vec<PublicKey>,
+    issuers: Vec<String>,
     audiences: Vec<String>,
     /// Claims of tokens whose signature was good, by the token's digest.
     remembered: Mutex<BTreeMap<[u8; 32], Arc<Claims>>>,
 }
 
 impl ServiceAccountTokens {
-    /// Trusts tokens of `key` whose issuer is `issuer`; `audiences` are the names of this API server.
+    /// Trusts tokens that one of `keys` signed and whose issuer is among `issuers`; `audiences` are the names of this API
+    /// server.
     pub fn new(
         objects: Arc<dyn Objects>,
         clock: Clock,
-        key: SigningKey,
-        issuer: &str,
+        keys: Vec<PublicKey>,
+        issuers: Vec<String>,
         audiences: Vec<String>,
     ) -> ServiceAccountTokens {
-        ServiceAccountTokens { objects, clock, key, issuer: issuer.to_owned(), audiences, remembered: Mutex::default() }
+        ServiceAccountTokens { objects, clock, keys, issuers, audiences, remembered: Mutex::default() }
     }
 
     /// For whom tokens are that speak to this API server.
@@ -107,8 +109,17 @@ impl ServiceAccountTokens {
     }
 
     pub(super) fn authenticate(&self, token: &str, audiences: &[String]) -> Outcome<TokenUser> {
-        if unverified_issuer(token).as_deref() != Some(&self.issuer) {
-            return Ok(None);
+        match unverified_issuer(token) {
+            Some(issuer) if self.issuers.contains(&issuer) => {}
+            Some(issuer) if issuer == legacy_token::ISSUER => {
+                return legacy_token::authenticate(
+                    token,
+                    &self.keys,
+                    &*self.objects,
+                    &self.audiences_of_legacy(audiences)?,
+                );
+            }
+            _ => return Ok(None),
         }
         let claims = self.verified(token)?;
         let audiences: Vec<String> =
@@ -127,13 +138,19 @@ impl ServiceAccountTokens {
         Ok(Some(TokenUser { user: user_of(&claims), audiences }))
     }
 
+    /// Tokens that name no audience are for this server.
+    fn audiences_of_legacy(&self, audiences: &[String]) -> Result<Vec<String>, String> {
+        let own: Vec<String> = audiences.iter().filter(|audience| self.audiences.contains(audience)).cloned().collect();
+        if own.is_empty() { Err("a token without audiences is for the API server only".to_owned()) } else { Ok(own) }
+    }
+
     fn verified(&self, token: &str) -> Result<Arc<Claims>, String> {
         let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
         let digest: [u8; 32] = digest.as_ref().try_into().expect("SHA-256 has 32 bytes");
         if let Some(claims) = self.remembered.lock().get(&digest) {
             return Ok(Arc::clone(claims));
         }
-        let claims: Arc<Claims> = Arc::new(self.key.verify(token).map_err(|error| error.to_string())?);
+        let claims: Arc<Claims> = Arc::new(jwt::verify(token, &self.keys).map_err(|error| error.to_string())?);
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();

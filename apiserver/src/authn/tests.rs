@@ -11,8 +11,9 @@ use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 
 use super::{
-    Authenticator, BootstrapTokens, ClientCertificates, PeerCertificates, ServiceAccountTokens, StaticTokens,
-    jwt::SigningKey,
+    Authenticator, BootstrapTokens, ClientCertificates, PeerCertificates, Proxies, RequestHeaders,
+    ServiceAccountTokens, StaticTokens,
+    jwt::{self, SigningKey},
 };
 use crate::{
     identity::{UserInfo, fixture::World},
@@ -59,6 +60,8 @@ impl Authority {
 struct Gate {
     world: World,
     authority: Authority,
+    /// Who signs the certificates of proxies.
+    front: Authority,
     key: SigningKey,
     authenticator: Arc<Authenticator>,
     tokens: Tokens,
@@ -71,27 +74,40 @@ fn new_key() -> SigningKey {
 impl Gate {
     fn new() -> Gate {
         let world = World::new();
-        let (authority, key) = (Authority::new(), new_key());
+        let (authority, front, key) = (Authority::new(), Authority::new(), new_key());
         let (objects, clock) = (world.objects(), world.clock.clone());
         let audiences = vec![AUDIENCE.to_owned()];
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trusting = |authority: &Authority| {
+            ClientCertificates::new([authority.certificate.clone()], provider.clone(), clock.clone()).expect("CA")
+        };
+        let headers = RequestHeaders {
+            ca: vec![front.certificate.clone()],
+            ca_pem: String::new(),
+            allowed_names: vec!["front-proxy-client".to_owned()],
+            username: vec!["X-Remote-User".to_owned()],
+            uid: vec!["X-Remote-Uid".to_owned()],
+            group: vec!["X-Remote-Group".to_owned()],
+            extra_prefix: vec!["X-Remote-Extra-".to_owned()],
+        };
         let authenticator = Authenticator {
-            certificates: Some(
-                ClientCertificates::new([authority.certificate.clone()], provider, clock.clone()).expect("CA"),
-            ),
+            proxies: Some(Proxies::new(headers, trusting(&front))),
+            certificates: Some(trusting(&authority)),
             static_tokens: StaticTokens::parse("sesame,ann,1,\"dev\"").expect("tokens"),
             service_accounts: ServiceAccountTokens::new(
                 objects.clone(),
                 clock.clone(),
-                key.clone(),
-                DEFAULT_ISSUER,
+                vec![key.public()],
+                vec![DEFAULT_ISSUER.to_owned()],
                 audiences.clone(),
             ),
             bootstrap_tokens: BootstrapTokens::new(objects.clone(), clock.clone()),
+            anonymous: true,
         };
-        let tokens = Tokens::new(objects, clock, world.random.clone(), key.clone(), DEFAULT_ISSUER, audiences);
+        let (random, keys) = (world.random.clone(), vec![key.public()]);
+        let tokens = Tokens::new(objects, clock, random, key.clone(), keys, DEFAULT_ISSUER, audiences);
         world.put(json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "rec", "name": "default" } }));
-        Gate { world, authority, key, authenticator: Arc::new(authenticator), tokens }
+        Gate { world, authority, front, key, authenticator: Arc::new(authenticator), tokens }
     }
 
     fn token(&self, spec: Value) -> String {
@@ -170,6 +186,54 @@ async fn certificates_speak_for_their_subject() {
 }
 
 #[tokio::test]
+async fn a_proxy_says_who_asks_if_its_own_certificate_is_good() {
+    let gate = Gate::new();
+    let request = |peer: PeerCertificates| {
+        let request = Request::builder().extension(peer).header("X-Remote-User", "ann").header("X-Remote-Uid", "7");
+        let request = request.header("X-Remote-Group", "dev").header("X-Remote-Group", "ops");
+        request.header("X-Remote-Extra-Acme.com%2Fteam", "blue").body(()).expect("request").into_parts().0
+    };
+    let user = gate.who(request(gate.front.client("front-proxy-client", None))).expect("believed");
+    assert_eq!((user.name.as_str(), user.uid.as_str()), ("ann", "7"));
+    assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
+    assert_eq!(user.extra["acme.com/team"], ["blue"]);
+
+    assert_eq!(gate.who(request(gate.front.client("another", None))), Err(401), "a name that is not allowed");
+    let own = gate.who(request(gate.authority.client("bob", None))).expect("a client of its own");
+    assert_eq!(own.name, "bob", "clients do not speak for others");
+}
+
+#[tokio::test]
+async fn tokens_in_secrets_are_good_while_the_secret_holds_them() {
+    let gate = Gate::new();
+    let token = |uid: &str| {
+        let claims = json!({
+            "iss": "kubernetes/serviceaccount",
+            "sub": "system:serviceaccount:rec:default",
+            "kubernetes.io/serviceaccount/namespace": "rec",
+            "kubernetes.io/serviceaccount/secret.name": "legacy",
+            "kubernetes.io/serviceaccount/service-account.name": "default",
+            "kubernetes.io/serviceaccount/service-account.uid": uid,
+        });
+        jwt::sign(&gate.key, &claims).expect("token")
+    };
+    let hold = |token: &str| {
+        gate.world.put(json!({
+            "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+            "metadata": { "namespace": "rec", "name": "legacy" }, "data": { "token": BASE64_STANDARD.encode(token) },
+        }));
+    };
+    let good = token("uid-of-default");
+    assert_eq!(gate.bearer(&good), Err(401), "nothing holds it");
+    hold(&good);
+    assert_eq!(gate.bearer(&good).as_deref(), Ok("system:serviceaccount:rec:default"));
+    let stale = token("uid-of-an-earlier-one");
+    assert_eq!(gate.bearer(&stale), Err(401), "another than the Secret holds");
+    hold(&stale);
+    assert_eq!(gate.bearer(&stale), Err(401), "the account is another by now");
+}
+
+#[tokio::test]
 async fn tokens_speak_for_their_account_while_it_lives() {
     let gate = Gate::new();
     let account = "system:serviceaccount:rec:default";
@@ -188,8 +252,8 @@ async fn tokens_speak_for_their_account_while_it_lives() {
         Ok(account)
     );
 
-    let other_key = new_key().sign(&json!({ "iss": DEFAULT_ISSUER })).expect("token");
-    let foreign = gate.key.sign(&json!({ "iss": "https://elsewhere" })).expect("token");
+    let other_key = jwt::sign(&new_key(), &json!({ "iss": DEFAULT_ISSUER })).expect("token");
+    let foreign = jwt::sign(&gate.key, &json!({ "iss": "https://elsewhere" })).expect("token");
     let cut = &token[..token.len() - 2];
     for (bad, why) in [
         (other_key.as_str(), "another key"),

@@ -69,12 +69,11 @@ impl ClientCertificates {
         Ok(ClientCertificates { verifier, clock, remembered: Mutex::default() })
     }
 
-    /// What the server's TLS configuration takes as its client certificate verifier.
-    pub fn handshake_verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        Arc::new(RequestClientCert(Arc::clone(&self.verifier)))
-    }
-
-    pub(super) fn authenticate(&self, peer: &PeerCertificates) -> Outcome<UserInfo> {
+    /// Who holds these certificates: nobody where they name no user.
+    ///
+    /// # Errors
+    /// They are not of this CA, or not valid now; in words for a log.
+    pub fn authenticate(&self, peer: &PeerCertificates) -> Outcome<UserInfo> {
         let Some((leaf, intermediates)) = peer.0.split_first() else {
             return Ok(None);
         };
@@ -144,8 +143,19 @@ fn user_of(leaf: &CertificateDer<'_>) -> Outcome<UserInfo> {
     }))
 }
 
+/// A verifier that asks for a certificate of one of these CAs, and leaves the judgement to them.
+pub fn handshake_verifier(judges: &[&ClientCertificates]) -> Option<Arc<dyn ClientCertVerifier>> {
+    let verifier = Arc::clone(&judges.first()?.verifier);
+    let hints = judges.iter().flat_map(|judge| judge.verifier.root_hint_subjects()).cloned().collect();
+    Some(Arc::new(RequestClientCert { verifier, hints }))
+}
+
 /// Asks TLS clients for a certificate and leaves the judgement to [`ClientCertificates`].
-struct RequestClientCert(Arc<dyn ClientCertVerifier>);
+struct RequestClientCert {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Which CAs clients are told to choose their certificate by.
+    hints: Vec<DistinguishedName>,
+}
 
 impl fmt::Debug for RequestClientCert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -159,7 +169,7 @@ impl ClientCertVerifier for RequestClientCert {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
+        &self.hints
     }
 
     fn verify_client_cert(
@@ -177,7 +187,7 @@ impl ClientCertVerifier for RequestClientCert {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.verifier.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -186,10 +196,10 @@ impl ClientCertVerifier for RequestClientCert {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.verifier.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.verifier.supported_verify_schemes()
     }
 }

@@ -203,6 +203,56 @@ impl Authorizer for Masters {
     }
 }
 
+/// Everybody may do everything (`--authorization-mode AlwaysAllow`).
+pub struct AlwaysAllow;
+
+impl Authorizer for AlwaysAllow {
+    fn authorize(&self, _: &Attributes<'_>) -> Verdict {
+        Verdict::allow("")
+    }
+}
+
+/// Nobody may do anything that another authorizer does not allow (`--authorization-mode AlwaysDeny`).
+pub struct AlwaysDeny;
+
+impl Authorizer for AlwaysDeny {
+    fn authorize(&self, _: &Attributes<'_>) -> Verdict {
+        Verdict::no_opinion("Everything is forbidden.")
+    }
+}
+
+/// An authorizer by its name in `--authorization-mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// [`NodeAuthorizer`].
+    Node,
+    /// [`Rbac`].
+    Rbac,
+    /// [`AlwaysAllow`].
+    AlwaysAllow,
+    /// [`AlwaysDeny`].
+    AlwaysDeny,
+}
+
+impl Mode {
+    /// The authorizer of that name.
+    ///
+    /// # Errors
+    /// Kubernetes' authorizers that are not here, and what is none.
+    pub fn parse(name: &str) -> Result<Mode, String> {
+        match name {
+            "Node" => Ok(Mode::Node),
+            "RBAC" => Ok(Mode::Rbac),
+            "AlwaysAllow" => Ok(Mode::AlwaysAllow),
+            "AlwaysDeny" => Ok(Mode::AlwaysDeny),
+            "ABAC" | "Webhook" => Err(format!(
+                "authorization-mode {name:?} is not part of minik8s; choose from Node, RBAC, AlwaysAllow, AlwaysDeny"
+            )),
+            _ => Err(format!("authorization-mode {name:?} is not a valid mode")),
+        }
+    }
+}
+
 /// The 403 of a question that was not allowed (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go`).
 pub fn forbidden(attributes: &Attributes<'_>, reason: &str) -> Status {
     let mut message = escape(&describe(attributes));

@@ -29,8 +29,6 @@ use crate::registry::Target;
 use crate::registry::read::Freshness;
 use crate::server::ApiServer;
 
-/// A watch that does not say when it wants to end does so after this, up to twice as long (`--min-request-timeout`).
-const MIN_TIMEOUT: Duration = Duration::from_secs(1_800);
 /// How often a watch that wants bookmarks gets one (`k8s.io/apiserver/pkg/storage/cacher/time_budget.go`).
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 /// Events gathered into one frame.
@@ -131,8 +129,8 @@ impl Frames {
     fn new(watch: CacheWatch, encoder: Encoder, options: &ListOptions) -> Frames {
         let server = &encoder.server;
         let now = server.clock().monotonic();
-        let timeout =
-            options.timeout.unwrap_or_else(|| MIN_TIMEOUT + MIN_TIMEOUT.mul_f64(server.registry().random().next_f64()));
+        let least = server.settings().min_request_timeout;
+        let timeout = options.timeout.unwrap_or_else(|| least + least.mul_f64(server.registry().random().next_f64()));
         Frames {
             watching: server.metrics().watching(&encoder.target.kind),
             bookmarks: options.bookmarks,

@@ -16,9 +16,6 @@ use super::{Registry, Target, keys};
 use crate::cache::Object;
 use crate::errors::store_status;
 
-/// How long an Event lives (`kube-apiserver --event-ttl`).
-pub const EVENT_TTL: Duration = Duration::from_secs(3600);
-
 /// Objects written within this time share a lease, so that leases are few
 /// (`k8s.io/apiserver/pkg/storage/etcd3/lease_manager.go`).
 const LEASE_REUSE: Duration = Duration::from_secs(60);
@@ -57,13 +54,13 @@ impl Leases {
     }
 }
 
-/// The time after which objects of a kind are deleted by themselves.
-fn time_to_live(kind: &Kind) -> Option<Duration> {
-    let storage = keys::storage(kind);
-    (storage.group.is_empty() && storage.resource == "events").then_some(EVENT_TTL)
-}
-
 impl Registry {
+    /// The time after which objects of a kind are deleted by themselves.
+    fn time_to_live(&self, kind: &Kind) -> Option<Duration> {
+        let storage = keys::storage(kind);
+        (storage.group.is_empty() && storage.resource == "events").then(|| *self.event_ttl.read())
+    }
+
     /// Commits and waits until the cache has applied it, so that the writer reads its own write.
     pub(crate) async fn commit(&self, txn: Txn) -> Result<Outcome, Status> {
         let (timed, began) = (self.store_times.begin(&txn), self.clock.monotonic());
@@ -90,7 +87,7 @@ impl Registry {
             None => Txn::create(key, value),
             Some(revision) => Txn::update(key, revision, value),
         };
-        if let Some(ttl) = time_to_live(&target.kind) {
+        if let Some(ttl) = self.time_to_live(&target.kind) {
             txn = txn.with_lease(self.leases.lease(&self.store, ttl).await?);
         }
         self.commit(txn).await

@@ -37,6 +37,7 @@ mod versions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use minik8s_api::kinds::{GroupResource, GroupVersionResource, Kind, Kinds};
 use minik8s_api::status::Status;
@@ -66,7 +67,11 @@ pub struct Registry {
     converter: Arc<Converter>,
     chain: RwLock<Arc<Chain>>,
     hooks: RwLock<BTreeMap<GroupResource, Arc<dyn hooks::Hook>>>,
+    event_ttl: RwLock<Duration>,
 }
+
+/// How long an Event lives unless operators say otherwise (`kube-apiserver --event-ttl`).
+const EVENT_TTL: Duration = Duration::from_secs(3600);
 
 impl Registry {
     /// A registry without admission and hooks; [`Registry::set_chain`] and [`Registry::set_hook`] complete it, because
@@ -88,12 +93,18 @@ impl Registry {
             converter,
             chain: RwLock::new(Arc::new(Chain::of(Vec::new()))),
             hooks: RwLock::default(),
+            event_ttl: RwLock::new(EVENT_TTL),
         })
     }
 
     /// Puts the admission chain in place.
     pub fn set_chain(&self, chain: Arc<Chain>) {
         *self.chain.write() = chain;
+    }
+
+    /// Sets how long an Event lives from now on.
+    pub fn set_event_ttl(&self, ttl: Duration) {
+        *self.event_ttl.write() = ttl;
     }
 
     /// Puts a resource's hook in place.

@@ -168,6 +168,7 @@ impl TestServer {
             audit: None,
             encryption: None,
             metrics: Default::default(),
+            settings: Default::default(),
             extra_routes: axum::Router::new().route("/extra", axum::routing::get(|| async { "extra" })),
         };
         change(&mut config);

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 pub struct DiskFs {
     root: PathBuf,
     watchers: FileWatchers,
+    /// How many bytes there are said to be.
+    capacity: u64,
 }
 
 impl DiskFs {
@@ -19,7 +21,13 @@ impl DiskFs {
     pub fn new(root: impl Into<PathBuf>) -> io::Result<DiskFs> {
         let root = root.into();
         fs::create_dir_all(&root)?;
-        Ok(DiskFs { root, watchers: FileWatchers::default() })
+        Ok(DiskFs { root, watchers: FileWatchers::default(), capacity: u64::MAX })
+    }
+
+    /// The same, said to hold so many bytes. What the folder may really grow to is the host's business.
+    pub fn with_capacity(mut self, bytes: u64) -> DiskFs {
+        self.capacity = bytes;
+        self
     }
 
     fn host_path(&self, path: &str) -> PathBuf {
@@ -187,7 +195,7 @@ impl NodeFs for DiskFs {
     }
 
     fn usage(&self) -> io::Result<(u64, u64)> {
-        // What the folder may grow to is the host's business; what it holds is summed up.
+        // What it holds is summed up.
         fn size(path: &Path) -> io::Result<u64> {
             let metadata = fs::symlink_metadata(path)?;
             if !metadata.is_dir() {
@@ -195,7 +203,7 @@ impl NodeFs for DiskFs {
             }
             fs::read_dir(path)?.try_fold(0, |sum, entry| Ok(sum + size(&entry?.path())?))
         }
-        Ok((size(&self.root)?, u64::MAX))
+        Ok((size(&self.root)?, self.capacity))
     }
 
     fn watch(&self, path: &str) -> FileWatch {

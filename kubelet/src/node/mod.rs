@@ -49,7 +49,30 @@ pub(crate) fn allocatable_amounts(capacity: &Capacity) -> Result<Amounts> {
         ("ephemeral-storage", &capacity.ephemeral_storage),
         ("pods", &pods),
     ];
-    amounts.into_iter().map(|(name, text)| Ok((name.to_owned(), Amount::parse(text)?))).collect()
+    let mut amounts: Amounts =
+        amounts.into_iter().map(|(name, text)| Ok((name.to_owned(), Amount::parse(text)?))).collect::<Result<_>>()?;
+    for (name, text) in &capacity.reserved {
+        let reserved = Amount::parse(text)?;
+        let Some(amount) = amounts.get_mut(name) else {
+            return Err(Error::InvalidPod(format!("{name} cannot be reserved: the node has no such resource")));
+        };
+        *amount = amount.minus(reserved);
+    }
+    Ok(amounts)
+}
+
+impl Capacity {
+    /// What of a reserved resource is left for pods, as quantities.
+    fn allocatable(&self) -> Vec<(String, String)> {
+        // The amounts were read when the kubelet was made.
+        let amounts = allocatable_amounts(self).unwrap_or_default();
+        let left = self.reserved.iter().filter_map(|(name, _)| {
+            let amount = *amounts.get(name)?;
+            let text = if name == "cpu" { format!("{}m", amount.millis()) } else { amount.units().to_string() };
+            Some((name.clone(), text))
+        });
+        left.collect()
+    }
 }
 
 impl Kubelet {

@@ -11,12 +11,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use minik8s_cri::proto;
 use serde_json::Value;
 
-use crate::config::{KUBELET_PORT, KUBELET_VERSION, KubeletConfig};
+use crate::config::{KUBELET_VERSION, KubeletConfig};
 
 /// How many images a Node lists (`nodeStatusMaxImages`).
 const IMAGES_MAX: usize = 50;
 /// How many names of one image a Node lists.
 const IMAGE_NAMES_MAX: usize = 5;
+
+/// The features that this kubelet says it has, where it matters to others: by this one an API server passes WebSockets of
+/// exec, attach and port-forward on as they are, rather than turning them into SPDY, which is not spoken here (KEP-4006).
+const DECLARED_FEATURES: [&str; 1] = ["ExtendWebSocketsToKubelet"];
 
 /// What the status is computed from.
 pub(super) struct View<'a> {
@@ -43,16 +47,21 @@ pub(super) fn status(view: &View<'_>) -> NodeStatus {
     ];
     let capacity: std::collections::BTreeMap<_, _> =
         capacity.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount))).collect();
+    let mut allocatable = capacity.clone();
+    allocatable.extend(config.capacity.allocatable().into_iter().map(|(name, amount)| (name, Quantity(amount))));
     let mut addresses = config.addresses.clone();
     if addresses.iter().all(|address| address.type_ != "Hostname") {
         addresses.push(NodeAddress { type_: "Hostname".to_owned(), address: config.node_name.clone() });
     }
     NodeStatus {
         addresses: Some(addresses),
-        allocatable: Some(capacity.clone()),
+        allocatable: Some(allocatable),
         capacity: Some(capacity),
         conditions: Some(conditions(view)),
-        daemon_endpoints: Some(NodeDaemonEndpoints { kubelet_endpoint: Some(DaemonEndpoint { port: KUBELET_PORT }) }),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: config.port.into() }),
+        }),
+        declared_features: Some(DECLARED_FEATURES.map(str::to_owned).into()),
         images: Some(images(view.images)),
         node_info: Some(node_info(view)),
         ..NodeStatus::default()
@@ -163,6 +172,7 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
         || old.allocatable != new.allocatable
         || old.images != new.images
         || old.node_info != new.node_info
+        || old.declared_features != new.declared_features
         || old.daemon_endpoints != new.daemon_endpoints
 }
 

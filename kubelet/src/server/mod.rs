@@ -1,13 +1,16 @@
 //! The kubelet's HTTP API: logs, exec, attach, port-forward, stats. The API server is its only client.
 //!
 //! Nobody is authenticated here: the only way in is [`Kubelet::connect`], which the API server's `NodeConnector` holds
-//! (it has authorized `pods/log`, `pods/exec`, `nodes/proxy` by then). A kubelet that listens on a socket of its own
-//! puts authentication in front of [`Kubelet::http`].
+//! (it has authorized `pods/log`, `pods/exec`, `nodes/proxy` by then). Who listens on a socket puts authentication in
+//! front of [`Kubelet::serve`], and asks [`questions`] about each request.
 //!
 //! (kubelet: `server/server.go`.)
 
+mod access;
 mod logs;
 mod stats;
+
+pub use access::{Question, questions};
 
 use std::sync::Arc;
 

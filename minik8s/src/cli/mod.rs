@@ -1,11 +1,18 @@
 //! The command line, one verb a file. Every error ends as one line on standard error and exit code 1.
 
+mod apiserver;
 mod bench;
+mod controllers;
 mod delete;
 mod down;
+mod flags;
 mod kubeconfig;
+mod kubelet;
+mod kubelet_config;
 mod logs;
 mod node;
+mod process;
+mod scheduler;
 mod status;
 mod up;
 mod version;
@@ -43,6 +50,14 @@ enum Verb {
     /// Add, stop, start and delete nodes
     #[command(subcommand)]
     Node(node::Node),
+    /// Run an API server alone, with the flags of kube-apiserver
+    Apiserver(Box<apiserver::ApiServer>),
+    /// Run the controllers alone, with the flags of kube-controller-manager
+    Controllers(Box<controllers::Controllers>),
+    /// Run a scheduler alone, with the flags of kube-scheduler
+    Scheduler(Box<scheduler::Scheduler>),
+    /// Run a node alone, with the flags of the kubelet
+    Kubelet(Box<kubelet::Kubelet>),
     /// Measure how fast the API is
     Bench(bench::Bench),
     /// Print the version
@@ -84,11 +99,25 @@ fn parse_name(name: &str) -> Result<String> {
     Ok(name.to_owned())
 }
 
+/// The verbs that stand for programs of Kubernetes: these end with 1 where a flag is wrong.
+const COMPONENTS: [&str; 4] = ["apiserver", "controllers", "scheduler", "kubelet"];
+
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        let component = std::env::args().nth(1).is_some_and(|verb| COMPONENTS.contains(&verb.as_str()));
+        if component && error.use_stderr() {
+            let _ = error.print();
+            std::process::exit(1);
+        }
+        error.exit()
+    })
+}
+
 /// Parses, runs, reports.
 pub fn run() -> ExitCode {
     // One provider of cryptography for the process; a second call cannot happen.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let result = match Cli::parse().verb {
+    let result = match parse().verb {
         Verb::Up(verb) => verb.run(),
         Verb::Down(verb) => verb.run(),
         Verb::Delete(verb) => verb.run(),
@@ -96,6 +125,10 @@ pub fn run() -> ExitCode {
         Verb::Kubeconfig(verb) => verb.run(),
         Verb::Logs(verb) => verb.run(),
         Verb::Node(verb) => verb.run(),
+        Verb::Apiserver(verb) => verb.run(),
+        Verb::Controllers(verb) => verb.run(),
+        Verb::Scheduler(verb) => verb.run(),
+        Verb::Kubelet(verb) => verb.run(),
         Verb::Bench(verb) => verb.run(),
         Verb::Version(verb) => verb.run(),
     };

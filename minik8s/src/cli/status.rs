@@ -44,6 +44,7 @@ fn as_json(dir: &DataDir, file: &ClusterFile, running: Option<&ClusterStatus>) -
         "kubeconfig": file.kubeconfig,
         "dataDir": dir.path,
         "ephemeral": file.ephemeral,
+        "disabled": file.disabled,
     });
     match running {
         Some(running) => {
@@ -66,6 +67,9 @@ fn print_text(dir: &DataDir, file: &ClusterFile, running: Option<&ClusterStatus>
     println!("API server:  {}", file.server());
     println!("Kubeconfig:  {}", file.kubeconfig.display());
     println!("Data:        {}{}", dir.path.display(), if file.ephemeral { " (ephemeral)" } else { "" });
+    if !file.disabled.is_empty() {
+        println!("Disabled:    {}", file.disabled.join(", "));
+    }
     let Some(running) = running else { return };
     println!("Version:     {} (minik8s {})", running.kubernetes_version, running.version);
     println!("Process:     {}", running.pid);

@@ -16,9 +16,12 @@ use minik8s_clock::{Clock, Random};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Name;
+use crate::cli::process::wait_for_the_end;
+use crate::cli::{Name, controllers};
 use crate::cluster::{Cluster, ClusterConfig};
-use crate::home::{ClusterFile, DataDir, Home, Lock, NodeFile, context_name, name_flag};
+use crate::home::{
+    CONTROLLERS, ClusterFile, DataDir, Home, KUBELET, Lock, NodeFile, SCHEDULER, context_name, name_flag,
+};
 use crate::kubeconfig::{self, Entry};
 use crate::logs::Logs;
 use crate::node;
@@ -38,6 +41,9 @@ const PORTS_TRIED: u16 = 100;
 const MAX_NODES: u32 = 5000;
 /// How many lines of the log are shown when the process dies before it can say why.
 const LAST_WORDS_LINES: usize = 15;
+
+/// The word of `--disable` for no component.
+const NOTHING: &str = "none";
 
 /// The options of `up`.
 #[derive(Args)]
@@ -62,6 +68,10 @@ pub struct Up {
     ephemeral: bool,
     #[command(flatten)]
     safeguards: Safeguards,
+    /// Leave components to others: scheduler, controllers, kubelet, controllers/NAME; none for no component. Remembered
+    /// until it is said anew
+    #[arg(long, value_name = "COMPONENTS", value_delimiter = ',', value_parser = parse_disabled)]
+    disable: Option<Vec<String>>,
     /// Stay in the foreground; Ctrl-C stops the cluster
     #[arg(long)]
     foreground: bool,
@@ -150,6 +160,11 @@ impl Up {
         let nodes = self.nodes(known.as_ref(), &mut notes);
         let mut file = ClusterFile::new(name, port, kubeconfig, ephemeral, nodes);
         file.safeguards = self.safeguards(known.as_ref())?;
+        file.disabled = match (&self.disable, known) {
+            (Some(asked), _) => disabled(asked)?,
+            (None, Some(known)) => known.disabled,
+            (None, None) => Vec::new(),
+        };
         Ok(Plan { home, dir, file, fresh, notes })
     }
 
@@ -193,6 +208,7 @@ impl Up {
             if plan.fresh { "Starting" } else { "Resuming" },
             plan.file.name,
             match plan.file.nodes.len() {
+                _ if plan.file.is_disabled(KUBELET) => "no nodes of its own".to_owned(),
                 1 => "1 node".to_owned(),
                 n => format!("{n} nodes"),
             }
@@ -238,6 +254,8 @@ impl Up {
         for (flag, path) in plan.file.safeguards.arguments() {
             command.arg(flag).arg(path);
         }
+        let disabled = if plan.file.disabled.is_empty() { NOTHING.to_owned() } else { plan.file.disabled.join(",") };
+        command.args(["--disable", &disabled]);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         command.envs(GLIBC_MALLOC.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied());
         // Ctrl-C at this terminal is not meant for the cluster.
@@ -370,27 +388,27 @@ fn clean_up(plan: &Plan, existed: bool) {
     let _ = plan.home.forget(&plan.file.name);
 }
 
-async fn wait_for_the_end(stop: &CancellationToken) {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (terminate, hang_up) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
-        if let (Ok(mut terminate), Ok(_hang_up)) = (terminate, hang_up) {
-            // A closed terminal (hangup) does not end the cluster; that its handler exists is enough.
-            tokio::select! {
-            biased;
-                           () = stop.cancelled() => {}
-                           _ = tokio::signal::ctrl_c() => {}
-                           _ = terminate.recv() => {}
-                       }
-            return;
-        }
+/// One word of `--disable`.
+fn parse_disabled(word: &str) -> Result<String> {
+    match word.split_once('/') {
+        Some((CONTROLLERS, name)) => Ok(format!("{CONTROLLERS}/{}", controllers::known(name)?)),
+        None if [SCHEDULER, CONTROLLERS, KUBELET, NOTHING].contains(&word) => Ok(word.to_owned()),
+        _ => bail!("{word:?} is none of {SCHEDULER}, {CONTROLLERS}, {KUBELET}, {CONTROLLERS}/NAME, {NOTHING}"),
     }
-    tokio::select! {
-    biased;
-           () = stop.cancelled() => {}
-           _ = tokio::signal::ctrl_c() => {}
-       }
+}
+
+/// What the words of `--disable` leave to others.
+fn disabled(words: &[String]) -> Result<Vec<String>> {
+    if words.iter().any(|word| word == NOTHING) {
+        if words.len() > 1 {
+            bail!("--disable {NOTHING} stands alone");
+        }
+        return Ok(Vec::new());
+    }
+    let mut disabled = words.to_vec();
+    disabled.sort();
+    disabled.dedup();
+    Ok(disabled)
 }
 
 /// The port to serve on. Checked here so that a taken one is told before anything starts.

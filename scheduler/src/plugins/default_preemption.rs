@@ -37,8 +37,7 @@ impl PostFilter for DefaultPreemption {
         refused: &[(String, Rejection)],
         fits: Fits<'_>,
     ) -> Result<Nomination, String> {
-        // Kubernetes runs the plugin for dynamic resources first, and its words stand before these.
-        const PREFIX: &str = "no new claims to deallocate, preemption:";
+        const PREFIX: &str = "preemption:";
         if pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
             return Err(format!("{PREFIX} not eligible due to preemptionPolicy=Never."));
         }

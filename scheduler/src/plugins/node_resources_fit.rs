@@ -7,7 +7,7 @@ use crate::node_info::{NodeInfo, PodInfo};
 pub const NAME: &str = "NodeResourcesFit";
 
 /// How nodes that fit are compared.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ScoringStrategy {
     /// The emptiest is best: pods are spread.
     #[default]
