@@ -1,11 +1,10 @@
 //! What is counted of scheduling (`pkg/scheduler/metrics/metrics.go`).
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use minik8s_metrics::{Histogram, Kind, Text};
-
-use crate::scheduler::SCHEDULER_NAME;
 
 /// Upper bounds of the times of attempts, in seconds.
 const SECONDS: &[f64] =
@@ -40,7 +39,8 @@ impl Outcome {
 
 /// Counters of a scheduler.
 pub struct Counts {
-    attempts: [Histogram; Outcome::ALL.len()],
+    /// By profile.
+    attempts: BTreeMap<String, [Histogram; Outcome::ALL.len()]>,
     /// Choosing a node, without binding.
     pub algorithm: Histogram,
     /// From a pod's coming to its binding.
@@ -49,22 +49,24 @@ pub struct Counts {
     victims: Histogram,
 }
 
-impl Default for Counts {
-    fn default() -> Counts {
+impl Counts {
+    /// Counters of a scheduler with these profiles.
+    pub fn new<'a>(profiles: impl IntoIterator<Item = &'a str>) -> Counts {
+        let none = || Outcome::ALL.map(|_| Histogram::new(SECONDS));
         Counts {
-            attempts: Outcome::ALL.map(|_| Histogram::new(SECONDS)),
+            attempts: profiles.into_iter().map(|profile| (profile.to_owned(), none())).collect(),
             algorithm: Histogram::new(SECONDS),
             waited: Histogram::new(SLI_SECONDS),
             preemptions: AtomicU64::new(0),
             victims: Histogram::new(VICTIMS),
         }
     }
-}
 
-impl Counts {
-    /// An attempt has ended.
-    pub fn attempted(&self, outcome: Outcome, took: Duration) {
-        self.attempts[outcome as usize].observe_time(took);
+    /// An attempt of a profile has ended.
+    pub fn attempted(&self, profile: &str, outcome: Outcome, took: Duration) {
+        if let Some(attempts) = self.attempts.get(profile) {
+            attempts[outcome as usize].observe_time(took);
+        }
     }
 
     /// Pods are evicted for another.
@@ -75,8 +77,11 @@ impl Counts {
 
     /// Writes all of it, with the pods that wait and the size of the cache.
     pub fn write(&self, pending: &[(&str, usize)], sizes: &[(&str, usize)], text: &mut Text) {
-        for (outcome, times) in Outcome::ALL.iter().zip(&self.attempts) {
-            let (labels, counts) = ([("profile", SCHEDULER_NAME), ("result", outcome.as_str())], times.counts());
+        let attempts = self.attempts.iter().flat_map(|(profile, outcomes)| {
+            Outcome::ALL.iter().zip(outcomes).map(move |(outcome, times)| (profile, outcome, times))
+        });
+        for (profile, outcome, times) in attempts {
+            let (labels, counts) = ([("profile", profile.as_str()), ("result", outcome.as_str())], times.counts());
             text.family("scheduler_schedule_attempts_total", Kind::Counter, "Attempts at pods.")
                 .sample(&labels, counts.count);
             if counts.count > 0 {

@@ -76,13 +76,13 @@ impl Scheduler {
         }
         let state = State { cache: Cache::default(), queue: Queue::new(profiles, settings.backoff) };
         let inner = Arc::new(Inner {
+            counts: Counts::new(deciders.keys().map(String::as_str)),
             deciders,
             state: Mutex::new(state),
             changed: Notify::new(),
             attempts: Mutex::default(),
             namespaces: namespaces.lister(),
             bindings: Arc::new(Semaphore::new(MAX_BINDINGS)),
-            counts: Counts::default(),
             client,
         });
         Self::register(&inner);
@@ -303,7 +303,8 @@ impl Inner {
                 }
             }
             Err(error) => {
-                self.counts.attempted(Outcome::Unschedulable, self.now().saturating_sub(began));
+                let profile = pod.info.scheduler_name();
+                self.counts.attempted(profile, Outcome::Unschedulable, self.now().saturating_sub(began));
                 self.no_fit(pod, error).await;
             }
         }
@@ -330,7 +331,7 @@ impl Inner {
         let bound: Result<serde_json::Value, _> =
             api.create_subresource("binding", info.name(), &PostParams::default(), &binding).await;
         let outcome = if bound.is_ok() { Outcome::Scheduled } else { Outcome::Error };
-        self.counts.attempted(outcome, self.now().saturating_sub(began));
+        self.counts.attempted(info.scheduler_name(), outcome, self.now().saturating_sub(began));
         match bound {
             Ok(_) => {
                 self.counts.waited.observe_time(self.now().saturating_sub(pod.since));
