@@ -147,3 +147,16 @@ pub async fn deletable(client: &Client) -> Result<Discovered, kube::Error> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_answer_is_told_in_client_gos_words() {
+        assert_eq!(Discovered::default().failure(), None);
+        let stale = vec!["metrics.k8s.io/v1beta1".to_owned(), "a.io/v1".to_owned()];
+        let words = "unable to retrieve the complete list of server APIs: metrics.k8s.io/v1beta1: stale GroupVersion discovery: metrics.k8s.io/v1beta1, a.io/v1: stale GroupVersion discovery: a.io/v1";
+        assert_eq!(Discovered { stale, ..Discovered::default() }.failure().as_deref(), Some(words));
+    }
+}

@@ -9,6 +9,7 @@ mod connections;
 mod custom;
 mod encryption;
 mod figures;
+mod fuzz;
 mod objects;
 mod policies;
 mod priorities;

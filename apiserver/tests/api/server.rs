@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::body::Body;
@@ -210,10 +211,34 @@ impl TestServer {
         }
     }
 
+    /// The same, but for no longer than `limit` of the server's time.
+    pub async fn within<T>(&self, limit: Duration, happens: impl Future<Output = T>) -> Option<T> {
+        let too_late = self.server.clock().sleep(limit);
+        self.in_time(async {
+            tokio::select! {
+                biased;
+                outcome = happens => Some(outcome),
+                () = too_late => None,
+            }
+        })
+        .await
+    }
+
     async fn answer(&self, response: http::Response<Body>) -> Answer {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.expect("a body").to_bytes();
         Answer { code: parts.status.as_u16(), headers: parts.headers, bytes }
+    }
+
+    /// Sends a request as it stands, as the cluster's administrator.
+    pub async fn send_as_admin(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> http::Response<Body> {
+        self.send(method, path, headers, body, Some(self.user.clone())).await
     }
 
     pub async fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
