@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeSeed;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::kinds::{GroupVersionKind, Kind, Kinds, split_api_version};
@@ -124,6 +124,10 @@ pub fn decode(body: &[u8], format: Format, expected: &Expected, validation: Fiel
     // What the object says it is counts before any fault of its content.
     match finished {
         Ok(mut decoded) => {
+            // In Go, null leaves a struct as it is: empty.
+            if decoded.object.is_null() {
+                decoded.object = Value::Object(Map::new());
+            }
             let said = |field| decoded.object.get(field).and_then(Value::as_str).unwrap_or_default();
             let said = TypeMeta { api_version: said("apiVersion").to_owned(), kind: said("kind").to_owned() };
             check_type_meta(&said.with_defaults(&expected.gvk), expected)?;

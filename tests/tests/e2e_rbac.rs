@@ -60,7 +60,7 @@ fn a_namespace_holds_as_much_as_its_quota() {
     let refused = cluster.kubectl(&format!("run big -n dev --image=nginx:1.27 --overrides='{big}'")).fails();
     assert!(refused.contains("maximum cpu usage per Container is 2, but limit is 3"), "{refused}");
 
-    cluster.until_is("get quota dev-quota -n dev -o jsonpath={.status.used.requests\\.memory}", "128Mi");
+    cluster.until_is("get quota dev-quota -n dev -o 'jsonpath={.status.used.requests\\.memory}'", "128Mi");
     let described = cluster.kubectl("describe resourcequota dev-quota -n dev").ok();
     let row = |words: [&str; 3]| described.lines().any(|line| line.split_whitespace().eq(words));
     assert!(row(["Resource", "Used", "Hard"]) && row(["requests.memory", "128Mi", "20Gi"]), "{described}");
@@ -78,7 +78,7 @@ fn a_namespace_holds_as_much_as_its_quota() {
     assert!(events.contains(words), "{events}");
     assert!(events.contains("FailedCreate"), "{events}");
     let condition =
-        "get deployment web -n small -o jsonpath={.status.conditions[?(@.type==\"ReplicaFailure\")].reason}";
+        "get deployment web -n small -o 'jsonpath={.status.conditions[?(@.type==\"ReplicaFailure\")].reason}'";
     cluster.until_is(condition, "FailedCreate");
 
     // A pod that says nothing of what is limited is told so.

@@ -114,6 +114,14 @@ fn wrong_types_are_worded_as_go_words_them() {
 }
 
 #[test]
+fn null_is_an_object_of_which_nothing_is_said() {
+    for (body, format) in [("null", Format::Json), ("", Format::Yaml), ("~", Format::Yaml)] {
+        let decoded = decode(body.as_bytes(), format, &pod(), FieldValidation::Strict).expect("a pod");
+        assert_eq!(decoded.object, json!({ "apiVersion": "v1", "kind": "Pod" }), "{body:?}");
+    }
+}
+
+#[test]
 fn bodies_that_are_something_else_are_told_what_they_are() {
     let pod_body = r#"{"apiVersion": "v1", "kind": "Pod", "spec": {"containers": 3}}"#;
     assert_eq!(

@@ -1,6 +1,8 @@
 //! What is sent: values as a schema wants them, and the ways to spoil them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use minik8s_clock::Random;
@@ -17,19 +19,42 @@ const LEVELS: usize = 7;
 const WORDS: [&str; 10] =
     ["a", "b", "web", "default", "80", "100m", "1Gi", "true", "nginx:1.27", "2026-01-02T03:04:05Z"];
 
+/// Objects by `apiVersion` and `kind`.
+pub type Examples = BTreeMap<(String, String), Vec<Value>>;
+
+/// The fixtures of all kinds: what is sent comes of them as often as of the schema, for few objects that are made up are valid.
+pub fn examples() -> Examples {
+    let mut examples = Examples::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/tests/kinds");
+    let entries = std::fs::read_dir(folder).expect("the fixtures").map(|entry| entry.expect("an entry").path());
+    let mut inputs: Vec<_> = entries.map(|path| path.join("input.yaml")).filter(|path| path.exists()).collect();
+    inputs.sort();
+    for path in inputs {
+        let text = std::fs::read_to_string(path).expect("a fixture");
+        let Ok(object) = serde_yaml::from_str::<Value>(&text) else { continue };
+        let of = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+        examples.entry((of("apiVersion"), of("kind"))).or_default().push(object);
+    }
+    examples
+}
+
 /// The named schemas of one OpenAPI document.
-pub struct Schemas(BTreeMap<String, Value>);
+pub struct Schemas {
+    by_name: BTreeMap<String, Value>,
+    examples: Arc<Examples>,
+}
 
 impl Schemas {
-    pub fn of(document: &Value) -> Schemas {
+    pub fn of(document: &Value, examples: Arc<Examples>) -> Schemas {
         let schemas = document["components"]["schemas"].as_object();
-        Schemas(schemas.into_iter().flatten().map(|(name, schema)| (name.clone(), schema.clone())).collect())
+        let by_name = schemas.into_iter().flatten().map(|(name, schema)| (name.clone(), schema.clone())).collect();
+        Schemas { by_name, examples }
     }
 
     fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
         let of_all = schema["allOf"].get(0).unwrap_or(schema);
         match of_all["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
-            Some(name) => self.0.get(name).unwrap_or(of_all),
+            Some(name) => self.by_name.get(name).unwrap_or(of_all),
             None => of_all,
         }
     }
@@ -72,21 +97,29 @@ impl Schemas {
         Value::Object(object)
     }
 
-    /// An object of the kind, with a name.
-    fn named(&self, random: &Random, schema: &Value) -> Value {
-        let mut value = self.value(random, schema, LEVELS);
+    /// An object of the kind, mostly with this name.
+    fn named(&self, random: &Random, schema: &Value, name: &str) -> Value {
         let kind = self.resolve(schema)["x-kubernetes-group-version-kind"].get(0).cloned().unwrap_or_default();
-        if let (Some(object), Some(name)) = (value.as_object_mut(), kind["kind"].as_str()) {
-            let version = kind["version"].as_str().unwrap_or_default();
-            let group = kind["group"].as_str().unwrap_or_default();
-            let api_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+        let said = |field: &str| kind[field].as_str().unwrap_or_default();
+        let api_version = if said("group").is_empty() {
+            said("version").to_owned()
+        } else {
+            format!("{}/{}", said("group"), said("version"))
+        };
+        let examples = self.examples.get(&(api_version.clone(), said("kind").to_owned()));
+        let mut value = match examples {
+            Some(examples) if chance(random, 60) => examples[random.below(examples.len() as u64) as usize].clone(),
+            _ => self.value(random, schema, LEVELS),
+        };
+        if let (Some(object), false) = (value.as_object_mut(), kind.is_null()) {
             object.insert("apiVersion".to_owned(), json!(api_version));
-            object.insert("kind".to_owned(), json!(name));
-            if chance(random, 90) {
-                object.insert(
-                    "metadata".to_owned(),
-                    json!({ "name": one_of(random, &WORDS[..4]), "labels": { "a": "b" } }),
-                );
+            object.insert("kind".to_owned(), kind["kind"].clone());
+            match object.get_mut("metadata").and_then(Value::as_object_mut) {
+                Some(metadata) if examples.is_some() => drop(metadata.insert("name".to_owned(), json!(name))),
+                _ if chance(random, 90) => {
+                    object.insert("metadata".to_owned(), json!({ "name": name, "labels": { "a": "b" } }));
+                }
+                _ => {}
             }
         }
         value
@@ -102,11 +135,18 @@ fn text(random: &Random, format: Option<&str>) -> Value {
 }
 
 /// A body for an operation whose body has this schema.
-pub fn body(random: &Random, schemas: &Schemas, schema: &Value, content_type: &str, spoiled: bool) -> Bytes {
+pub fn body(
+    random: &Random,
+    schemas: &Schemas,
+    schema: &Value,
+    name: &str,
+    content_type: &str,
+    spoiled: bool,
+) -> Bytes {
     if spoiled && chance(random, 30) {
         return noise(random);
     }
-    let mut value = schemas.named(random, schema);
+    let mut value = schemas.named(random, schema, name);
     if spoiled {
         for _ in 0..=random.below(3) {
             spoil(random, &mut value);

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt;
 use minik8s_clock::Random;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::TestServer;
 use requests::{Operations, Request};
@@ -33,7 +33,8 @@ async fn whatever_is_asked_is_answered() {
     let seed = asked_for("MINIK8S_FUZZ_SEED", 1);
     let requests = asked_for("MINIK8S_FUZZ_REQUESTS", REQUESTS);
     let server = TestServer::start().await;
-    server.namespace("default").await;
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default" } });
+    server.post("/api/v1/namespaces/default/serviceaccounts", &account).await.expect(201);
     let operations = Operations::read(&server).await;
     let random = Random::seeded(seed);
 
@@ -44,8 +45,8 @@ async fn whatever_is_asked_is_answered() {
         assert!(code < 500 || is_others_fault(&body), "request {number} of seed {seed}: {code} {body}\n{request}");
         codes[usize::from(code / 100)] += 1;
     }
-    // As many of them as make it worth while get further than the front door.
-    assert!(codes[2] > requests / 8, "only {} of {requests} were accepted: {codes:?}", codes[2]);
+    println!("{requests} requests of seed {seed}, answers by the first digit of their code: {codes:?}");
+    assert!(codes[2] > requests / 6, "too few get further than the front door: {codes:?}");
     assert_eq!(server.get("/readyz").await.bytes, "ok");
     server.get("/api/v1/namespaces").await.expect(200);
 }
@@ -77,14 +78,21 @@ async fn read(mut response: Response<axum::body::Body>) -> Bytes {
     whole.into()
 }
 
-/// Whether the answer says that somebody whom a request named (a webhook, an API server behind this one, a node) did not answer: a
-/// gateway's words, and right.
+/// Whether the answer says that somebody whom a request named (a webhook, an API server behind this one, a node) did not answer, or
+/// that the asker wants a future revision: a gateway's words, and right.
 fn is_others_fault(body: &str) -> bool {
     let Ok(status) = serde_json::from_str::<Value>(body) else {
         return ["service unavailable", "error trying to reach service"].iter().any(|said| body.contains(said));
     };
     let message = status["message"].as_str().unwrap_or_default();
-    ["failed calling webhook", "error trying to reach service", "dial tcp", "the server is currently unable"]
-        .iter()
-        .any(|said| message.contains(said))
+    [
+        "Too large resource version",
+        "no endpoints available",
+        "failed calling webhook",
+        "error trying to reach service",
+        "dial tcp",
+        "the server is currently unable",
+    ]
+    .iter()
+    .any(|said| message.contains(said))
 }

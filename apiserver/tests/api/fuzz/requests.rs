@@ -12,7 +12,7 @@ use super::bodies::{self, Schemas};
 use crate::server::TestServer;
 
 /// Names that some requests share, so that what one makes another finds.
-const NAMES: [&str; 6] = ["a", "b", "web", "default", "kube-system", "x.example.com"];
+pub const NAMES: [&str; 3] = ["a", "b", "default"];
 /// Names that are none.
 const BAD_NAMES: [&str; 9] = ["%00", "..", "%2e%2e", "%F0%9F%92%A9", "%ff%fe", "A_B", "-", "%20", "a%2fb"];
 const BAD_VALUES: [&str; 12] = [
@@ -67,7 +67,7 @@ impl Request {
 
     /// Whether its answer ends only when the asker goes.
     pub fn is_stream(&self) -> bool {
-        self.uri.contains("watch") || self.uri.contains("follow")
+        ["watch=true", "/watch/", "follow=true"].iter().any(|sign| self.uri.contains(sign))
     }
 }
 
@@ -100,11 +100,12 @@ pub fn chance(random: &Random, percent: u64) -> bool {
 impl Operations {
     pub async fn read(server: &TestServer) -> Operations {
         let index = server.get("/openapi/v3").await.expect(200);
+        let examples = Arc::new(bodies::examples());
         let mut operations = Vec::new();
         for entry in index["paths"].as_object().expect("paths").values() {
             let url = entry["serverRelativeURL"].as_str().expect("an address");
             let document = server.get(url).await.expect(200);
-            let schemas = Arc::new(Schemas::of(&document));
+            let schemas = Arc::new(Schemas::of(&document, Arc::clone(&examples)));
             for (path, item) in document["paths"].as_object().expect("paths") {
                 operations.extend(of_path(path, item, &schemas));
             }
@@ -114,10 +115,14 @@ impl Operations {
     }
 
     pub fn request(&self, random: &Random) -> Request {
-        let operation = &self.0[random.below(self.0.len() as u64) as usize];
+        let drawn = || &self.0[random.below(self.0.len() as u64) as usize];
+        // Creating is a tenth of the operations, and what the others are about.
+        let operation =
+            [drawn(), drawn(), drawn()].into_iter().find(|drawn| drawn.method == "post").unwrap_or_else(drawn);
         let spoiled = chance(random, 50);
-        let mut uri = path(random, &operation.path, spoiled);
-        let query = query(random, &operation.query, spoiled);
+        let name = one_of(random, &NAMES);
+        let mut uri = path(random, &operation.path, name, spoiled);
+        let query = query(random, operation, spoiled);
         if !query.is_empty() {
             uri = format!("{uri}?{query}");
         }
@@ -132,7 +137,9 @@ impl Operations {
             _ => one_of(random, &CONTENT_TYPES[..2]),
         };
         let body = match &operation.body {
-            Some(schema) => bodies::body(random, &operation.schemas, schema, content_type, spoiled),
+            // Deletion rarely comes with options.
+            Some(_) if method == "DELETE" && chance(random, 70) => Bytes::new(),
+            Some(schema) => bodies::body(random, &operation.schemas, schema, name, content_type, spoiled),
             None if spoiled && chance(random, 50) => bodies::noise(random),
             None => Bytes::new(),
         };
@@ -172,19 +179,19 @@ fn of_path(path: &str, item: &Value, schemas: &Arc<Schemas>) -> Vec<Operation> {
 }
 
 /// The path with a name for each of its parts in braces.
-fn path(random: &Random, template: &str, spoiled: bool) -> String {
+fn path(random: &Random, template: &str, name: &str, spoiled: bool) -> String {
     let mut path = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
         let (parameter, after) = after.split_once('}').expect("a closing brace");
         path.push_str(before);
-        let name = match parameter {
+        let part = match parameter {
             _ if spoiled && chance(random, 10) => one_of(random, &BAD_NAMES).to_owned(),
             _ if spoiled && chance(random, 2) => "n".repeat(3000),
-            "namespace" => one_of(random, &["default", "default", "kube-system", "nowhere"]).to_owned(),
-            _ => one_of(random, &NAMES).to_owned(),
+            "namespace" => one_of(random, &["default", "default", "default", "kube-system", "nowhere"]).to_owned(),
+            _ => name.to_owned(),
         };
-        path.push_str(&name);
+        path.push_str(&part);
         rest = after;
     }
     path.push_str(rest);
@@ -194,10 +201,12 @@ fn path(random: &Random, template: &str, spoiled: bool) -> String {
     path
 }
 
-fn query(random: &Random, parameters: &[(String, Value)], spoiled: bool) -> String {
+fn query(random: &Random, operation: &Operation, spoiled: bool) -> String {
     let mut pairs = Vec::new();
-    for (name, schema) in parameters {
-        if !chance(random, 15) {
+    for (name, schema) in &operation.query {
+        // What is refused unless others come with it, or where it fits the body.
+        let demanding = ["resourceVersion", "resourceVersionMatch", "sendInitialEvents", "continue", "force"];
+        if !chance(random, if demanding.contains(&name.as_str()) && !spoiled { 2 } else { 15 }) {
             continue;
         }
         let value = match schema["type"].as_str() {
