@@ -29,6 +29,8 @@ use crate::pods;
 
 /// A recount follows a charge after this time.
 const RECOUNT: Duration = Duration::from_secs(5);
+/// What was charged is seen in the caches here after this time at the latest, or never.
+const SETTLED: Duration = Duration::from_secs(1);
 /// How long the first list of a resource that a quota counts may take.
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -45,6 +47,8 @@ pub struct ResourceQuotaController {
     claims: Lister<PersistentVolumeClaim>,
     /// Informers on what quotas count by number alone, by group and plural: begun when a quota first asks.
     others: Arc<Mutex<BTreeMap<Place, Informer<ObjectMetadata>>>>,
+    /// When each quota was last charged, by the monotonic clock.
+    charges: Arc<Mutex<BTreeMap<String, Duration>>>,
     /// Ends those informers with the controller.
     stop: CancellationToken,
     _stop: Arc<DropGuard>,
@@ -66,16 +70,27 @@ impl ResourceQuotaController {
             services: services.lister(),
             claims: claims.lister(),
             others: Arc::default(),
+            charges: Arc::default(),
             _stop: Arc::new(stop.clone().drop_guard()),
             stop,
             queue: WorkQueue::new(context.client.clock().clone()),
         };
-        let queue = controller.queue.clone();
+        let (queue, charges, clock) =
+            (controller.queue.clone(), Arc::clone(&controller.charges), context.client.clock().clone());
         quotas.on_event(move |event| match event {
             Event::Added(quota) => queue.add(key(quota)),
-            Event::Updated { old, new } if old.spec != new.spec => queue.add(key(new)),
-            Event::Updated { old, new } if old.status != new.status => queue.add_after(key(new), RECOUNT),
-            _ => {}
+            Event::Updated { old, new } => {
+                let (before, after) = (used(old), used(new));
+                if !within(&after, &before) {
+                    charges.lock().insert(key(new), clock.monotonic());
+                }
+                if old.spec != new.spec {
+                    queue.add(key(new));
+                } else if old.status != new.status {
+                    queue.add_after(key(new), RECOUNT);
+                }
+            }
+            Event::Deleted(quota) => drop(charges.lock().remove(&key(quota))),
         });
         let ended = |pod: &Pod| matches!(pods::phase(pod), "Succeeded" | "Failed");
         controller.follow(&pods, move |old, new| !ended(old) && ended(new) || old.spec != new.spec);
@@ -124,7 +139,7 @@ impl ResourceQuotaController {
     }
 
     /// All that a namespace uses of what `spec` bounds.
-    async fn used(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Result<Resources, kube::Error> {
+    async fn count(&self, namespace: &str, spec: &ResourceQuotaSpec) -> Result<Resources, kube::Error> {
         let now = self.client.clock().now();
         let hard = spec.hard.iter().flat_map(BTreeMap::keys);
         let (mut sums, mut used) = (Resources::new(), Resources::new());
@@ -160,6 +175,15 @@ fn key(quota: &ResourceQuota) -> String {
     format!("{}/{}", namespace.unwrap_or_default(), name.unwrap_or_default())
 }
 
+fn used(quota: &ResourceQuota) -> Resources {
+    usage::quantities(quota.status.as_ref().and_then(|status| status.used.as_ref()))
+}
+
+/// Whether no number of `some` is above that of `others`.
+fn within(some: &Resources, others: &Resources) -> bool {
+    some.iter().all(|(name, quantity)| others.get(name).is_some_and(|other| quantity <= other))
+}
+
 impl Reconciler for ResourceQuotaController {
     const NAME: &'static str = "resourcequota-controller";
     const WORKERS: usize = 5;
@@ -172,9 +196,15 @@ impl Reconciler for ResourceQuotaController {
         let (namespace, name) = key.split_once('/').unwrap_or_default();
         let Some(quota) = self.quotas.get(namespace, name) else { return Ok(()) };
         let spec = quota.spec.clone().unwrap_or_default();
-        let used = self.used(namespace, &spec).await?;
+        let used = self.count(namespace, &spec).await?;
         let status = quota.status.clone().unwrap_or_default();
         if status.hard == spec.hard && usage::quantities(status.used.as_ref()) == used && status.used.is_some() {
+            return Ok(());
+        }
+        let since =
+            self.charges.lock().get(&key).map(|charged| self.client.clock().monotonic().saturating_sub(*charged));
+        if since.is_some_and(|since| since < SETTLED) && !within(&usage::quantities(status.used.as_ref()), &used) {
+            self.queue.add_after(key, SETTLED);
             return Ok(());
         }
         let used = used.into_iter().map(|(name, quantity)| (name, Text(quantity.to_string()))).collect();
