@@ -19,7 +19,8 @@
 //! ```
 //!
 //! ## Reading order
-//! 1. [`server`] (what it is built from, the filters), [`settings`] (what operators set), `serve` (listening).
+//! 1. [`server`] (what it is built from, the filters), [`settings`] (what operators set), `serve` (listening),
+//!    [`places`] (how much may stay open).
 //! 2. [`request`], [`query`], [`options`], [`negotiate`]: what a request asks for, and in which form.
 //! 3. [`cache`]: the watch cache; [`cache::Object`] is what every read serves.
 //! 4. [`registry`]: the one write pipeline, and the subresources.
@@ -38,7 +39,8 @@
 //! - A watcher never blocks the cache: one that does not keep up is closed and lists again.
 //! - A refusal holds against the present state: one that rests on a cached state is checked again when that was stale.
 //! - A panic in a handler is that request's 500 and nobody else's.
-//! - No wait without a bound: bodies, queues, watch channels, recent events, request times are bounded by named constants.
+//! - No wait without a bound: connections, headers, bodies, queues, watches, watch channels, recent events, request times
+//!   are bounded by named constants (`docs/bounds.md`).
 //!
 //! ## Left out, compared with Kubernetes
 //! - `status.typeChecking` of policies; what webhooks and policies leave out stands in their own chapters.
@@ -48,6 +50,7 @@
 //! - The watch cache resumes watches from its own ring of recent events, not from the store's older history.
 //! - Bookmarks carry only `metadata`, not the zero values of the whole type.
 
+pub mod places;
 mod serve;
 pub mod server;
 pub mod settings;

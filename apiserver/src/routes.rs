@@ -62,7 +62,8 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
                 Some(place) => match server.aggregator().other(place) {
                     Some(other) => {
                         let request = Request { user: front_proxy::aggregator(), ..request };
-                        Ok(aggregator::passed_on(server.aggregator(), &other, request, body).await)
+                        let place = server.places().tunnel()?;
+                        Ok(aggregator::passed_on(server.aggregator(), &other, place, request, body).await)
                     }
                     None => openapi(&request, server.openapi().v3(&server.kinds(), place)),
                 },

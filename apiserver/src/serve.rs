@@ -1,11 +1,15 @@
-//! Listening: TLS, HTTP/1.1 and HTTP/2, and taking leave.
+//! Listening: TLS, HTTP/1.1 and HTTP/2, and taking leave. A connection on which nothing happens is closed: see `traffic`.
 
+mod traffic;
+
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -18,16 +22,20 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
+use self::traffic::{Noticed, Open, Traffic};
 use crate::authn::PeerCertificates;
 use crate::errors::Error;
 use crate::server::ApiServer;
 
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 16_384;
 /// How long a client may take to set up TLS.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests at once on one HTTP/2 connection: controllers hold a watch for each kind.
 const MAX_STREAMS: u32 = 1_000;
+/// All headers of a request together; more are answered with 431. The address is bounded by HTTP libraries: from 64 KiB on
+/// the answer is 414.
+const MAX_HEADER_BYTES: usize = 128 << 10;
+/// Headers of a request; more are answered with 431.
+const MAX_HEADERS: usize = 1_000;
 /// How long open connections get to finish once the server takes leave.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the listener rests after an error such as too many open files.
@@ -66,7 +74,7 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) -> io::Result<()> {
         let acceptor = TlsAcceptor::from(tls);
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Arc::new(Semaphore::new(self.limits().connections));
         let connections = tokio_util::task::TaskTracker::new();
         loop {
             let accepted = tokio::select! {
@@ -109,6 +117,8 @@ impl ApiServer {
         shutdown: CancellationToken,
     ) -> Result<(), String> {
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let traffic = Traffic::new(self.clock().clone());
+        let stream = Noticed::new(stream, Arc::clone(&traffic));
         let accepted = self.clock().timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
         let stream =
             accepted.map_err(|_| "TLS was not set up in time".to_owned())?.map_err(|error| error.to_string())?;
@@ -118,27 +128,52 @@ impl ApiServer {
             .peer_certificates()
             .map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect());
         let peer = peer.map(|chain: Vec<_>| PeerCertificates(Arc::from(chain)));
+        let builder = protocol(stream.get_ref().1.alpn_protocol());
+        let (server, noticed) = (Arc::clone(&self), Arc::clone(&traffic));
         let service = service_fn(move |request: http::Request<Incoming>| {
+            let open = noticed.begin();
             let mut request = request.map(Body::new);
             // The extensions of a request from the network hold what the connection proves, and nothing else that counts.
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
             request.extensions_mut().insert(PeerAddress(address));
-            self.service().call(request)
+            let answer = server.service().call(request);
+            until_sent(open, answer)
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http2().max_concurrent_streams(MAX_STREAMS);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let result = tokio::select! {
-        biased;
-                   result = connection.as_mut() => result,
-                   () = shutdown.cancelled() => {
-                       connection.as_mut().graceful_shutdown();
-                       connection.await
-                   }
-               };
-        result.map_err(|error| error.to_string())
+        tokio::select! {
+            biased;
+            result = connection.as_mut() => return result.map_err(|error| error.to_string()),
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                return connection.await.map_err(|error| error.to_string());
+            }
+            () = traffic.silent() => {}
+        }
+        // HTTP/2 has a word for it, which a client that still listens is owed.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            biased;
+            _ = connection.as_mut() => {}
+            () = self.clock().sleep(DRAIN_TIMEOUT) => {}
+        }
+        Err("nothing happened for too long".to_owned())
     }
+}
+
+type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+
+/// The answer, for which the request counts as open until it is sent.
+fn until_sent(open: Open, answer: Answer) -> Answer {
+    Box::pin(async move { answer.await.map(|answer| answer.map(|body| open.answer(body))) })
+}
+
+/// The version of HTTP that was agreed on while TLS was set up, and its bounds.
+fn protocol(agreed: Option<&[u8]>) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().max_buf_size(MAX_HEADER_BYTES).max_headers(MAX_HEADERS);
+    builder.http2().max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEADER_BYTES as u32);
+    if agreed == Some(b"h2") { builder.http2_only() } else { builder.http1_only() }
 }

@@ -42,7 +42,6 @@ use crate::crd::{Converter, Definitions};
 use crate::discovery::Discovery;
 use crate::documents::Surface;
 use crate::encryption::{self, EncryptedStore};
-use crate::endpoints::connect::CONNECTIONS;
 use crate::endpoints::connect::NodeConnector;
 use crate::endpoints::held::Held;
 use crate::endpoints::resource::{self, Request};
@@ -57,6 +56,8 @@ use crate::metrics::Metrics;
 use crate::metrics::requests::Answered;
 use crate::openapi::OpenApi;
 use crate::outgoing::{Outgoing, ServiceDialer};
+pub use crate::places::Limits;
+use crate::places::Places;
 use crate::query::Query;
 use crate::registry::{Registry, Warnings};
 use crate::request::RequestInfo;
@@ -67,22 +68,6 @@ use crate::tokens::Tokens;
 
 /// When a client should come back that was turned away.
 const RETRY_AFTER_SECONDS: u32 = 1;
-
-/// How many requests are handled at once, the sum of both, which priority levels share; those that stay open (watches,
-/// logs, streams) do not count.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Reads (`--max-requests-inflight`).
-    pub reads: usize,
-    /// Writes (`--max-mutating-requests-inflight`).
-    pub writes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { reads: 400, writes: 200 }
-    }
-}
 
 /// What a server is built from.
 pub struct Config {
@@ -143,6 +128,7 @@ pub struct ApiServer {
     flow_control: FlowControl,
     outgoing: Outgoing,
     aggregator: Arc<Aggregator>,
+    places: Places,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -229,6 +215,7 @@ impl ApiServer {
             openapi: OpenApi::default(),
             flow_control,
             aggregator: Aggregator::new(Arc::clone(&registry), outgoing.clone(), config.front_proxy.clone()),
+            places: Places::new(&limits),
             registry,
             outgoing,
             authenticator,
@@ -237,6 +224,16 @@ impl ApiServer {
             shutdown,
             config,
         })
+    }
+
+    /// What it may have at once.
+    pub fn limits(&self) -> &Limits {
+        &self.config.limits
+    }
+
+    /// Places of requests that stay open.
+    pub fn places(&self) -> &Places {
+        &self.places
     }
 
     /// Waits until every task of the server has ended, after its shutdown.
@@ -417,7 +414,7 @@ impl ApiServer {
     ) -> Result<Response<Body>, Status> {
         let user = self.identify(&mut parts, &info, &query, &reply)?;
         let longest = self.config.settings.request_timeout;
-        let timeout = if stays_open(&info) { None } else { Some(request_timeout(&query, longest)?) };
+        let timeout = if audit::is_long_running(&info) { None } else { Some(request_timeout(&query, longest)?) };
         let handled = async {
             // Held until the answer is there; that of a watch is there when it begins.
             let _seat = match self.take_seat(&user, &info, &query, schema).await {
@@ -485,7 +482,8 @@ impl ApiServer {
 
     async fn route(self: &Arc<Self>, request: Request, body: Body) -> Result<Response<Body>, Status> {
         if let Some(other) = self.aggregator.other(&request.info.path) {
-            return Ok(aggregator::passed_on(&self.aggregator, &other, request, body).await);
+            let place = self.places.tunnel()?;
+            return Ok(aggregator::passed_on(&self.aggregator, &other, place, request, body).await);
         }
         if request.info.is_resource {
             resource::serve(self, request, body).await
@@ -578,11 +576,6 @@ fn request_timeout(query: &Query, longest: Duration) -> Result<Duration, Status>
     };
     let timeout = timeout.ok_or_else(invalid)?;
     Ok(if timeout.is_zero() { longest } else { longest.min(timeout) })
-}
-
-/// Requests that last as long as the client wants (`--longrunning-requests`).
-fn stays_open(info: &RequestInfo) -> bool {
-    !info.is_resource || info.verb == "watch" || CONNECTIONS.contains(&info.subresource.as_str())
 }
 
 /// The answer to a request that got no seat (`k8s.io/apiserver/pkg/server/filters/maxinflight.go` `tooManyRequests`).

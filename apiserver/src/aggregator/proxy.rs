@@ -13,8 +13,10 @@ use minik8s_streaming::proxy::forward;
 use super::Aggregator;
 use super::front_proxy::{self, introduce};
 use super::services::{ApiService, Remote};
+use crate::endpoints::held::Held;
 use crate::endpoints::resource::Request;
 use crate::outgoing::{Endpoint, ServicePort, tls};
+use crate::places::Place;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,8 +33,14 @@ pub(super) struct Answer {
 }
 
 /// Passes a request on to the server that an APIService names; what cannot be passed on is answered as text, as
-/// Kubernetes does.
-pub async fn passed_on(aggregator: &Aggregator, service: &ApiService, request: Request, body: Body) -> Response<Body> {
+/// Kubernetes does. The connection has the place as long as it lasts.
+pub async fn passed_on(
+    aggregator: &Aggregator,
+    service: &ApiService,
+    place: Place,
+    request: Request,
+    body: Body,
+) -> Response<Body> {
     let reply = request.reply.clone();
     let text = |code: StatusCode, words: &str| reply.text(code, format!("{words}\n"));
     let Some(remote) = service.remote.as_ref().filter(|_| service.available) else {
@@ -59,7 +67,7 @@ pub async fn passed_on(aggregator: &Aggregator, service: &ApiService, request: R
         Ok(sent) => sent,
         Err(error) => return text(StatusCode::INTERNAL_SERVER_ERROR, &error),
     };
-    match forward(sent, stream).await {
+    match forward(sent, Box::new(Held::new(stream, place))).await {
         Ok(answer) => answer.map(Body::new),
         Err(error) => unreachable(error.to_string()),
     }

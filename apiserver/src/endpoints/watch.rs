@@ -25,6 +25,7 @@ use crate::crd::conversion::by_webhook;
 use crate::metrics::Watching;
 use crate::negotiate::{Encoding, Form, Transform};
 use crate::options::ListOptions;
+use crate::places::Place;
 use crate::registry::Target;
 use crate::registry::read::Freshness;
 use crate::server::ApiServer;
@@ -52,6 +53,7 @@ pub async fn serve(
             "application/vnd.kubernetes.protobuf;stream=watch",
         ]));
     }
+    let place = server.places().watch()?;
     let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
     let cache = server.registry().cache().resource(&target.kind).ok_or_else(Status::unknown_resource)?;
     let from = start(server, &options).await?;
@@ -65,7 +67,7 @@ pub async fn serve(
     let applied = server.registry().cache().applied();
     let frames = match CacheWatch::start(&cache, selection, from, applied) {
         Ok(watch) => {
-            Body::from_stream(stream::unfold(Frames::new(watch, encoder, &options), |mut frames| async move {
+            Body::from_stream(stream::unfold(Frames::new(watch, encoder, place, &options), |mut frames| async move {
                 let frame = frames.next().await?;
                 Some((Ok::<_, std::convert::Infallible>(frame), frames))
             }))
@@ -117,6 +119,7 @@ struct Frames {
     watch: CacheWatch,
     encoder: Encoder,
     watching: Watching,
+    _place: Place,
     bookmarks: bool,
     /// The end of the initial events is to be marked.
     mark_initial: bool,
@@ -126,13 +129,14 @@ struct Frames {
 }
 
 impl Frames {
-    fn new(watch: CacheWatch, encoder: Encoder, options: &ListOptions) -> Frames {
+    fn new(watch: CacheWatch, encoder: Encoder, place: Place, options: &ListOptions) -> Frames {
         let server = &encoder.server;
         let now = server.clock().monotonic();
         let least = server.settings().min_request_timeout;
         let timeout = options.timeout.unwrap_or_else(|| least + least.mul_f64(server.registry().random().next_f64()));
         Frames {
             watching: server.metrics().watching(&encoder.target.kind),
+            _place: place,
             bookmarks: options.bookmarks,
             mark_initial: options.bookmarks && options.send_initial_events == Some(true),
             next_bookmark: now + server.registry().random().jitter(BOOKMARK_INTERVAL, 0.25),

@@ -134,6 +134,37 @@ async fn who_does_not_answer_well_is_told() {
 }
 
 #[tokio::test]
+async fn what_others_say_has_a_size() {
+    let (server, _authority) = with_front_proxy().await;
+    // More than is read of an answer that tells whether somebody is there.
+    let remote = Remote::start("widgets.default.svc", None, |_| text_answer(200, &"x".repeat(5 << 20))).await;
+    remote.service(&server, "widgets").await;
+    server.post(SERVICES, &api_service(json!({ "insecureSkipTLSVerify": true }))).await.expect(201);
+    let url = format!("https://10.128.0.7:{}/apis/widgets.io/v1", remote.port);
+    let words = format!("False: failing or missing response from {url}: Get \"{url}\": length limit exceeded");
+    assert_eq!(available(&server, "FailedDiscoveryCheck").await, words);
+    server.get("/api/v1/namespaces").await.expect(200);
+}
+
+#[tokio::test]
+async fn a_description_that_is_too_long_is_left_out() {
+    let (server, _authority) = with_front_proxy().await;
+    let remote = Remote::start("widgets.default.svc", None, |asked| match asked.path.as_str() {
+        "/openapi/v2" => json_answer(&json!({ "definitions": { "io.widgets.v1.Widget": "x".repeat(17 << 20) } })),
+        _ => widgets(asked),
+    })
+    .await;
+    remote.service(&server, "widgets").await;
+    server.post(SERVICES, &api_service(json!({ "caBundle": remote.ca }))).await.expect(201);
+    available(&server, "Passed").await;
+    while server.get("/openapi/v3").await.expect(200)["paths"]["apis/widgets.io/v1"].is_null() {
+        tokio::task::yield_now().await;
+    }
+    let described = server.get("/openapi/v2").await.expect(200);
+    assert!(described["definitions"]["io.widgets.v1.Widget"].is_null() && described["definitions"].is_object());
+}
+
+#[tokio::test]
 async fn requests_are_passed_on_in_the_name_of_who_asks() {
     let (server, authority) = with_front_proxy().await;
     let remote = Remote::start("widgets.default.svc", Some(authority.certificate.clone()), widgets).await;

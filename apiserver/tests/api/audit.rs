@@ -306,3 +306,11 @@ async fn webhooks_say_what_they_changed() {
     assert_eq!(annotations["add.example.com/why"], "it was asked");
     assert_eq!(annotations["failed-open.validating.webhook.admission.k8s.io/round_0_index_0"], "check.example.com");
 }
+
+#[tokio::test]
+async fn a_user_agent_is_recorded_to_a_length() {
+    let mut log = Audited::start("omitStages: [RequestReceived]\nrules: [{level: Metadata}]").await;
+    let long = "a".repeat(2000);
+    log.server.request("GET", MAPS, &[("user-agent", &long)], "").await.expect(200);
+    assert_eq!(log.event("ResponseComplete")["userAgent"], format!("{}...TRUNCATED", &long[..1024]));
+}

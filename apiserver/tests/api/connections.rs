@@ -10,6 +10,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use minik8s_apiserver::server::Limits;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -55,16 +56,23 @@ impl Authority {
 /// A server that listens.
 pub struct Listening {
     authority: Authority,
-    server: TestServer,
-    address: std::net::SocketAddr,
+    pub server: TestServer,
+    pub address: std::net::SocketAddr,
     shutdown: CancellationToken,
     serving: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
 impl Listening {
     async fn start() -> Listening {
+        Listening::with_limits(Limits::default()).await
+    }
+
+    pub async fn with_limits(limits: Limits) -> Listening {
         let authority = Authority::new();
-        let server = TestServer::with_client_ca(authority.certificate.clone()).await;
+        let server = {
+            let ca = authority.certificate.clone();
+            TestServer::with(|config| (config.client_ca, config.limits) = (vec![ca], limits)).await
+        };
         Listening::by(authority, server).await
     }
 
@@ -79,7 +87,15 @@ impl Listening {
         Listening { authority, server, address, shutdown, serving }
     }
 
-    async fn connect(&self, identity: Option<Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
+    pub async fn connect(&self, identity: Option<Identity>, protocol: &[u8]) -> TlsStream<TcpStream> {
+        self.try_connect(identity, protocol).await.expect("TLS")
+    }
+
+    pub async fn try_connect(
+        &self,
+        identity: Option<Identity>,
+        protocol: &[u8],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.certificate.clone()).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -91,9 +107,9 @@ impl Listening {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![protocol.to_vec()];
-        let stream = TcpStream::connect(self.address).await.expect("a connection");
+        let stream = TcpStream::connect(self.address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
     pub fn client(&self, user: &str, group: Option<&str>) -> Option<Identity> {
@@ -108,7 +124,7 @@ impl Listening {
     }
 }
 
-fn get(path: &str) -> Request<Empty<Bytes>> {
+pub fn get(path: &str) -> Request<Empty<Bytes>> {
     Request::get(path).header("host", "localhost").body(Empty::new()).expect("a request")
 }
 

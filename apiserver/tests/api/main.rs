@@ -3,6 +3,7 @@
 mod aggregation;
 mod answers;
 mod audit;
+mod bounds;
 mod collections;
 mod conversion;
 mod connections;

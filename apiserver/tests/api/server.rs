@@ -23,7 +23,6 @@ use minik8s_apiserver::server::{ApiServer, Config, Limits};
 use minik8s_clock::{Clock, Random, Simulation};
 use minik8s_store::{MemoryStore, Store};
 use minik8s_streaming::BoxedStream;
-use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
@@ -119,11 +118,6 @@ impl TestServer {
     /// A server with a way into the pod network.
     pub async fn with_dialer(dialer: Arc<dyn ServiceDialer>) -> TestServer {
         TestServer::with(|config| config.dialer = dialer).await
-    }
-
-    /// A server that knows clients by the certificates of a CA.
-    pub async fn with_client_ca(ca: CertificateDer<'static>) -> TestServer {
-        TestServer::with(|config| config.client_ca = vec![ca]).await
     }
 
     /// Another server on the same store, as after a restart.

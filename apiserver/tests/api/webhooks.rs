@@ -296,6 +296,23 @@ async fn what_fails_is_told_or_passed_over() {
     refused.expect(422);
 }
 
+#[tokio::test]
+async fn an_answer_has_a_size() {
+    let server = TestServer::start().await;
+    let hook = Webhook::start(|request| {
+        let bytes = if request["name"] == "long" { 3 << 20 } else { 2 << 20 };
+        json!({ "allowed": true, "warnings": ["w".repeat(bytes)] })
+    })
+    .await;
+    install(&server, &configuration("Validating", "check", hook.url(), json!({}))).await;
+    let refused = server.post(MAPS, &config_map("long")).await;
+    let post = format!("Post \"https://127.0.0.1:{}/admit?timeout=10s\"", hook.port);
+    let words =
+        format!("failed calling webhook \"check.example.com\": failed to call webhook: {post}: length limit exceeded");
+    assert_eq!((refused.code, refused.message()), (500, format!("Internal error occurred: {words}")));
+    server.post(MAPS, &config_map("short")).await.expect(201);
+}
+
 /// Every address of the pod network is the loopback interface.
 struct Loopback;
 

@@ -279,7 +279,11 @@ impl ApiServer {
             static_tokens,
             ranges: Ranges { service_network, node_ports: self.service_node_port_range },
             advertise,
-            limits: Limits { reads: self.max_requests_inflight, writes: self.max_mutating_requests_inflight },
+            limits: Limits {
+                reads: self.max_requests_inflight,
+                writes: self.max_mutating_requests_inflight,
+                ..Limits::default()
+            },
             settings: self.settings()?,
             front_proxy: self.request_header.front_proxy()?,
             audit: self.safeguards.audit()?,

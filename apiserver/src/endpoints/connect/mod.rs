@@ -19,9 +19,11 @@ use minik8s_streaming::proxy::forward;
 use rustls::pki_types::ServerName;
 
 use self::location::{Location, Peer, Scheme};
+use super::held::Held;
 use super::resource::Request;
 use crate::outgoing::Endpoint;
 use crate::outgoing::tls::{self, Trust};
+use crate::places::Place;
 use crate::registry::Target;
 use crate::registry::read::Freshness;
 use crate::server::ApiServer;
@@ -46,6 +48,7 @@ pub async fn serve(
     target: Target,
     body: Body,
 ) -> Result<Response<Body>, Status> {
+    let place = server.places().tunnel()?;
     let (registry, query) = (server.registry(), &request.query);
     registry.admit_connect(&request.context(), &target, query).await?;
     let location = if target.subresource == "proxy" {
@@ -65,7 +68,7 @@ pub async fn serve(
             _ => return Err(Status::unknown_resource()),
         }
     };
-    pass_on(server, request, &target, location, body).await
+    pass_on(server, request, &target, location, place, body).await
 }
 
 async fn pass_on(
@@ -73,6 +76,7 @@ async fn pass_on(
     request: Request,
     target: &Target,
     location: Location,
+    place: Place,
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let uri: Uri =
@@ -90,7 +94,7 @@ async fn pass_on(
     parts.uri = uri;
     let is_log = target.subresource == "log";
     let sent = http::Request::from_parts(parts, body);
-    let answer = forward(sent, reply.hold(stream))
+    let answer = forward(sent, reply.hold(Box::new(Held::new(stream, place))))
         .await
         .map_err(|error| Status::internal_error(format!("error dialing backend: {error}")))?;
     if is_log && !answer.status().is_success() {
