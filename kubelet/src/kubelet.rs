@@ -109,6 +109,7 @@ impl Kubelet {
         tasks.spawn(self.clone().until_cancelled(Self::keep_node));
         tasks.spawn(self.clone().until_cancelled(Self::keep_lease));
         tasks.spawn(self.clone().until_cancelled(Self::watch_runtime));
+        tasks.spawn(self.clone().until_cancelled(Self::rotate_logs));
         tasks.spawn(self.clone().until_cancelled(Self::watch_pods));
         tasks.spawn(self.clone().until_cancelled(Self::watch_manifests));
         self.work().await;

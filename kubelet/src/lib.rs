@@ -20,6 +20,7 @@
 //! 4. `observe`, `start`, `terminate`, `images`, `container_config`, `env`, `downward`,
 //!    `resources`, `volumes`, `objects`, `tokens`: the hands.
 //! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
+//!    `log_rotation`: what containers say too much.
 //! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `unsupported`: refusals.
 //! 7. [`server`]: logs, exec, attach, port-forward, stats.
 //!
@@ -33,7 +34,7 @@
 //! - A Pod field that is not acted on is refused by name (`unsupported`), never ignored.
 //!
 //! # Left out, compared with Kubernetes
-//! Eviction under pressure, in-place resize, image and log garbage collection, device plugins, dynamic resources,
+//! Eviction under pressure, in-place resize, image garbage collection, compressed logs, device plugins, dynamic resources,
 //! volumes other than those in `volumes`, user namespaces, checkpointing, HTTPS probes. TLS and the
 //! authentication of the HTTP API are of those who listen: [`server::questions`] says what they have to ask.
 
@@ -48,6 +49,7 @@ mod hooks;
 mod image_name;
 mod images;
 pub mod kubelet;
+mod log_rotation;
 pub mod network;
 mod node;
 mod objects;

@@ -14,7 +14,7 @@ use crate::runtime::{
     TERMINATION_MESSAGE_PATH_ANNOTATION, TERMINATION_MESSAGE_POLICY_ANNOTATION,
 };
 
-/// The longest termination message that is shown (`kubecontainer.MaxContainerTerminationMessageLength`).
+/// The longest termination message that is read; of a longer one it is the end (`MaxContainerTerminationMessageLength`).
 const MESSAGE_MAX_BYTES: usize = 4096;
 /// The longest termination message taken from a log.
 const LOG_MESSAGE_MAX_BYTES: usize = 2048;
@@ -110,7 +110,10 @@ fn convert(status: proto::ContainerStatus, sandbox_id: String, fs: &dyn NodeFs) 
 fn termination_message(status: &proto::ContainerStatus, fs: &dyn NodeFs) -> Option<String> {
     let path = status.annotations.get(TERMINATION_MESSAGE_PATH_ANNOTATION)?;
     let mount = status.mounts.iter().find(|mount| mount.container_path == *path)?;
-    let data = fs.read_at(&mount.host_path, 0, MESSAGE_MAX_BYTES).unwrap_or_default();
+    // A file that was never written has no words; of a long one the last count.
+    let length = fs.metadata(&mount.host_path).map_or(0, |metadata| metadata.len);
+    let start = length.saturating_sub(MESSAGE_MAX_BYTES as u64);
+    let data = fs.read_at(&mount.host_path, start, MESSAGE_MAX_BYTES).unwrap_or_default();
     if !data.is_empty() {
         return Some(String::from_utf8_lossy(&data).into_owned());
     }
@@ -145,4 +148,39 @@ pub async fn known_pods(cri: &Client) -> Result<BTreeMap<String, (String, String
         }
     }
     Ok(pods)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use minik8s_clock::Clock;
+    use minik8s_cri::MemoryFs;
+
+    #[test]
+    fn last_words_are_bounded() {
+        let fs = MemoryFs::new(Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap()).0, 1 << 20);
+        let path = "/dev/termination-log";
+        let annotations = [
+            (TERMINATION_MESSAGE_PATH_ANNOTATION, path),
+            (TERMINATION_MESSAGE_POLICY_ANNOTATION, "FallbackToLogsOnError"),
+        ];
+        let mount =
+            proto::Mount { container_path: path.to_owned(), host_path: "/message".to_owned(), ..Default::default() };
+        let status = proto::ContainerStatus {
+            annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            mounts: vec![mount],
+            log_path: "/0.log".to_owned(),
+            exit_code: 1,
+            ..Default::default()
+        };
+        let lines = |count: usize, text: &str| format!("2026-01-01T00:00:00Z stdout F {text}\n").repeat(count);
+
+        fs.write("/0.log", lines(1000, "short").as_bytes()).unwrap();
+        assert_eq!(termination_message(&status, &fs).unwrap(), "short\n".repeat(LOG_MESSAGE_MAX_LINES));
+        fs.write("/0.log", lines(100, &"x".repeat(1000)).as_bytes()).unwrap();
+        assert_eq!(termination_message(&status, &fs).unwrap().len(), LOG_MESSAGE_MAX_BYTES);
+        let words = ["x", "y"].map(|word| word.repeat(MESSAGE_MAX_BYTES));
+        fs.write("/message", words.concat().as_bytes()).unwrap();
+        assert_eq!(termination_message(&status, &fs).unwrap(), words[1], "the end of it");
+    }
 }

@@ -15,6 +15,7 @@ use crate::env::{self, Objects};
 use crate::error::Result;
 use crate::hooks::Hook;
 use crate::kubelet::Kubelet;
+use crate::log_rotation;
 use crate::resources::Amount;
 use crate::runtime::{RuntimePod, RuntimeState};
 use crate::spec::{ContainerKind, PodExt as _};
@@ -191,7 +192,7 @@ impl Kubelet {
                 continue;
             }
             if !container.log_path.is_empty()
-                && let Err(error) = self.config.fs.remove_all(&container.log_path)
+                && let Err(error) = log_rotation::remove(self.config.fs.as_ref(), &container.log_path)
             {
                 tracing::debug!(path = container.log_path, %error, "could not remove a log");
             }

@@ -69,7 +69,7 @@ impl std::ops::Deref for World {
 impl World {
     fn new(static_pods: Vec<Pod>) -> Self {
         let (clock, simulation) = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
-        let fs = Arc::new(MemoryFs::new(clock.clone(), 1 << 24));
+        let fs = Arc::new(MemoryFs::new(clock.clone(), 128 << 20));
         let runtime = FakeRuntime::new(clock.clone(), fs.clone());
         let (api, network) = (FakeApi::new(), Arc::default());
         let surroundings = Surroundings { api, runtime, fs, network, clock, static_pods };
@@ -414,6 +414,43 @@ async fn logs_are_cut_followed_and_kept() {
     assert_eq!(futures::join!(follower, writer).0, "three\nfour\n");
     world.settle().await;
     assert_eq!(get("previous=true&tailLines=1").await, "four\n");
+}
+
+/// Files of the container's log.
+fn log_files(world: &World) -> Vec<String> {
+    let folder = "/var/log/pods/default_web_uid-web/c";
+    world.fs.list(folder).unwrap().into_iter().map(|entry| entry.name).collect()
+}
+
+#[tokio::test]
+async fn a_large_log_is_set_aside_and_followed_to_its_end() {
+    /// Of a line: a little more than ten of them make a log too large.
+    const LONG: usize = 1 << 20;
+    let world = World::new(Vec::new());
+    world.api.put(POD, nginx());
+    world.settle().await;
+    let get = async |query: &str| world.get(&format!("/containerLogs/default/web/c?{query}")).await.1;
+    let follower = async { get("follow=true").await };
+    let writer = async {
+        world.settle().await;
+        for round in 0..7 {
+            (0..11).for_each(|_| world.runtime.log("c", &"x".repeat(LONG)));
+            world.runtime.log("c", &format!("round {round}"));
+            world.pass(Duration::from_secs(11)).await;
+            assert_eq!(get("").await, "", "the file is a new one");
+        }
+        let files = log_files(&world);
+        assert_eq!((files.len(), files[0].as_str()), (5, "0.log"), "{files:?}");
+        world.runtime.log("c", "the end");
+        assert_eq!(get("").await, "the end\n");
+        world.settle().await;
+        world.runtime.exit("c", 0);
+    };
+    let followed = futures::join!(follower, writer).0;
+    let lines: Vec<&str> = followed.lines().filter(|line| line.len() < LONG).collect();
+    assert_eq!(lines[0], "round 0");
+    assert_eq!(lines[lines.len() - 2..], ["round 6", "the end"]);
+    assert_eq!(followed.lines().count(), 7 * 12 + 1, "not a line is missing");
 }
 
 const CLAIM: &str = "/api/v1/namespaces/default/persistentvolumeclaims/data";

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::{Answer, ContainerPath, Parameters, Refusal, Server};
 use crate::kubelet::Kubelet;
+use crate::log_rotation::set_aside;
 use crate::spec::PodExt as _;
 
 /// How much of a log is read at once.
@@ -171,6 +172,8 @@ struct LogReader {
     options: LogOptions,
     /// Bytes of the file that were read.
     offset: u64,
+    /// What had been set aside last when the file was opened.
+    aside: Option<String>,
     /// What was read of a line that is not complete yet.
     rest: Vec<u8>,
     /// Bytes that may still be sent.
@@ -182,7 +185,8 @@ impl LogReader {
         let fs = kubelet.config.fs.as_ref();
         let offset = options.tail.map_or(0, |lines| tail_offset(fs, &path, lines));
         let left = options.limit_bytes;
-        Self { kubelet, path, id, options, offset, rest: Vec::new(), left }
+        let aside = set_aside(fs, &path).pop();
+        Self { kubelet, path, id, options, offset, aside, rest: Vec::new(), left }
     }
 
     async fn run(mut self, sender: mpsc::Sender<Bytes>) {
@@ -216,17 +220,16 @@ impl LogReader {
     /// Sends what is new in the file. False if the reader wants no more.
     async fn send_new(&mut self, sender: &mpsc::Sender<Bytes>) -> bool {
         loop {
-            let length = self.kubelet.config.fs.metadata(&self.path).map_or(0, |metadata| metadata.len);
-            if length < self.offset {
-                // The log was rotated.
-                self.offset = 0;
-                self.rest.clear();
-            }
-            let Ok(data) = self.kubelet.config.fs.read_at(&self.path, self.offset, CHUNK_BYTES) else {
-                return true;
-            };
+            let fs = self.kubelet.config.fs.as_ref();
+            // The file that we are in may have been set aside meanwhile; then it is the first after the last one we knew.
+            let aside = set_aside(fs, &self.path).into_iter().find(|file| Some(file) > self.aside.as_ref());
+            let data = fs.read_at(aside.as_ref().unwrap_or(&self.path), self.offset, CHUNK_BYTES).unwrap_or_default();
             if data.is_empty() {
-                return true;
+                if aside.is_none() {
+                    return true;
+                }
+                (self.aside, self.offset) = (aside, 0);
+                continue;
             }
             self.offset += data.len() as u64;
             let output = self.render(&data);

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser, Pod, ResourceRequirements, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, Pod, PodStatus, ResourceRequirements, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -14,6 +14,9 @@ const CONTAINER_CREATING: &str = "ContainerCreating";
 const POD_INITIALIZING: &str = "PodInitializing";
 /// What is said of a container that ran and of which the runtime has no trace any more.
 const STATUS_UNKNOWN: &str = "ContainerStatusUnknown";
+
+/// Bytes of the termination messages that a pod's status shows together (`MaxPodTerminationMessageLogLength`).
+const POD_MESSAGE_MAX_BYTES: usize = 12 << 10;
 
 /// What the statuses of containers are computed from.
 pub(super) struct Statuses<'a> {
@@ -184,6 +187,22 @@ impl Statuses<'_> {
     }
 }
 
+/// Cuts what containers said last to an equal share of what a pod may say (`status_manager.go`, `normalizeStatus`).
+pub(super) fn share_messages(pod: &Pod, status: &mut PodStatus) {
+    let spec = pod.spec();
+    let containers = spec.containers.len()
+        + spec.init_containers.as_ref().map_or(0, Vec::len)
+        + spec.ephemeral_containers.as_ref().map_or(0, Vec::len);
+    let share = POD_MESSAGE_MAX_BYTES / containers.max(1);
+    let lists =
+        [&mut status.container_statuses, &mut status.init_container_statuses, &mut status.ephemeral_container_statuses];
+    let statuses = lists.into_iter().flatten().flatten();
+    let states = statuses.flat_map(|status| [&mut status.state, &mut status.last_state]).flatten();
+    for message in states.filter_map(|state| state.terminated.as_mut()?.message.as_mut()) {
+        message.truncate(message.floor_char_boundary(share));
+    }
+}
+
 /// None for the empty text, which statuses leave out.
 pub(super) fn non_empty(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
@@ -216,4 +235,36 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         ..VolumeMountStatus::default()
     });
     Some(status.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn last_words_of_a_pod_are_shared_out() {
+        let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}],
+            "ephemeralContainers": [{"name": "e"}]}});
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let said = |text: &str| json!({"terminated": {"exitCode": 1, "message": text}});
+        let container = |name: &str, state, last: serde_json::Value| json!({"name": name, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state, "lastState": last});
+        // A character that would be cut in two is left out.
+        let (long, wide) = ("x".repeat(4096), format!("x{}", "é".repeat(2000)));
+        let status = json!({
+            "containerStatuses": [container("a", said(&long), said("short")), container("b", json!({}), said(&long))],
+            "initContainerStatuses": [container("i", said(&wide), json!({}))],
+            "ephemeralContainerStatuses": [container("e", said(&long), json!({}))],
+        });
+        let mut status: PodStatus = serde_json::from_value(status).unwrap();
+        share_messages(&pod, &mut status);
+        let lengths = |statuses: &Option<Vec<ContainerStatus>>| {
+            let states = statuses.iter().flatten().flat_map(|status| [&status.state, &status.last_state]).flatten();
+            let messages = states.filter_map(|state| state.terminated.as_ref()?.message.as_ref());
+            messages.map(String::len).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&status.container_statuses), [3072, 5, 3072]);
+        assert_eq!(lengths(&status.init_container_statuses), [3071]);
+        assert_eq!(lengths(&status.ephemeral_container_statuses), [3072]);
+    }
 }

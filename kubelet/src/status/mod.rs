@@ -84,6 +84,7 @@ pub fn status(pod: &Pod, runtime: &RuntimePod, view: &View<'_>) -> PodStatus {
             .then(|| statuses.of(&ephemeral, &view.old.ephemeral_container_statuses)),
         ..PodStatus::default()
     };
+    containers::share_messages(pod, &mut status);
     set_addresses(&mut status, pod, runtime, view);
     set_phase(&mut status, pod, view);
     conditions::set(&mut status, pod, runtime, view);

@@ -290,6 +290,12 @@ impl FakeRuntime {
                 self.state.lock().containers.remove(&id);
                 encode(proto::RemoveContainerResponse {})
             }
+            "ReopenContainerLog" => {
+                let id = decode::<proto::ReopenContainerLogRequest>(message)?.container_id;
+                let path = self.state.lock().containers[&id].1.log_path.clone();
+                self.fs.append(&path, b"").map_err(|error| Status::internal(error.to_string()))?;
+                encode(proto::ReopenContainerLogResponse {})
+            }
             "ContainerStatus" => {
                 let id = decode::<proto::ContainerStatusRequest>(message)?.container_id;
                 let found = self.state.lock().containers.get(&id).map(|(_, status)| status.clone());
@@ -299,7 +305,11 @@ impl FakeRuntime {
             "ListContainers" => {
                 let filter = decode::<proto::ListContainersRequest>(message)?.filter.unwrap_or_default();
                 let state = self.state.lock();
-                let matching = state.containers.values().filter(|(_, s)| selects(&filter.label_selector, &s.labels));
+                let wanted = |s: &proto::ContainerStatus| {
+                    selects(&filter.label_selector, &s.labels)
+                        && filter.state.is_none_or(|state| state.state == s.state)
+                };
+                let matching = state.containers.values().filter(|(_, s)| wanted(s));
                 let containers = matching.map(|(sandbox, status)| proto::Container {
                     id: status.id.clone(),
                     pod_sandbox_id: sandbox.clone(),
