@@ -174,6 +174,61 @@ async fn attach_joins_the_first_process_on_its_terminal() {
 }
 
 #[tokio::test]
+async fn a_reader_that_does_not_keep_up_holds_the_command_up_and_nobody_else() {
+    /// Much more than the frames, pipes and buffers on the way hold.
+    const MEGABYTES: usize = 32;
+    let node = node("busybox", &["sleep", "infinity"], false).await;
+    let command = format!("dd if=/dev/zero bs=1M count={MEGABYTES} 2>/dev/null; touch /tmp/done");
+    let mut slow = node.exec(&["sh", "-c", &command], false, false).await;
+    let begun = read_until(&mut slow, "\0").await.len();
+    let is_done = async || {
+        let mut socket = node.exec(&["ls", "/tmp/done"], false, false).await;
+        read_all(&mut socket).await[&3].contains("Success")
+    };
+    for _ in 0..100 {
+        assert!(!is_done().await, "what nobody reads was written");
+    }
+    let said = read_all(&mut slow).await;
+    assert_eq!(begun + said[&1].len(), MEGABYTES << 20);
+    assert!(said[&3].contains("Success") && is_done().await, "{}", said[&3]);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_ends_its_session_only() {
+    let node = node("busybox", &["sleep", "infinity"], false).await;
+    let mut greedy = node.exec(&["cat"], true, false).await;
+    let mut other = node.exec(&["cat"], true, false).await;
+    let payload = vec![0; 5 << 20];
+    // The server stops reading in the middle of it.
+    let _ = greedy.write_frame(Frame::binary(Payload::Owned(payload))).await;
+    while greedy.read_frame().await.is_ok_and(|frame| frame.opcode != OpCode::Close) {}
+    send(&mut other, 0, b"still here\n").await;
+    assert_eq!(read_until(&mut other, "here\n").await, "still here\n");
+}
+
+#[tokio::test]
+async fn addresses_that_nobody_picks_up_are_bounded() {
+    /// `PENDING_LIMIT` of `streaming.rs`.
+    const PENDING: usize = 1000;
+    let node = node("busybox", &["sleep", "infinity"], false).await;
+    let ask = async || {
+        let cmd = vec!["true".to_string()];
+        node.client
+            .exec(ExecRequest { container_id: node.container.clone(), cmd, stdout: true, ..Default::default() })
+            .await
+    };
+    let first = ask().await.expect("an address");
+    for _ in 1..PENDING {
+        ask().await.expect("an address");
+    }
+    let refused = ask().await.expect_err("one too many").to_string();
+    assert!(refused.contains("maximum number of in-flight requests exceeded"), "{refused}");
+    let mut socket = node.open(first).await;
+    assert!(read_all(&mut socket).await[&3].contains("Success"));
+    ask().await.expect("there is room again");
+}
+
+#[tokio::test]
 async fn an_address_works_once_and_only_as_an_upgrade() {
     let node = node("busybox", &["sleep", "infinity"], false).await;
     let request = ExecRequest {

@@ -159,6 +159,9 @@ impl Process {
     }
 }
 
+/// What who cannot start a process says.
+pub const CANNOT_FORK: &str = "can't fork: Resource temporarily unavailable";
+
 /// Runs a program as a new process to its end, or to its killing. With too many processes in the container it fails as
 /// `fork` does.
 pub async fn run(world: &Arc<World>, program: Arc<dyn Program>, spawn: Spawn) -> i32 {
@@ -166,10 +169,16 @@ pub async fn run(world: &Arc<World>, program: Arc<dyn Program>, spawn: Spawn) ->
         Some(registration) => run_registered(world, program, spawn, registration).await,
         None => {
             // The exit code says it where the words cannot.
-            let _told = spawn.stderr.line("can't fork: Resource temporarily unavailable").await;
+            let _told = spawn.stderr.line(CANNOT_FORK).await;
             2
         }
     }
+}
+
+/// [`run`], for what a shell has built in: in Linux that is no process of its own, so it runs where there is no room for one.
+pub async fn run_builtin(world: &Arc<World>, program: Arc<dyn Program>, spawn: Spawn) -> i32 {
+    let registration = world.processes.register_builtin(spawn.parent, spawn.args.join(" "), world.clock.now());
+    run_registered(world, program, spawn, registration).await
 }
 
 /// [`run`], for a process that has its number already.

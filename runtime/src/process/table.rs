@@ -64,18 +64,23 @@ pub struct Registration {
 impl ProcessTable {
     /// Enters a process; `None` when there are too many.
     pub fn register(&self, parent: u32, command: String, started: Timestamp) -> Option<Registration> {
+        let mut table = self.inner.lock();
+        (table.processes.len() < PROCESS_LIMIT).then(|| self.enter(&mut table, parent, command, started))
+    }
+
+    /// Enters what a shell has built in, of which each shell runs one at a time; they do not count.
+    pub fn register_builtin(&self, parent: u32, command: String, started: Timestamp) -> Registration {
+        self.enter(&mut self.inner.lock(), parent, command, started)
+    }
+
+    fn enter(&self, table: &mut Table, parent: u32, command: String, started: Timestamp) -> Registration {
         let (pending, pending_receiver) = mpsc::channel(PENDING_SIGNALS);
         let killed = Watched::new(None);
         let killed_receiver = killed.watch();
-        let mut table = self.inner.lock();
-        if table.processes.len() >= PROCESS_LIMIT {
-            return None;
-        }
         table.last_pid += 1;
         let pid = table.last_pid;
         table.processes.insert(pid, Entry { parent, command, started, handled: BTreeSet::new(), pending, killed });
-        drop(table);
-        Some(Registration { table: self.clone(), pid, pending: pending_receiver, killed: killed_receiver })
+        Registration { table: self.clone(), pid, pending: pending_receiver, killed: killed_receiver }
     }
 
     /// Sends a signal; false when there is no such process.

@@ -43,10 +43,7 @@ impl Shell {
     }
 
     fn assign(&mut self, name: &str, value: i64) -> Result<i64, String> {
-        match self.set(name, value.to_string()) {
-            true => Ok(value),
-            false => Err(format!("{name}: is read only")),
-        }
+        self.set(name, value.to_string()).map(|()| value)
     }
 
     fn evaluate(&mut self, expression: &ArithmeticExpr) -> Result<i64, String> {

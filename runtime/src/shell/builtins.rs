@@ -32,7 +32,7 @@ impl Running<'_> {
         if APPLETS.contains(&name) {
             let program = crate::programs::applet(name)?;
             let world = self.shell.world.clone();
-            return Some(Ok(process::run(&world, program, self.shell.spawn(words.to_vec())).await));
+            return Some(Ok(process::run_builtin(&world, program, self.shell.spawn(words.to_vec())).await));
         }
         Some(match name {
             ":" => Ok(0),
@@ -82,8 +82,12 @@ impl Running<'_> {
         let error = match self.shell.world.fs.metadata(&path) {
             Ok(found) if found.kind == FileKind::Directory => {
                 let from = std::mem::replace(&mut self.shell.cwd, path.clone());
-                self.shell.set("OLDPWD", from);
-                self.shell.set("PWD", path);
+                for (name, value) in [("OLDPWD", from), ("PWD", path)] {
+                    if let Err(message) = self.shell.set(name, value) {
+                        self.shell.complain(format!("cd: {message}")).await;
+                        return 2;
+                    }
+                }
                 return 0;
             }
             Ok(_) => "Not a directory",
@@ -118,9 +122,9 @@ impl Running<'_> {
                 return 1;
             }
             if let Some(value) = value
-                && !self.shell.set(name, value.to_string())
+                && let Err(message) = self.shell.set(name, value.to_string())
             {
-                self.shell.complain(format!("{name}: is read only")).await;
+                self.shell.complain(message).await;
                 return 2;
             }
             let variable = self.shell.variables.entry(name.to_string()).or_default();
@@ -247,10 +251,8 @@ impl Running<'_> {
             None => stdin.line().await,
         };
         let Some(line) = line.unwrap_or_default() else {
-            for name in &names {
-                self.shell.set(name, String::new());
-            }
-            return 1;
+            let empty = names.iter().try_for_each(|name| self.shell.set(name, String::new()));
+            return self.read_into(empty).await.unwrap_or(1);
         };
         let complete = line.ends_with(b"\n");
         let mut text = String::from_utf8_lossy(&line).trim_end_matches('\n').to_string();
@@ -261,10 +263,16 @@ impl Running<'_> {
             names.push("REPLY".to_string());
         }
         let separators = self.shell.get("IFS").unwrap_or(" \t\n").to_string();
-        for (name, value) in names.iter().zip(split_for_read(&text, names.len(), &separators)) {
-            self.shell.set(name, value);
-        }
-        i32::from(!complete)
+        let mut values = names.iter().zip(split_for_read(&text, names.len(), &separators));
+        let set = values.try_for_each(|(name, value)| self.shell.set(name, value));
+        self.read_into(set).await.unwrap_or(i32::from(!complete))
+    }
+
+    /// The status of a `read` into variables that cannot be set.
+    async fn read_into(&mut self, set: Result<(), String>) -> Option<i32> {
+        let message = set.err()?;
+        self.shell.complain(format!("read: {message}")).await;
+        Some(2)
     }
 
     async fn source(&mut self, path: Option<&str>) -> Outcome {

@@ -1,5 +1,6 @@
 //! From words to fields: expansion, splitting, file names, quotes (POSIX shell, 2.6).
 
+use super::depth::deep;
 use super::{Descriptor, Flow, NESTING_LIMIT, Outcome, Running, interpreter, parser_options};
 use crate::pattern;
 use crate::process::{Capture, Output};
@@ -95,12 +96,12 @@ impl Running<'_> {
     pub(super) async fn fields_or_complain(&mut self, words: impl Iterator<Item = &Word>) -> Result<Vec<String>, Flow> {
         match self.fields(words).await {
             Ok(fields) => Ok(fields),
-            Err(message) => Err(self.expansion_failed(message).await.err().unwrap_or(Flow::Exit(2))),
+            Err(message) => Err(self.raise(message).await.err().unwrap_or(Flow::Exit(2))),
         }
     }
 
-    /// What a failed expansion does: it ends a script, and leads back to a prompt.
-    pub(super) async fn expansion_failed(&mut self, message: String) -> Outcome {
+    /// What an error of the shell itself does, such as a failed expansion: it ends a script, and leads back to a prompt.
+    pub(super) async fn raise(&mut self, message: String) -> Outcome {
         self.shell.complain(message).await;
         self.shell.status = 2;
         Err(if self.shell.interactive { Flow::Interrupt } else { Flow::Exit(2) })
@@ -145,7 +146,7 @@ impl Running<'_> {
         mode: Mode,
         fields: &'a mut Fields,
     ) -> BoxFuture<'a, Result<(), String>> {
-        Box::pin(async move {
+        deep(async move {
             for WordPieceWithSource { piece, .. } in pieces {
                 match piece {
                     WordPiece::Text(text) if quoted => fields.quoted(text),

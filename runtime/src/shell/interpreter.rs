@@ -1,9 +1,10 @@
 //! Lists, pipelines and compound commands.
 
+use super::depth::deep;
 use super::{End, Flow, NESTING_LIMIT, Outcome, Own, Running, Shell};
 use crate::commands::{Surroundings, evaluate_test};
 use crate::pattern;
-use crate::process::{self, Output, Process, Program, Signal};
+use crate::process::{self, CANNOT_FORK, Output, Process, Program, Signal};
 use async_trait::async_trait;
 use brush_parser::ast::{
     self, AndOr, AndOrList, CaseItemPostAction, Command, CompoundCommand, CompoundList, ExtendedTestExpr, Pipeline,
@@ -36,11 +37,11 @@ impl Program for Background {
 impl Running<'_> {
     /// Runs a list; returns the status of the last command.
     pub(super) fn list<'a>(&'a mut self, list: &'a CompoundList) -> BoxFuture<'a, Outcome> {
-        Box::pin(async move {
+        deep(async move {
             let mut status = 0;
             for ast::CompoundListItem(and_or, separator) in &list.0 {
                 status = match separator {
-                    SeparatorOperator::Async => self.background(and_or).await,
+                    SeparatorOperator::Async => self.background(and_or).await?,
                     SeparatorOperator::Sequence => self.and_or(and_or).await?,
                 };
                 self.shell.status = status;
@@ -51,15 +52,14 @@ impl Running<'_> {
     }
 
     /// Starts a list as a process, without waiting for it.
-    async fn background(&mut self, list: &AndOrList) -> i32 {
+    async fn background(&mut self, list: &AndOrList) -> Outcome {
         let mut shell = self.shell.clone();
         shell.interactive = false;
         shell.traps.clear();
         shell.descriptors.insert(0, super::Descriptor::In(process::Input::empty()));
         let world = self.shell.world.clone();
         let Some(registration) = world.processes.register(self.shell.pid, list.to_string(), world.clock.now()) else {
-            self.shell.complain("can't fork: Resource temporarily unavailable").await;
-            return 2;
+            return self.raise(CANNOT_FORK.to_string()).await;
         };
         self.shell.last_background = Some(registration.pid());
         if self.shell.interactive {
@@ -69,7 +69,7 @@ impl Running<'_> {
         let spawn = shell.spawn(vec![self.shell.name.clone()]);
         let program = Arc::new(Background(Mutex::new(Some((shell, list.clone())))));
         tokio::spawn(async move { process::run_registered(&world, program, spawn, registration).await });
-        0
+        Ok(0)
     }
 
     /// Runs the traps of signals that have come; Ctrl-C at a prompt leaves what runs.
@@ -298,8 +298,8 @@ impl Running<'_> {
         };
         let mut status = 0;
         for value in values {
-            if !self.shell.set(&clause.variable_name, value) {
-                self.shell.complain(format!("{}: is read only", clause.variable_name)).await;
+            if let Err(message) = self.shell.set(&clause.variable_name, value) {
+                self.shell.complain(message).await;
                 return Ok(2);
             }
             match self.list(&clause.body.list).await {
@@ -354,7 +354,7 @@ impl Running<'_> {
     async fn case_clause(&mut self, clause: &ast::CaseClauseCommand) -> Outcome {
         let value = match self.text(&clause.value.value).await {
             Ok(value) => value,
-            Err(message) => return self.expansion_failed(message).await,
+            Err(message) => return self.raise(message).await,
         };
         let mut status = 0;
         let mut fall_through = false;
@@ -366,7 +366,7 @@ impl Running<'_> {
                 }
                 match self.pattern(&wanted.value).await {
                     Ok(wanted) => chosen = pattern::matches(&wanted, &value),
-                    Err(message) => return self.expansion_failed(message).await,
+                    Err(message) => return self.raise(message).await,
                 }
             }
             if !chosen {

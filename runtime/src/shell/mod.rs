@@ -16,6 +16,7 @@
 
 mod arithmetic;
 mod builtins;
+mod depth;
 mod expand;
 mod interpreter;
 mod parameter;
@@ -221,19 +222,19 @@ impl Shell {
         self.variables.get(name).map(|variable| variable.value.as_str())
     }
 
-    /// Sets a variable; false when it may not be changed.
-    fn set(&mut self, name: &str, value: String) -> bool {
+    /// Sets a variable, or says why it cannot be.
+    fn set(&mut self, name: &str, value: String) -> Result<(), String> {
         let variable = self.variables.entry(name.to_string()).or_default();
         if variable.read_only {
-            return false;
+            return Err(format!("{name}: is read only"));
         }
         if value.len() > VARIABLE_LIMIT_BYTES {
             // It is lost, and whoever has a limit is killed for it.
             let _gone = self.world.memory.allocate(self.world.memory.limit().unwrap_or(0));
-            return false;
+            return Err("out of memory".to_string());
         }
         variable.value = value;
-        true
+        Ok(())
     }
 
     /// What commands find in their environment.

@@ -48,9 +48,7 @@ impl Running<'_> {
                 let Parameter::Named(name) = parameter else {
                     return Err(format!("{parameter}: cannot assign in this way"));
                 };
-                if !self.shell.set(name, value.clone()) {
-                    return Err(format!("{name}: is read only"));
-                }
+                self.shell.set(name, value.clone())?;
                 self.add(&value, quoted, mode, fields);
                 Ok(())
             }

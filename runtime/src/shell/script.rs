@@ -1,6 +1,6 @@
 //! Where a shell's commands come from: `-c`, a file, standard input, a terminal.
 
-use super::{End, Flow, Outcome, Own, Running, Shell, parse};
+use super::{End, Flow, NESTING_LIMIT, Outcome, Own, Running, Shell, parse};
 use crate::process::{NOT_FOUND, Process, Signal, errno_text};
 use brush_parser::ParseError;
 
@@ -118,7 +118,19 @@ fn syntax_error(error: &ParseError) -> String {
 
 impl Running<'_> {
     /// Runs a whole text.
+    ///
+    /// It may be one that runs itself, by `eval` or `.`.
     pub(super) async fn script(&mut self, text: &str, last: bool) -> Outcome {
+        if self.shell.nesting >= NESTING_LIMIT {
+            return self.raise(format!("maximum nesting level exceeded ({NESTING_LIMIT})")).await;
+        }
+        self.shell.nesting += 1;
+        let outcome = self.commands(text, last).await;
+        self.shell.nesting -= 1;
+        outcome
+    }
+
+    async fn commands(&mut self, text: &str, last: bool) -> Outcome {
         let program = match parse(text, self.shell.bash) {
             Ok(program) => program,
             Err(error) => {

@@ -1,7 +1,7 @@
 //! Simple commands: assignments, redirections, and then a function, a builtin or a program.
 
 use super::{Flow, NESTING_LIMIT, Outcome, Running, Variable, builtins};
-use crate::process::{self, CANNOT_EXECUTE, ExecError, NOT_FOUND, Process, Signal};
+use crate::process::{self, CANNOT_EXECUTE, CANNOT_FORK, ExecError, NOT_FOUND, Process, Signal};
 use brush_parser::ast::{
     AndOrList, Assignment, AssignmentName, AssignmentValue, Command, CommandPrefixOrSuffixItem, CompoundList,
     CompoundListItem, IoRedirect, Pipeline, SeparatorOperator, SimpleCommand, Word,
@@ -73,7 +73,7 @@ impl Running<'_> {
     async fn simple_or_exec(&mut self, command: &SimpleCommand, in_place: bool) -> Outcome {
         let parts = match Parts::of(command) {
             Ok(parts) => parts,
-            Err(message) => return self.expansion_failed(message).await,
+            Err(message) => return self.raise(message).await,
         };
         self.shell.substituted = None;
         let words = self.fields_or_complain(parts.words.iter().copied()).await?;
@@ -127,12 +127,12 @@ impl Running<'_> {
             };
             let value = match self.text(&word.value).await {
                 Ok(value) => value,
-                Err(message) => return Err(self.expansion_failed(message).await.err().unwrap_or(Flow::Exit(2))),
+                Err(message) => return Err(self.raise(message).await.err().unwrap_or(Flow::Exit(2))),
             };
             hidden.push((name.clone(), self.shell.variables.get(name).cloned()));
             let start = if assignment.append { self.shell.get(name).unwrap_or_default() } else { "" };
-            if !self.shell.set(name, format!("{start}{value}")) {
-                self.shell.complain(format!("{name}: is read only")).await;
+            if let Err(message) = self.shell.set(name, format!("{start}{value}")) {
+                self.shell.complain(message).await;
                 return Err(Flow::Exit(2));
             }
             if for_command && let Some(variable) = self.shell.variables.get_mut(name) {
@@ -215,7 +215,10 @@ impl Running<'_> {
         let path = self.shell.get("PATH").map(str::to_string);
         match world.load(&words, path.as_deref(), &self.shell.cwd) {
             Ok((program, args)) => {
-                let status = process::run(&world, program, self.shell.spawn(args)).await;
+                let spawn = self.shell.spawn(args);
+                let registered = world.processes.register(spawn.parent, spawn.args.join(" "), world.clock.now());
+                let Some(registration) = registered else { return self.raise(CANNOT_FORK.to_string()).await };
+                let status = process::run_registered(&world, program, spawn, registration).await;
                 match status == Signal::Int.exit_code() && self.shell.interactive {
                     true => Err(Flow::Interrupt),
                     false => Ok(status),
