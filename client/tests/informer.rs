@@ -161,6 +161,53 @@ fn a_candidate_waits_and_is_told_to_end() {
 }
 
 #[test]
+fn a_line_that_never_ends_is_given_up_and_the_watch_goes_on() {
+    let server = Server::default();
+    server.script.lock().extend([
+        list(5, &[pod("a", 3)]),
+        // More than `MAX_WATCH_LINE_BYTES`.
+        (200, "x".repeat(9 << 20)),
+        events(&[("ADDED", pod("b", 6))]),
+    ]);
+    let (client, runtime) = server.client();
+    runtime.block_on(async {
+        let informer: Informer<Pod> = Informer::new(client.clone(), "/api/v1/pods", ListOptions::default());
+        let cancel = CancellationToken::new();
+        informer.start(cancel.clone());
+        client.clock().sleep(std::time::Duration::from_secs(60)).await;
+        cancel.cancel();
+        let names: Vec<_> = informer.lister().list().iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+        assert_eq!(names, ["a", "b"]);
+    });
+    let asked = server.asked.lock();
+    assert!(asked[2].contains("watch=") && asked[2].contains("resourceVersion=5&"), "{}", asked[2]);
+}
+
+#[test]
+fn events_beyond_the_queue_are_dropped_and_the_recorder_goes_on() {
+    /// `QUEUE_EVENTS` of `events.rs`.
+    const QUEUE: usize = 1000;
+    let server = Server::default();
+    let written = (201, r#"{"metadata":{},"involvedObject":{}}"#.to_owned());
+    server.script.lock().extend(std::iter::repeat_n(written, 2 * QUEUE));
+    let (client, runtime) = server.client();
+    runtime.block_on(async {
+        let recorder = EventRecorder::new(client.clone(), "kubelet", Some("node-1"));
+        let record = |name: String| {
+            let pod: Pod = serde_json::from_str(&pod(&name, 3)).unwrap();
+            recorder.event(&object_reference(&pod), EventType::Normal, "Pulled", "Pulled image");
+        };
+        // Nothing is awaited, so nothing is sent meanwhile.
+        (0..QUEUE + 500).for_each(|number| record(format!("p{number}")));
+        client.clock().sleep(std::time::Duration::from_secs(1)).await;
+        assert_eq!(server.asked.lock().len(), QUEUE);
+        record("late".to_owned());
+        client.clock().sleep(std::time::Duration::from_secs(1)).await;
+    });
+    assert!(server.asked.lock()[QUEUE].contains("late"));
+}
+
+#[test]
 fn a_repeated_event_counts_and_similar_ones_are_combined() {
     let server = Server::default();
     server.script.lock().extend((0..40).map(|_| (201, r#"{"metadata":{},"involvedObject":{}}"#.to_owned())));

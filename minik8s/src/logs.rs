@@ -213,3 +213,36 @@ impl Visit for Fields<'_> {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    #[test]
+    fn a_component_keeps_its_last_lines() {
+        let log = ComponentLog::default();
+        (0..COMPONENT_LINES + 10).for_each(|number| log.push(&format!("{number}\n")));
+        let (text, next) = log.read_from(0).now_or_never().expect("there are lines");
+        assert_eq!((text.lines().count(), text.lines().next()), (COMPONENT_LINES, Some("10")));
+        assert_eq!(next as usize, COMPONENT_LINES + 10);
+        assert!(log.read_from(next).now_or_never().is_none(), "there is nothing more");
+    }
+
+    #[test]
+    fn a_log_file_that_grew_large_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("minik8s.log");
+        let mut sink = open(&path).unwrap();
+        let line = format!("{}\n", "x".repeat(1 << 20));
+        (0..40).for_each(|_| sink.write(&line));
+        let length = |name: &str| fs_len(&folder.path().join(name));
+        assert!(length("minik8s.log") <= MAX_FILE_BYTES);
+        assert!((MAX_FILE_BYTES..MAX_FILE_BYTES + (2 << 20)).contains(&length("minik8s.log.1")));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    fn fs_len(path: &Path) -> u64 {
+        std::fs::metadata(path).unwrap().len()
+    }
+}

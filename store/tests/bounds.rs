@@ -55,6 +55,16 @@ async fn a_watcher_that_does_not_keep_up_is_closed_and_others_are_not() {
 }
 
 #[tokio::test]
+async fn a_transaction_has_a_size() {
+    let store = MemoryStore::new(clock());
+    let fits = Bytes::from(vec![b'x'; MAX_TXN_BYTES - 2]);
+    let bytes = MAX_TXN_BYTES + 1;
+    let refused = store.commit(Txn::put("/a", Bytes::from(vec![b'x'; bytes - 2]))).await;
+    assert_eq!(refused, Err(Error::TooLarge { bytes, limit: MAX_TXN_BYTES }));
+    store.commit(Txn::put("/a", fits)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_watch_ends_with_its_store() {
     let store = MemoryStore::new(clock());
     let mut watch = store.watch("", INITIAL_REVISION).unwrap();

@@ -62,8 +62,18 @@ pub async fn serve(
     clock: Clock,
     cancel: CancellationToken,
 ) {
+    accept(listener, Arc::new(Semaphore::new(MAX_CONNECTIONS)), tls, routes, clock, cancel).await;
+}
+
+async fn accept(
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    tls: Arc<ServerConfig>,
+    routes: Router,
+    clock: Clock,
+    cancel: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(tls);
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = tokio::select! {
         biased;
@@ -110,4 +120,82 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, routes: Router, cl
     });
     let http = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     http.with_upgrades().await.map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pki::Pki;
+    use minik8s_clock::{Random, Simulation};
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+
+    /// A component that has so many places.
+    struct Component {
+        address: SocketAddr,
+        pki: Pki,
+        simulation: Simulation,
+    }
+
+    impl Component {
+        async fn start(places: usize) -> Self {
+            let (clock, simulation) = Clock::simulated("2026-01-01T00:00:00Z".parse().unwrap());
+            let pki = Pki::in_memory(&["127.0.0.1".to_owned()], &clock, &Random::seeded(1)).unwrap();
+            let (chain, key) =
+                (pki::all_der(&pki.server.cert_pem).unwrap(), pki::private_key(&pki.server.key_pem).unwrap());
+            let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+            let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let routes = Router::new().route("/healthz", axum::routing::get(async || "ok"));
+            let places = Arc::new(Semaphore::new(places));
+            tokio::spawn(accept(listener, places, Arc::new(tls), routes, clock, CancellationToken::new()));
+            Self { address, pki, simulation }
+        }
+
+        async fn connect(&self) -> std::io::Result<TlsStream<TcpStream>> {
+            let mut roots = RootCertStore::empty();
+            roots.add(pki::der(&self.pki.ca_pem).unwrap()).unwrap();
+            let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+            let name = "127.0.0.1".try_into().unwrap();
+            TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(self.address).await?).await
+        }
+
+        async fn is_well(&self) -> bool {
+            let Ok(mut stream) = self.connect().await else { return false };
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut said = String::new();
+            stream.read_to_string(&mut said).await.is_ok_and(|_| said.starts_with("HTTP/1.1 200"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_is_dropped() {
+        let component = Component::start(1).await;
+        let first = component.connect().await.unwrap();
+        assert!(!component.is_well().await);
+        drop(first);
+        // The component hears of it a moment later.
+        while !component.is_well().await {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn who_does_not_set_up_tls_is_cut_off() {
+        let component = Component::start(2).await;
+        let mut silent = TcpStream::connect(component.address).await.unwrap();
+        assert!(component.is_well().await, "nobody else waits");
+        let mut said = [0; 1];
+        let read = loop {
+            tokio::select! {
+                biased;
+                read = silent.read(&mut said) => break read,
+                () = tokio::task::yield_now() => drop(component.simulation.advance_to_next()),
+            }
+        };
+        assert!(!read.is_ok_and(|bytes| bytes > 0));
+        assert!(component.is_well().await);
+    }
 }

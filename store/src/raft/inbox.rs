@@ -170,6 +170,20 @@ mod tests {
     }
 
     #[test]
+    fn messages_and_readers_are_bounded_and_apart() {
+        let inbox = Inbox::default();
+        for _ in 0..MESSAGE_QUEUE_LENGTH {
+            assert_eq!(inbox.receive(Message::default()), Ok(()));
+        }
+        assert_eq!(inbox.receive(Message::default()), Err(Error::Overloaded));
+        for _ in 0..READ_QUEUE_LENGTH {
+            assert_eq!(inbox.read(oneshot::channel().0), Ok(()));
+        }
+        assert_eq!(inbox.read(oneshot::channel().0), Err(Error::Overloaded));
+        assert_eq!(inbox.propose(proposal(1)), Ok(()), "writes have a queue of their own");
+    }
+
+    #[test]
     fn what_came_before_the_end_is_still_taken() {
         let inbox = Inbox::default();
         assert_eq!(inbox.propose(proposal(1)), Ok(()));
