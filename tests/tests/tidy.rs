@@ -481,6 +481,70 @@ fn absent_controllers_are_absent() {
     breaches.none("the list of absent controllers is true");
 }
 
+/// Whose bounds `docs/bounds.md` lists.
+const BOUNDED: [&str; 8] = ["apiserver", "store", "client", "kubelet", "runtime", "streaming", "cri", "minik8s"];
+/// Words in the name of a constant that is a bound.
+const BOUND_WORDS: [&str; 9] =
+    ["MAX", "LIMIT", "TIMEOUT", "QUEUE", "CAPACITY", "REMEMBERED", "BACKLOG", "PENDING", "RETRIES"];
+
+/// The name of the number or duration that a line declares as a constant.
+fn constant(line: &str) -> Option<&str> {
+    let declared = line.trim_start();
+    let visible = ["pub ", "pub(crate) ", "pub(super) "].iter().find_map(|start| declared.strip_prefix(start));
+    let declared = visible.unwrap_or(declared);
+    let (name, kind) = declared.strip_prefix("const ")?.split_once(": ")?;
+    let counts = ["usize", "u64", "u32", "i64", "i32", "Duration"].iter().any(|start| kind.starts_with(start));
+    counts.then_some(name)
+}
+
+#[test]
+fn every_bound_is_on_its_page_and_tested() {
+    let page = workspace().join("docs").join("bounds.md");
+    let text = read(&page);
+    let mut breaches = Breaches::default();
+    let mut listed = BTreeSet::new();
+    let (answered, _) = text.split_once("## Without an answer").expect("the page has two parts");
+    for (at, line) in prose(&text).into_iter().filter(|(_, line)| line.starts_with("| [")) {
+        let columns: Vec<&str> = line.trim_matches('|').split(" | ").collect();
+        for (name, target) in links(columns[0]) {
+            let file = page.with_file_name(target);
+            let name = name.trim_matches('`');
+            let declares = |line: &str| constant(line) == Some(name) || line.contains(&format!("struct {name} "));
+            if !file.exists() || !read(&file).lines().any(declares) {
+                breaches.add(&page, at, format_args!("{target} does not declare {name}"));
+            }
+            listed.insert((name.to_owned(), target.trim_start_matches("../").to_owned()));
+        }
+        if at > answered.lines().count() {
+            continue;
+        }
+        let tests = columns.get(3).map(|column| links(column)).unwrap_or_default();
+        if tests.is_empty() {
+            breaches.add(&page, at, "no test goes there");
+        }
+        for (name, target) in tests {
+            let function = format!("fn {}(", name.trim_matches('`'));
+            let file = page.with_file_name(target);
+            if !file.exists() || !read(&file).contains(&function) {
+                breaches.add(&page, at, format_args!("{target} has no test {name}"));
+            }
+        }
+    }
+    for path in files(".rs") {
+        let inside = path.strip_prefix(workspace()).expect("below the root").to_string_lossy().replace('\\', "/");
+        if !BOUNDED.iter().any(|folder| inside.starts_with(&format!("{folder}/src/"))) {
+            continue;
+        }
+        for (at, name) in read(&path).lines().enumerate().filter_map(|(at, line)| Some((at, constant(line)?))) {
+            let is_bound = name.split('_').any(|word| BOUND_WORDS.contains(&word));
+            if is_bound && !listed.contains(&(name.to_owned(), inside.clone())) {
+                breaches.add(&path, at + 1, format_args!("{name} is not in docs/bounds.md"));
+            }
+        }
+    }
+    breaches.none("a bound is written down, with what happens there and the test that goes there");
+}
+
 /// The commands of the README that cargo runs: what a newcomer types.
 fn readme_commands() -> Vec<String> {
     let text = read(&workspace().join("README.md"));
@@ -520,6 +584,8 @@ fn the_ci_runs_what_the_readme_says() {
 fn the_checks_find_what_they_look_for() {
     assert!(has_word("a.b(c)", "b") && !has_word("abc", "b") && !has_word("b_c", "b"));
     assert!(has_word("x.f!(y)", "f!("), "what ends in a bracket may have a letter behind it");
+    assert_eq!(constant("    pub(crate) const MAX_X: u64 = 1;"), Some("MAX_X"));
+    assert_eq!((constant("pub const A: Duration = B;"), constant("const N: &str = \"\";")), (Some("A"), None));
     assert_eq!(links("see [`a`](b.rs) and [c](d.md#e)"), [("`a`", "b.rs"), ("c", "d.md#e")]);
     assert_eq!(code_spans("a `b` c `d/e.rs`").collect::<Vec<_>>(), ["b", "d/e.rs"]);
     assert_eq!(anchor("## Differences from Kubernetes, on purpose"), "differences-from-kubernetes-on-purpose");
