@@ -1,6 +1,7 @@
 //! Listening: TLS, HTTP/1.1 and HTTP/2, and taking leave. A connection on which nothing happens is closed: see `traffic`.
 
 mod traffic;
+mod unread;
 
 use std::convert::Infallible;
 use std::io;
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
+use minik8s_clock::Clock;
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use self::traffic::{Noticed, Open, Traffic};
+use self::unread::Unread;
 use crate::authn::PeerCertificates;
 use crate::errors::Error;
 use crate::server::ApiServer;
@@ -132,14 +135,14 @@ impl ApiServer {
         let (server, noticed) = (Arc::clone(&self), Arc::clone(&traffic));
         let service = service_fn(move |request: http::Request<Incoming>| {
             let open = noticed.begin();
-            let mut request = request.map(Body::new);
+            let (mut request, unread) = unread::lend(request);
             // The extensions of a request from the network hold what the connection proves, and nothing else that counts.
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
             request.extensions_mut().insert(PeerAddress(address));
             let answer = server.service().call(request);
-            until_sent(open, answer)
+            until_sent(open, answer, unread, server.clock().clone())
         });
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
@@ -165,9 +168,15 @@ impl ApiServer {
 
 type Answer = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
 
-/// The answer, for which the request counts as open until it is sent.
-fn until_sent(open: Open, answer: Answer) -> Answer {
-    Box::pin(async move { answer.await.map(|answer| answer.map(|body| open.answer(body))) })
+/// The answer, for which the request counts as open until it is sent. It comes when the request is read.
+fn until_sent(open: Open, answer: Answer, unread: Option<Unread>, clock: Clock) -> Answer {
+    Box::pin(async move {
+        let Ok(answer) = answer.await;
+        if let Some(unread) = unread {
+            unread.drain(&clock).await;
+        }
+        Ok(answer.map(|body| open.answer(body)))
+    })
 }
 
 /// The version of HTTP that was agreed on while TLS was set up, and its bounds.

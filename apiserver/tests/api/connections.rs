@@ -198,3 +198,27 @@ async fn streams_pass_through_to_the_kubelet() {
     stream.read_to_string(&mut answer).await.expect("an answer");
     assert_eq!(answer, "HELLO");
 }
+
+/// Clients such as Python's send the whole body before they listen, and go on with the same connection.
+#[tokio::test]
+async fn an_answer_that_needs_no_body_comes_after_it_on_a_connection_that_stays() {
+    let listening = Listening::start().await;
+    let master = listening.client("kubernetes-admin", Some("system:masters"));
+    let mut stream = listening.connect(master, b"http/1.1").await;
+    let body = vec![b'x'; 5 << 20];
+    for path in ["/nothing", "/api/v1/namespaces?dryRun=nonsense", "/nothing"] {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.expect("a connection that is open");
+        stream.write_all(&body).await.expect("a server that reads it all");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\n") && !answer.ends_with(b"}") {
+            assert_ne!(stream.read_buf(&mut answer).await.expect("an answer"), 0, "{path}: the connection is closed");
+        }
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+    }
+}
