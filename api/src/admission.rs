@@ -13,7 +13,9 @@ use serde_json::Value;
 
 use crate::custom::cel::Expr;
 use crate::custom::cel::authorizer::AUTHORIZER;
-use crate::custom::cel::check::Ty;
+use crate::custom::cel::check::{Ty, of_type};
+use crate::kinds::Kind;
+use crate::schema::Type;
 use crate::status::FieldPath;
 
 /// An expression that is wrong.
@@ -91,16 +93,18 @@ struct Scope {
 
 impl Scope {
     fn new(params: bool, mutating: bool) -> Scope {
+        Scope::of(Ty::Dyn, params.then_some(Ty::Dyn), mutating)
+    }
+
+    fn of(object: Ty<'static>, params: Option<Ty<'static>>, mutating: bool) -> Scope {
         let mut names = vec![
-            ("object", Ty::Dyn),
-            ("oldObject", Ty::Dyn),
+            ("object", object.clone()),
+            ("oldObject", object),
             ("request", request()),
             ("namespaceObject", Ty::Dyn),
             ("authorizer", Ty::Named(AUTHORIZER)),
         ];
-        if params {
-            names.push(("params", Ty::Dyn));
-        }
+        names.extend(params.map(|params| ("params", params)));
         if mutating {
             names.extend([("Object", Ty::Named("Object")), ("JSONPatch", Ty::Named("JSONPatch"))]);
         }
@@ -116,11 +120,20 @@ impl Scope {
     }
 }
 
+fn record(name: &'static str, fields: Vec<(&str, Ty<'static>)>) -> Ty<'static> {
+    Ty::Record(name, fields.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect::<Arc<[_]>>())
+}
+
+/// The type of a user, as requests and authenticators show one.
+pub fn user_info() -> Ty<'static> {
+    let texts = || Ty::List(Box::new(Ty::String));
+    let fields =
+        vec![("username", Ty::String), ("uid", Ty::String), ("groups", texts()), ("extra", Ty::Map(Box::new(texts())))];
+    record("kubernetes.UserInfo", fields)
+}
+
 /// The type of `request` (`compile.go` `BuildRequestType`); `userInfo.extra` and `options` are open.
 fn request() -> Ty<'static> {
-    let record = |name, fields: Vec<(&str, Ty<'static>)>| {
-        Ty::Record(name, fields.into_iter().map(|(name, ty)| (name.to_owned(), ty)).collect::<Arc<[_]>>())
-    };
     let kind = || {
         let fields = vec![("group", Ty::String), ("version", Ty::String), ("kind", Ty::String)];
         record("kubernetes.GroupVersionKind", fields)
@@ -129,9 +142,6 @@ fn request() -> Ty<'static> {
         let fields = vec![("group", Ty::String), ("version", Ty::String), ("resource", Ty::String)];
         record("kubernetes.GroupVersionResource", fields)
     };
-    let texts = || Ty::List(Box::new(Ty::String));
-    let user =
-        vec![("username", Ty::String), ("uid", Ty::String), ("groups", texts()), ("extra", Ty::Map(Box::new(texts())))];
     let fields = vec![
         ("kind", kind()),
         ("resource", resource()),
@@ -142,7 +152,7 @@ fn request() -> Ty<'static> {
         ("name", Ty::String),
         ("namespace", Ty::String),
         ("operation", Ty::String),
-        ("userInfo", record("kubernetes.UserInfo", user)),
+        ("userInfo", user_info()),
         ("dryRun", Ty::Bool),
         ("options", Ty::Dyn),
     ];
@@ -280,6 +290,66 @@ impl Policy {
     }
 }
 
+/// A kind that a policy speaks of.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// As in `apps/v1, Kind=Deployment`.
+    pub name: String,
+    /// Its type.
+    pub ty: Type,
+}
+
+impl Checked {
+    /// The kind of a row.
+    pub fn of(kind: &Kind) -> Checked {
+        Checked { name: format!("{}/{}, Kind={}", kind.group, kind.version, kind.kind), ty: kind.ty() }
+    }
+}
+
+/// What is wrong with an expression for some of the kinds that it would see (`status.typeChecking.expressionWarnings`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExpressionWarning {
+    /// Where it stands.
+    pub field_ref: String,
+    /// In Kubernetes' and cel-go's words, a paragraph a kind.
+    pub warning: String,
+}
+
+/// Checks the validations of a ValidatingAdmissionPolicy's `spec` against the types of the kinds that it matches, and of
+/// its parameters if that is known. What it says changes nothing of what the policy does.
+/// (`k8s.io/apiserver/pkg/admission/plugin/policy/validating/typechecking.go`)
+pub fn type_check(spec: &Value, kinds: &[Checked], params: Option<&Type>) -> Vec<ExpressionWarning> {
+    let mut compilers: Vec<(&str, Compiler)> = kinds
+        .iter()
+        .map(|kind| {
+            let scope = Scope::of(of_type(&kind.ty), params.map(of_type), false);
+            let mut compiler = Compiler { scope, faults: Vec::new() };
+            compiler.variables(&spec["variables"], &FieldPath::new("spec").child("variables"));
+            (kind.name.as_str(), compiler)
+        })
+        .collect();
+    let path = FieldPath::new("spec").child("validations");
+    let mut warnings = Vec::new();
+    for (at, item) in items(&spec["validations"]).enumerate() {
+        for field in ["expression", "messageExpression"] {
+            let source = item[field].as_str().unwrap_or_default();
+            if source.is_empty() {
+                continue;
+            }
+            let wrong = compilers.iter_mut().filter_map(|(name, compiler)| {
+                let words = compiler.scope.typed(source.trim()).err()?;
+                Some(format!("{name}: {}\n", words.trim_start_matches("compilation failed: ")))
+            });
+            let wrong: Vec<String> = wrong.collect();
+            if !wrong.is_empty() {
+                let field_ref = path.index(at).child(field).to_string();
+                warnings.push(ExpressionWarning { field_ref, warning: wrong.join("\n") });
+            }
+        }
+    }
+    warnings
+}
+
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
@@ -325,6 +395,45 @@ mod tests {
             { "patchType": "JSONPatch", "jsonPatch": { "expression": "[JSONPatch{op: 'add', path: '/metadata/labels/' + jsonpatch.escapeKey('example.com/x'), value: 'y'}, JSONPatch{op: 'add', path: '/spec/initContainers/-', value: Object.spec.initContainers{name: 'a'}}]" } },
         ] });
         assert_eq!(faults(mutating), []);
+    }
+
+    #[test]
+    fn expressions_are_checked_against_the_kinds_they_see() {
+        let kinds = crate::kinds::Kinds::built_in();
+        let of = |group: &str, kind: &str| Checked::of(kinds.by_kind(group, "v1", kind).expect("a built-in kind"));
+        let (deployment, pod) = (of("apps", "Deployment"), of("", "Pod"));
+        let map = of("", "ConfigMap").ty;
+        let check = |expression: &str, kinds: &[Checked], params: Option<&Type>| {
+            let spec = json!({
+                "variables": [{ "name": "containers", "expression": "object.spec.template.spec.containers" }],
+                "validations": [{ "expression": expression }],
+            });
+            let warnings = type_check(&spec, kinds, params);
+            warnings.into_iter().map(|warning| (warning.field_ref, warning.warning)).collect::<Vec<_>>()
+        };
+        let one = std::slice::from_ref(&deployment);
+        for good in [
+            "object.spec.replicas > 1",
+            "object.metadata.labels['a'] == 'b' && has(object.metadata.annotations)",
+            "variables.containers.all(c, c.image.startsWith('x') && !has(c.resources.limits) || c.ports[0].containerPort < 80)",
+            "oldObject == null || object.metadata.creationTimestamp < timestamp('2026-01-01T00:00:00Z')",
+            "request.userInfo.username != '' && authorizer.path('/x').check('get').allowed()",
+            "object.spec.strategy.rollingUpdate.maxSurge == '25%'",
+        ] {
+            assert_eq!(check(good, one, None), [], "{good}");
+        }
+        let field = "spec.validations[0].expression".to_owned();
+        let words = "apps/v1, Kind=Deployment: ERROR: <input>:1:7: undefined field 'replicas'\n | object.replicas > 1\n | ......^\n";
+        assert_eq!(check("object.replicas > 1", one, None), [(field.clone(), words.to_owned())]);
+        let both = check("object.spec.replicas > 1", &[pod, deployment.clone()], None);
+        assert!(both[0].1.starts_with("/v1, Kind=Pod: ERROR: <input>:1:12: undefined field 'replicas'"), "{both:?}");
+        assert!(!both[0].1.contains("Deployment"), "{both:?}");
+        let wrong = check("object.spec.replicas == 'many'", one, None);
+        assert!(wrong[0].1.contains("found no matching overload for '_==_' applied to '(int, string)'"), "{wrong:?}");
+        assert_eq!(check("params.data['a'] == 'b'", one, Some(&map)), []);
+        assert!(check("params.dat['a'] == 'b'", one, Some(&map))[0].1.contains("undefined field 'dat'"));
+        assert!(check("params.data == null", one, None)[0].1.contains("undeclared reference to 'params'"));
+        assert_eq!(check("object.anything", &[], None), [], "of no kind there is nothing to say");
     }
 
     #[test]

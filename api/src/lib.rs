@@ -23,6 +23,7 @@
 //! 6. [`strategy`] and [`table`]: where kinds differ, one file each. [`custom`]: kinds that come at run time.
 //!    [`admission`]: the expressions of policies and webhooks.
 //! 7. [`template_hash`]: the hashes in the names of ReplicaSets and ControllerRevisions.
+//!    [`certificate_request`]: what CertificateSigningRequests ask for.
 //!
 //! # Invariants
 //! - Decoding the encoding of a decoded value gives that value again; decoding is bounded in depth ([`decode::MAX_DEPTH`]).
@@ -59,4 +60,5 @@ pub mod strategy;
 pub mod custom;
 pub mod table;
 
+pub mod certificate_request;
 pub mod template_hash;

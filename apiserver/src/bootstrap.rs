@@ -16,6 +16,7 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::{civil::Date, tz::TimeZone};
 use minik8s_api::{
     status::{Status, StatusReason},
     strategy::strategy_for,
@@ -26,7 +27,7 @@ use serde_json::{Value, json};
 use crate::{
     aggregator::{FrontProxy, front_proxy},
     allocators::ServiceAllocators,
-    authn::RequestHeaders,
+    authn::{RequestHeaders, legacy_token::TRACKING},
     authz::rules::{PolicyRule, uncovered},
     flowcontrol,
     options::{DeleteOptions, WriteOptions},
@@ -36,7 +37,6 @@ use crate::{
 const OBJECTS: &str = include_str!("../data/bootstrap.json");
 /// Writes in flight at once; the store commits them together.
 const PARALLEL_WRITES: usize = 64;
-const TOKEN_TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
 /// What this server is to the cluster it boots.
@@ -94,11 +94,9 @@ pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap:
     allocators.repair().await?;
     let mut by_path = ALL.clone().map_err(Error::Data)?;
     by_path.values_mut().flatten().for_each(|object| settle(object, bootstrap.service_network));
-    let since = registry.clock().now();
-    by_path
-        .entry("/api/v1/configmaps".to_owned())
-        .or_default()
-        .extend([authentication_config(bootstrap), token_tracking(since)]);
+    let today = registry.clock().now().to_zoned(TimeZone::UTC).date();
+    let maps = [authentication_config(bootstrap), token_tracking(today)];
+    by_path.entry("/api/v1/configmaps".to_owned()).or_default().extend(maps);
     by_path.entry("/apis/storage.k8s.io/v1/storageclasses".to_owned()).or_default().push(storage_class());
     if !bootstrap.advertise.ip().is_loopback() {
         by_path.entry("/api/v1/endpoints".to_owned()).or_default().push(endpoints(bootstrap.advertise));
@@ -205,7 +203,8 @@ pub(crate) async fn create_or_reconcile(registry: &Registry, target: &Target, mu
         "rolebindings" | "clusterrolebindings" => reconcile_binding,
         "endpoints" => |wanted, present| replace(wanted, present, &["subsets"]),
         "endpointslices" => |wanted, present| replace(wanted, present, &["endpoints", "ports"]),
-        "configmaps" if target.name == TOKEN_TRACKING => return Ok(()),
+        // The day since when stays, if it is one.
+        "configmaps" if target.name == TRACKING && is_day(&present["data"]["since"]) => return Ok(()),
         "configmaps" => |wanted, present| replace(wanted, present, &["data"]),
         flowcontrol::FLOW_SCHEMAS | flowcontrol::PRIORITY_LEVELS => flowcontrol::controller::reconcile,
         _ => return Ok(()),
@@ -312,13 +311,17 @@ fn authentication_config(bootstrap: &Bootstrap) -> Value {
     })
 }
 
-/// Since when the use of tokens in Secrets is noted: a cleaner waits a year from there
+/// Since when the use of tokens that Secrets hold is written down: a cleaner waits a year from there
 /// (`pkg/controlplane/controller/legacytokentracking`). It stays as it was first written.
-fn token_tracking(since: jiff::Timestamp) -> Value {
+fn token_tracking(today: Date) -> Value {
     json!({
-        "metadata": { "namespace": "kube-system", "name": TOKEN_TRACKING },
-        "data": { "since": since.strftime("%Y-%m-%d").to_string() },
+        "metadata": { "namespace": "kube-system", "name": TRACKING },
+        "data": { "since": today.to_string() },
     })
+}
+
+fn is_day(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.parse::<Date>().is_ok())
 }
 
 fn endpoints(address: SocketAddr) -> Value {

@@ -43,7 +43,8 @@
 //!   are bounded by named constants (`docs/bounds.md`).
 //!
 //! ## Left out, compared with Kubernetes
-//! - `status.typeChecking` of policies; what webhooks and policies leave out stands in their own chapters.
+//! - What webhooks, policies and OpenID Connect leave out stands in their own chapters.
+//! - The warning that a token which a Secret holds was made by itself; its use is written down all the same.
 //! - What the audit log, encryption and priority and fairness leave out stands in [`audit`], [`encryption`], [`flowcontrol`].
 //! - OpenAPI documents in protobuf (406): clients that explain or validate ask for JSON.
 //! - Continue tokens that go on inconsistently after their revision is compacted: the client starts over.

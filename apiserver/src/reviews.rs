@@ -59,12 +59,18 @@ impl Reviews {
     }
 
     /// Answers a decoded review for `user`; `namespace` is the URL's.
-    pub fn create(&self, resource: &str, namespace: &str, mut review: Value, user: &UserInfo) -> Result<Value, Status> {
+    pub async fn create(
+        &self,
+        resource: &str,
+        namespace: &str,
+        mut review: Value,
+        user: &UserInfo,
+    ) -> Result<Value, Status> {
         if !review["metadata"].is_object() {
             review["metadata"] = json!({});
         }
         match resource {
-            "tokenreviews" => self.token(review),
+            "tokenreviews" => self.token(review).await,
             "selfsubjectreviews" => Ok(self.self_subject(review, user)),
             "subjectaccessreviews" => self.access(review, "SubjectAccessReview"),
             "localsubjectaccessreviews" => self.local_access(review, namespace),
@@ -74,7 +80,7 @@ impl Reviews {
         }
     }
 
-    fn token(&self, mut review: Value) -> Result<Value, Status> {
+    async fn token(&self, mut review: Value) -> Result<Value, Status> {
         let token = text(&review, "/spec/token");
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -82,7 +88,7 @@ impl Reviews {
         let wanted: Vec<String> = list(&review, "/spec/audiences");
         let own = self.authenticator.service_accounts.audiences();
         let audiences = if wanted.is_empty() { own } else { &wanted };
-        review["status"] = match self.authenticator.authenticate_token(token, audiences) {
+        review["status"] = match self.authenticator.authenticate_token(token, audiences).await {
             Ok(Some(found)) => {
                 json!({ "authenticated": true, "user": found.user.to_value(), "audiences": found.audiences })
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, Response, StatusCode};
 use minik8s_api::status::Status;
 use minik8s_metrics::Text;
@@ -71,14 +71,23 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
             },
         },
         _ => match path.as_str() {
-            "/openid/v1/jwks" => Ok(request.reply.json(StatusCode::OK, server.tokens().key_set().to_string().into())),
+            "/openid/v1/jwks" => Ok(published(&request, "application/jwk-set+json", &server.tokens().key_set())),
             "/.well-known/openid-configuration" => {
                 let configuration = server.tokens().openid_configuration(&server.address().to_string());
-                Ok(request.reply.json(StatusCode::OK, configuration.to_string().into()))
+                Ok(published(&request, negotiate::JSON, &configuration))
             }
             _ => extra(server, request, body).await,
         },
     }
+}
+
+/// A document by which others verify this server's tokens; it changes so seldom that they may keep it.
+fn published(request: &Request, media_type: &'static str, document: &serde_json::Value) -> Response<Body> {
+    let mut response = request.reply.json(StatusCode::OK, document.to_string().into());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 /// What the binary serves beside the API, or 404.

@@ -26,6 +26,7 @@ use minik8s_api::time::parse_duration;
 use minik8s_clock::{Clock, Random};
 use minik8s_store::Store;
 use rustls::pki_types::CertificateDer;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +35,10 @@ use crate::aggregator::{self, Aggregator, FrontProxy};
 use crate::allocators::{Ranges, ServiceAllocators};
 use crate::audit::{self, AUDIT_ID, Audit};
 use crate::authn::jwt::{PublicKey, SigningKey};
-use crate::authn::{Authenticator, BootstrapTokens, ClientCertificates, Proxies, ServiceAccountTokens, StaticTokens};
+use crate::authn::oidc::OidcAuthenticator;
+use crate::authn::{
+    Authenticator, BootstrapTokens, ClientCertificates, Proxies, ServiceAccountTokens, StaticTokens, legacy_token,
+};
 use crate::authz::{self, AlwaysAllow, AlwaysDeny, Authorizer, Masters, Mode, NodeAuthorizer, Rbac, Union};
 use crate::bootstrap::{self, Bootstrap};
 use crate::cache::{Cache, Objects};
@@ -149,7 +153,10 @@ impl ApiServer {
         let converter = Arc::new(Converter::new(outgoing.clone()));
         let registry = Registry::new(Arc::clone(store), Arc::clone(&cache), converter, clock.clone(), random.fork());
         registry.set_event_ttl(config.settings.event_ttl);
-        let gatekeepers = gatekeepers(&config, &cache, &registry, &outgoing)?;
+        let (uses, told) = legacy_token::uses();
+        let gatekeepers = gatekeepers(&config, &cache, &registry, &outgoing, uses)?;
+        let (recording, ended) = (legacy_token::record(Arc::clone(&registry), told), shutdown.clone());
+        tasks.spawn(async move { ended.run_until_cancelled(recording).await });
         let allocators = ServiceAllocators::new(
             Arc::clone(store),
             cache,
@@ -412,7 +419,7 @@ impl ApiServer {
         reply: Reply,
         schema: &mut Option<Arc<Schema>>,
     ) -> Result<Response<Body>, Status> {
-        let user = self.identify(&mut parts, &info, &query, &reply)?;
+        let user = self.identify(&mut parts, &info, &query, &reply).await?;
         let longest = self.config.settings.request_timeout;
         let timeout = if audit::is_long_running(&info) { None } else { Some(request_timeout(&query, longest)?) };
         let handled = async {
@@ -432,7 +439,7 @@ impl ApiServer {
     }
 
     /// Who asks, and in whose name.
-    fn identify(
+    async fn identify(
         &self,
         parts: &mut http::request::Parts,
         info: &RequestInfo,
@@ -441,7 +448,7 @@ impl ApiServer {
     ) -> Result<UserInfo, Status> {
         let audit = &reply.audit;
         let attempted = audit.attempted(parts);
-        let user = match self.authenticator.authenticate(parts) {
+        let user = match self.authenticator.authenticate(parts).await {
             Ok(user) => user,
             Err(status) => {
                 audit.received(parts, info, query, None);
@@ -502,6 +509,7 @@ fn gatekeepers(
     cache: &Arc<Cache>,
     registry: &Registry,
     outgoing: &Outgoing,
+    uses: mpsc::Sender<legacy_token::Use>,
 ) -> Result<Gatekeepers, Error> {
     let objects = Arc::clone(cache) as Arc<dyn Objects>;
     let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
@@ -526,10 +534,15 @@ fn gatekeepers(
         random: config.random.fork(),
     });
     registry.set_chain(Arc::new(chain.only(&config.settings.admission)));
-    Ok((Arc::new(authenticator(config, &objects)?), authorizer))
+    Ok((Arc::new(authenticator(config, &objects, outgoing, uses)?), authorizer))
 }
 
-fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenticator, Error> {
+fn authenticator(
+    config: &Config,
+    objects: &Arc<dyn Objects>,
+    outgoing: &Outgoing,
+    uses: mpsc::Sender<legacy_token::Use>,
+) -> Result<Authenticator, Error> {
     let trusting = |roots: &[CertificateDer<'static>]| {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let certificates = ClientCertificates::new(roots.iter().cloned(), provider, config.clock.clone());
@@ -541,6 +554,7 @@ fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenti
         Some(headers) => Some(Proxies::new(headers.clone(), trusting(&headers.ca)?)),
         None => None,
     };
+    let issuers = settings.authentication.jwt.iter().map(|issuer| OidcAuthenticator::new(issuer, outgoing));
     Ok(Authenticator {
         proxies,
         certificates,
@@ -551,9 +565,11 @@ fn authenticator(config: &Config, objects: &Arc<dyn Objects>) -> Result<Authenti
             public_keys(config),
             settings.issuers.clone(),
             settings.audiences(),
+            uses,
         ),
         bootstrap_tokens: BootstrapTokens::new(Arc::clone(objects), config.clock.clone()),
-        anonymous: settings.anonymous,
+        issuers: issuers.collect::<Result<_, _>>().map_err(Error::Config)?,
+        anonymous: settings.authentication.anonymous.clone(),
     })
 }
 

@@ -6,6 +6,7 @@ use minik8s_api::kinds::Kinds;
 
 use crate::admission;
 use crate::authn::RequestHeaders;
+use crate::authn::configuration::AuthenticationConfiguration;
 use crate::authn::jwt::PublicKey;
 use crate::authz::Mode;
 use crate::tokens::DEFAULT_ISSUER;
@@ -14,8 +15,9 @@ use crate::tokens::DEFAULT_ISSUER;
 /// everybody do everything, this server never does unless it is told to.
 #[derive(Clone)]
 pub struct Settings {
-    /// Whether requests without credentials are served, as `system:anonymous` (`--anonymous-auth`).
-    pub anonymous: bool,
+    /// Whose tokens are good besides this server's own, and whether requests without credentials are served, as
+    /// `system:anonymous` (`--authentication-config`, `--oidc-*`, `--anonymous-auth`).
+    pub authentication: AuthenticationConfiguration,
     /// Whose word on the user of a request is taken (`--requestheader-*`).
     pub request_headers: Option<RequestHeaders>,
     /// Who signs ServiceAccount tokens: the first name goes into new tokens, all are accepted
@@ -45,7 +47,7 @@ pub type GroupVersion = (String, String);
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            anonymous: true,
+            authentication: AuthenticationConfiguration::default(),
             request_headers: None,
             issuers: vec![DEFAULT_ISSUER.to_owned()],
             audiences: Vec::new(),

@@ -26,12 +26,14 @@
 //! - `sync(key)` is idempotent: run twice, it changes nothing the second time.
 //! - Every field of a status has one controller that writes it, named in that controller's doc.
 //! - A controller may do what its ClusterRole `system:controller:…` allows and nothing else.
+//! - A key of the cluster ([`Keys`]) reaches the controller that signs with it, and no other.
 //! - Timers only where something waits: an idle cluster has idle controllers.
 //!
 //! # Left out, compared with kube-controller-manager
-//! - Controllers: HorizontalPodAutoscaler, certificate signing and cleaning, bootstrap tokens, attach/detach, volume
-//!   expansion, ephemeral volumes, resource claims, load balancers, routes, ServiceCIDRs, storage version migration,
-//!   status of ValidatingAdmissionPolicies. Objects that only they would act on stay as they are.
+//! - Controllers: HorizontalPodAutoscaler, attach/detach, volume expansion, ephemeral volumes, resource claims, load
+//!   balancers, routes, storage version migration, pod certificates. Objects that only they would act on stay as they are.
+//! - Type checking of policies: expressions are checked once for each generation of a policy, against the custom kinds
+//!   that are known then; `namespaceObject` has no type.
 //! - Periodic resyncs: informers and timers of what waits are enough, and an idle cluster costs nothing.
 //! - Node lifecycle: zones and eviction rates; all pods of a dead node are evicted, unless no node is ready at all.
 //! - Job: failures by index are counted from the pods that are there; a user who deletes them resets the count.
@@ -40,6 +42,8 @@
 //!   scheduler names the node. Volumes of the built-in provisioner are directories that the runtime keeps.
 //! - EndpointSlice: topology hints.
 
+pub mod bootstrap_tokens;
+pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod cron_job;
 pub mod daemon_set;
@@ -52,17 +56,20 @@ pub mod endpoints;
 pub mod expectations;
 pub mod garbage_collector;
 pub mod job;
+pub mod legacy_token_cleaner;
 pub mod manager;
 pub mod namespace;
 pub mod node_affinity;
 pub mod node_ipam;
 pub mod node_lifecycle;
+pub mod node_ttl;
 pub mod owners;
 pub mod persistent_volume;
 pub mod pod_control;
 pub mod pod_gc;
 pub mod pod_owners;
 pub mod pods;
+pub mod policy_status;
 pub mod replica_set;
 pub mod replication;
 pub mod resource_quota;
@@ -70,10 +77,12 @@ pub mod revisions;
 pub mod rolling_update;
 pub mod root_ca_publisher;
 pub mod service_account;
+pub mod service_account_tokens;
+pub mod service_cidrs;
 pub mod stateful_set;
 pub mod table;
 pub mod taint_eviction;
 pub mod ttl_after_finished;
 pub mod volume_protection;
 
-pub use manager::{Config, Context, Controller, ControllerManager, NodeIpamConfig, NodeLifecycleConfig};
+pub use manager::{Config, Context, Controller, ControllerManager, Keys, NodeIpamConfig, NodeLifecycleConfig};

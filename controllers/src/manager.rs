@@ -9,7 +9,9 @@ use minik8s_client::{Client, EventRecorder, InformerFactory, WorkQueue, run_cont
 use minik8s_metrics::Registry;
 use tokio_util::sync::CancellationToken;
 
-use crate::table::CONTROLLERS;
+use crate::certificates::authority::CertificateAuthority;
+use crate::service_account_tokens::SignToken;
+use crate::table::{CONTROLLERS, KEY_HOLDERS};
 
 /// What operators may set.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +42,16 @@ impl Default for NodeIpamConfig {
     fn default() -> Self {
         Self { cluster: (Ipv4Addr::new(10, 128, 0, 0), 9), node_bits: 24 }
     }
+}
+
+/// The keys of a cluster. They go to the controllers that work with them ([`KEY_HOLDERS`]) and to no other; a controller
+/// whose key is not here is not run.
+#[derive(Clone, Default)]
+pub struct Keys {
+    /// Signs certificates.
+    pub authority: Option<Arc<CertificateAuthority>>,
+    /// Signs the tokens of ServiceAccounts.
+    pub tokens: Option<SignToken>,
 }
 
 /// When a silent node counts as dead. The defaults are Kubernetes'.
@@ -134,17 +146,28 @@ pub struct ControllerManager {
 impl ControllerManager {
     /// Builds the controllers. `client_for` makes a client for the ServiceAccount of that name in `kube-system`, as
     /// kube-controller-manager does with `--use-service-account-credentials`.
-    pub fn new(informers: InformerFactory, client_for: impl Fn(&str) -> Client, config: Config) -> Self {
+    pub fn new(informers: InformerFactory, client_for: impl Fn(&str) -> Client, config: Config, keys: &Keys) -> Self {
         let config = Arc::new(config);
-        let enabled = CONTROLLERS.iter().filter(|row| !config.disabled.iter().any(|name| name == row.name));
-        let controllers = enabled.map(|row| {
-            let client = client_for(row.service_account);
-            let context = Context { client, informers: informers.clone(), config: config.clone() };
-            let controller = (row.build)(&context);
-            controller.register(informers.client().metrics().registry());
-            (row.name, controller)
+        let enabled = |name: &str| !config.disabled.iter().any(|disabled| disabled == name);
+        let context = |service_account: Option<&str>| Context {
+            client: service_account.map_or_else(|| informers.client().clone(), &client_for),
+            informers: informers.clone(),
+            config: config.clone(),
+        };
+        let plain = CONTROLLERS.iter().filter(|row| enabled(row.name));
+        let plain = plain.map(|row| (row.name, (row.build)(&context(Some(row.service_account)))));
+        let holders = KEY_HOLDERS.iter().filter(|row| enabled(row.name));
+        let holders = holders.filter_map(|row| {
+            let built = (row.build)(&context(row.service_account), keys);
+            if built.is_none() {
+                tracing::warn!(controller = row.name, "skipping controller: it has no key to work with");
+            }
+            Some((row.name, built?))
         });
-        let controllers = controllers.collect();
+        let controllers: Vec<_> = plain.chain(holders).collect();
+        for (_, controller) in &controllers {
+            controller.register(informers.client().metrics().registry());
+        }
         Self { informers, controllers, config }
     }
 

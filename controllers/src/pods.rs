@@ -4,7 +4,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{LocalObjectReference, Pod, PodCondition, Volume};
 use k8s_openapi::jiff::Timestamp;
 
 /// The annotation by which users say which pods may go first.
@@ -55,6 +55,44 @@ pub fn is_available(pod: &Pod, min_ready: Duration, now: Timestamp) -> bool {
 pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     statuses.map(|status| status.restart_count).sum()
+}
+
+/// The secrets of its namespace that the pod names: pull secrets, environment, volumes (`pkg/api/v1/pod` `VisitPodSecretNames`).
+pub fn secret_names(pod: &Pod) -> Vec<&str> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let mut names: Vec<&str> =
+        spec.image_pull_secrets.iter().flatten().map(|reference| reference.name.as_str()).collect();
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let containers = containers.map(|container| (&container.env, &container.env_from));
+    let ephemeral = spec.ephemeral_containers.iter().flatten().map(|container| (&container.env, &container.env_from));
+    for (env, env_from) in containers.chain(ephemeral) {
+        let sources = env.iter().flatten().filter_map(|variable| variable.value_from.as_ref());
+        names.extend(sources.filter_map(|source| Some(source.secret_key_ref.as_ref()?.name.as_str())));
+        names.extend(env_from.iter().flatten().filter_map(|source| Some(source.secret_ref.as_ref()?.name.as_str())));
+    }
+    names.extend(spec.volumes.iter().flatten().flat_map(volume_secret_names));
+    names
+}
+
+fn secret_name(reference: &Option<LocalObjectReference>) -> Option<&str> {
+    reference.as_ref().map(|own| own.name.as_str())
+}
+
+fn volume_secret_names(volume: &Volume) -> Vec<&str> {
+    let projected = volume.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    let projected = projected.filter_map(|source| Some(source.secret.as_ref()?.name.as_str()));
+    let single = [
+        volume.secret.as_ref().and_then(|secret| secret.secret_name.as_deref()),
+        volume.azure_file.as_ref().map(|file| file.secret_name.as_str()),
+        volume.cephfs.as_ref().and_then(|own| secret_name(&own.secret_ref)),
+        volume.flex_volume.as_ref().and_then(|own| secret_name(&own.secret_ref)),
+        volume.rbd.as_ref().and_then(|own| secret_name(&own.secret_ref)),
+        volume.iscsi.as_ref().and_then(|own| secret_name(&own.secret_ref)),
+        volume.storageos.as_ref().and_then(|own| secret_name(&own.secret_ref)),
+        volume.scale_io.as_ref().map(|own| own.secret_ref.name.as_str()),
+        volume.csi.as_ref().and_then(|own| secret_name(&own.node_publish_secret_ref)),
+    ];
+    single.into_iter().flatten().chain(projected).collect()
 }
 
 fn deletion_cost(pod: &Pod) -> i32 {

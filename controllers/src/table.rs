@@ -1,10 +1,12 @@
 //! Which controllers there are. A new one is a file and a row here.
 
-use crate::manager::{Context, Controller};
+use crate::certificates::{approver, cleaner, signer};
+use crate::manager::{Context, Controller, Keys};
 use crate::{
-    cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice_mirroring, endpoint_slices,
-    endpoints, garbage_collector, job, namespace, node_ipam, node_lifecycle, persistent_volume, pod_gc, replica_set,
-    replication, resource_quota, root_ca_publisher, service_account, stateful_set, taint_eviction, ttl_after_finished,
+    bootstrap_tokens, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice_mirroring,
+    endpoint_slices, endpoints, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam, node_lifecycle,
+    node_ttl, persistent_volume, pod_gc, policy_status, replica_set, replication, resource_quota, root_ca_publisher,
+    service_account, service_account_tokens, service_cidrs, stateful_set, taint_eviction, ttl_after_finished,
     volume_protection,
 };
 
@@ -18,8 +20,58 @@ pub struct Row {
     pub build: fn(&Context) -> Box<dyn Controller>,
 }
 
-/// All controllers, by name.
+/// A controller that works with a key of the cluster. What it does not take out of [`Keys`] it never sees.
+pub struct KeyHolder {
+    /// Its name, as kube-controller-manager's `--controllers` has it.
+    pub name: &'static str,
+    /// The ServiceAccount in `kube-system` under which it acts; `None` is the controller manager's own identity.
+    pub service_account: Option<&'static str>,
+    /// Asks for informers and answers the controller; `None` without its key.
+    pub build: fn(&Context, &Keys) -> Option<Box<dyn Controller>>,
+}
+
+/// Controllers that work with keys, by name.
+pub const KEY_HOLDERS: &[KeyHolder] = &[
+    KeyHolder {
+        name: "certificatesigningrequest-signing-controller",
+        service_account: Some("certificate-controller"),
+        build: |context, keys| {
+            let authority = keys.authority.clone()?;
+            Some(Box::new(signer::CertificateSigner::new(context, authority)))
+        },
+    },
+    KeyHolder {
+        name: "serviceaccount-token-controller",
+        service_account: None,
+        build: |context, keys| {
+            let sign = keys.tokens.clone()?;
+            Some(Box::new(service_account_tokens::TokensController::new(context, sign)))
+        },
+    },
+];
+
+/// The names of all controllers.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KEY_HOLDERS.iter().map(|row| row.name).chain(CONTROLLERS.iter().map(|row| row.name))
+}
+
+/// All other controllers, by name.
 pub const CONTROLLERS: &[Row] = &[
+    Row {
+        name: "bootstrap-signer-controller",
+        service_account: "bootstrap-signer",
+        build: |context| Box::new(bootstrap_tokens::signer::BootstrapSigner::new(context)),
+    },
+    Row {
+        name: "certificatesigningrequest-approving-controller",
+        service_account: "certificate-controller",
+        build: |context| Box::new(approver::CertificateApprover::new(context)),
+    },
+    Row {
+        name: "certificatesigningrequest-cleaner-controller",
+        service_account: "certificate-controller",
+        build: |context| Box::new(cleaner::CertificateCleaner::new(context)),
+    },
     Row {
         name: "clusterrole-aggregation-controller",
         service_account: "clusterrole-aggregation-controller",
@@ -69,6 +121,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "job-controller",
         service_account: "job-controller",
         build: |context| Box::new(job::JobController::new(context)),
+    },
+    Row {
+        name: "legacy-serviceaccount-token-cleaner-controller",
+        service_account: "legacy-service-account-token-cleaner",
+        build: |context| Box::new(legacy_token_cleaner::LegacyTokenCleaner::new(context)),
     },
     Row {
         name: "namespace-controller",
@@ -126,6 +183,11 @@ pub const CONTROLLERS: &[Row] = &[
         build: |context| Box::new(root_ca_publisher::RootCaPublisher::new(context)),
     },
     Row {
+        name: "service-cidr-controller",
+        service_account: "service-cidrs-controller",
+        build: |context| Box::new(service_cidrs::ServiceCidrController::new(context)),
+    },
+    Row {
         name: "serviceaccount-controller",
         service_account: "service-account-controller",
         build: |context| Box::new(service_account::ServiceAccountController::new(context)),
@@ -141,8 +203,23 @@ pub const CONTROLLERS: &[Row] = &[
         build: |context| Box::new(taint_eviction::TaintEviction::new(context)),
     },
     Row {
+        name: "token-cleaner-controller",
+        service_account: "token-cleaner",
+        build: |context| Box::new(bootstrap_tokens::cleaner::TokenCleaner::new(context)),
+    },
+    Row {
+        name: "ttl-controller",
+        service_account: "ttl-controller",
+        build: |context| Box::new(node_ttl::NodeTtl::new(context)),
+    },
+    Row {
         name: "ttl-after-finished-controller",
         service_account: "ttl-after-finished-controller",
         build: |context| Box::new(ttl_after_finished::TtlAfterFinished::new(context)),
+    },
+    Row {
+        name: "validatingadmissionpolicy-status-controller",
+        service_account: "validatingadmissionpolicy-status-controller",
+        build: |context| Box::new(policy_status::PolicyStatus::new(context)),
     },
 ];

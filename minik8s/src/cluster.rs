@@ -31,6 +31,7 @@ use minik8s_apiserver::identity::UserInfo;
 use minik8s_apiserver::outgoing::tls::Identity;
 use minik8s_apiserver::server::{ApiServer, Limits};
 use minik8s_apiserver::settings::Settings;
+use minik8s_apiserver::tokens::DEFAULT_ISSUER;
 use minik8s_client::{Client, InformerFactory, Lister, ObjectPool, is_not_found};
 use minik8s_clock::{Clock, Random};
 use minik8s_cri::{MemoryFs, NodeFs};
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use crate::cluster_info;
 use crate::components::{Component, static_pods};
 use crate::control::{self, ClusterStatus, NewNode, NodeStatus};
 use crate::home::{CONTROLLERS, ClusterFile, DataDir, KUBELET, NodeFile, SCHEDULER};
@@ -103,7 +105,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything; `step` is told what is done. When it returns, the API answers and every node is ready.
     pub async fn start(config: ClusterConfig, step: &mut impl FnMut(&str)) -> Result<Self> {
-        let ClusterConfig { file, dir, listen, pki, clock, random, logs, stop } = config;
+        let ClusterConfig { file, dir, listen, mut pki, clock, random, logs, stop } = config;
         let (running, tasks) = (CancellationToken::new(), TaskTracker::new());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, file.port));
         let listener = match listen {
@@ -124,13 +126,13 @@ impl Cluster {
         });
         let controllers =
             Component::new("kube-controller-manager", logs.component("kube-controller-manager"), running.clone(), {
-                let manager = manager.clone();
+                let (manager, keys) = (manager.clone(), controller_keys(&mut pki)?);
                 let config = minik8s_controllers::Config {
                     root_ca_pem: pki.ca_pem.clone(),
                     disabled: file.disabled_controllers(),
                     ..Default::default()
                 };
-                move |cancel| manager.clone().control(config.clone(), cancel)
+                move |cancel| manager.clone().control(config.clone(), keys.clone(), cancel)
             });
         // What is switched off is somebody else's to run.
         let own = [(SCHEDULER, &scheduler), (CONTROLLERS, &controllers)].into_iter();
@@ -167,11 +169,26 @@ impl Cluster {
         });
 
         let cluster = Self { pki, nodes, store, api, components, running, tasks, clock };
+        if listen {
+            cluster.publish(file.server());
+        }
         if let Err(error) = cluster.start_nodes(step).await {
             cluster.shut_down().await;
             return Err(error);
         }
         Ok(cluster)
+    }
+
+    /// Tells where the cluster is, while the rest of it starts.
+    fn publish(&self, server: String) {
+        let (client, ca) = (self.admin(), self.pki.ca_pem.clone());
+        let running = self.running.clone();
+        self.tasks.spawn(async move {
+            let published = running.run_until_cancelled(cluster_info::publish(&client, &server, &ca)).await;
+            if let Some(Err(error)) = published {
+                tracing::warn!(error = minik8s_client::words(&error), "cannot publish cluster-info");
+            }
+        });
     }
 
     async fn start_nodes(&self, step: &mut impl FnMut(&str)) -> Result<()> {
@@ -238,6 +255,13 @@ impl Cluster {
     }
 }
 
+/// The keys that controllers sign with; the authority's is taken out of `pki`, for nobody else signs with it.
+fn controller_keys(pki: &mut Pki) -> Result<minik8s_controllers::Keys> {
+    let authority = pki.ca_key_pem.take().map(|key| clients::authority(&pki.ca_pem, &key)).transpose()?;
+    let tokens = Some(clients::token_signer(&pki.service_account_key_pem)?);
+    Ok(minik8s_controllers::Keys { authority: authority.map(Arc::new), tokens })
+}
+
 /// What an API server is told in a cluster in one process.
 fn options(file: &ClusterFile, pki: &Pki) -> Result<Options> {
     Ok(Options {
@@ -247,7 +271,10 @@ fn options(file: &ClusterFile, pki: &Pki) -> Result<Options> {
         ranges: Ranges::default(),
         advertise: SocketAddr::from((node::address(1), file.port)),
         limits: Limits::default(),
-        settings: Settings::default(),
+        settings: Settings {
+            authentication: file.safeguards.authentication(&[DEFAULT_ISSUER])?,
+            ..Settings::default()
+        },
         front_proxy: pki.front_proxy.as_ref().map(front_proxy).transpose()?,
         audit: file.safeguards.audit()?,
         encryption: file.safeguards.encryption()?,
@@ -298,11 +325,16 @@ impl Manager {
         clients::schedule(client, &minik8s_scheduler::Settings::default(), cancel).await;
     }
 
-    async fn control(self, config: minik8s_controllers::Config, cancel: CancellationToken) {
+    async fn control(
+        self,
+        config: minik8s_controllers::Config,
+        keys: minik8s_controllers::Keys,
+        cancel: CancellationToken,
+    ) {
         const AGENT: &str = "kube-controller-manager";
         let client = self.nodes.client_as(UserInfo::new("system:kube-controller-manager", NO_GROUPS), AGENT);
         let client_for = |name: &str| self.nodes.client_as(UserInfo::service_account("kube-system", name), AGENT);
-        clients::control(client, client_for, config, cancel).await;
+        clients::control(client, client_for, config, &keys, cancel).await;
     }
 }
 

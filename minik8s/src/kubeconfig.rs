@@ -189,6 +189,7 @@ mod tests {
         let pair = crate::pki::CertifiedKey { cert_pem: "cert".into(), key_pem: "key".into() };
         Pki {
             ca_pem: "ca".into(),
+            ca_key_pem: None,
             admin: pair.clone(),
             server: pair,
             front_proxy: None,

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Read in this order: [`cli`], [`home`] (what is on disk), [`pki`], [`kubeconfig`], then [`cluster`], which reads like the
-//! picture of the architecture, [`wiring`], [`safeguards`], [`node`], [`components`], [`control`], [`network`], [`logs`],
-//! and [`simulation`].
+//! picture of the architecture, [`wiring`], [`safeguards`], [`node`], [`components`], [`control`], [`cluster_info`] (what
+//! anybody may know), [`network`], [`logs`], and [`simulation`].
 //!
 //! # Invariants
 //! - All parts of a cluster meet in [`cluster`]; each part is put together in [`wiring`], by the same code whether it shares
@@ -29,6 +29,7 @@
 pub mod bench;
 pub mod cli;
 pub mod cluster;
+pub mod cluster_info;
 pub mod components;
 pub mod control;
 pub mod home;

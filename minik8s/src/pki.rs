@@ -38,6 +38,8 @@ const BACKDATE_MINUTES: i64 = 5;
 pub struct Pki {
     /// The authority's certificate.
     pub ca_pem: String,
+    /// The authority's key, for the controller that signs certificates and nobody else; who only reads does not get it.
+    pub ca_key_pem: Option<String>,
     /// The administrator's certificate and key.
     pub admin: CertifiedKey,
     /// The API server's certificate and key.
@@ -109,8 +111,8 @@ impl Pki {
         };
         let service_account_key_pem = service_account_key(Some(&dir.join("sa.key")))?;
         let kubelet_client = Some(authority.kubelet_client()?);
-        let (ca_pem, front_proxy) = (ca.cert_pem, Some(front_proxy));
-        Ok(Self { ca_pem, admin, server, front_proxy, service_account_key_pem, kubelet_client })
+        let (ca_pem, ca_key_pem, front_proxy) = (ca.cert_pem, Some(ca.key_pem), Some(front_proxy));
+        Ok(Self { ca_pem, ca_key_pem, admin, server, front_proxy, service_account_key_pem, kubelet_client })
     }
 
     /// Loads what a cluster has, and makes nothing.
@@ -119,6 +121,7 @@ impl Pki {
         let path = dir.join("sa.key");
         Ok(Self {
             ca_pem: there("ca")?.cert_pem,
+            ca_key_pem: None,
             admin: there("admin")?,
             server: there("apiserver")?,
             front_proxy: None,
@@ -147,8 +150,8 @@ impl Pki {
     }
 
     /// Makes everything anew and keeps nothing. The certificates depend on time and `random` only, as what is in the
-    /// cluster holds the authority's (`kube-root-ca.crt`); the key of ServiceAccount tokens, which no object holds, is
-    /// the operating system's.
+    /// cluster holds the authority's (`kube-root-ca.crt`); the key of ServiceAccount tokens, which no object holds but
+    /// a Secret that somebody makes for one, is the operating system's.
     pub fn in_memory(names: &[String], clock: &Clock, random: &Random) -> Result<Self> {
         let now = OffsetDateTime::from_unix_timestamp(clock.now().as_second())?;
         let ca = make_authority("minik8s", now, random, &drawn_key(random)?)?;
@@ -164,6 +167,7 @@ impl Pki {
             server: authority.server(names)?,
             service_account_key_pem: generated_key()?.serialize_pem(),
             ca_pem: ca.cert_pem,
+            ca_key_pem: Some(ca.key_pem),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What guards a cluster's API: its audit log, and the encryption of what is stored. Files say how; the cluster's own file
+//! What guards a cluster's API: whom it believes, its audit log, and the encryption of what is stored. Files say how; the cluster's own file
 //! remembers which, so that a resumed cluster goes on as it was.
 
 use std::fs;
@@ -9,6 +9,7 @@ use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use minik8s_apiserver::audit::log::LogOptions;
 use minik8s_apiserver::audit::{self, Policy};
+use minik8s_apiserver::authn::configuration::AuthenticationConfiguration;
 use minik8s_apiserver::encryption;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,10 @@ pub struct Safeguards {
     #[arg(long, value_name = "FILE", value_parser = path_or_nothing())]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encryption_provider_config: Option<PathBuf>,
+    /// Believe tokens of others as this apiserver.config.k8s.io/v1 AuthenticationConfiguration says; '' ends it
+    #[arg(long, value_name = "FILE", value_parser = path_or_nothing())]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authentication_config: Option<PathBuf>,
 }
 
 const STDOUT: &str = "-";
@@ -55,16 +60,21 @@ impl Safeguards {
                 &self.encryption_provider_config,
                 known.map(|known| &known.encryption_provider_config),
             )?,
+            authentication_config: choose(
+                &self.authentication_config,
+                known.map(|known| &known.authentication_config),
+            )?,
         })
     }
 
     /// As arguments of `up`. All are there, so that what was ended is not remembered again.
-    pub fn arguments(&self) -> [(&'static str, PathBuf); 3] {
+    pub fn arguments(&self) -> [(&'static str, PathBuf); 4] {
         let text = |path: &Option<PathBuf>| path.clone().unwrap_or_default();
         [
             ("--audit-policy-file", text(&self.audit_policy_file)),
             ("--audit-log-path", text(&self.audit_log_path)),
             ("--encryption-provider-config", text(&self.encryption_provider_config)),
+            ("--authentication-config", text(&self.authentication_config)),
         ]
     }
 
@@ -91,6 +101,13 @@ impl Safeguards {
         let Some(file) = &self.encryption_provider_config else { return Ok(None) };
         let configuration = encryption::Configuration::from_yaml(&read(file)?);
         Ok(Some(configuration.with_context(|| format!("in {}", file.display()))?))
+    }
+
+    /// Whose tokens are good besides the server's own, whose issuers are `own_issuers`, and who needs none.
+    pub fn authentication(&self, own_issuers: &[&str]) -> Result<AuthenticationConfiguration> {
+        let Some(file) = &self.authentication_config else { return Ok(AuthenticationConfiguration::default()) };
+        let configuration = AuthenticationConfiguration::parse(&read(file)?, own_issuers);
+        configuration.with_context(|| format!("in {}", file.display()))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The components as processes of their own: API server, controllers, scheduler and kubelets talk over TLS, each under
 //! its own certificate, and kubectl sees a cluster.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use minik8s_tests::alone::{Site, free_port, spawn};
 use minik8s_tests::cluster::Cluster;
 
@@ -13,7 +15,9 @@ fn four_kinds_of_processes_make_a_cluster() {
     let controllers = format!(
         "--kubeconfig=controllers.kubeconfig --use-service-account-credentials --allocate-node-cidrs \
          --cluster-cidr=10.200.0.0/16 --root-ca-file=ca.crt --bind-address=127.0.0.1 --secure-port={metrics} \
-         --controllers=*,-ttl-after-finished-controller --concurrent-deployment-syncs=2"
+         --controllers=*,-ttl-after-finished-controller --concurrent-deployment-syncs=2 \
+         --cluster-signing-cert-file=ca.crt --cluster-signing-key-file=ca.key --cluster-signing-duration=1h \
+         --service-account-private-key-file=sa.key"
     );
     let leader = site.start("controllers", "controllers", &controllers);
     let _scheduler = site.start("scheduler", "scheduler", "--kubeconfig=scheduler.kubeconfig --secure-port=0");
@@ -42,6 +46,7 @@ fn four_kinds_of_processes_make_a_cluster() {
     }
 
     kubelet_lets_in_whom_the_api_server_knows(&cluster, port);
+    certificates_and_tokens_are_signed(&cluster);
     let url = format!("https://127.0.0.1:{metrics}");
     assert_eq!(curl(&cluster, &format!("{url}/healthz"), ""), "200 ok");
     assert!(curl(&cluster, &format!("{url}/metrics"), "").starts_with("403"));
@@ -56,6 +61,42 @@ fn four_kinds_of_processes_make_a_cluster() {
     });
     cluster.kubectl("scale deployment/web --replicas=2").ok();
     cluster.until_is("get deployment web -o jsonpath='{.status.readyReplicas}'", "2");
+}
+
+/// The controllers have the keys of the flags: the authority's, and that of ServiceAccount tokens.
+fn certificates_and_tokens_are_signed(cluster: &Cluster) {
+    let request = "req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /O=dev/CN=ann -keyout ann.key -out ann.csr";
+    cluster.run("openssl", &request.split_whitespace().collect::<Vec<_>>()).ok();
+    let request = std::fs::read(cluster.home().join("ann.csr")).expect("a request");
+    cluster.apply(&format!(
+        "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {{name: ann}}\nspec:\n  \
+         signerName: kubernetes.io/kube-apiserver-client\n  usages: [client auth]\n  request: {}\n",
+        BASE64_STANDARD.encode(request)
+    ));
+    cluster.kubectl("certificate approve ann").ok();
+    cluster.until_shows("get csr ann", "Approved,Issued");
+    let issued = cluster.kubectl("get csr ann -o jsonpath={.status.certificate}").ok();
+    let issued = BASE64_STANDARD.decode(issued).expect("base64");
+    cluster.file("ann.crt", &String::from_utf8(issued).expect("PEM"));
+    cluster.run("openssl", &["verify", "-CAfile", "ca.crt", "ann.crt"]).ok();
+    let lives =
+        |seconds: &str| cluster.run("openssl", &["x509", "-in", "ann.crt", "-noout", "-checkend", seconds]).code;
+    assert_eq!((lives("1800"), lives("3700")), (0, 1), "--cluster-signing-duration");
+    cluster.kubectl("config set-credentials ann --client-certificate=ann.crt --client-key=ann.key").ok();
+    let who = "auth whoami -o jsonpath={.status.userInfo.username}";
+    assert_eq!(cluster.kubectl(&format!("--user=ann {who}")).ok(), "ann");
+
+    cluster.kubectl("create serviceaccount robot").ok();
+    cluster.apply(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: robot, annotations: {kubernetes.io/service-account.name: robot}}\n\
+         type: kubernetes.io/service-account-token\n",
+    );
+    let token = "get secret robot -o jsonpath={.data.token}";
+    cluster.until_shows(token, "ZXlK");
+    let token = BASE64_STANDARD.decode(cluster.kubectl(token).ok()).expect("base64");
+    let token = String::from_utf8(token).expect("a token");
+    cluster.kubectl(&format!("config set-credentials robot --token={token}")).ok();
+    assert_eq!(cluster.kubectl(&format!("--user=robot {who}")).ok(), "system:serviceaccount:default:robot");
 }
 
 /// Certificates of the CA and tokens get in; what they may is asked of the API server.
@@ -95,6 +136,56 @@ fn bearer(cluster: &Cluster, url: &str, token: &str) -> String {
 fn answer(output: &str) -> String {
     let (body, code) = output.rsplit_once('\n').unwrap_or(("", output));
     format!("{code} {}", body.trim())
+}
+
+/// An API server is an issuer of OpenID Connect: another one believes its tokens, by flags or by a file.
+#[test]
+fn one_api_server_believes_the_tokens_of_another() {
+    let cluster = Cluster::prepare();
+    let site = Site::new(&cluster);
+    let issuer = format!("https://127.0.0.1:{}", free_port());
+    let _other = site.start(
+        "apiserver",
+        "issuer",
+        &format!(
+            "--secure-port={} --bind-address=127.0.0.1 --ephemeral --service-account-issuer={issuer} \
+             --tls-cert-file=apiserver.crt --tls-private-key-file=apiserver.key --client-ca-file=ca.crt \
+             --service-account-signing-key-file=sa.key",
+            issuer.rsplit(':').next().expect("a port")
+        ),
+    );
+    let there = format!("--server={issuer}");
+    cluster.until_is(&format!("{there} get --raw /readyz"), "ok");
+    let role = "system:service-account-issuer-discovery";
+    let anybody = "--group=system:unauthenticated";
+    cluster.kubectl(&format!("{there} create clusterrolebinding open --clusterrole={role} {anybody}")).ok();
+    cluster.kubectl(&format!("{there} create serviceaccount robot")).ok();
+    for (user, audience) in [("robot", "here"), ("stray", "elsewhere")] {
+        let token = cluster.kubectl(&format!("{there} create token robot --audience={audience}")).ok();
+        cluster.kubectl(&format!("config set-credentials {user} --token={}", token.trim())).ok();
+    }
+    let ca = std::fs::read_to_string(site.path("ca.crt")).expect("a certificate").replace('\n', "\n      ");
+    cluster.file(
+        "authentication.yaml",
+        &format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\njwt:\n- issuer:\n    url: {issuer}\n    \
+             audiences: [here]\n    certificateAuthority: |\n      {ca}\n  claimMappings:\n    \
+             username: {{expression: '\"there:\" + claims.sub'}}\nanonymous: {{enabled: false}}\n"
+        ),
+    );
+    let flags = format!(
+        "--oidc-issuer-url={issuer} --oidc-client-id=here --oidc-ca-file=ca.crt --oidc-username-prefix=there: \
+         --anonymous-auth=false"
+    );
+    for flags in [flags.as_str(), "--authentication-config=authentication.yaml"] {
+        let _here = site.apiserver(flags);
+        let who = "--user=robot auth whoami -o jsonpath={.status.userInfo.username}";
+        assert_eq!(cluster.kubectl(who).ok(), "there:system:serviceaccount:default:robot", "{flags}");
+        let stray = cluster.kubectl("--user=stray get namespaces");
+        assert!(stray.stderr.contains("must be logged in"), "{stray}");
+        let version = format!("https://127.0.0.1:{}/version", site.port());
+        assert!(curl(&cluster, &version, "").starts_with("401"), "{flags}");
+    }
 }
 
 #[test]
@@ -193,6 +284,15 @@ fn flags_that_cannot_be_are_told_with_exit_code_one() {
         ),
         ("apiserver", "--data-dir"),
         ("apiserver --ephemeral --no-such-flag", "--no-such-flag"),
+        (
+            "apiserver --ephemeral --bind-address=127.0.0.1 --oidc-issuer-url=http://a --oidc-client-id=b",
+            "URL scheme must be https",
+        ),
+        (
+            "apiserver --ephemeral --bind-address=127.0.0.1 --authentication-config=/dev/null",
+            "authentication configuration",
+        ),
+        ("controllers --kubeconfig=none --cluster-signing-cert-file=ca.crt", "--cluster-signing-key-file"),
         ("controllers --kubeconfig=none", "cannot read the kubeconfig none"),
         ("controllers --kubeconfig=none --controllers=nope", "\"nope\" is not in the list of known controllers"),
         ("controllers --kubeconfig=none --allocate-node-cidrs", "--allocate-node-cidrs wants --cluster-cidr"),

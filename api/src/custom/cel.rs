@@ -87,6 +87,11 @@ impl Expr {
         Ok((Expr { cost: meter::nodes(&tree), tree, uses_old_self }, found))
     }
 
+    /// Whether it asks a variable for a field, in any of CEL's ways.
+    pub fn selects(&self, variable: &str, field: &str) -> bool {
+        construct::selects(&self.tree, variable, field)
+    }
+
     /// Evaluates it, taking what it costs from `budget`.
     pub fn evaluate(&self, variables: &[(&'static str, Value)], budget: &mut u64) -> Result<Value, Failure> {
         let allowed = EXPRESSION_BUDGET.min(*budget);

@@ -195,7 +195,7 @@ impl Strategy for BuiltIn {
                     edit::keep(meta, &old["metadata"], name);
                 }
             }
-        } else if self.has_status {
+        } else if self.has_status && subresource != Subresource::Approval {
             edit::keep(new, old, "status");
         }
         self.mirror_service_accounts(new);

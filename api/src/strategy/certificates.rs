@@ -1,11 +1,15 @@
 //! Certificate signing requests, trust bundles, pod certificate requests.
-//! Of `pkg/apis/certificates/validation` the rules on names, usages and durations; the PEM content is the signers' business.
+//! (Kubernetes: `pkg/apis/certificates/validation`, `pkg/registry/certificates`.)
+use std::collections::BTreeSet;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::pod::volumes::required;
 use super::{Context, Subresource, edit, names, pod};
+use crate::certificate_request::{CertificateRequest, check_certificates};
 
 const EXPIRATION_SECONDS_MIN: i64 = 600;
 const USAGES: &[&str] = &[
@@ -52,6 +56,103 @@ fn signer_name(signer: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// What approvers decide.
+const DECISIONS: [&str; 2] = ["Approved", "Denied"];
+/// Requests of the first version of the API, which had no signers.
+const LEGACY_SIGNER: &str = "kubernetes.io/legacy-unknown";
+
+/// The conditions of one type.
+fn instances<'a>(conditions: &Field<'a>, kind: &str) -> impl Iterator<Item = Field<'a>> {
+    conditions.items().filter(move |condition| condition.get("type").str() == kind)
+}
+
+/// Makes the conditions of one type what they were, if there are as many as there were; otherwise validation refuses.
+fn keep_instances(new: &mut Value, old: &Value, kind: &str) {
+    let of_kind = |condition: &&Value| edit::text(condition, "type") == kind;
+    let were: Vec<&Value> = old["status"]["conditions"].as_array().into_iter().flatten().filter(of_kind).collect();
+    let mut are: Vec<&mut Value> = edit::each(edit::child(new, "status"), "conditions")
+        .filter(|condition| edit::text(condition, "type") == kind)
+        .collect();
+    if are.len() == were.len() {
+        for (is, was) in are.iter_mut().zip(were) {
+            **is = was.clone();
+        }
+    }
+}
+
+/// Says when conditions were written, and since when they are as they are.
+fn stamp_conditions(context: &Context<'_>, new: &mut Value, old: &Value) {
+    let before: &[Value] = old["status"]["conditions"].as_array().map_or(&[], Vec::as_slice);
+    for condition in edit::each(edit::child(new, "status"), "conditions") {
+        let now = pod::seconds(context.now);
+        edit::default(condition, "lastUpdateTime", now.clone());
+        let same = |name: &str, other: &Value| edit::text(condition, name) == edit::text(other, name);
+        let since = before.iter().find(|other| same("type", other) && same("status", other));
+        let since = since.and_then(|other| other.get("lastTransitionTime")).filter(|since| !since.is_null());
+        let since = since.cloned().unwrap_or_else(|| now.into());
+        edit::default(condition, "lastTransitionTime", since);
+    }
+}
+
+fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
+    let request = spec.get("request");
+    let parsed = CertificateRequest::from_base64(request.str());
+    if let Err(words) = parsed.and_then(|parsed| parsed.check_signature()) {
+        errors.push(request.invalid(words));
+    }
+    let usages = spec.get("usages");
+    if usages.is_empty() {
+        errors.push(usages.required(""));
+    }
+    for usage in usages.items().filter(|usage| !USAGES.contains(&usage.str())) {
+        errors.push(usage.not_supported(USAGES));
+    }
+    let mut seen = BTreeSet::new();
+    for usage in usages.items() {
+        if !seen.insert(usage.str()) {
+            errors.push(usage.duplicate());
+        }
+    }
+    let signer = spec.get("signerName");
+    if signer.str() == LEGACY_SIGNER {
+        errors.push(signer.invalid("the legacy signerName is not allowed via this API version"));
+    } else {
+        signer_name(&signer, errors);
+    }
+    let seconds = spec.get("expirationSeconds");
+    if seconds.int().is_some_and(|number| number < EXPIRATION_SECONDS_MIN) {
+        errors.push(seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)"));
+    }
+}
+
+/// What is wrong with conditions and was not already wrong with those `before`.
+fn validate_conditions(conditions: &Field<'_>, before: &Field<'_>, errors: &mut Errors) {
+    let types = |list: &Field<'_>| -> Vec<String> { list.items().map(|c| c.get("type").str().to_owned()).collect() };
+    let old = types(before);
+    let both_before = DECISIONS.iter().all(|kind| old.iter().any(|own| own == kind));
+    let repeated_before = old.iter().collect::<BTreeSet<_>>().len() < old.len();
+    let mut seen = BTreeSet::new();
+    for condition in conditions.items() {
+        let (kind, status) = (condition.get("type"), condition.get("status"));
+        if kind.is_empty() && !old.iter().any(String::is_empty) {
+            errors.push(kind.required(""));
+        }
+        let final_ = DECISIONS.contains(&kind.str()) || kind.str() == "Failed";
+        status.one_of(if final_ { &["True"] } else { &["False", "True", "Unknown"] }, errors);
+        let opposite = DECISIONS.iter().find(|other| DECISIONS.contains(&kind.str()) && **other != kind.str());
+        if opposite.is_some_and(|other| seen.contains(other)) && !both_before {
+            errors.push(kind.invalid("Approved and Denied conditions are mutually exclusive"));
+        }
+        if !seen.insert(kind.str()) && !repeated_before {
+            errors.push(kind.duplicate());
+        }
+    }
+}
+
+fn check_issued(base64: &str) -> Result<(), String> {
+    check_certificates(&BASE64_STANDARD.decode(base64).map_err(|error| error.to_string())?)
+}
+
 /// `certificates.k8s.io/v1` CertificateSigningRequest: the server writes down who asked.
 pub struct CertificateSigningRequest;
 
@@ -77,7 +178,6 @@ impl Behavior for CertificateSigningRequest {
     fn prepare_for_update(&self, context: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         // A request never changes; its approval and its certificate come through their own doors.
         edit::keep(new, old, "spec");
-        let decided = |condition: &Value| matches!(edit::text(condition, "type"), "Approved" | "Denied");
         match subresource {
             Subresource::Approval => {
                 let asked = new["status"].get("conditions").cloned();
@@ -85,69 +185,48 @@ impl Behavior for CertificateSigningRequest {
                 edit::replace(edit::child(new, "status"), "conditions", asked);
             }
             Subresource::Status => {
-                let kept: Vec<Value> = old["status"]["conditions"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter(|c| decided(c))
-                    .cloned()
-                    .collect();
-                let mut conditions: Vec<Value> = new["status"]["conditions"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter(|c| !decided(c))
-                    .cloned()
-                    .collect();
-                conditions.splice(0..0, kept);
-                if !conditions.is_empty() {
-                    edit::set(edit::child(new, "status"), "conditions", conditions);
+                for decision in DECISIONS {
+                    keep_instances(new, old, decision);
                 }
             }
             _ => {}
         }
-        for condition in edit::each(edit::child(new, "status"), "conditions") {
-            for name in ["lastUpdateTime", "lastTransitionTime"] {
-                edit::default(condition, name, pod::seconds(context.now));
-            }
-        }
+        stamp_conditions(context, new, old);
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        let spec = object.get("spec");
-        if spec.get("request").is_empty() {
-            errors.push(spec.get("request").required("PEM block type must be CERTIFICATE REQUEST"));
-        }
-        let usages = spec.get("usages");
-        if usages.is_empty() {
-            errors.push(usages.required("usages: usages are required"));
-        }
-        for usage in usages.items().filter(|usage| !USAGES.contains(&usage.str())) {
-            errors.push(usage.not_supported(USAGES));
-        }
-        signer_name(&spec.get("signerName"), errors);
-        let seconds = spec.get("expirationSeconds");
-        if seconds.int().is_some_and(|number| number < EXPIRATION_SECONDS_MIN) {
-            errors.push(seconds.invalid("may not specify a duration less than 600 seconds (10 minutes)"));
-        }
+        validate_spec(&object.get("spec"), errors);
+        validate_conditions(&object.get("status").get("conditions"), &Field::root(&Value::Null), errors);
     }
 
-    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        // The spec is the old one's, which was valid.
         let (conditions, before) = (new.get("status").get("conditions"), old.get("status").get("conditions"));
-        let has = |list: &Field<'_>, kind: &str| list.items().any(|condition| condition.get("type").str() == kind);
-        for kind in ["Approved", "Denied", "Failed"] {
-            if has(&before, kind) && !has(&conditions, kind) {
+        validate_conditions(&conditions, &before, errors);
+        let (certificate, issued) = (new.get("status").get("certificate"), old.get("status").get("certificate"));
+        let changed = certificate.str() != issued.str();
+        if changed
+            && !certificate.is_empty()
+            && let Err(words) = check_issued(certificate.str())
+            && (issued.is_empty() || check_issued(issued.str()).is_ok())
+        {
+            errors.push(certificate.invalid_as("<certificate data>", words));
+        }
+        let count = |list: &Field<'_>, kind: &str| instances(list, kind).count();
+        for kind in DECISIONS.into_iter().chain(["Failed"]) {
+            if count(&conditions, kind) < count(&before, kind) {
                 errors.push(conditions.forbidden(format!("updates may not remove a condition of type {kind:?}")));
             }
         }
-        if has(&conditions, "Approved") && has(&conditions, "Denied") {
-            errors.push(conditions.invalid("Approved and Denied conditions are mutually exclusive"));
-        }
-        for condition in conditions.items() {
-            if condition.get("type").is_empty() {
-                errors.push(condition.get("type").required(""));
+        for kind in DECISIONS.into_iter().filter(|_| subresource != Subresource::Approval) {
+            if count(&conditions, kind) > count(&before, kind) {
+                errors.push(conditions.forbidden(format!("updates may not add a condition of type {kind:?}")));
             }
-            condition.get("status").one_of(&["False", "True", "Unknown"], errors);
+        }
+        if changed && subresource != Subresource::Status {
+            errors.push(certificate.forbidden("updates may not set certificate content"));
+        } else if changed && !issued.is_empty() {
+            errors.push(certificate.forbidden("updates may not modify existing certificate content"));
         }
     }
 

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use base64::{Engine, prelude::BASE64_STANDARD};
-use minik8s_api::status::Status;
+use minik8s_api::{certificate_request::CertificateRequest, status::Status};
 use serde_json::Value;
-use x509_parser::{certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer};
 
 use super::{Attributes, Operation, Plugin};
 use crate::{
@@ -103,17 +101,6 @@ impl Plugin for CertificateSigning {
 /// CertificateSubjectRestriction: no client certificate makes anyone a master.
 pub struct CertificateSubjectRestriction;
 
-/// The organizations that a PEM-encoded certificate request asks for.
-fn organizations(request: &Value) -> Result<Vec<String>, String> {
-    let pem = BASE64_STANDARD
-        .decode(request["spec"]["request"].as_str().unwrap_or_default())
-        .map_err(|error| error.to_string())?;
-    let (_, pem) = parse_x509_pem(&pem).map_err(|error| error.to_string())?;
-    let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
-    let names = parsed.certification_request_info.subject.iter_organization();
-    Ok(names.filter_map(|name| name.as_str().ok()).map(str::to_owned).collect())
-}
-
 #[async_trait]
 impl Plugin for CertificateSubjectRestriction {
     fn name(&self) -> &'static str {
@@ -131,9 +118,9 @@ impl Plugin for CertificateSubjectRestriction {
         if signer(request) != CLIENT_SIGNER {
             return Ok(());
         }
-        let organizations =
-            organizations(request).map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
-        if organizations.iter().any(|group| group == MASTERS) {
+        let parsed = CertificateRequest::from_base64(request["spec"]["request"].as_str().unwrap_or_default())
+            .map_err(|error| write.forbidden(format!("failed to parse CSR: {error}")))?;
+        if parsed.subject.organization.iter().any(|group| group == MASTERS) {
             return Err(write.forbidden(format!("use of {CLIENT_SIGNER} signer with {MASTERS} group is not allowed")));
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! Who is it? [`Authenticator::authenticate`] turns what a request carries into a [`UserInfo`].
 //!
 //! ```text
-//!  in-process extension ─► proxy's headers ─► client certificate ─► bearer token (static, ServiceAccount, bootstrap) ─► anonymous
+//!  in-process extension ─► proxy's headers ─► client certificate
+//!    ─► bearer token (static, ServiceAccount, bootstrap, OpenID Connect) ─► anonymous
 //! ```
 //! The first credential that is good decides. Bad credentials are never anonymous: they get 401. The identity of an
 //! in-process caller is a [`UserInfo`] in the request's extensions, where nothing that comes from a connection can put one.
@@ -9,9 +10,11 @@
 //! Mirrors `pkg/kubeapiserver/authenticator/config.go` and `k8s.io/apiserver/pkg/authentication/request`.
 
 mod bootstrap_token;
+pub mod configuration;
 pub mod jwt;
 mod keys;
-mod legacy_token;
+pub mod legacy_token;
+pub mod oidc;
 mod request_header;
 pub mod service_account;
 mod static_token;
@@ -32,6 +35,8 @@ use http::{HeaderMap, HeaderValue, header};
 use minik8s_api::status::Status;
 use rustls::server::danger::ClientCertVerifier;
 
+use self::configuration::Anonymous;
+use self::oidc::OidcAuthenticator;
 use crate::identity::UserInfo;
 
 /// A token longer than this is no token (ServiceAccount tokens have about 1 KiB).
@@ -64,13 +69,15 @@ pub struct Authenticator {
     pub service_accounts: ServiceAccountTokens,
     /// Tokens kept as secrets, for nodes that join.
     pub bootstrap_tokens: BootstrapTokens,
-    /// Whether a request without credentials is served at all.
-    pub anonymous: bool,
+    /// Tokens that others signed.
+    pub issuers: Vec<OidcAuthenticator>,
+    /// Who may come without credentials; without a word on it, all may.
+    pub anonymous: Option<Anonymous>,
 }
 
 impl Authenticator {
     /// Reads the credentials of a request and takes them away, so that nothing behind it sees a secret.
-    pub fn authenticate(&self, request: &mut http::request::Parts) -> Result<UserInfo, Status> {
+    pub async fn authenticate(&self, request: &mut http::request::Parts) -> Result<UserInfo, Status> {
         if let Some(user) = request.extensions.get::<UserInfo>() {
             return Ok(user.clone());
         }
@@ -91,14 +98,14 @@ impl Authenticator {
             }
         }
         if let Some(token) = bearer_token(&mut request.headers) {
-            match self.authenticate_token(&token, self.service_accounts.audiences()) {
+            match self.authenticate_token(&token, self.service_accounts.audiences()).await {
                 Ok(Some(found)) => return Ok(found.user),
                 Ok(None) => bad = Some("invalid bearer token".to_owned()),
                 Err(reason) => bad = Some(reason),
             }
         }
         match bad {
-            None if self.anonymous => Ok(UserInfo::anonymous()),
+            None if self.may_be_anonymous(request.uri.path()) => Ok(UserInfo::anonymous()),
             None => Err(Status::unauthorized("Unauthorized")),
             Some(reason) => {
                 tracing::debug!(reason, "unable to authenticate the request");
@@ -115,7 +122,7 @@ impl Authenticator {
     }
 
     /// Who a bearer token speaks for, if it is good for one of `audiences`.
-    pub fn authenticate_token(&self, token: &str, audiences: &[String]) -> Outcome<TokenUser> {
+    pub async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Outcome<TokenUser> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("the token is too long".to_owned());
         }
@@ -126,7 +133,27 @@ impl Authenticator {
         if let Some(found) = self.service_accounts.authenticate(token, audiences)? {
             return Ok(Some(TokenUser { user: found.user.authenticated(), audiences: found.audiences }));
         }
-        Ok(self.bootstrap_tokens.authenticate(token)?.map(any_audience))
+        if let Some(user) = self.bootstrap_tokens.authenticate(token)? {
+            return Ok(Some(any_audience(user)));
+        }
+        self.authenticate_issued(token, audiences).await
+    }
+
+    /// A token of another issuer says who somebody is to this server, whatever audiences it names itself.
+    async fn authenticate_issued(&self, token: &str, audiences: &[String]) -> Outcome<TokenUser> {
+        let own = audiences.iter().filter(|audience| self.service_accounts.audiences().contains(audience));
+        let audiences: Vec<String> = own.cloned().collect();
+        let issuer = self.issuers.iter().find(|issuer| issuer.issued(token)).filter(|_| !audiences.is_empty());
+        let Some(issuer) = issuer else { return Ok(None) };
+        let user = issuer.authenticate(token).await?;
+        Ok(Some(TokenUser { user: user.authenticated(), audiences }))
+    }
+
+    fn may_be_anonymous(&self, path: &str) -> bool {
+        self.anonymous.as_ref().is_none_or(|anonymous| {
+            let conditions = &anonymous.conditions;
+            anonymous.enabled && (conditions.is_empty() || conditions.iter().any(|condition| condition.path == path))
+        })
     }
 }
 

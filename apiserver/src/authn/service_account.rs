@@ -9,6 +9,8 @@ use minik8s_clock::Clock;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use tokio::sync::mpsc;
+
 use super::{
     Outcome, TokenUser,
     jwt::{self, PublicKey, unverified_issuer},
@@ -86,21 +88,23 @@ pub struct ServiceAccountTokens {
     keys: Vec<PublicKey>,
     issuers: Vec<String>,
     audiences: Vec<String>,
+    uses: mpsc::Sender<legacy_token::Use>,
     /// Claims of tokens whose signature was good, by the token's digest.
     remembered: Mutex<BTreeMap<[u8; 32], Arc<Claims>>>,
 }
 
 impl ServiceAccountTokens {
     /// Trusts tokens that one of `keys` signed and whose issuer is among `issuers`; `audiences` are the names of this API
-    /// server.
+    /// server. Uses of tokens that Secrets hold go to `uses`.
     pub fn new(
         objects: Arc<dyn Objects>,
         clock: Clock,
         keys: Vec<PublicKey>,
         issuers: Vec<String>,
         audiences: Vec<String>,
+        uses: mpsc::Sender<legacy_token::Use>,
     ) -> ServiceAccountTokens {
-        ServiceAccountTokens { objects, clock, keys, issuers, audiences, remembered: Mutex::default() }
+        ServiceAccountTokens { objects, clock, keys, issuers, audiences, uses, remembered: Mutex::default() }
     }
 
     /// For whom tokens are that speak to this API server.
@@ -112,12 +116,7 @@ impl ServiceAccountTokens {
         match unverified_issuer(token) {
             Some(issuer) if self.issuers.contains(&issuer) => {}
             Some(issuer) if issuer == legacy_token::ISSUER => {
-                return legacy_token::authenticate(
-                    token,
-                    &self.keys,
-                    &*self.objects,
-                    &self.audiences_of_legacy(audiences)?,
-                );
+                return self.authenticate_held(token, audiences).map(Some);
             }
             _ => return Ok(None),
         }
@@ -138,10 +137,16 @@ impl ServiceAccountTokens {
         Ok(Some(TokenUser { user: user_of(&claims), audiences }))
     }
 
-    /// Tokens that name no audience are for this server.
-    fn audiences_of_legacy(&self, audiences: &[String]) -> Result<Vec<String>, String> {
-        let own: Vec<String> = audiences.iter().filter(|audience| self.audiences.contains(audience)).cloned().collect();
-        if own.is_empty() { Err("a token without audiences is for the API server only".to_owned()) } else { Ok(own) }
+    /// A token that a Secret holds is for this API server and nobody else.
+    fn authenticate_held(&self, token: &str, audiences: &[String]) -> Result<TokenUser, String> {
+        let claims: legacy_token::Claims = jwt::verify(token, &self.keys).map_err(|error| error.to_string())?;
+        let own = audiences.iter().filter(|audience| self.audiences.contains(audience)).cloned();
+        let audiences: Vec<String> = own.collect();
+        if audiences.is_empty() {
+            return Err(format!("token audiences {:?} is invalid for the target audiences", self.audiences));
+        }
+        let user = legacy_token::user_of(&*self.objects, self.clock.now(), &self.uses, token, &claims)?;
+        Ok(TokenUser { user, audiences })
     }
 
     fn verified(&self, token: &str) -> Result<Arc<Claims>, String> {

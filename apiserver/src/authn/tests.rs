@@ -5,6 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures::FutureExt;
 use http::{HeaderValue, Request, header, request::Parts};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
@@ -14,6 +15,7 @@ use super::{
     Authenticator, BootstrapTokens, ClientCertificates, PeerCertificates, Proxies, RequestHeaders,
     ServiceAccountTokens, StaticTokens,
     jwt::{self, SigningKey},
+    legacy_token,
 };
 use crate::{
     identity::{UserInfo, fixture::World},
@@ -100,9 +102,11 @@ impl Gate {
                 vec![key.public()],
                 vec![DEFAULT_ISSUER.to_owned()],
                 audiences.clone(),
+                legacy_token::uses().0,
             ),
             bootstrap_tokens: BootstrapTokens::new(objects.clone(), clock.clone()),
-            anonymous: true,
+            issuers: Vec::new(),
+            anonymous: None,
         };
         let (random, keys) = (world.random.clone(), vec![key.public()]);
         let tokens = Tokens::new(objects, clock, random, key.clone(), keys, DEFAULT_ISSUER, audiences);
@@ -130,7 +134,9 @@ impl Gate {
     }
 
     fn who(&self, mut parts: Parts) -> Result<UserInfo, u16> {
-        let found = self.authenticator.authenticate(&mut parts).map_err(|status| status.code);
+        // Nothing here waits for anybody.
+        let found = self.authenticator.authenticate(&mut parts).now_or_never().expect("at once");
+        let found = found.map_err(|status| status.code);
         assert!(parts.headers.get(header::AUTHORIZATION).is_none(), "the secret goes no further");
         found
     }
@@ -366,7 +372,8 @@ async fn reviews_answer_as_recorded() {
     let reviews = Reviews::new(Arc::clone(&gate.authenticator), authorizer, gate.world.clock.clone());
     let dev = UserInfo::new("dev-user", [] as [&str; 0]);
     let ask = |resource: &str, body: Value, user: &UserInfo| {
-        reviews.create(resource, "rec", body, user).map_err(|status| status.message)
+        let answer = reviews.create(resource, "rec", body, user).now_or_never().expect("at once");
+        answer.map_err(|status| status.message)
     };
 
     let me = ask("selfsubjectreviews", json!({ "kind": "SelfSubjectReview" }), &dev).expect("answer");
@@ -388,7 +395,7 @@ async fn reviews_answer_as_recorded() {
         r#"SelfSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"#
     );
     assert_eq!(
-        reviews.create("localsubjectaccessreviews", "b", may, &dev).expect_err("elsewhere").message,
+        reviews.create("localsubjectaccessreviews", "b", may, &dev).await.expect_err("elsewhere").message,
         "spec.resourceAttributes.namespace must match namespace: b"
     );
 
@@ -422,8 +429,10 @@ async fn rules_are_listed_as_recorded() {
     let (_, authorizer) = gate.world.authorizers();
     let reviews = Reviews::new(Arc::clone(&gate.authenticator), authorizer, gate.world.clock.clone());
     let dev = UserInfo::new("dev-user", [] as [&str; 0]);
-    let answer =
-        reviews.create("selfsubjectrulesreviews", "", json!({ "spec": { "namespace": "rec" } }), &dev).expect("answer");
+    let answer = reviews
+        .create("selfsubjectrulesreviews", "", json!({ "spec": { "namespace": "rec" } }), &dev)
+        .await
+        .expect("answer");
     assert_eq!(
         answer["status"],
         json!({

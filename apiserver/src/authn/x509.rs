@@ -126,8 +126,9 @@ fn validity(chain: &[CertificateDer<'_>]) -> Result<(i64, i64), String> {
 fn user_of(leaf: &CertificateDer<'_>) -> Outcome<UserInfo> {
     let certificate = parse(leaf)?;
     let subject = &certificate.subject;
-    let Some(name) = subject.iter_common_name().find_map(|name| name.as_str().ok()).filter(|name| !name.is_empty())
-    else {
+    // Of several common names the last counts, as in Go; signers see them so too (`minik8s_api::certificate_request`).
+    let names = subject.iter_common_name().filter_map(|name| name.as_str().ok());
+    let Some(name) = names.last().filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
     let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect();

@@ -170,7 +170,7 @@ pub async fn review(
     let options = WriteOptions::parse(&request.query, Write::Create)?;
     let bytes = body::read(body).await?;
     let review = body::object(&request.context(), &target.kind, headers, &bytes, options.field_validation)?;
-    let answer = server.reviews().create(&target.kind.plural, &target.namespace, review, &request.user)?;
+    let answer = server.reviews().create(&target.kind.plural, &target.namespace, review, &request.user).await?;
     Ok(request.reply.value(StatusCode::CREATED, encoding, &answer))
 }
 

@@ -7,12 +7,13 @@
 //!  [`Place`]  Service ─ resolve ─► a ready endpoint, or an external name ─┐
 //!             host of a URL ──────────────────────────────────────────────┴─► [`ServiceDialer`] ─► bytes ─► [`tls`]
 //! ```
-//! [`service`] finds endpoints, [`tls`] trusts and says in Go's words why not, [`webhook`] asks a question in JSON.
+//! [`service`] finds endpoints, [`tls`] trusts and says in Go's words why not, [`fetch`] carries one question, [`webhook`] asks one in JSON.
 //! The server's own network knows no pods: who wires a cluster says how an address is reached. So a simulated cluster
 //! needs no real route. (Kubernetes: `kube-aggregator/pkg/apiserver/resolvers.go`, `--enable-aggregator-routing`.)
 //!
 //! Left out, compared with Kubernetes: connections that are kept, and HTTP/2.
 
+pub mod fetch;
 pub mod service;
 pub mod tls;
 pub mod webhook;

@@ -23,6 +23,8 @@ use tokio_rustls::TlsConnector;
 pub enum Trust<'a> {
     /// Those of a bundle, base64 of PEM as `caBundle` has it.
     Bundle(&'a str),
+    /// Those of a bundle that is PEM as it stands.
+    Pem(&'a str),
     /// Those that the world trusts.
     World,
     /// Anybody's (`insecureSkipTLSVerify`).
@@ -59,7 +61,11 @@ pub fn connector(trust: Trust<'_>, identity: Option<&Identity>, clock: &Clock) -
     let builder = match trust {
         Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider))),
         Trust::World => builder.with_webpki_verifier(verifier(roots_of_the_world(), provider)?),
-        Trust::Bundle(bundle) => builder.with_webpki_verifier(verifier(roots_of(bundle)?, provider)?),
+        Trust::Bundle(bundle) => {
+            let pem = STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?;
+            builder.with_webpki_verifier(verifier(roots_of(&pem)?, provider)?)
+        }
+        Trust::Pem(pem) => builder.with_webpki_verifier(verifier(roots_of(pem.as_bytes())?, provider)?),
     };
     let config = match identity {
         Some(Identity { chain, key }) => {
@@ -85,10 +91,9 @@ fn verifier(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Arc<W
     verifier.map_err(|_| "unable to load root certificates: unable to parse bytes as PEM block".to_owned())
 }
 
-fn roots_of(bundle: &str) -> Result<RootCertStore, String> {
+fn roots_of(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let pem = STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
         roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
     }

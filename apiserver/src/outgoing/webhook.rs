@@ -4,17 +4,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::{Either, select};
-use http::{Request, Uri};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
+use http::Request;
+use http_body_util::Full;
 use minik8s_clock::Clock;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio_rustls::TlsConnector;
 
+use super::fetch::{self, Url};
 use super::tls::{self, Trust};
-use super::{Endpoint, Outgoing, Place};
+use super::{Outgoing, Place};
 
 /// How much of an error's body is told.
 const MAX_TOLD_CHARACTERS: usize = 2048;
@@ -44,12 +43,10 @@ impl WebhookClient {
     pub fn new(config: &Value, clock: &Clock) -> Result<WebhookClient, String> {
         let (place, host, authority, path) = match config["url"].as_str() {
             Some(url) => {
-                let uri: Uri = url.parse().map_err(|error| format!("invalid webhook URL {url:?}: {error}"))?;
-                let host = uri.host().ok_or_else(|| format!("invalid webhook URL {url:?}: no host"))?;
-                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-                let port = uri.port_u16().unwrap_or(443);
-                let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-                (Place::Host(Endpoint { host: host.clone(), port }), host, authority, uri.path().to_owned())
+                let url = Url::of(url).map_err(|error| format!("invalid webhook URL {url:?}: {error}"))?;
+                // The query is the timeout's.
+                let path = url.path.split('?').next().unwrap_or_default().to_owned();
+                (Place::Host(url.endpoint.clone()), url.endpoint.host, url.authority, path)
             }
             None => {
                 let service = &config["service"];
@@ -90,9 +87,6 @@ impl WebhookClient {
         bounds: Bounds,
     ) -> Result<(u16, Bytes), String> {
         let stream = outgoing.dial(&outgoing.locate(&self.place).map_err(|error| error.to_string())?).await?;
-        let stream = tls::handshake(&self.tls, &self.server_name, stream).await?;
-        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;
         let request = Request::post(path)
             .header("host", &self.authority)
             .header("content-type", "application/json")
@@ -100,17 +94,7 @@ impl WebhookClient {
             .header("user-agent", "kube-apiserver-admission")
             .body(Full::new(Bytes::from(body.to_string())))
             .map_err(|error| error.to_string())?;
-        let asked = Box::pin(async move {
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-            let code = response.status().as_u16();
-            let body = Limited::new(response.into_body(), bounds.answer_bytes).collect().await;
-            Ok((code, body.map_err(|error| error.to_string())?.to_bytes()))
-        });
-        // The connection has no task of its own: it lives as long as the question.
-        match select(asked, Box::pin(connection)).await {
-            Either::Left((answer, _)) => answer,
-            Either::Right((_, asked)) => asked.await,
-        }
+        fetch::exchange(stream, &self.tls, &self.server_name, request, bounds.answer_bytes).await
     }
 }
 

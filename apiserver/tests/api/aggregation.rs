@@ -18,7 +18,7 @@ use crate::connections::{Authority, Listening};
 use crate::remote::{Asked, Loopback, Remote, json_answer, text_answer};
 use crate::server::TestServer;
 
-const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+pub const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const WIDGETS: &str = "/apis/widgets.io/v1/namespaces/default/widgets";
 
 /// A server that introduces itself to others, and the authority by which they know it.
@@ -35,7 +35,7 @@ async fn with_front_proxy() -> (TestServer, Authority) {
     (server, authority)
 }
 
-fn api_service(fields: Value) -> Value {
+pub fn api_service(fields: Value) -> Value {
     let mut spec = json!({
         "group": "widgets.io", "version": "v1", "groupPriorityMinimum": 17_850, "versionPriority": 15,
         "service": { "namespace": "default", "name": "widgets" },
@@ -47,7 +47,7 @@ fn api_service(fields: Value) -> Value {
 }
 
 /// The other server: widgets, described in plain discovery and in OpenAPI.
-fn widgets(asked: &Asked) -> Response<Full<Bytes>> {
+pub fn widgets(asked: &Asked) -> Response<Full<Bytes>> {
     let path = asked.path.split('?').next().unwrap_or_default();
     match path {
         "/apis/widgets.io/v1" => json_answer(&json!({
@@ -70,7 +70,7 @@ fn widgets(asked: &Asked) -> Response<Full<Bytes>> {
 }
 
 /// Waits until the condition `Available` has a reason, and tells its status and message.
-async fn available(server: &TestServer, reason: &str) -> String {
+pub async fn available(server: &TestServer, reason: &str) -> String {
     let mut watch = server.watch(&format!("{SERVICES}?watch=1&fieldSelector=metadata.name%3Dv1.widgets.io")).await;
     loop {
         let event = watch.next().await.expect("an event");

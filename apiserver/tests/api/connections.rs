@@ -25,7 +25,7 @@ use crate::server::TestServer;
 
 /// A CA and the key it signs with.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
+    pub issuer: Issuer<'static, KeyPair>,
     pub certificate: CertificateDer<'static>,
 }
 
@@ -55,7 +55,7 @@ impl Authority {
 
 /// A server that listens.
 pub struct Listening {
-    authority: Authority,
+    pub authority: Authority,
     pub server: TestServer,
     pub address: std::net::SocketAddr,
     shutdown: CancellationToken,

@@ -193,6 +193,11 @@ impl TestServer {
         }
     }
 
+    /// Lets time pass.
+    pub fn pass(&self, duration: std::time::Duration) {
+        self.simulation.advance(duration);
+    }
+
     /// Lets time pass, whenever nothing else is left to do, until something has happened.
     pub async fn in_time<T>(&self, happens: impl Future<Output = T>) -> T {
         let mut happens = std::pin::pin!(happens);

@@ -58,7 +58,8 @@ impl Webhook {
         json!({ "url": format!("https://127.0.0.1:{}/admit", self.port), "caBundle": self.ca })
     }
 
-    fn requests(&self) -> Vec<Value> {
+    /// What it was asked so far.
+    pub fn requests(&self) -> Vec<Value> {
         self.asked.lock().clone()
     }
 }

@@ -10,11 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use clap::{ArgAction, Args};
+use clap::Args;
 use minik8s_apiserver::admission::Selection;
 use minik8s_apiserver::aggregator::FrontProxy;
 use minik8s_apiserver::allocators::Ranges;
-use minik8s_apiserver::authn::jwt::PublicKey;
 use minik8s_apiserver::authn::{RequestHeaders, StaticTokens};
 use minik8s_apiserver::authz::Mode;
 use minik8s_apiserver::outgoing::MachineNetwork;
@@ -23,6 +22,7 @@ use minik8s_apiserver::server::Limits;
 use minik8s_apiserver::settings::{GroupVersion, Settings};
 use tokio_util::task::TaskTracker;
 
+use crate::cli::authentication::Authentication;
 use crate::cli::flags::{self, ServingCertificate};
 use crate::cli::process::{self, Process};
 use crate::home::DataDir;
@@ -100,38 +100,9 @@ pub struct ApiServer {
     runtime_config: Vec<(String, String)>,
     #[command(flatten)]
     safeguards: Safeguards,
-    // OpenID Connect (--oidc-…, --authentication-config) gets a group of flags here, flattened as the others.
     /// The store is the server's own: see --data-dir
     #[arg(long, hide = true)]
     etcd_servers: Option<String>,
-}
-
-/// Who is believed.
-#[derive(Args)]
-struct Authentication {
-    /// Whose client certificates are good (PEM)
-    #[arg(long, value_name = "FILE")]
-    client_ca_file: Option<PathBuf>,
-    /// Tokens: lines of token,user,uid[,"group1,group2"]
-    #[arg(long, value_name = "FILE")]
-    token_auth_file: Option<PathBuf>,
-    /// Serve requests without credentials, as system:anonymous
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set, num_args = 0..=1,
-          require_equals = true, default_missing_value = "true")]
-    anonymous_auth: bool,
-    /// Who signs ServiceAccount tokens; the first goes into new ones, all are accepted (repeat the flag)
-    #[arg(long, value_name = "URL", default_value = minik8s_apiserver::tokens::DEFAULT_ISSUER)]
-    service_account_issuer: Vec<String>,
-    /// The private key (PEM; RSA, or ECDSA over P-256 or P-384) that signs ServiceAccount tokens [default: one that is
-    /// made and kept]
-    #[arg(long, value_name = "FILE")]
-    service_account_signing_key_file: Option<PathBuf>,
-    /// Keys (PEM) that verify ServiceAccount tokens, beside the one that signs them (repeat the flag)
-    #[arg(long, value_name = "FILE")]
-    service_account_key_file: Vec<PathBuf>,
-    /// The names of this server in tokens [default: the issuer]
-    #[arg(long, value_name = "AUDIENCES", value_delimiter = ',')]
-    api_audiences: Vec<String>,
 }
 
 /// Authenticating proxies in front of the server.
@@ -293,20 +264,15 @@ impl ApiServer {
 
     fn settings(&self) -> Result<Settings> {
         let authentication = &self.authentication;
-        let mut public_keys = Vec::new();
-        for file in &authentication.service_account_key_file {
-            let keys = PublicKey::from_pem(&flags::read(file)?);
-            public_keys.extend(keys.with_context(|| format!("{} cannot be used", file.display()))?);
-        }
         let words = |words: String| anyhow!(words);
         let modes = self.authorization_mode.iter().map(|name| Mode::parse(name).map_err(words));
         let admission = Selection::new(&self.enable_admission_plugins, &self.disable_admission_plugins);
         Ok(Settings {
-            anonymous: authentication.anonymous_auth,
+            authentication: authentication.configuration(&self.safeguards)?,
             request_headers: self.request_header.read()?,
             issuers: authentication.service_account_issuer.clone(),
             audiences: authentication.api_audiences.clone(),
-            public_keys,
+            public_keys: authentication.public_keys()?,
             authorization: modes.collect::<Result<_>>()?,
             admission: admission.map_err(words)?,
             request_timeout: self.request_timeout,

@@ -10,8 +10,8 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use clap::{ArgAction, Args};
 use minik8s_client::Client;
-use minik8s_controllers::table::CONTROLLERS;
-use minik8s_controllers::{Config, NodeIpamConfig, NodeLifecycleConfig};
+use minik8s_controllers::certificates::authority::SIGNING_DURATION;
+use minik8s_controllers::{Config, Keys, NodeIpamConfig, NodeLifecycleConfig, table};
 
 use crate::cli::flags::{self, LeaderElection, SecureServing};
 use crate::cli::process::{self, Process};
@@ -21,41 +21,40 @@ use crate::wiring::{clients, leadership, listener, secure_port};
 
 const COMPONENT: &str = "kube-controller-manager";
 const NODE_IPAM: &str = "node-ipam-controller";
+const BOOTSTRAP_SIGNER: &str = "bootstrap-signer-controller";
+const TOKEN_CLEANER: &str = "token-cleaner-controller";
+
+/// What `*` does not stand for (`KCMDisabledByDefault`); kubeadm names these two.
+const DISABLED_BY_DEFAULT: [&str; 2] = [BOOTSTRAP_SIGNER, TOKEN_CLEANER];
 
 /// The controllers of kube-controller-manager that this program does not have
 /// (`cmd/kube-controller-manager/names/controller_names.go`); those it has are in the table.
-const ABSENT: [&str; 25] = [
-    "bootstrap-signer-controller",
-    "certificatesigningrequest-approving-controller",
-    "certificatesigningrequest-cleaner-controller",
-    "certificatesigningrequest-signing-controller",
+const ABSENT: [&str; 15] = [
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
     "ephemeral-volume-controller",
     "horizontal-pod-autoscaler-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
-    "legacy-serviceaccount-token-cleaner-controller",
     "node-route-controller",
     "persistentvolume-attach-detach-controller",
     "persistentvolume-expander-controller",
     "podcertificaterequest-cleaner-controller",
     "resourceclaim-controller",
     "selinux-warning-controller",
-    "service-cidr-controller",
     "service-lb-controller",
-    "serviceaccount-token-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "token-cleaner-controller",
-    "ttl-controller",
-    "validatingadmissionpolicy-status-controller",
     "volumeattributesclass-protection-controller",
 ];
 
 /// The older names that `--controllers` takes too (`cmd/kube-controller-manager/names`, `KCMControllerAliases`).
-const ALIASES: [(&str, &str); 25] = [
+const ALIASES: [(&str, &str); 33] = [
+    ("bootstrapsigner", BOOTSTRAP_SIGNER),
     ("clusterrole-aggregation", "clusterrole-aggregation-controller"),
     ("cronjob", "cronjob-controller"),
+    ("csrapproving", "certificatesigningrequest-approving-controller"),
+    ("csrcleaner", "certificatesigningrequest-cleaner-controller"),
+    ("csrsigning", "certificatesigningrequest-signing-controller"),
     ("daemonset", "daemonset-controller"),
     ("deployment", "deployment-controller"),
     ("disruption", "disruption-controller"),
@@ -64,6 +63,7 @@ const ALIASES: [(&str, &str); 25] = [
     ("endpointslicemirroring", "endpointslice-mirroring-controller"),
     ("garbagecollector", "garbage-collector-controller"),
     ("job", "job-controller"),
+    ("legacy-service-account-token-cleaner", "legacy-serviceaccount-token-cleaner-controller"),
     ("namespace", "namespace-controller"),
     ("nodeipam", "node-ipam-controller"),
     ("nodelifecycle", "node-lifecycle-controller"),
@@ -76,7 +76,10 @@ const ALIASES: [(&str, &str); 25] = [
     ("resourcequota", "resourcequota-controller"),
     ("root-ca-cert-publisher", "root-ca-certificate-publisher-controller"),
     ("serviceaccount", "serviceaccount-controller"),
+    ("serviceaccount-token", "serviceaccount-token-controller"),
     ("statefulset", "statefulset-controller"),
+    ("tokencleaner", TOKEN_CLEANER),
+    ("ttl", "ttl-controller"),
     ("ttl-after-finished", "ttl-after-finished-controller"),
     ("horizontalpodautoscaling", "horizontal-pod-autoscaler-controller"),
 ];
@@ -108,17 +111,40 @@ pub struct Controllers {
     root_ca_file: Option<PathBuf>,
     #[command(flatten)]
     concurrency: Concurrency,
-    // Signing of certificates (--cluster-signing-cert-file, --cluster-signing-key-file) and of tokens in Secrets
-    // (--service-account-private-key-file) comes with the controllers that do it; until then the flags say so.
-    /// Certificates are not signed yet
-    #[arg(long, value_name = "FILE", hide = true)]
+    #[command(flatten)]
+    signing: Signing,
+}
+
+/// The keys of the cluster, for the controllers that sign with them.
+#[derive(Args)]
+struct Signing {
+    /// The certificate authority (PEM) that issues certificates for CertificateSigningRequests; none are signed without it
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
     cluster_signing_cert_file: Option<PathBuf>,
-    /// Certificates are not signed yet
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// The private key (PEM) of --cluster-signing-cert-file
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
     cluster_signing_key_file: Option<PathBuf>,
-    /// Tokens in Secrets are not made yet
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// The longest life of such a certificate, and that of one that does not ask [default: 8760h0m0s]
+    #[arg(long, value_name = "DURATION", value_parser = flags::duration)]
+    cluster_signing_duration: Option<Duration>,
+    /// The private key (PEM) that signs the ServiceAccount tokens of Secrets; Secrets get none without it
+    #[arg(long, value_name = "FILE")]
     service_account_private_key_file: Option<PathBuf>,
+}
+
+impl Signing {
+    fn keys(&self) -> Result<Keys> {
+        let authority = match (&self.cluster_signing_cert_file, &self.cluster_signing_key_file) {
+            (Some(cert), Some(key)) => Some(clients::authority(&flags::read(cert)?, &flags::read(key)?)?),
+            _ => None,
+        };
+        let longest = self.cluster_signing_duration.unwrap_or(SIGNING_DURATION);
+        let tokens = flags::read_optional(self.service_account_private_key_file.as_ref())?;
+        Ok(Keys {
+            authority: authority.map(|authority| Arc::new(authority.signing_for(longest))),
+            tokens: tokens.map(|key| clients::token_signer(&key)).transpose()?,
+        })
+    }
 }
 
 /// What concerns nodes.
@@ -178,6 +204,9 @@ struct Concurrency {
     /// How many ResourceQuotas at once
     #[arg(long, value_name = "N", value_parser = workers)]
     concurrent_resource_quota_syncs: Option<usize>,
+    /// How many Secrets and ServiceAccounts at once, for the tokens of Secrets
+    #[arg(long, value_name = "N", value_parser = workers)]
+    concurrent_serviceaccount_token_syncs: Option<usize>,
     /// How many StatefulSets at once
     #[arg(long, value_name = "N", value_parser = workers)]
     concurrent_statefulset_syncs: Option<usize>,
@@ -200,6 +229,7 @@ impl Concurrency {
             ("replicaset-controller", self.concurrent_replicaset_syncs),
             ("replicationcontroller-controller", self.concurrent_rc_syncs),
             ("resourcequota-controller", self.concurrent_resource_quota_syncs),
+            ("serviceaccount-token-controller", self.concurrent_serviceaccount_token_syncs),
             ("statefulset-controller", self.concurrent_statefulset_syncs),
             ("ttl-after-finished-controller", self.concurrent_ttl_after_finished_syncs),
         ];
@@ -217,18 +247,12 @@ fn workers(text: &str) -> Result<usize> {
 impl Controllers {
     /// Runs the controllers until they are told to end.
     pub fn run(self) -> Result<()> {
-        if self.cluster_signing_cert_file.is_some() || self.cluster_signing_key_file.is_some() {
-            bail!("--cluster-signing-cert-file and --cluster-signing-key-file: certificates are not signed yet");
-        }
-        if self.service_account_private_key_file.is_some() {
-            bail!("--service-account-private-key-file: tokens in Secrets are not made yet; use TokenRequest");
-        }
         process::run(|process| self.control(process))
     }
 
     async fn control(self, process: Process) -> Result<()> {
         let Process { clock, random, stop } = process;
-        let config = self.config()?;
+        let (config, keys) = (self.config()?, self.signing.keys()?);
         let election = self.election.election(COMPONENT, None, true)?;
         let access = ApiAccess::read(&self.kubeconfig, &clock, &random).await?;
         let client = access.client(COMPONENT)?;
@@ -253,7 +277,7 @@ impl Controllers {
             let client_for = |account: &str| -> Client {
                 accounts.as_ref().map_or_else(|| watching.clone(), |accounts| accounts.client(account))
             };
-            clients::control(watching.clone(), client_for, config, cancel).await;
+            clients::control(watching.clone(), client_for, config, &keys, cancel).await;
             leading.store(false, Ordering::Relaxed);
         })
         .await
@@ -296,14 +320,14 @@ impl Controllers {
 /// No controller, or one of Kubernetes' that is not here.
 pub fn known(name: &str) -> Result<&'static str> {
     let name = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, name)| name);
-    let row = CONTROLLERS.iter().find(|row| row.name == name);
-    row.map(|row| row.name).ok_or_else(|| match ABSENT.contains(&name) {
+    table::names().find(|known| *known == name).ok_or_else(|| match ABSENT.contains(&name) {
         true => anyhow!("{name:?} is a controller of Kubernetes that is not part of minik8s"),
         false => anyhow!("{name:?} is not in the list of known controllers"),
     })
 }
 
-/// The controllers that `--controllers` leaves out: as in Kubernetes, `*` stands for all, and the most specific word counts.
+/// The controllers that `--controllers` leaves out: as in Kubernetes, `*` stands for all but a few, and the
+/// most specific word counts.
 fn disabled(wanted: &[String]) -> Result<Vec<String>> {
     let mut named = BTreeMap::new();
     let mut all = false;
@@ -316,8 +340,9 @@ fn disabled(wanted: &[String]) -> Result<Vec<String>> {
             None => drop(named.insert(known(word)?, true)),
         }
     }
-    let off = CONTROLLERS.iter().filter(|row| !named.get(row.name).copied().unwrap_or(all));
-    Ok(off.map(|row| row.name.to_owned()).collect())
+    let by_default = |name: &str| all && !DISABLED_BY_DEFAULT.contains(&name);
+    let off = table::names().filter(|name| !named.get(name).copied().unwrap_or_else(|| by_default(name)));
+    Ok(off.map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -330,10 +355,11 @@ mod tests {
 
     #[test]
     fn words_choose_controllers() {
-        assert!(off(&["*"]).unwrap().is_empty());
-        assert_eq!(off(&["*", "-job", "-ttl-controller"]).unwrap(), ["job-controller"]);
+        assert_eq!(off(&["*"]).unwrap(), DISABLED_BY_DEFAULT);
+        let most = ["*", "bootstrapsigner", "tokencleaner", "-job", "-horizontal-pod-autoscaler-controller"];
+        assert_eq!(off(&most).unwrap(), ["job-controller"]);
         let only = off(&["deployment", "replicaset-controller"]).unwrap();
-        assert_eq!(only.len(), CONTROLLERS.len() - 2);
+        assert_eq!(only.len(), table::names().count() - 2);
         assert!(!only.iter().any(|name| name == "deployment-controller"));
     }
 
@@ -341,12 +367,12 @@ mod tests {
     fn unknown_names_are_told_from_absent_ones() {
         let error = |word: &str| off(&[word]).unwrap_err().to_string();
         assert_eq!(error("nonsense"), "\"nonsense\" is not in the list of known controllers");
-        assert!(error("ttl-controller").contains("not part of minik8s"));
+        assert!(error("node-route-controller").contains("not part of minik8s"));
         for (_, name) in ALIASES {
-            assert!(ABSENT.contains(&name) || CONTROLLERS.iter().any(|row| row.name == name), "{name}");
+            assert!(ABSENT.contains(&name) || table::names().any(|known| known == name), "{name}");
         }
         for name in ABSENT {
-            assert!(!CONTROLLERS.iter().any(|row| row.name == name), "{name} is here by now: take it out of the list");
+            assert!(!table::names().any(|known| known == name), "{name} is here by now: take it out of the list");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, one verb a file. Every error ends as one line on standard error and exit code 1.
 
 mod apiserver;
+mod authentication;
 mod bench;
 mod controllers;
 mod delete;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
+use minik8s_apiserver::tokens::DEFAULT_ISSUER;
 use minik8s_clock::{Clock, Random};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -173,6 +174,7 @@ impl Up {
         let safeguards = self.safeguards.or(known.map(|known| &known.safeguards))?;
         safeguards.audit()?;
         safeguards.encryption()?;
+        safeguards.authentication(&[DEFAULT_ISSUER])?;
         if safeguards.audits_to_stdout() && (!self.foreground || self.report == Report::Json) {
             bail!(
                 "--audit-log-path - needs --foreground: a cluster in the background has no standard output; name a file"

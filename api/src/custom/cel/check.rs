@@ -13,6 +13,7 @@ use super::authorizer;
 use super::library;
 use super::values::escaped;
 use crate::custom::schema::{Additional, JsonType, Schema};
+use crate::schema::{Scalar, Type, UnknownFields};
 
 /// The type of an expression, as far as a schema tells it.
 #[derive(Clone, Debug)]
@@ -49,6 +50,8 @@ pub enum Ty<'a> {
     Object(&'a Schema, bool),
     /// The metadata of an object.
     Metadata,
+    /// A value of a type that decoding goes by.
+    Typed(Type),
     /// A type of Kubernetes' own library.
     Named(&'static str),
     /// Fields that the caller names: a request, or the variables of a policy.
@@ -74,7 +77,7 @@ impl<'a> Ty<'a> {
             Self::Map(value) => format!("map(string, {})", value.name()),
             Self::Optional(value) => format!("optional_type({})", value.name()),
             Self::Object(..) => "object".to_owned(),
-            Self::Metadata => "object".to_owned(),
+            Self::Metadata | Self::Typed(_) => "object".to_owned(),
             Self::Named(name) | Self::Record(name, _) => (*name).to_owned(),
         }
     }
@@ -97,6 +100,9 @@ impl<'a> Ty<'a> {
             }
             (Self::Object(a, _), Ty::Object(b, _)) => std::ptr::eq(*a, *b),
             (Self::Object(..), Ty::Map(_)) | (Self::Map(_), Ty::Object(..)) => true,
+            // Of structs there is one each.
+            (Self::Typed(Type::Struct(a)), Ty::Typed(Type::Struct(b))) => Arc::ptr_eq(a, b),
+            (Self::Typed(_), Ty::Null | Ty::Map(_)) | (Self::Null | Self::Map(_), Ty::Typed(_)) => true,
             (Self::Named(a), Ty::Named(b)) | (Self::Record(a, _), Ty::Record(b, _)) => a == b,
             (Self::Record(..), Ty::Null) | (Self::Null, Ty::Record(..)) => true,
             // An object or an optional may be compared with null.
@@ -104,6 +110,25 @@ impl<'a> Ty<'a> {
             (Self::Object(..) | Self::Optional(_) | Self::Duration | Self::Timestamp, Ty::Null) => true,
             (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b),
         }
+    }
+}
+
+/// The type of what decoding takes for a value of `ty`. Quantities and what may be of several types are anything.
+pub fn of_type(ty: &Type) -> Ty<'static> {
+    match ty {
+        Type::Struct(_) => Ty::Typed(ty.clone()),
+        Type::List(list) => Ty::List(Box::new(of_type(&list.element))),
+        Type::Map(map) => Ty::Map(Box::new(of_type(&map.value))),
+        Type::Either(_) => Ty::Dyn,
+        Type::Scalar(scalar) => match scalar {
+            Scalar::String | Scalar::Duration => Ty::String,
+            Scalar::Bool => Ty::Bool,
+            Scalar::Int32 | Scalar::Int64 => Ty::Int,
+            Scalar::Double => Ty::Double,
+            Scalar::Bytes => Ty::Bytes,
+            Scalar::Time | Scalar::MicroTime => Ty::Timestamp,
+            Scalar::Quantity | Scalar::IntOrString | Scalar::Any | Scalar::FieldsV1 => Ty::Dyn,
+        },
     }
 }
 
@@ -291,6 +316,14 @@ impl<'a> Checker<'_, 'a> {
                     }
                 }
             },
+            Ty::Typed(Type::Struct(of)) => {
+                let known = of.fields().iter().find(|field| escaped(&field.name).as_deref() == Some(name));
+                match known {
+                    Some(field) => of_type(&field.ty),
+                    None if of.unknown_fields() == UnknownFields::Keep => Ty::Dyn,
+                    None => self.error(id, &format!("undefined field '{name}'")),
+                }
+            }
             Ty::Metadata => self.error(id, &format!("undefined field '{name}'")),
             other => {
                 let message = format!("type '{}' does not support field selection", other.name());

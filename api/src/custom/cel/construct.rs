@@ -57,3 +57,27 @@ fn is_request_resource(expr: &Expr) -> bool {
     let on_authorizer = matches!(&select.operand.expr, Expr::Ident(name) if name == "authorizer");
     on_authorizer && select.field == "requestResource" && !select.test
 }
+
+/// Whether an expression asks a variable for a field: `claims.email`, `claims.?email`, `claims['email']`.
+pub fn selects(expr: &IdedExpr, variable: &str, field: &str) -> bool {
+    let is_variable = |operand: &IdedExpr| matches!(&operand.expr, Expr::Ident(name) if name == variable);
+    let is_field =
+        |name: &IdedExpr| matches!(&name.expr, Expr::Literal(LiteralValue::String(text)) if text.inner() == field);
+    let inner = |expr: &IdedExpr| selects(expr, variable, field);
+    match &expr.expr {
+        Expr::Select(select) => (is_variable(&select.operand) && select.field == field) || inner(&select.operand),
+        Expr::Call(call) => {
+            let named = matches!(&call.args[..], [operand, name] if is_variable(operand) && is_field(name));
+            named || call.target.as_deref().into_iter().chain(&call.args).any(inner)
+        }
+        Expr::Comprehension(c) => {
+            [&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result].into_iter().any(&inner)
+        }
+        Expr::List(list) => list.elements.iter().any(inner),
+        Expr::Map(map) => map.entries.iter().any(|entry| match &entry.expr {
+            MapEntry(entry) => inner(&entry.key) || inner(&entry.value),
+            StructField(field) => inner(&field.value),
+        }),
+        Expr::Struct(_) | Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => false,
+    }
+}
