@@ -1,6 +1,6 @@
 //! `$(( … ))`: 64-bit integers, with assignment.
 
-use super::{Running, Shell};
+use super::{Running, Shell, depth};
 use brush_parser::ast::{ArithmeticExpr, ArithmeticTarget, BinaryOperator, UnaryAssignmentOperator, UnaryOperator};
 use futures::future::{BoxFuture, FutureExt};
 
@@ -14,9 +14,12 @@ impl Running<'_> {
             if text.trim().is_empty() {
                 return Ok(0);
             }
-            let expression =
-                brush_parser::arithmetic::parse(text.trim()).map_err(|_| "arithmetic syntax error".to_string())?;
-            self.shell.evaluate(&expression)
+            // Any sign may be an operator, with the rest inside of it.
+            let value = depth::parsing(text.len(), || match brush_parser::arithmetic::parse(text.trim()) {
+                Ok(expression) => self.shell.evaluate(&expression),
+                Err(_) => Err("arithmetic syntax error".to_string()),
+            });
+            value.unwrap_or_else(|| Err("arithmetic expression too long".to_string()))
         }
         .boxed()
     }

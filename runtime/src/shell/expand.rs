@@ -1,6 +1,7 @@
 //! From words to fields: expansion, splitting, file names, quotes (POSIX shell, 2.6).
 
-use super::depth::deep;
+use super::depth::{self, deep};
+use super::syntax::{self, SyntaxError};
 use super::{Descriptor, Flow, NESTING_LIMIT, Outcome, Running, interpreter, parser_options};
 use crate::pattern;
 use crate::process::{Capture, Output};
@@ -121,7 +122,9 @@ impl Running<'_> {
 
     /// The text of a here-document, where quotes mean nothing.
     pub(super) async fn here_text(&mut self, text: &str) -> Result<String, String> {
-        let pieces = word::parse_heredoc(text, &parser_options(self.shell.bash)).map_err(|_| bad(text))?;
+        let options = parser_options(self.shell.bash);
+        let pieces = depth::parsing(depth::expansions(text), || word::parse_heredoc(text, &options));
+        let pieces = pieces.and_then(Result::ok).ok_or_else(|| bad(text))?;
         let mut fields = Fields::default();
         self.pieces(&pieces, true, Mode::Text, &mut fields).await?;
         Ok(pattern::unescape(&fields.finish().concat()))
@@ -134,7 +137,9 @@ impl Running<'_> {
         fields: &'a mut Fields,
     ) -> BoxFuture<'a, Result<(), String>> {
         Box::pin(async move {
-            let pieces = word::parse(word, &parser_options(self.shell.bash)).map_err(|_| bad(word))?;
+            let options = parser_options(self.shell.bash);
+            let pieces = depth::parsing(depth::expansions(word), || word::parse(word, &options));
+            let pieces = pieces.and_then(Result::ok).ok_or_else(|| bad(word))?;
             self.pieces(&pieces, false, mode, fields).await
         })
     }
@@ -214,7 +219,10 @@ impl Running<'_> {
 
     /// `$(…)`: the output of a subshell, without the newlines at its end.
     async fn substitute_command(&mut self, command: &str) -> Result<String, String> {
-        let program = super::parse(command, self.shell.bash).map_err(|_| format!("syntax error in $({command})"))?;
+        let program = syntax::parse(command, self.shell.bash).map_err(|error| match error {
+            SyntaxError::TooDeep => error.to_string(),
+            SyntaxError::Parser(_) => format!("syntax error in $({command})"),
+        })?;
         let mut shell = self.shell.clone();
         shell.nesting += 1;
         if shell.nesting > NESTING_LIMIT {

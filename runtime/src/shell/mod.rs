@@ -23,9 +23,10 @@ mod parameter;
 mod redirect;
 mod script;
 mod simple;
+mod syntax;
 
 use crate::process::{Allocation, Charge, Input, Output, Process, Program, Signal, Signals, Spawn, World};
-use brush_parser::{Parser, ParserOptions, ast};
+use brush_parser::{ParserOptions, ast};
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -268,11 +269,6 @@ impl Own {
     fn pending(&mut self) -> Option<Signal> {
         self.signals.as_mut()?.try_next()
     }
-}
-
-/// Parses a script.
-fn parse(text: &str, bash: bool) -> Result<ast::Program, brush_parser::ParseError> {
-    Parser::new(text.as_bytes(), &parser_options(bash)).parse_program()
 }
 
 fn parser_options(bash: bool) -> ParserOptions {

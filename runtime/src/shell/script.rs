@@ -1,8 +1,7 @@
 //! Where a shell's commands come from: `-c`, a file, standard input, a terminal.
 
-use super::{End, Flow, NESTING_LIMIT, Outcome, Own, Running, Shell, parse};
+use super::{End, Flow, NESTING_LIMIT, Outcome, Own, Running, Shell, syntax};
 use crate::process::{NOT_FOUND, Process, Signal, errno_text};
-use brush_parser::ParseError;
 
 /// What the command line asks for.
 enum Source {
@@ -98,24 +97,6 @@ fn read_command_line(shell: &mut Shell, process: &Process) -> Result<Source, Str
     Ok(source)
 }
 
-/// Whether more lines could make the text right.
-fn is_incomplete(error: &ParseError) -> bool {
-    match error {
-        ParseError::ParsingAtEndOfInput => true,
-        ParseError::Tokenizing { inner, .. } => inner.is_incomplete(),
-        ParseError::ParsingNear(_) => false,
-    }
-}
-
-/// Why a text is no script, in the words of busybox.
-fn syntax_error(error: &ParseError) -> String {
-    match error {
-        ParseError::ParsingAtEndOfInput => "syntax error: unexpected end of file".to_string(),
-        ParseError::Tokenizing { .. } => "syntax error: unterminated quoted string".to_string(),
-        ParseError::ParsingNear(at) => format!("line {}: syntax error near column {}", at.line, at.column),
-    }
-}
-
 impl Running<'_> {
     /// Runs a whole text.
     ///
@@ -131,10 +112,10 @@ impl Running<'_> {
     }
 
     async fn commands(&mut self, text: &str, last: bool) -> Outcome {
-        let program = match parse(text, self.shell.bash) {
+        let program = match syntax::parse(text, self.shell.bash) {
             Ok(program) => program,
             Err(error) => {
-                self.shell.complain(syntax_error(&error)).await;
+                self.shell.complain(error.to_string()).await;
                 return Err(Flow::Exit(2));
             }
         };
@@ -182,10 +163,10 @@ impl Running<'_> {
                 return Ok(self.shell.status);
             };
             text += &String::from_utf8_lossy(&line);
-            match parse(&text, self.shell.bash) {
-                Err(error) if is_incomplete(&error) => continue,
+            match syntax::parse(&text, self.shell.bash) {
+                Err(error) if error.is_incomplete() => continue,
                 Err(error) => {
-                    self.shell.complain(syntax_error(&error)).await;
+                    self.shell.complain(error.to_string()).await;
                     self.shell.status = 2;
                     if !self.shell.interactive {
                         return Ok(2);
