@@ -81,10 +81,10 @@ impl ApiServer {
         let connections = tokio_util::task::TaskTracker::new();
         loop {
             let accepted = tokio::select! {
-            biased;
-                           accepted = listener.accept() => accepted,
-                           () = shutdown.cancelled() => break,
-                       };
+                biased;
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => break,
+            };
             let (stream, address) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {

@@ -55,13 +55,13 @@ pub async fn run_controller<T, F, Fut, E>(
     let loops = join_all(loops.collect::<Vec<_>>());
     tokio::pin!(loops);
     let ended = tokio::select! {
-    biased;
-           ended = &mut loops => ended,
-           () = cancel.cancelled() => {
-               queue.shut_down();
-               loops.await
-           }
-       };
+        biased;
+        ended = &mut loops => ended,
+        () = cancel.cancelled() => {
+            queue.shut_down();
+            loops.await
+        }
+    };
     for result in ended {
         if let Err(error) = result
             && error.is_panic()

@@ -234,10 +234,10 @@ impl<K: Watched> Informer<K> {
             let informer = self.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                biased;
-                                   () = cancel.cancelled() => {}
-                                   () = informer.reflect() => {}
-                               }
+                    biased;
+                    () = cancel.cancelled() => {}
+                    () = informer.reflect() => {}
+                }
             });
         }
     }

@@ -83,25 +83,25 @@ impl LeaderElector {
         Fut: Future<Output = ()>,
     {
         tokio::select! {
-        biased;
-                       () = cancel.cancelled() => return Outcome::Cancelled,
-                       () = self.acquire() => {}
-                   }
+            biased;
+            () = cancel.cancelled() => return Outcome::Cancelled,
+            () = self.acquire() => {}
+        }
         tracing::info!(lease = self.name, identity = self.identity, "became leader");
         self.tell();
         let term = cancel.child_token();
         let leading = lead(term.clone());
         tokio::pin!(leading);
         let outcome = tokio::select! {
-        biased;
-                   () = &mut leading => if cancel.is_cancelled() { Outcome::Cancelled } else { Outcome::Done },
-                   () = self.keep() => {
-                       tracing::warn!(lease = self.name, "lost the lease");
-                       term.cancel();
-                       leading.await;
-                       Outcome::Lost
-                   }
-               };
+            biased;
+            () = &mut leading => if cancel.is_cancelled() { Outcome::Cancelled } else { Outcome::Done },
+            () = self.keep() => {
+                tracing::warn!(lease = self.name, "lost the lease");
+                term.cancel();
+                leading.await;
+                Outcome::Lost
+            }
+        };
         self.release().await;
         outcome
     }

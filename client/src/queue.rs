@@ -164,10 +164,10 @@ impl<T: Clone + Ord> WorkQueue<T> {
             match next {
                 Some(at) => {
                     tokio::select! {
-                    biased;
-                                           () = notified => {}
-                                           () = self.clock.sleep_until(at) => {}
-                                       }
+                        biased;
+                        () = notified => {}
+                        () = self.clock.sleep_until(at) => {}
+                    }
                 }
                 None => notified.await,
             }

@@ -175,10 +175,10 @@ impl ControllerManager {
     pub async fn run(self, cancel: CancellationToken) {
         self.informers.start();
         tokio::select! {
-        biased;
-                   () = cancel.cancelled() => return,
-                   () = self.informers.wait_synced() => {}
-               }
+            biased;
+            () = cancel.cancelled() => return,
+            () = self.informers.wait_synced() => {}
+        }
         let running = self.controllers.into_iter().map(|(name, controller)| {
             tracing::info!(controller = name, "starting controller");
             tokio::spawn(match self.config.workers.get(name) {

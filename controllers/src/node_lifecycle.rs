@@ -306,10 +306,10 @@ impl Controller for NodeLifecycle {
             let stop = cancel.clone();
             tokio::join!(minik8s_client::run_controller("node-lifecycle", queue, 1, cancel, sync), async {
                 tokio::select! {
-                biased;
-                                   () = stop.cancelled() => {}
-                                   () = self.monitor() => {}
-                               }
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = self.monitor() => {}
+                }
             });
         })
     }

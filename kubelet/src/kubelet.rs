@@ -125,10 +125,10 @@ impl Kubelet {
     {
         let cancel = self.cancel.clone();
         tokio::select! {
-        biased;
-                   () = cancel.cancelled() => {}
-                   () = task(self) => {}
-               }
+            biased;
+            () = cancel.cancelled() => {}
+            () = task(self) => {}
+        }
     }
 
     /// Hands each pod of the queue to a task of its own.
@@ -136,23 +136,23 @@ impl Kubelet {
         let mut syncs = JoinSet::new();
         loop {
             let uid = tokio::select! {
-            biased;
-                           () = self.cancel.cancelled() => break,
-                           uid = self.queue.get() => uid,
-                           Some(result) = syncs.join_next(), if !syncs.is_empty() => {
-                               propagate_panic(result);
-                               continue;
-                           }
-                       };
+                biased;
+                () = self.cancel.cancelled() => break,
+                uid = self.queue.get() => uid,
+                Some(result) = syncs.join_next(), if !syncs.is_empty() => {
+                    propagate_panic(result);
+                    continue;
+                }
+            };
             let Some(uid) = uid else { break };
             let kubelet = self.clone();
             syncs.spawn(async move {
                 let cancel = kubelet.cancel.clone();
                 tokio::select! {
-                biased;
-                                   () = cancel.cancelled() => {}
-                                   () = kubelet.sync(&uid) => {}
-                               }
+                    biased;
+                    () = cancel.cancelled() => {}
+                    () = kubelet.sync(&uid) => {}
+                }
                 kubelet.queue.done(&uid);
             });
         }

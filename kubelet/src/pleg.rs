@@ -53,17 +53,17 @@ impl Kubelet {
     ) {
         loop {
             tokio::select! {
-            biased;
-                           event = events.message() => match event {
-                               Ok(Some(event)) => self.on_container_event(event),
-                               Ok(None) => return,
-                               Err(error) => {
-                                   tracing::debug!(node = self.config.node_name, %error, "container events broke off");
-                                   return;
-                               }
-                           },
-                           () = self.config.clock.sleep(RELIST_WITH_EVENTS) => self.relist(seen).await,
-                       }
+                biased;
+                event = events.message() => match event {
+                    Ok(Some(event)) => self.on_container_event(event),
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!(node = self.config.node_name, %error, "container events broke off");
+                        return;
+                    }
+                },
+                () = self.config.clock.sleep(RELIST_WITH_EVENTS) => self.relist(seen).await,
+            }
         }
     }
 

@@ -75,13 +75,13 @@ impl Kubelet {
             self.terminate(&worker, &mut state).boxed().await
         } else {
             tokio::select! {
-            biased;
-                           () = worker.ending.cancelled() => {
-                               self.queue.add(uid.to_owned());
-                               return;
-                           }
-                           result = self.sync_running(&worker, &mut state).boxed() => result,
-                       }
+                biased;
+                () = worker.ending.cancelled() => {
+                    self.queue.add(uid.to_owned());
+                    return;
+                }
+                result = self.sync_running(&worker, &mut state).boxed() => result,
+            }
         };
         let wake = match result {
             Ok(wake) => wake,

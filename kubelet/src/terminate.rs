@@ -221,13 +221,13 @@ impl Kubelet {
         };
         tokio::pin!(patient);
         tokio::select! {
-        biased;
-                   result = &mut patient => result,
-                   grace = shortened => {
-                       let (sooner, patient) = futures::join!(cri.stop_container(id, left(grace)), patient);
-                       sooner.and(patient)
-                   }
-               }
+            biased;
+            result = &mut patient => result,
+            grace = shortened => {
+                let (sooner, patient) = futures::join!(cri.stop_container(id, left(grace)), patient);
+                sooner.and(patient)
+            }
+        }
     }
 
     /// Ends what the runtime has of pods that are no longer bound to this node, after the kubelet was away.

@@ -113,19 +113,19 @@ impl Program for ComponentProgram {
         let mut next = 0;
         loop {
             tokio::select! {
-            biased;
-                           (text, end) = component.log.read_from(next) => {
-                               next = end;
-                               if process.stderr.write(&text).await.is_err() {
-                                   return EXIT_UNASKED;
-                               }
-                           }
-                           signal = process.signals.next() => if signal == Signal::Term {
-                               component.stop().await;
-                               return 0;
-                           },
-                           () = component.ended() => return EXIT_UNASKED,
-                       }
+                biased;
+                (text, end) = component.log.read_from(next) => {
+                    next = end;
+                    if process.stderr.write(&text).await.is_err() {
+                        return EXIT_UNASKED;
+                    }
+                }
+                signal = process.signals.next() => if signal == Signal::Term {
+                    component.stop().await;
+                    return 0;
+                },
+                () = component.ended() => return EXIT_UNASKED,
+            }
         }
     }
 }

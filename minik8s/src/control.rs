@@ -232,13 +232,13 @@ impl ControlClient {
         };
         tokio::pin!(connection, exchange);
         tokio::select! {
-        biased;
-                   done = &mut exchange => done,
-                   ended = &mut connection => {
-                       ended?;
-                       // The answer may have come with the end.
-                       exchange.await.context("the API server closed the connection")
-                   }
-               }
+            biased;
+            done = &mut exchange => done,
+            ended = &mut connection => {
+                ended?;
+                // The answer may have come with the end.
+                exchange.await.context("the API server closed the connection")
+            }
+        }
     }
 }

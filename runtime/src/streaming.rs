@@ -106,10 +106,10 @@ impl StreamConnector for InProcess {
         let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service);
         tasks.spawn(async move {
             tokio::select! {
-            biased;
-                           () = off.cancelled() => {}
-                           served = connection.with_upgrades() => tracing::debug!(?served, "stream served"),
-                       }
+                biased;
+                () = off.cancelled() => {}
+                served = connection.with_upgrades() => tracing::debug!(?served, "stream served"),
+            }
         });
         Ok(near)
     }
@@ -151,10 +151,10 @@ async fn answer(runtime: Arc<SimRuntime>, mut request: Request<Incoming>) -> Res
     runtime.clone().tasks.spawn(async move {
         match upgrade.open().await {
             Ok(session) => tokio::select! {
-            biased;
-                           () = runtime.powered_off.cancelled() => {}
-                           () = serve(&runtime, &container, pending, session) => {}
-                       },
+                biased;
+                () = runtime.powered_off.cancelled() => {}
+                () = serve(&runtime, &container, pending, session) => {}
+            },
             Err(error) => tracing::debug!(%error, "upgrade was not completed"),
         }
     });
@@ -190,11 +190,11 @@ async fn exec(runtime: &SimRuntime, container: &Arc<Container>, request: ExecReq
         Box::pin(executed.run(stdin, stdout, stderr))
     };
     let code = tokio::select! {
-    biased;
-           code = run => code,
-           // Without a client nobody waits for the command; dropping it kills it.
-           () = session.closed() => return,
-       };
+        biased;
+        code = run => code,
+        // Without a client nobody waits for the command; dropping it kills it.
+        () = session.closed() => return,
+    };
     let status = match code {
         0 => ExitStatus::Success,
         code => ExitStatus::Code {
@@ -237,10 +237,10 @@ async fn attach(runtime: &SimRuntime, container: &Arc<Container>, mut session: S
     // A task of its own, so that it can give the container's stdin back when the client is gone.
     runtime.tasks.spawn(pump_stdin(container.clone(), session.stdin.take()));
     tokio::select! {
-    biased;
-           () = container.wait() => {}
-           () = session.closed() => return,
-       }
+        biased;
+        () = container.wait() => {}
+        () = session.closed() => return,
+    }
     session.finish(ExitStatus::Success).await;
 }
 

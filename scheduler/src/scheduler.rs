@@ -118,16 +118,16 @@ impl Scheduler {
     pub async fn run(self, cancel: CancellationToken) {
         self.factory.start();
         tokio::select! {
-        biased;
-                   () = cancel.cancelled() => return,
-                   () = self.factory.wait_synced() => {}
-               }
+            biased;
+            () = cancel.cancelled() => return,
+            () = self.factory.wait_synced() => {}
+        }
         tracing::info!("caches are synced, scheduling begins");
         tokio::select! {
-        biased;
-                   () = cancel.cancelled() => {}
-                   () = self.inner.schedule_forever() => {}
-               }
+            biased;
+            () = cancel.cancelled() => {}
+            () = self.inner.schedule_forever() => {}
+        }
         tracing::info!("scheduler stopped");
     }
 }
@@ -251,10 +251,10 @@ impl Inner {
                     start = self.schedule_one(pod, &snapshot, start).await;
                 }
                 (None, Some(at)) => tokio::select! {
-                biased;
-                                   () = changed => {}
-                                   () = self.client.clock().sleep_until(at) => {}
-                               },
+                    biased;
+                    () = changed => {}
+                    () = self.client.clock().sleep_until(at) => {}
+                },
                 (None, None) => changed.await,
             }
         }

@@ -157,10 +157,10 @@ impl<P: Proposer> Housekeeping<P> {
             let woken = self.signals.wake.notified();
             match next {
                 Some(deadline) => tokio::select! {
-                biased;
-                                   () = woken => {}
-                                   () = self.clock.sleep_until(deadline) => {}
-                               },
+                    biased;
+                    () = woken => {}
+                    () = self.clock.sleep_until(deadline) => {}
+                },
                 None => woken.await,
             }
         }

@@ -210,10 +210,10 @@ impl Cache {
         let mut turn = 0;
         loop {
             let message = tokio::select! {
-            biased;
-                           message = watch.recv() => message,
-                           () = shutdown.cancelled() => return,
-                       };
+                biased;
+                message = watch.recv() => message,
+                () = shutdown.cancelled() => return,
+            };
             match message {
                 Ok(WatchMessage::Events(events)) => {
                     let turn_of_resources = self.applying.lock().await;
@@ -245,10 +245,10 @@ impl Cache {
                 Err(error) => tracing::error!(error, "the watch cache cannot be filled"),
             }
             tokio::select! {
-            biased;
-                           () = self.clock.sleep(RELOAD_PAUSE) => {}
-                           () = shutdown.cancelled() => return None,
-                       }
+                biased;
+                () = self.clock.sleep(RELOAD_PAUSE) => {}
+                () = shutdown.cancelled() => return None,
+            }
         }
     }
 

@@ -380,20 +380,20 @@ impl Controller for GarbageCollector {
                 collector.first_lists().await;
             };
             tokio::select! {
-            biased;
-                           () = cancel.cancelled() => return collector.stop_watching(),
-                           () = prepare => {}
-                       }
+                biased;
+                () = cancel.cancelled() => return collector.stop_watching(),
+                () = prepare => {}
+            }
             let syncing = collector.clone();
             let sync = move |uid: Uid| {
                 let collector = syncing.clone();
                 async move { collector.sync(uid).await }
             };
             tokio::select! {
-            biased;
-                           () = run_controller(NAME, collector.queue.clone(), WORKERS, cancel, sync) => {}
-                           () = collector.follow_served() => {}
-                       }
+                biased;
+                () = run_controller(NAME, collector.queue.clone(), WORKERS, cancel, sync) => {}
+                () = collector.follow_served() => {}
+            }
             collector.stop_watching();
         })
     }

@@ -196,10 +196,10 @@ struct Task {
 impl Task {
     async fn run(self, cancel: CancellationToken) {
         tokio::select! {
-        biased;
-                   () = cancel.cancelled() => {}
-                   () = self.probe_until_decided() => {}
-               }
+            biased;
+            () = cancel.cancelled() => {}
+            () = self.probe_until_decided() => {}
+        }
     }
 
     async fn probe_until_decided(&self) {

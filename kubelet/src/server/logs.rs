@@ -202,12 +202,12 @@ impl LogReader {
                 return;
             }
             tokio::select! {
-            biased;
-                           () = self.kubelet.cancel.cancelled() => return,
-                           () = sender.closed() => return,
-                           () = written.changed() => {}
-                           () = changed => {}
-                       }
+                biased;
+                () = self.kubelet.cancel.cancelled() => return,
+                () = sender.closed() => return,
+                () = written.changed() => {}
+                () = changed => {}
+            }
         }
     }
 

@@ -81,10 +81,10 @@ impl Kubelet {
         let connection =
             hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
         let ended = tokio::select! {
-        biased;
-                   () = cancel.cancelled() => return,
-                   ended = connection => ended,
-               };
+            biased;
+            () = cancel.cancelled() => return,
+            ended = connection => ended,
+        };
         if let Err(error) = ended {
             tracing::debug!(node = self.config.node_name, %error, "connection to the kubelet ended");
         }

@@ -53,17 +53,17 @@ pub async fn wait_for_the_end(stop: &CancellationToken) {
         if let (Ok(mut terminate), Ok(_hang_up)) = (terminate, hang_up) {
             // A closed terminal (hangup) does not end the cluster; that its handler exists is enough.
             tokio::select! {
-            biased;
-                           () = stop.cancelled() => {}
-                           _ = tokio::signal::ctrl_c() => {}
-                           _ = terminate.recv() => {}
-                       }
+                biased;
+                () = stop.cancelled() => {}
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
             return;
         }
     }
     tokio::select! {
-    biased;
-           () = stop.cancelled() => {}
-           _ = tokio::signal::ctrl_c() => {}
-       }
+        biased;
+        () = stop.cancelled() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }

@@ -76,10 +76,10 @@ async fn accept(
     let acceptor = TlsAcceptor::from(tls);
     loop {
         let accepted = tokio::select! {
-        biased;
-                       () = cancel.cancelled() => return,
-                       accepted = listener.accept() => accepted,
-                   };
+            biased;
+            () = cancel.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -93,10 +93,10 @@ async fn accept(
         let (acceptor, routes, clock, cancel) = (acceptor.clone(), routes.clone(), clock.clone(), cancel.clone());
         tokio::spawn(async move {
             let ended = tokio::select! {
-            biased;
-                           () = cancel.cancelled() => Ok(()),
-                           ended = connection(stream, acceptor, routes, &clock) => ended,
-                       };
+                biased;
+                () = cancel.cancelled() => Ok(()),
+                ended = connection(stream, acceptor, routes, &clock) => ended,
+            };
             if let Err(error) = ended {
                 tracing::debug!(error, "a connection ended");
             }

@@ -129,10 +129,10 @@ async fn serve(server: Option<Arc<Server>>, mut listeners: Vec<Listener>) {
         let accepting = listeners.iter_mut().map(|listener| listener.accept().boxed());
         let accepted = futures::future::select_all(accepting);
         tokio::select! {
-        biased;
-                   (stream, _, _) = accepted, if room => connections.push(connection(server.clone(), stream)),
-                   Some(()) = connections.next() => {}
-               }
+            biased;
+            (stream, _, _) = accepted, if room => connections.push(connection(server.clone(), stream)),
+            Some(()) = connections.next() => {}
+        }
     }
 }
 

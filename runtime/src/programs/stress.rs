@@ -44,14 +44,14 @@ pub(super) async fn run(mut process: Process) -> i32 {
         }
     };
     tokio::select! {
-    biased;
-           () = timeout => {
-               let seconds = load.timeout.unwrap_or_default().as_secs();
-               let _told = process.stdout.line(info(format!("successful run completed in {seconds}s"))).await;
-               0
-           }
-           signal = process.signals.next() => signal.exit_code(),
-       }
+        biased;
+        () = timeout => {
+            let seconds = load.timeout.unwrap_or_default().as_secs();
+            let _told = process.stdout.line(info(format!("successful run completed in {seconds}s"))).await;
+            0
+        }
+        signal = process.signals.next() => signal.exit_code(),
+    }
 }
 
 fn parse(arguments: &[String]) -> Result<Load, String> {

@@ -54,10 +54,10 @@ impl ImageService for SimRuntime {
         self.check_power()?;
         let name = name(request.into_inner().image)?;
         let image_ref = tokio::select! {
-        biased;
-                   () = self.powered_off.cancelled() => return Err(Error::Stopped(self.node_name.clone()).into()),
-                   pulled = self.images.pull(&name) => pulled?,
-               };
+            biased;
+            () = self.powered_off.cancelled() => return Err(Error::Stopped(self.node_name.clone()).into()),
+            pulled = self.images.pull(&name) => pulled?,
+        };
         Ok(Response::new(PullImageResponse { image_ref }))
     }
 

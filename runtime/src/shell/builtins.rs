@@ -350,13 +350,13 @@ impl Running<'_> {
                 }
             };
             let signal = tokio::select! {
-            biased;
-                           ended = world.processes.ended(pid) => {
-                               status = ended;
-                               continue;
-                           }
-                           signal = interrupted => signal,
-                       };
+                biased;
+                ended = world.processes.ended(pid) => {
+                    status = ended;
+                    continue;
+                }
+                signal = interrupted => signal,
+            };
             if let Some(command) = self.shell.traps.get(signal.name()).cloned() {
                 Box::pin(self.script(&command, false)).await?;
             }

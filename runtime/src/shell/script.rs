@@ -146,14 +146,14 @@ impl Running<'_> {
                     }
                 };
                 tokio::select! {
-                biased;
-                                   line = stdin.line() => break line,
-                                   signal = interrupted => if signal == Signal::Int {
-                                       text.clear();
-                                       self.shell.status = Signal::Int.exit_code();
-                                       self.prompt(true).await;
-                                   },
-                               }
+                    biased;
+                    line = stdin.line() => break line,
+                    signal = interrupted => if signal == Signal::Int {
+                        text.clear();
+                        self.shell.status = Signal::Int.exit_code();
+                        self.prompt(true).await;
+                    },
+                }
             };
             let Some(line) = line.unwrap_or_default() else {
                 if !text.is_empty() {
