@@ -370,7 +370,7 @@ impl ApiServer {
         let info = RequestInfo::parse(&parts.method, parts.uri.path(), &query);
         let warnings = Warnings::default();
         let pretty = query.get("pretty").map(|_| query.flag("pretty"));
-        let audit_id = audit::id(&parts.headers, &self.audit_ids);
+        let mut audit_id = audit::id(&parts.headers, &self.audit_ids);
         let audit = self.audit.as_ref().map(|audit| audit.begin(&audit_id, &info)).unwrap_or_default();
         let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
         let open = audit::is_long_running(&info).then(|| Arc::new(self.metrics.long_running(&info, served)));
@@ -399,6 +399,8 @@ impl ApiServer {
             _ if response.status() == StatusCode::SWITCHING_PROTOCOLS => response,
             until => response.map(|body| Body::new(Held::new(body, until))),
         };
+        // Never the same twice: HTTP/2 need not remember it for the next answer.
+        audit_id.set_sensitive(true);
         response.headers_mut().insert(AUDIT_ID, audit_id);
         if let Some(schema) = schema {
             response.headers_mut().insert(FLOW_SCHEMA_UID, schema.uid.clone());

@@ -7,6 +7,7 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures::{StreamExt, stream};
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use minik8s_api::protobuf;
@@ -23,6 +24,8 @@ use crate::registry::Warnings;
 /// Answers from this size on are compressed for clients that take it
 /// (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/writers.go` `defaultGzipThresholdBytes`).
 const GZIP_THRESHOLD_BYTES: usize = 128 * 1024;
+/// So much of them is compressed at a time.
+const GZIP_PIECE_BYTES: usize = 256 * 1024;
 
 /// What an answer depends on besides its content.
 #[derive(Debug, Clone, Default)]
@@ -102,7 +105,7 @@ impl Reply {
 
     fn bytes(&self, code: StatusCode, media_type: &'static str, bytes: Bytes) -> Response<Body> {
         let gzip = self.gzip && bytes.len() >= GZIP_THRESHOLD_BYTES;
-        let body = if gzip { Body::from(compress(&bytes)) } else { Body::from(bytes) };
+        let body = if gzip { compressed(bytes) } else { Body::from(bytes) };
         let mut response = Response::new(body);
         *response.status_mut() = code;
         let headers = response.headers_mut();
@@ -143,9 +146,21 @@ fn indent(bytes: Bytes) -> Bytes {
     }
 }
 
-fn compress(bytes: &[u8]) -> Vec<u8> {
+/// The bytes in gzip, compressed piece by piece as they are sent: the client unpacks one while the next one is packed.
+fn compressed(bytes: Bytes) -> Body {
     // Level 1, as Kubernetes: the network inside a cluster is fast, processors are not idle.
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
-    encoder.write_all(bytes).expect("writing into memory");
-    encoder.finish().expect("writing into memory")
+    let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let pieces = stream::unfold((bytes, Some(encoder)), |(mut bytes, encoder)| async move {
+        let mut encoder = encoder?;
+        while !bytes.is_empty() {
+            let piece = bytes.split_to(bytes.len().min(GZIP_PIECE_BYTES));
+            encoder.write_all(&piece).expect("writing into memory");
+            let packed = std::mem::take(encoder.get_mut());
+            if !packed.is_empty() {
+                return Some((Bytes::from(packed), (bytes, Some(encoder))));
+            }
+        }
+        Some((Bytes::from(encoder.finish().expect("writing into memory")), (bytes, None)))
+    });
+    Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
 use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
@@ -125,6 +126,9 @@ struct Frames {
     mark_initial: bool,
     next_bookmark: Duration,
     deadline: Duration,
+    /// Goes off at the first of the two. It and the next one are waited for all the time, not anew for each event.
+    alarm: BoxFuture<'static, ()>,
+    shutdown: BoxFuture<'static, ()>,
     ended: bool,
 }
 
@@ -134,17 +138,27 @@ impl Frames {
         let now = server.clock().monotonic();
         let least = server.settings().min_request_timeout;
         let timeout = options.timeout.unwrap_or_else(|| least + least.mul_f64(server.registry().random().next_f64()));
-        Frames {
+        let mut frames = Frames {
             watching: server.metrics().watching(&encoder.target.kind),
             _place: place,
             bookmarks: options.bookmarks,
             mark_initial: options.bookmarks && options.send_initial_events == Some(true),
             next_bookmark: now + server.registry().random().jitter(BOOKMARK_INTERVAL, 0.25),
             deadline: now + timeout,
+            alarm: Box::pin(std::future::pending()),
+            shutdown: Box::pin(server.shutdown_token().clone().cancelled_owned()),
             ended: false,
             watch,
             encoder,
-        }
+        };
+        frames.set_alarm();
+        frames
+    }
+
+    fn set_alarm(&mut self) {
+        let clock = self.encoder.server.clock().clone();
+        let at = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+        self.alarm = Box::pin(async move { clock.sleep_until(at).await });
     }
 
     /// The next frame; `None` ends the watch.
@@ -153,8 +167,6 @@ impl Frames {
             return None;
         }
         loop {
-            let (clock, shutdown) = (self.encoder.server.clock().clone(), self.encoder.server.shutdown_token().clone());
-            let wake = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
             tokio::select! {
                 biased;
                 item = self.watch.next() => {
@@ -163,15 +175,17 @@ impl Frames {
                         return Some(frame);
                     }
                 }
-                () = clock.sleep_until(wake) => {
-                    self.ended = clock.monotonic() >= self.deadline;
-                    match self.bookmark_now().await {
+                () = &mut self.alarm => {
+                    self.ended = self.encoder.server.clock().monotonic() >= self.deadline;
+                    let bookmark = self.bookmark_now().await;
+                    self.set_alarm();
+                    match bookmark {
                         Some(frame) => return Some(frame),
                         None if self.ended => return None,
                         None => {}
                     }
                 }
-                () = shutdown.cancelled() => return None,
+                () = &mut self.shutdown => return None,
             }
         }
     }
