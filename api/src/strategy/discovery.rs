@@ -32,8 +32,8 @@ impl Behavior for EndpointSlice {
         }
     }
 
-    fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
-        if object.get("addressType").str() == "FQDN" {
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        if old.is_none() && object.get("addressType").str() == "FQDN" {
             warnings.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
         }
     }
@@ -69,7 +69,7 @@ fn drop_topology(object: &mut Value) {
 fn validate_endpoint(endpoint: &Field<'_>, family: &str, errors: &mut Errors) {
     let addresses = endpoint.get("addresses");
     if addresses.is_empty() {
-        errors.push(addresses.required("must contain at least 1 address"));
+        errors.push(addresses.required(""));
     } else if addresses.len() > ADDRESSES_MAX {
         errors.push(addresses.too_many(ADDRESSES_MAX));
     }
