@@ -86,8 +86,13 @@ impl Expected {
         Self::built_in(GroupVersionKind::new("meta.k8s.io", "v1", kind))
     }
 
+    /// Whether these are options of a request: their faults are told without saying what they should have been.
+    fn is_options(&self) -> bool {
+        self.gvk.group == "meta.k8s.io"
+    }
+
     fn accepts(&self, actual: &GroupVersionKind) -> bool {
-        *actual == self.gvk || (self.gvk.group == "meta.k8s.io" && actual.kind == self.gvk.kind)
+        *actual == self.gvk || (self.is_options() && actual.kind == self.gvk.kind)
     }
 }
 
@@ -180,12 +185,32 @@ fn read_json(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Re
 }
 
 fn read_yaml(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Result<Value, DecodeError> {
-    let read = Walk::new(ty, problems).deserialize(serde_yaml::Deserializer::from_slice(body));
+    let read = Walk::new(ty, problems).deserialize(first_document(body));
     read.map_err(|error| problems.fault(|| yaml_error(&error)))
 }
 
+/// What Kubernetes reads of a body of several documents.
+fn first_document(body: &[u8]) -> serde_yaml::Deserializer<'_> {
+    let mut documents = serde_yaml::Deserializer::from_slice(body);
+    documents.next().unwrap_or_else(|| serde_yaml::Deserializer::from_slice(body))
+}
+
+/// Reads the first YAML document of a body as JSON; the error is in the words of Go's YAML library.
+pub fn yaml_to_json(body: &[u8]) -> std::result::Result<Value, String> {
+    Value::deserialize(first_document(body)).map_err(|error| yaml_error(&error))
+}
+
+/// `yaml: line 1: did not find expected node content`. The library counts the lines of its scanner from one, those of its
+/// parser from zero, and leaves the first out (`go.yaml.in/yaml/v2` `parser.fail`).
 fn yaml_error(error: &serde_yaml::Error) -> String {
-    format!("error converting YAML to JSON: yaml: {error}")
+    let text = error.to_string();
+    let problem = text.split(" at line ").next().unwrap_or(&text);
+    let line = error.location().map_or(0, |location| location.line() - 1);
+    let by_parser = problem.starts_with("did not find expected");
+    match line {
+        0 => format!("yaml: {problem}"),
+        line => format!("yaml: line {}: {problem}", if by_parser { line } else { line + 1 }),
+    }
 }
 
 fn decode_protobuf(body: &[u8], expected: &Expected) -> Result<Decoded> {
@@ -228,6 +253,13 @@ impl TypeMeta {
     }
 }
 
+fn no_struct(name: &str) -> String {
+    format!(
+        "couldn't get version/kind; json parse error: json: cannot unmarshal {name} into Go value of type struct {{ \
+         APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+    )
+}
+
 /// `FindKind` of apimachinery's `SimpleMetaFactory`, which reads the whole body for two fields, and so is the first to fail.
 fn find_type_meta(body: &[u8], format: Format) -> std::result::Result<TypeMeta, String> {
     #[derive(Deserialize)]
@@ -238,17 +270,21 @@ fn find_type_meta(body: &[u8], format: Format) -> std::result::Result<TypeMeta, 
         kind: Value,
     }
     let fields = match format {
-        Format::Yaml => serde_yaml::from_slice::<Fields>(body).map_err(|e| yaml_error(&e))?,
+        Format::Yaml => match yaml_to_json(body)? {
+            Value::Object(mut fields) => {
+                let mut take = |name: &str| fields.remove(name).unwrap_or_default();
+                Fields { api_version: take("apiVersion"), kind: take("kind") }
+            }
+            Value::Null => Fields { api_version: Value::Null, kind: Value::Null },
+            other => return Err(no_struct(walk::json_type(&other))),
+        },
         _ => {
             let failed = |fault: String| format!("couldn't get version/kind; json parse error: {fault}");
             if let Some(fault) = syntax_error(body) {
                 return Err(failed(fault));
             }
             if let Some(name) = not_an_object(body) {
-                return Err(failed(format!(
-                    "json: cannot unmarshal {name} into Go value of type struct {{ APIVersion string \
-                     \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-                )));
+                return Err(no_struct(name));
             }
             serde_json::from_slice::<Fields>(body).map_err(|e| failed(e.to_string()))?
         }
@@ -282,7 +318,7 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
     if expected.custom {
         return Err(not_that_resource(actual, expected));
     }
-    if schema::built_in().kind(&actual.group, &actual.version, &actual.kind).is_none() {
+    if expected.is_options() || schema::built_in().kind(&actual.group, &actual.version, &actual.kind).is_none() {
         let fault = format!(
             "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
             go_quote(&actual.kind),
@@ -333,6 +369,9 @@ fn internal_package(gvk: &GroupVersionKind) -> &str {
 }
 
 fn cannot_be_handled(actual: &GroupVersionKind, expected: &Expected, fault: &DecodeError) -> Status {
+    if expected.is_options() {
+        return Status::bad_request(fault.to_string());
+    }
     Status::bad_request(format!(
         "{} in version {} cannot be handled as a {}: {fault}",
         actual.kind,
@@ -343,6 +382,9 @@ fn cannot_be_handled(actual: &GroupVersionKind, expected: &Expected, fault: &Dec
 
 /// The answer to a body that does not even say what it is (`transformDecodeError` of apiserver's handlers).
 fn unrecognized(body: &[u8], expected: &Expected, fault: &str) -> Status {
+    if expected.is_options() {
+        return Status::bad_request(fault);
+    }
     const SHOWN: usize = 30;
     let shown = &body[..body.len().min(SHOWN)];
     let more = if body.len() > SHOWN { " ..." } else { "" };

@@ -345,6 +345,11 @@ impl Status {
         Self::failure(406, StatusReason::NotAcceptable, message)
     }
 
+    /// 406, in the given words.
+    pub fn not_acceptable_because(message: impl Into<String>) -> Self {
+        Self::failure(406, StatusReason::NotAcceptable, message)
+    }
+
     /// 413: the body is larger than `limit` bytes.
     pub fn too_large(limit: usize) -> Self {
         Self::failure(413, StatusReason::RequestEntityTooLarge, format!("Request entity too large: limit is {limit}"))
@@ -357,6 +362,12 @@ impl Status {
             accepted.join(", ")
         );
         Self::failure(415, StatusReason::UnsupportedMediaType, message)
+    }
+
+    /// 415: no route takes a body of this media type, as go-restful says it.
+    pub fn unsupported_by_route() -> Self {
+        let status = Self::failure(415, StatusReason::UnsupportedMediaType, "415: Unsupported Media Type");
+        Self { details: Some(Box::default()), ..status }
     }
 
     /// 410 without more: what was there has gone.

@@ -2,9 +2,11 @@
 //! `ListOptions`, read from the query (or, for deletes, the body) and validated in Kubernetes' words
 //! (`k8s.io/apimachinery/pkg/apis/meta/v1/validation/validation.go`, `pkg/apis/meta/internalversion/validation`).
 
+use std::num::IntErrorKind;
 use std::time::Duration;
 
 use minik8s_api::decode::FieldValidation;
+use minik8s_api::patch::unclassified;
 use minik8s_api::status::{FieldError, FieldPath, Status};
 use minik8s_store::Revision;
 use serde_json::{Value, json};
@@ -47,7 +49,6 @@ impl WriteOptions {
     /// Reads and validates the options of a write.
     pub fn parse(query: &Query, write: Write) -> Result<WriteOptions, Status> {
         let mut errors = Vec::new();
-        let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let manager = query.get("fieldManager").filter(|manager| !manager.is_empty());
         let force = query.get("force").is_some();
         match write {
@@ -63,6 +64,7 @@ impl WriteOptions {
         if let Some(manager) = manager {
             manager_errors(manager, &mut errors);
         }
+        let dry_run = dry_run(query.all("dryRun"), &mut errors);
         let field_validation = match query.get("fieldValidation").unwrap_or_default() {
             "" | "Warn" => FieldValidation::Warn,
             "Strict" => FieldValidation::Strict,
@@ -132,12 +134,17 @@ impl DeleteOptions {
     pub fn from_query(query: &Query) -> Result<DeleteOptions, Status> {
         let mut value = json!({});
         if let Some(seconds) = query.get("gracePeriodSeconds") {
-            let seconds: i64 = seconds.parse().map_err(|_| bad_number(seconds))?;
+            let seconds = integer(seconds)?;
             value["gracePeriodSeconds"] = json!(seconds);
         }
         for field in ["propagationPolicy", "orphanDependents"] {
             if let Some(text) = query.get(field) {
                 value[field] = if field == "orphanDependents" { json!(query.flag(field)) } else { json!(text) };
+            }
+        }
+        for field in ["uid", "resourceVersion"] {
+            if let Some(text) = query.get(field).filter(|text| !text.is_empty()) {
+                value["preconditions"][field] = json!(text);
             }
         }
         let dry_run: Vec<&str> = query.all("dryRun").collect();
@@ -151,7 +158,6 @@ impl DeleteOptions {
     pub fn from_value(value: &Value) -> Result<DeleteOptions, Status> {
         let mut errors = Vec::new();
         let list = value["dryRun"].as_array();
-        let dry_run = dry_run(list.into_iter().flatten().filter_map(Value::as_str), &mut errors);
         let policy = value["propagationPolicy"].as_str();
         let orphan = value["orphanDependents"].as_bool();
         let path = FieldPath::new("propagationPolicy");
@@ -172,6 +178,7 @@ impl DeleteOptions {
             }
             None => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
         };
+        let dry_run = dry_run(list.into_iter().flatten().filter_map(Value::as_str), &mut errors);
         refuse("DeleteOptions", errors)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Ok(DeleteOptions {
@@ -231,13 +238,12 @@ impl ListOptions {
     /// Reads and validates the query of a list or (if the verb says so) a watch.
     pub fn parse(query: &Query, watch: bool) -> Result<ListOptions, Status> {
         let text = |name: &str| query.get(name).unwrap_or_default().to_owned();
+        // A negative number is no limit, as 0 is.
         let number = |name: &str| -> Result<u64, Status> {
-            match query.get(name) {
-                None | Some("") => Ok(0),
-                Some(number) => number.parse().map_err(|_| bad_number(number)),
-            }
+            let number = query.get(name).map(integer).transpose()?;
+            Ok(number.and_then(|number| u64::try_from(number).ok()).unwrap_or_default())
         };
-        let options = ListOptions {
+        let mut options = ListOptions {
             labels: text("labelSelector"),
             fields: text("fieldSelector"),
             limit: usize::try_from(number("limit")?).unwrap_or(usize::MAX),
@@ -249,8 +255,23 @@ impl ListOptions {
             send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
             timeout: Some(number("timeoutSeconds")?).filter(|seconds| *seconds > 0).map(Duration::from_secs),
         };
-        refuse("ListOptions", if watch { options.watch_errors() } else { options.list_errors() })?;
+        options.set_defaults();
+        refuse("ListOptions", options.errors(watch))?;
         Ok(options)
+    }
+
+    /// A watch from now on is one that begins with what there is (`internalversion.SetListOptionsDefaults`).
+    fn set_defaults(&mut self) {
+        let says_nothing = self.send_initial_events.is_none() && self.version_match.is_empty();
+        if self.watch && says_nothing && matches!(self.resource_version.as_str(), "" | "0") {
+            self.send_initial_events = Some(true);
+            NOT_OLDER_THAN.clone_into(&mut self.version_match);
+        }
+    }
+
+    /// `k8s.io/apimachinery/pkg/apis/meta/internalversion/validation/validation.go`.
+    fn errors(&self, watch: bool) -> Vec<FieldError> {
+        if watch { self.watch_errors() } else { self.list_errors() }
     }
 
     fn list_errors(&self) -> Vec<FieldError> {
@@ -326,7 +347,10 @@ impl ListOptions {
         if continuation.is_some() && !matches!(self.resource_version.as_str(), "" | "0") {
             return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
         }
-        let freshness = match (self.revision()?, self.version_match.as_str()) {
+        let revision = self
+            .revision()
+            .map_err(|status| Status::bad_request(format!("invalid resource version: {}", status.message)))?;
+        let freshness = match (revision, self.version_match.as_str()) {
             (None, _) => Freshness::Latest,
             (Some(0), _) => Freshness::Any,
             (Some(revision), EXACT) => Freshness::Exact(revision),
@@ -347,18 +371,33 @@ pub fn get_freshness(query: &Query) -> Result<Freshness, Status> {
     })
 }
 
+/// A revision as `storage.APIObjectVersioner.ParseResourceVersion` reads it; its error has no class and is a 500.
 fn revision(text: &str) -> Result<Option<Revision>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    let parsed = text.parse::<Revision>();
-    parsed.map(Some).map_err(|_| {
-        Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    // Go takes no sign here, Rust would.
+    let parsed = if text.starts_with('+') { "".parse::<Revision>() } else { text.parse::<Revision>() };
+    parsed.map(Some).map_err(|error| {
+        let why = go_number_error("ParseUint", text, error.kind());
+        let error = FieldError::invalid(&FieldPath::new("resourceVersion"), text, why);
+        unclassified(error.to_string())
     })
 }
 
-fn bad_number(text: &str) -> Status {
-    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+/// An integer of a query (`apimachinery/pkg/runtime/converter.go` and the conversions of `url.Values`).
+fn integer(text: &str) -> Result<i64, Status> {
+    text.parse()
+        .map_err(|error: std::num::ParseIntError| Status::bad_request(go_number_error("ParseInt", text, error.kind())))
+}
+
+/// A number that Go's `strconv` does not take, in its words.
+fn go_number_error(function: &str, text: &str, kind: &IntErrorKind) -> String {
+    let why = match kind {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {text:?}: {why}")
 }
 
 fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<FieldError>) -> bool {
@@ -374,11 +413,64 @@ fn manager_errors(manager: &str, errors: &mut Vec<FieldError>) {
     if manager.len() > MAX_MANAGER_LENGTH {
         errors.push(FieldError::too_long(&path, MAX_MANAGER_LENGTH));
     }
-    if manager.chars().any(char::is_control) {
-        errors.push(FieldError::invalid(&path, manager, "should only contain printable characters"));
+    // Go's `unicode.IsPrint`, of what a header can hold: no control characters, no spaces but the ASCII one.
+    let unprintable = |c: char| c.is_control() || (c.is_whitespace() && c != ' ');
+    for (position, c) in manager.char_indices().filter(|(_, c)| unprintable(*c)) {
+        let why = format!("invalid character U+{:04X} (at position {position})", u32::from(c));
+        errors.push(FieldError::invalid(&path, manager, why));
     }
 }
 
 fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), Status> {
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid_options(kind, errors)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(query: &str, watch: bool) -> String {
+        match ListOptions::parse(&Query::parse(query), watch).and_then(|options| options.list_query()) {
+            Ok(query) => format!("{:?} limit {}", query.freshness, query.limit),
+            Err(status) => format!("{} {}", status.code, status.message),
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_list_read_as_go_reads_them() {
+        assert_eq!(list("limit=-1&timeoutSeconds=-1", false), "Latest limit 0");
+        assert_eq!(list("limit=", false), r#"400 strconv.ParseInt: parsing "": invalid syntax"#);
+        assert_eq!(
+            list("limit=9999999999999999999", false),
+            r#"400 strconv.ParseInt: parsing "9999999999999999999": value out of range"#
+        );
+        assert_eq!(
+            list("resourceVersion=%2B1", false),
+            r#"400 invalid resource version: resourceVersion: Invalid value: "+1": strconv.ParseUint: parsing "+1": invalid syntax"#
+        );
+        let got = get_freshness(&Query::parse("resourceVersion=abc")).unwrap_err();
+        assert_eq!((got.code, got.reason), (500, minik8s_api::status::StatusReason::Unknown));
+    }
+
+    #[test]
+    fn a_watch_from_now_on_begins_with_what_there_is() {
+        let watch = |query| ListOptions::parse(&Query::parse(query), true);
+        for query in ["watch=1", "watch=1&resourceVersion=0"] {
+            assert_eq!(watch(query).unwrap().send_initial_events, Some(true), "{query}");
+        }
+        assert_eq!(watch("watch=1&resourceVersion=7").unwrap().send_initial_events, None);
+        assert_eq!(watch("watch=1&continue=x").unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn a_delete_takes_its_preconditions_from_the_query_too() {
+        let options = DeleteOptions::from_query(&Query::parse("uid=u&resourceVersion=3")).unwrap();
+        assert_eq!((options.uid.as_deref(), options.resource_version.as_deref()), (Some("u"), Some("3")));
+    }
+
+    #[test]
+    fn a_manager_is_printable() {
+        let refused = WriteOptions::parse(&Query::parse("fieldManager=a%07"), Write::Create).unwrap_err();
+        assert!(refused.message.ends_with("invalid character U+0007 (at position 1)"), "{}", refused.message);
+    }
 }

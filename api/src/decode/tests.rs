@@ -190,12 +190,7 @@ fn yaml_is_read_too() {
     assert_eq!(decoded.object["metadata"]["labels"]["1"], "one");
     assert_eq!(decoded.object["spec"]["containers"][0]["image"], "nginx");
     let fault = decode(b"a: [", Format::Yaml, &pod(), FieldValidation::Warn).unwrap_err();
-    assert!(
-        fault.message.starts_with(
-            "the object provided is unrecognized (must be of type Pod): error converting YAML to JSON: yaml: "
-        ),
-        "{fault}"
-    );
+    assert!(fault.message.starts_with("the object provided is unrecognized (must be of type Pod): yaml: "), "{fault}");
 }
 
 #[test]

@@ -253,7 +253,7 @@ fn with_named_fields(place: Place<'_>, fields: &FieldSet) -> FieldSet {
 fn kind_of(object: &Value) -> String {
     let text = |key: &str| object.get(key).and_then(Value::as_str).unwrap_or_default();
     let version = text("apiVersion");
-    let slash = if version.contains('/') || version.is_empty() { "" } else { "/" };
+    let slash = if version.contains('/') { "" } else { "/" };
     format!("{slash}{version}, Kind={}", text("kind"))
 }
 

@@ -59,7 +59,7 @@ impl From<PatchError> for Status {
 }
 
 /// What Kubernetes answers for an error that it has no reason for: 500 and its words, which kubectl prints as they are.
-pub(crate) fn unclassified(message: String) -> Status {
+pub fn unclassified(message: String) -> Status {
     Status { code: 500, reason: StatusReason::Unknown, message, success: false, details: None }
 }
 

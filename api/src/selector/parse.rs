@@ -181,8 +181,9 @@ impl<'a> Parser<'a> {
         match self.look_ahead() {
             (Token::Identifier | Token::Comma, _) => self.identifiers(),
             (Token::ClosedParen, _) => {
+                // As Go's parser reads it: the set of the empty value.
                 self.consume(Context::Values);
-                Ok(Vec::new())
+                Ok(vec![String::new()])
             }
             (_, found) => Err(syntax(format!("found '{found}', expected: ',', ')' or identifier"))),
         }
@@ -255,10 +256,7 @@ mod tests {
         check("x=a,y=b,z=c", "x=a,y=b,z=c");
         check("z==1, a != 2", "a!=2,z==1");
         check("x in (b,a,b)", "x in (a,b)");
-        check(
-            "x notin()",
-            "error: unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
-        );
+        check("x notin()", "x notin ()");
         check("x in (,)", "x in ()");
         check("x in (a,,b)", "x in (,a,b)");
         check("in in (in,notin)", "in in (in,notin)");
@@ -287,7 +285,7 @@ mod tests {
         );
         check(
             "a/b/c=d",
-            "error: unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+            "error: unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
         );
         check(
             "a=-",

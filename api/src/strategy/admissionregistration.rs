@@ -38,7 +38,7 @@ impl Behavior for WebhookConfiguration {
         for (at, webhook) in object.get("webhooks").items().enumerate() {
             let path = FieldPath::new("webhooks").index(at);
             let (_, faults) = Policy::compile_webhook(webhook.value(), &path);
-            errors.extend(faults.into_iter().map(refused));
+            errors.extend(faults.into_iter().filter(is_written).map(refused));
             named_conditions(&webhook.get("matchConditions"), errors);
             let name = webhook.get("name");
             if name.str().split('.').count() < 3 {
@@ -52,6 +52,11 @@ impl Behavior for WebhookConfiguration {
             validate_webhook(&webhook, errors);
         }
     }
+}
+
+/// Whether there is an expression at all: one that is missing is said to be.
+fn is_written(fault: &Fault) -> bool {
+    !fault.source.trim().is_empty()
 }
 
 fn refused(fault: Fault) -> FieldError {
@@ -109,20 +114,107 @@ fn validate_webhook(webhook: &Field<'_>, errors: &mut Errors) {
     }
     labels::validate_selector(&webhook.get("namespaceSelector"), errors);
     labels::validate_selector(&webhook.get("objectSelector"), errors);
-    webhooks::client_config(&webhook.get("clientConfig"), errors);
+    webhooks::client_config(&webhook.get("clientConfig"), webhooks::Missing::Declared, errors);
 }
 
 fn operations_rule(rule: &Field<'_>, errors: &mut Errors) {
-    required(rule, &["operations", "apiGroups", "apiVersions", "resources"], errors);
-    for operation in rule.get("operations").items() {
+    let operations = rule.get("operations");
+    alone(&operations, "operations", errors);
+    for operation in operations.items() {
         let supported = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
         if !supported.contains(&operation.str()) {
             errors.push(operation.not_supported(&supported));
         }
     }
+    alone(&rule.get("apiGroups"), "API groups", errors);
+    let versions = rule.get("apiVersions");
+    alone(&versions, "API versions", errors);
+    for version in versions.items().filter(|version| version.is_empty()) {
+        errors.push(version.required(""));
+    }
+    resources(&rule.get("resources"), errors);
     let scope = rule.get("scope");
     if scope.is_set() && !["*", "Cluster", "Namespaced"].contains(&scope.str()) {
         errors.push(scope.not_supported(&["*", "Cluster", "Namespaced"]));
+    }
+}
+
+/// There is one, and `*` stands alone.
+fn alone(list: &Field<'_>, others: &str, errors: &mut Errors) {
+    if list.is_empty() {
+        errors.push(list.required(""));
+    }
+    if list.len() > 1 && list.items().any(|item| item.str() == "*") {
+        errors.push(list.invalid(format!("if '*' is present, must not specify other {others}")));
+    }
+}
+
+/// Resources and subresources, none of which another one covers (`validateResources`).
+fn resources(resources: &Field<'_>, errors: &mut Errors) {
+    if resources.is_empty() {
+        errors.push(resources.required(""));
+    }
+    let (mut of_resource, mut of_subresource): (Vec<&str>, Vec<&str>) = Default::default();
+    let (mut everything, mut all_resources, mut one_resource) = (false, false, false);
+    for item in resources.items() {
+        let text = item.str();
+        everything |= text == "*/*";
+        all_resources |= text == "*";
+        let Some((resource, part)) = text.split_once('/') else {
+            match text {
+                "" => errors.push(item.required("")),
+                text => one_resource = text != "*",
+            }
+            continue;
+        };
+        if of_resource.contains(&resource) {
+            errors.push(item.invalid(format!("if '{resource}/*' is present, must not specify {text}")));
+        }
+        if of_subresource.contains(&part) {
+            errors.push(item.invalid(format!("if '*/{part}' is present, must not specify {text}")));
+        }
+        if part == "*" {
+            of_resource.push(resource);
+        }
+        if resource == "*" {
+            of_subresource.push(part);
+        }
+    }
+    if everything && resources.len() > 1 {
+        errors.push(resources.invalid("if '*/*' is present, must not specify other resources"));
+    }
+    if all_resources && one_resource {
+        let why = "if '*' is present, must not specify other resources without subresources";
+        errors.push(resources.invalid(why));
+    }
+}
+
+/// What a policy or a binding applies to (`validateMatchResources`).
+fn match_resources(resources: &Field<'_>, errors: &mut Errors) {
+    let policy = resources.get("matchPolicy");
+    if !policy.is_set() {
+        errors.push(policy.required(""));
+    } else if !["Equivalent", "Exact"].contains(&policy.str()) {
+        errors.push(policy.not_supported(&["Equivalent", "Exact"]));
+    }
+    for name in ["namespaceSelector", "objectSelector"] {
+        match resources.get(name).set() {
+            None => errors.push(resources.get(name).required("")),
+            Some(selector) => labels::validate_selector(&selector, errors),
+        }
+    }
+    for list in ["resourceRules", "excludeResourceRules"] {
+        for rule in resources.get(list).items() {
+            let mut seen: Vec<&str> = Vec::new();
+            for name in rule.get("resourceNames").items() {
+                name.check(names::path_segment(name.str()), errors);
+                if seen.contains(&name.str()) {
+                    errors.push(name.duplicate());
+                }
+                seen.push(name.str());
+            }
+            operations_rule(&rule, errors);
+        }
     }
 }
 
@@ -146,7 +238,9 @@ impl Behavior for AdmissionPolicy {
         } else if constraints.get("resourceRules").is_empty() {
             errors.push(constraints.get("resourceRules").required(""));
         }
-        constraints.get("resourceRules").items().for_each(|rule| operations_rule(&rule, errors));
+        if constraints.is_set() {
+            match_resources(&constraints, errors);
+        }
         if let Some(kind) = spec.get("paramKind").set() {
             required(&kind, &["apiVersion", "kind"], errors);
         }
@@ -155,16 +249,29 @@ impl Behavior for AdmissionPolicy {
             ("variables", &["name", "expression"]),
             ("mutations", &["patchType"]),
         ] {
-            spec.get(list).items().for_each(|item| required(&item, members, errors));
+            for member in spec.get(list).items().flat_map(|item| members.iter().map(move |name| item.get(name))) {
+                let name = member.path();
+                let name = name.rsplit('.').next().unwrap_or_default();
+                if member.str().trim().is_empty() {
+                    errors.push(member.required(if list == "mutations" {
+                        String::new()
+                    } else {
+                        format!("{name} is not specified")
+                    }));
+                }
+            }
         }
+        let policy_name = object.get("metadata").get("name");
+        audit_annotations(&spec.get("auditAnnotations"), policy_name.str(), errors);
         let validating = !object.get("kind").str().starts_with("Mutating");
         if validating && spec.get("validations").is_empty() && spec.get("auditAnnotations").is_empty() {
-            errors.push(
-                spec.get("validations").required("validations or auditAnnotations must contain at least one item"),
-            );
+            for list in ["validations", "auditAnnotations"] {
+                let why = "validations or auditAnnotations must contain at least one item";
+                errors.push(spec.get(list).required(why));
+            }
         }
         let (_, faults) = Policy::compile(spec.value());
-        errors.extend(faults.into_iter().map(refused));
+        errors.extend(faults.into_iter().filter(is_written).map(refused));
         named_conditions(&spec.get("matchConditions"), errors);
         validate_parts(&spec, errors);
         if !validating && spec.get("mutations").is_empty() {
@@ -175,7 +282,6 @@ impl Behavior for AdmissionPolicy {
 
 /// Names of variables, reasons of validations, and that a mutation says what its type promises.
 fn validate_parts(spec: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
     for name in spec.get("variables").items().map(|variable| variable.get("name")) {
         let text = name.str();
         let mut characters = text.chars();
@@ -183,10 +289,6 @@ fn validate_parts(spec: &Field<'_>, errors: &mut Errors) {
         if !starts || !characters.all(|c| c.is_ascii_alphanumeric() || c == '_') {
             errors.push(name.invalid("name is not a valid CEL identifier"));
         }
-        if !text.is_empty() && seen.contains(&text) {
-            errors.push(name.duplicate());
-        }
-        seen.push(text);
     }
     for validation in spec.get("validations").items() {
         let reason = validation.get("reason");
@@ -229,6 +331,23 @@ fn validate_parts(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// Keys that go into the audit log under the policy's name, each once, and what is said there.
+fn audit_annotations(annotations: &Field<'_>, policy: &str, errors: &mut Errors) {
+    let mut seen: Vec<&str> = Vec::new();
+    for annotation in annotations.items() {
+        let (key, value) = (annotation.get("key"), annotation.get("valueExpression"));
+        if value.str().trim().is_empty() {
+            errors.push(value.required("valueExpression is not specified"));
+        }
+        let full = format!("{policy}/{}", key.str());
+        key.with(&Value::from(full.as_str())).check(names::qualified_name(&full), errors);
+        if seen.contains(&key.str()) {
+            errors.push(key.duplicate());
+        }
+        seen.push(key.str());
+    }
+}
+
 fn match_defaults(resources: &mut Value) {
     edit::default(resources, "matchPolicy", "Equivalent");
     edit::default(resources, "namespaceSelector", json!({}));
@@ -252,19 +371,38 @@ impl Behavior for AdmissionPolicyBinding {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
-        required(&spec, &["policyName"], errors);
+        match spec.get("policyName") {
+            name if name.is_empty() => errors.push(name.required("")),
+            name => name.check(names::dns1123_subdomain(name.str()), errors),
+        }
         if let Some(reference) = spec.get("paramRef").set() {
             validate_param_ref(&reference, errors);
+        }
+        if let Some(resources) = spec.get("matchResources").set() {
+            match_resources(&resources, errors);
         }
         if object.get("kind").str().starts_with("Mutating") {
             return;
         }
         let actions = spec.get("validationActions");
         if actions.is_empty() {
-            errors.push(actions.required("at least one validation action is required"));
+            errors.push(actions.required(""));
         }
         for action in actions.items().filter(|action| !["Audit", "Deny", "Warn"].contains(&action.str())) {
             errors.push(action.not_supported(&["Audit", "Deny", "Warn"]));
+        }
+        let mut seen: Vec<&str> = Vec::new();
+        for action in actions.items() {
+            if seen.contains(&action.str()) {
+                errors.push(action.duplicate());
+            }
+            seen.push(action.str());
+        }
+        if seen.contains(&"Deny") && seen.contains(&"Warn") {
+            errors.push(actions.invalid(
+                "must not contain both Deny and Warn (repeating the same validation failure information in the API \
+                 response and headers serves no purpose)",
+            ));
         }
     }
 }
@@ -282,7 +420,7 @@ fn validate_param_ref(reference: &Field<'_>, errors: &mut Errors) {
     }
     let action = reference.get("parameterNotFoundAction");
     if !action.is_set() {
-        errors.push(action.required("parameterNotFoundAction is required"));
+        errors.push(action.required(""));
     } else if !["Allow", "Deny"].contains(&action.str()) {
         errors.push(action.not_supported(&["Deny", "Allow"]));
     }

@@ -285,7 +285,7 @@ fn conversion(conversion: &Field<'_>, errors: &mut Errors) {
     if strategy.str() == "Webhook" {
         match client.set() {
             None => errors.push(at_client.required("required when strategy is set to Webhook")),
-            Some(client) => webhooks::client_config(&client, errors),
+            Some(client) => webhooks::client_config(&client, webhooks::Missing::ByHand, errors),
         }
         review_versions(&versions, errors);
         return;

@@ -123,8 +123,8 @@ impl BuiltIn {
                 .collect()
         };
         match self.row.generation {
-            Generation::None => false,
-            Generation::Spec => members(new) != members(old),
+            Generation::None | Generation::Constant => false,
+            Generation::Spec | Generation::SpecSinceFirstChange => members(new) != members(old),
             Generation::SpecAndAnnotations => {
                 members(new) != members(old) || new["metadata"].get("annotations") != old["metadata"].get("annotations")
             }
@@ -170,7 +170,7 @@ impl Strategy for BuiltIn {
         }
         let meta = edit::child(object, "metadata");
         match self.row.generation {
-            Generation::None => edit::take(meta, "generation"),
+            Generation::None | Generation::SpecSinceFirstChange => edit::take(meta, "generation"),
             _ => {
                 edit::set(meta, "generation", 1);
                 None

@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::built_in::Behavior;
 use super::core::not_special_ip;
 use super::field::{Errors, Field};
-use super::{Subresource, edit, names};
+use super::{Context, Subresource, edit, names};
 
 const ENDPOINTS_MAX: usize = 1000;
 const PORTS_MAX: usize = 20_000;
@@ -18,6 +18,23 @@ impl Behavior for EndpointSlice {
         for port in edit::each(object, "ports") {
             edit::default(port, "name", "");
             edit::default(port, "protocol", "TCP");
+        }
+    }
+
+    fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
+        drop_topology(object);
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, _: Subresource, new: &mut Value, old: &Value) {
+        let kept = |endpoint: &Value| endpoint.get("deprecatedTopology").is_some();
+        if !old["endpoints"].as_array().is_some_and(|endpoints| endpoints.iter().any(kept)) {
+            drop_topology(new);
+        }
+    }
+
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        if old.is_none() && object.get("addressType").str() == "FQDN" {
+            warnings.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
         }
     }
 
@@ -42,10 +59,17 @@ impl Behavior for EndpointSlice {
     }
 }
 
+/// A field of `v1beta1` that `v1` only shows where it is stored.
+fn drop_topology(object: &mut Value) {
+    for endpoint in edit::each(object, "endpoints") {
+        edit::take(endpoint, "deprecatedTopology");
+    }
+}
+
 fn validate_endpoint(endpoint: &Field<'_>, family: &str, errors: &mut Errors) {
     let addresses = endpoint.get("addresses");
     if addresses.is_empty() {
-        errors.push(addresses.required("must contain at least 1 address"));
+        errors.push(addresses.required(""));
     } else if addresses.len() > ADDRESSES_MAX {
         errors.push(addresses.too_many(ADDRESSES_MAX));
     }

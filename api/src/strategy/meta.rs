@@ -82,15 +82,16 @@ pub fn annotations(annotations: &Field<'_>, errors: &mut Errors) {
 fn owner_references(references: &Field<'_>, errors: &mut Errors) {
     let mut controller = None;
     for reference in references.items() {
-        // The path names the list, not the element: apimachinery passes it on without an index.
-        let reference = references.with(reference.value());
         let version = reference.get("apiVersion");
-        if version.str().rsplit('/').next().is_none_or(str::is_empty) {
-            errors.push(version.invalid("version must not be empty"));
+        match version.str().split('/').collect::<Vec<_>>()[..] {
+            [""] => errors.push(version.required("must not be empty")),
+            [_] => {}
+            [_, version] if !version.is_empty() => {}
+            _ => errors.push(version.invalid("must be <group>/<version> or <version>")),
         }
         for name in ["kind", "name", "uid"] {
             if reference.get(name).is_empty() {
-                errors.push(reference.get(name).invalid("must not be empty"));
+                errors.push(reference.get(name).required("must not be empty"));
             }
         }
         if version.str() == "v1" && reference.get("kind").str() == "Event" {
@@ -98,14 +99,19 @@ fn owner_references(references: &Field<'_>, errors: &mut Errors) {
         }
         if reference.get("controller").bool() {
             match controller {
-                None => controller = Some(reference.get("name").str()),
-                Some(first) => errors.push(references.invalid(format!(
+                None => controller = Some(owner(&reference)),
+                Some(ref first) => errors.push(references.invalid(format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {}",
-                    reference.get("name").str()
+                    owner(&reference)
                 ))),
             }
         }
     }
+}
+
+/// `Kind/name`.
+fn owner(reference: &Field<'_>) -> String {
+    format!("{}/{}", reference.get("kind").str(), reference.get("name").str())
 }
 
 fn finalizers(finalizers: &Field<'_>, errors: &mut Errors) {

@@ -30,9 +30,9 @@
 //! - Values shown in errors are the JSON that clients write; where Kubernetes shows an internal Go struct we follow it
 //!   only where it is small (`roleRef`, service ports). Diffs of refused updates have a form of our own.
 //! - CEL expressions, PEM certificates and CRD schemas are checked where they are compiled, not here.
-//! - Windows-only pod rules (`hostProcess`, GMSA), per-kind rules of alpha features, and the deeper rules of
-//!   `resource.k8s.io`, `flowcontrol` and `admissionregistration` are not mirrored: their required fields, names and
-//!   enumerations are.
+//! - Windows-only pod rules (`hostProcess`, GMSA), per-kind rules of alpha features, the volume inside a
+//!   VolumeAttachment, and the deeper rules of `resource.k8s.io` are not mirrored: their required fields, names and
+//!   enumerations are. Of the mandatory flow schemas and priority levels it is not checked that they keep their values.
 //! - Ratcheting: an object stored under older rules is checked in full on update.
 mod admissionregistration;
 mod apiextensions;

@@ -66,6 +66,11 @@ pub fn too_long(limit: usize) -> String {
     format!("must be no more than {limit} characters")
 }
 
+/// `must be no more than 63 bytes`: the words of the formats in `apimachinery/pkg/api/validate/content`.
+fn too_many_bytes(limit: usize) -> String {
+    format!("must be no more than {limit} bytes")
+}
+
 /// `must be between 1 and 65535, inclusive`.
 pub fn out_of_range(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
@@ -130,6 +135,10 @@ pub fn dns1123_label(value: &str) -> Vec<String> {
 
 /// A lowercase DNS subdomain (RFC 1123).
 pub fn dns1123_subdomain(value: &str) -> Vec<String> {
+    subdomain_problems(value, too_long)
+}
+
+fn subdomain_problems(value: &str, too_long: fn(usize) -> String) -> Vec<String> {
     let mut complaints = Vec::new();
     if value.len() > DNS_SUBDOMAIN_MAX {
         complaints.push(too_long(DNS_SUBDOMAIN_MAX));
@@ -198,14 +207,15 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 complaints.push("prefix part must be non-empty".to_owned());
             } else {
-                complaints.extend(dns1123_subdomain(prefix).into_iter().map(|text| format!("prefix part {text}")));
+                let problems = subdomain_problems(prefix, too_many_bytes);
+                complaints.extend(problems.into_iter().map(|text| format!("prefix part {text}")));
             }
             name
         }
         _ => {
             let text = mismatch(QUALIFIED_NAME_RULE, QUALIFIED_NAME_FORMAT, &QUALIFIED_NAME_EXAMPLES);
             complaints.push(format!(
-                "a qualified name {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             ));
             return complaints;
         }
@@ -213,7 +223,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         complaints.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        complaints.push(format!("name part {}", too_long(LABEL_MAX)));
+        complaints.push(format!("name part {}", too_many_bytes(LABEL_MAX)));
     }
     if !matches_qualified_part(name) {
         let text = mismatch(QUALIFIED_NAME_RULE, QUALIFIED_NAME_FORMAT, &QUALIFIED_NAME_EXAMPLES);
@@ -226,7 +236,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 pub fn label_value(value: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if value.len() > LABEL_MAX {
-        complaints.push(too_long(LABEL_MAX));
+        complaints.push(too_many_bytes(LABEL_MAX));
     }
     if !value.is_empty() && !matches_qualified_part(value) {
         complaints.push(mismatch(

@@ -32,6 +32,10 @@ impl Behavior for Ingress {
             if !ip.is_empty() {
                 ip.check(names::ip(ip.str()), errors);
             }
+            let host = ingress.get("hostname");
+            if !host.is_empty() {
+                host.check(names::dns1123_subdomain(host.str()), errors);
+            }
         }
     }
 
@@ -49,7 +53,7 @@ impl Behavior for Ingress {
 fn validate_ingress_spec(spec: &Field<'_>, errors: &mut Errors) {
     let (rules, default) = (spec.get("rules"), spec.get("defaultBackend"));
     if rules.is_empty() && !default.is_set() {
-        errors.push(spec.invalid_as(json!([]), "either `defaultBackend` or `rules` must be specified"));
+        errors.push(spec.invalid_as(Value::Null, "either `defaultBackend` or `rules` must be specified"));
     }
     if default.is_set() {
         backend(&default, errors);
@@ -100,7 +104,10 @@ fn ingress_path(entry: &Field<'_>, errors: &mut Errors) {
     const NEVER_AT_END: [&str; 2] = ["/..", "/."];
     let (path, kind) = (entry.get("path"), entry.get("pathType"));
     match kind.str() {
-        "" => errors.push(kind.required("pathType must be specified")),
+        "" if !kind.is_set() => {
+            errors.push(kind.required("pathType must be specified"));
+            return;
+        }
         "Exact" | "Prefix" => {
             if !path.str().starts_with('/') {
                 errors.push(path.invalid("must be an absolute path"));
@@ -127,30 +134,38 @@ fn backend(backend: &Field<'_>, errors: &mut Errors) {
     match (service.set(), resource.set()) {
         (Some(_), Some(_)) => errors.push(backend.invalid_as("", "cannot set both resource and service backends")),
         (None, Some(resource)) => {
+            api_group(&resource.get("apiGroup"), errors);
             for name in ["kind", "name"] {
                 if resource.get(name).is_empty() {
                     errors.push(resource.get(name).required(""));
                 }
             }
         }
-        (None, None) => errors.push(backend.required("must have one of `service` or `resource`")),
-        (Some(service), None) => service_backend(&service, errors),
+        (None, None) => errors.push(backend.invalid_as("", "resource or service backend is required")),
+        (Some(service), None) => service_backend(backend, &service, errors),
     }
 }
 
-fn service_backend(service: &Field<'_>, errors: &mut Errors) {
+fn service_backend(backend: &Field<'_>, service: &Field<'_>, errors: &mut Errors) {
     let (name, port) = (service.get("name"), service.get("port"));
     if name.is_empty() {
         errors.push(name.required(""));
     } else {
-        name.check(names::dns1035_label(name.str()), errors);
+        name.check(names::dns1123_label(name.str()), errors);
     }
     let (by_name, by_number) = (port.get("name"), port.get("number"));
     match (by_name.is_empty(), by_number.int().unwrap_or(0)) {
-        (true, 0) => errors.push(service.required("port name or number is required")),
+        (true, 0) => errors.push(backend.required("port name or number is required")),
         (true, number) => by_number.check(names::port_number(number), errors),
         (false, 0) => by_name.check(names::port_name(by_name.str()), errors),
-        (false, _) => errors.push(service.invalid("cannot set both port name & port number")),
+        (false, _) => errors.push(backend.invalid_as("", "cannot set both port name & port number")),
+    }
+}
+
+/// The group of a referred kind, where it is not the core group.
+fn api_group(group: &Field<'_>, errors: &mut Errors) {
+    if group.is_set() {
+        group.check(names::dns1123_subdomain(group.str()), errors);
     }
 }
 
@@ -169,21 +184,31 @@ impl Behavior for IngressClass {
         if controller.len() > 250 {
             errors.push(controller.too_long(250));
         }
-        controller.check(names::domain_prefixed_path(controller.str()), errors);
+        if controller.is_empty() {
+            errors.push(controller.required(""));
+        } else {
+            controller.check(names::domain_prefixed_path(controller.str()), errors);
+        }
         let Some(parameters) = object.get("spec").get("parameters").set() else {
             return;
         };
+        api_group(&parameters.get("apiGroup"), errors);
+        let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
+        if !scope.is_set() {
+            errors.push(scope.required(""));
+        } else if !["Cluster", "Namespace"].contains(&scope.str()) {
+            errors.push(scope.not_supported(&["Cluster", "Namespace"]));
+        }
+        match (scope.str(), namespace.is_set()) {
+            ("Namespace", false) => errors.push(namespace.required("`parameters.scope` is set to 'Namespace'")),
+            ("Namespace", true) => namespace.check(names::dns1123_label(namespace.str()), errors),
+            ("Cluster", true) => errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'")),
+            _ => {}
+        }
         for name in ["kind", "name"] {
             if parameters.get(name).is_empty() {
-                errors.push(parameters.get(name).required(format!("{name} is required")));
+                errors.push(parameters.get(name).required(""));
             }
-        }
-        let (scope, namespace) = (parameters.get("scope"), parameters.get("namespace"));
-        scope.one_of(&["Cluster", "Namespace"], errors);
-        match (scope.str(), namespace.is_empty()) {
-            ("Namespace", true) => errors.push(namespace.required("`parameters.scope` is set to 'Namespace'")),
-            ("Cluster", false) => errors.push(namespace.forbidden("`parameters.scope` is set to 'Cluster'")),
-            _ => {}
         }
     }
 
@@ -228,7 +253,7 @@ impl Behavior for NetworkPolicy {
             return;
         }
         for kind in kinds.items().filter(|kind| !["Egress", "Ingress"].contains(&kind.str())) {
-            errors.push(kind.not_supported(&["Egress", "Ingress"]));
+            errors.push(kind.not_supported(&["Ingress", "Egress"]));
         }
     }
 }
@@ -236,14 +261,14 @@ impl Behavior for NetworkPolicy {
 fn policy_port(entry: &Field<'_>, errors: &mut Errors) {
     let (protocol, port, end) = (entry.get("protocol"), entry.get("port"), entry.get("endPort"));
     if protocol.is_set() && !["SCTP", "TCP", "UDP"].contains(&protocol.str()) {
-        errors.push(protocol.not_supported(&["SCTP", "TCP", "UDP"]));
+        errors.push(protocol.not_supported(&["TCP", "UDP", "SCTP"]));
     }
     if port.is_set() {
         pod::port_number_or_name(&port, errors);
     }
     let Some(last) = end.int() else { return };
     if !port.is_set() {
-        errors.push(end.required("may not be specified when `port` is not specified"));
+        errors.push(end.invalid("may not be specified when `port` is not specified"));
     } else if port.int().is_none() {
         errors.push(end.invalid("may not be specified when `port` is non-numeric"));
     } else if port.int().is_some_and(|first| last < first) {
@@ -312,6 +337,10 @@ impl Behavior for IpAddress {
             errors.push(parent.required(""));
             return;
         }
+        let group = parent.get("group");
+        if !group.is_empty() {
+            group.check(names::dns1123_subdomain(group.str()), errors);
+        }
         for name in ["resource", "name"] {
             if parent.get(name).is_empty() {
                 errors.push(parent.get(name).required(""));
@@ -321,7 +350,10 @@ impl Behavior for IpAddress {
 
     fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         let (parent, before) = (new.get("spec").get("parentRef"), old.get("spec").get("parentRef"));
-        parent.immutable(&before, errors);
+        self.validate(new, errors);
+        if parent.value() != before.value() {
+            errors.push(parent.invalid_as(Value::Null, "field is immutable"));
+        }
     }
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
@@ -338,7 +370,8 @@ impl Behavior for ServiceCidr {
         if blocks.is_empty() {
             errors.push(blocks.required("at least one CIDR required"));
         } else if blocks.len() > 2 {
-            errors.push(blocks.invalid("may only hold up to 2 values"));
+            let shown = json!({ "CIDRs": blocks.value() });
+            errors.push(blocks.invalid_as(shown, "may only hold up to 2 values"));
         }
         blocks.items().for_each(|block| block.check(names::cidr(block.str()), errors));
     }
@@ -347,7 +380,17 @@ impl Behavior for ServiceCidr {
         if subresource == Subresource::Status {
             return;
         }
+        // As many blocks as before: the one that differs is named.
         let (blocks, before) = (new.get("spec").get("cidrs"), old.get("spec").get("cidrs"));
-        blocks.immutable(&before, errors);
+        if blocks.len() != before.len() || blocks.is_empty() {
+            let shown = if blocks.is_set() { blocks.value().clone() } else { json!([]) };
+            if blocks.len() != before.len() {
+                errors.push(blocks.invalid_as(shown, "field is immutable"));
+            }
+            return;
+        }
+        for (block, before) in blocks.items().zip(before.items()) {
+            block.immutable(&before, errors);
+        }
     }
 }

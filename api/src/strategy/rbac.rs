@@ -16,6 +16,10 @@ impl Behavior for Role {
         for rule in object.get("rules").items() {
             policy_rule(&rule, namespaced, errors);
         }
+        // What Kubernetes checks by declaration comes after what it checks by hand.
+        for verbs in object.get("rules").items().map(|rule| rule.get("verbs")).filter(Field::is_empty) {
+            errors.push(verbs.required(""));
+        }
         if let Some(aggregation) = object.get("aggregationRule").set() {
             let selectors = aggregation.get("clusterRoleSelectors");
             if selectors.is_empty() {
@@ -23,17 +27,19 @@ impl Behavior for Role {
                     selectors.required("at least one clusterRoleSelector required if aggregationRule is non-nil"),
                 );
             }
-            selectors.items().for_each(|selector| labels::validate_selector(&selector, errors));
+            for selector in selectors.items() {
+                let before = errors.len();
+                labels::validate_selector(&selector, errors);
+                if errors.len() > before {
+                    errors.push(selector.invalid_as(Value::Null, "invalid label selector."));
+                }
+            }
         }
     }
 }
 
 fn policy_rule(rule: &Field<'_>, namespaced: bool, errors: &mut Errors) {
-    let (verbs, groups, resources, urls) =
-        (rule.get("verbs"), rule.get("apiGroups"), rule.get("resources"), rule.get("nonResourceURLs"));
-    if verbs.is_empty() {
-        errors.push(verbs.required("verbs must contain at least one value"));
-    }
+    let (groups, resources, urls) = (rule.get("apiGroups"), rule.get("resources"), rule.get("nonResourceURLs"));
     if !urls.is_empty() {
         if namespaced {
             errors.push(urls.invalid("namespaced rules cannot apply to non-resource URLs"));
@@ -71,18 +77,17 @@ impl Behavior for Binding {
             errors.push(group.not_supported(&[GROUP]));
         }
         let namespaced = !object.get("metadata").get("namespace").is_empty();
-        let kinds: &[&str] = if namespaced { &["ClusterRole", "Role"] } else { &["ClusterRole"] };
+        let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
         if !kinds.contains(&reference.get("kind").str()) {
             errors.push(reference.get("kind").not_supported(kinds));
         }
         let name = reference.get("name");
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else {
-            name.check(names::path_segment(name.str()), errors);
-        }
+        name.check(names::path_segment(name.str()), errors);
         for subject in object.get("subjects").items() {
             validate_subject(&subject, namespaced, errors);
+        }
+        if name.is_empty() {
+            errors.push(name.required(""));
         }
     }
 
@@ -101,9 +106,6 @@ impl Behavior for Binding {
 fn validate_subject(subject: &Field<'_>, namespaced: bool, errors: &mut Errors) {
     let (kind, name, group, namespace) =
         (subject.get("kind"), subject.get("name"), subject.get("apiGroup"), subject.get("namespace"));
-    if name.is_empty() {
-        errors.push(name.required(""));
-    }
     match kind.str() {
         "ServiceAccount" => {
             if !name.is_empty() {
@@ -122,5 +124,8 @@ fn validate_subject(subject: &Field<'_>, namespaced: bool, errors: &mut Errors) 
             }
         }
         _ => errors.push(kind.not_supported(&["ServiceAccount", "User", "Group"])),
+    }
+    if name.is_empty() {
+        errors.push(name.required(""));
     }
 }

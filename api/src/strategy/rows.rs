@@ -16,6 +16,10 @@ pub enum Generation {
     None,
     /// With anything but metadata and status.
     Spec,
+    /// The same, but a new object has none (CSIDrivers).
+    SpecSinceFirstChange,
+    /// 1, for good (PriorityClasses).
+    Constant,
     /// With that, and with annotations.
     SpecAndAnnotations,
     /// With that, and with labels.
@@ -163,20 +167,22 @@ static ROWS: &[Row] = &[
     kind(NETWORKING, "ingresses", &networking::Ingress).generations(),
     kind(NETWORKING, "ipaddresses", &networking::IpAddress).named(NameRule::Ip),
     kind(NETWORKING, "networkpolicies", &networking::NetworkPolicy).generations(),
-    kind(NETWORKING, "servicecidrs", &networking::ServiceCidr),
+    kind(NETWORKING, "servicecidrs", &networking::ServiceCidr).status_alone(),
     kind(RBAC, "clusterrolebindings", &rbac::Binding).named(NameRule::PathSegment).put_creates(),
     kind(RBAC, "clusterroles", &rbac::Role).named(NameRule::PathSegment).put_creates(),
     kind(RBAC, "rolebindings", &rbac::Binding).named(NameRule::PathSegment).put_creates(),
     kind(RBAC, "roles", &rbac::Role).named(NameRule::PathSegment).put_creates(),
-    kind(STORAGE, "csidrivers", &storage::CsiDriver).generations().versioned_updates_only(),
+    kind(STORAGE, "csidrivers", &storage::CsiDriver)
+        .generations_with(Generation::SpecSinceFirstChange)
+        .versioned_updates_only(),
     kind(STORAGE, "csinodes", &storage::CsiNode).versioned_updates_only(),
     kind(STORAGE, "csistoragecapacities", &storage::CsiStorageCapacity).versioned_updates_only(),
     kind(STORAGE, "storageclasses", &storage::StorageClass),
-    kind(STORAGE, "volumeattachments", &storage::VolumeAttachment).versioned_updates_only(),
+    kind(STORAGE, "volumeattachments", &storage::VolumeAttachment).versioned_updates_only().status_alone(),
     kind(STORAGE, "volumeattributesclasses", &storage::VolumeAttributesClass),
-    kind("scheduling.k8s.io", "priorityclasses", &scheduling::PriorityClass).generations(),
+    kind("scheduling.k8s.io", "priorityclasses", &scheduling::PriorityClass).generations_with(Generation::Constant),
     kind("coordination.k8s.io", "leases", &coordination::Lease).put_creates().versioned_updates_only(),
-    kind("node.k8s.io", "runtimeclasses", &node::RuntimeClass).versioned_updates_only(),
+    kind("node.k8s.io", "runtimeclasses", &node::RuntimeClass).put_creates().versioned_updates_only(),
     kind("discovery.k8s.io", "endpointslices", &discovery::EndpointSlice).generations_with(Generation::SpecAndLabels),
     kind("events.k8s.io", "events", &core::Event)
         .named(NameRule::PathSegment)

@@ -1,6 +1,8 @@
 //! Storage classes, CSI objects, attachments, and the volume sources that pods and persistent volumes share.
 //! Mirrors `pkg/apis/storage/{v1/defaults.go,validation/validation.go}`.
-use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
 
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
@@ -8,6 +10,10 @@ use super::pod::volumes::required;
 use super::{Subresource, edit, labels, names};
 
 const DRIVER_NAME_MAX: usize = 63;
+const NODE_ID_MAX: usize = 256;
+const TOKEN_SECONDS_MIN: i64 = 10 * 60;
+const TOKEN_SECONDS_MAX: i64 = 1 << 32;
+const ALLOCATABLE_SECONDS_MIN: i64 = 10;
 const PARAMETERS_MAX: usize = 512;
 const PARAMETERS_MAX_BYTES: usize = 256 * 1024;
 
@@ -112,35 +118,63 @@ impl Behavior for StorageClass {
         if !policy.is_empty() && !["Delete", "Retain"].contains(&policy.str()) {
             errors.push(policy.not_supported(&["Delete", "Retain"]));
         }
-        object.get("volumeBindingMode").one_of(&["Immediate", "WaitForFirstConsumer"], errors);
-        let mut seen: Vec<&str> = Vec::new();
-        for expression in
-            object.get("allowedTopologies").items().flat_map(|term| term.get("matchLabelExpressions").items())
-        {
-            let (key, values) = (expression.get("key"), expression.get("values"));
-            key.check(names::qualified_name(key.str()), errors);
-            if values.is_empty() {
-                errors.push(values.required(""));
+        let mode = object.get("volumeBindingMode");
+        match mode.value() {
+            Value::Null => errors.push(mode.required("")),
+            _ if !["Immediate", "WaitForFirstConsumer"].contains(&mode.str()) => {
+                errors.push(mode.not_supported(&["Immediate", "WaitForFirstConsumer"]));
             }
-            if seen.contains(&key.str()) {
-                errors.push(key.duplicate());
-            }
-            seen.push(key.str());
+            _ => {}
         }
+        validate_topologies(&object.get("allowedTopologies"), errors);
     }
 
     fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         for (name, sentence) in [
             ("parameters", "updates to parameters are forbidden."),
-            ("provisioner", "updates to provisioner are forbidden."),
             ("reclaimPolicy", "updates to reclaimPolicy are forbidden."),
         ] {
             if new.get(name).value() != old.get(name).value() {
                 errors.push(new.get(name).forbidden(sentence));
             }
         }
-        new.get("volumeBindingMode").immutable(&old.get("volumeBindingMode"), errors);
+        for name in ["provisioner", "volumeBindingMode"] {
+            new.get(name).immutable(&old.get(name), errors);
+        }
+    }
+}
+
+/// What a topology term comes to: each key with its values.
+type Topology<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+/// `pkg/apis/core/validation.ValidateTopologySelectorTerm`, and that no two terms are the same.
+fn validate_topologies(terms: &Field<'_>, errors: &mut Errors) {
+    // Kubernetes begins with as many empty terms as there are: an empty one repeats each of them.
+    let mut seen = vec![Topology::new(); terms.len()];
+    for term in terms.items() {
+        let mut topology = Topology::new();
+        let expressions = term.get("matchLabelExpressions");
+        for expression in expressions.items() {
+            let (key, values) = (expression.get("key"), expression.get("values"));
+            let mut distinct = BTreeSet::new();
+            if values.is_empty() {
+                errors.push(values.required(""));
+            }
+            for value in values.items() {
+                if !distinct.insert(value.str()) {
+                    errors.push(value.duplicate());
+                }
+            }
+            key.check(names::qualified_name(key.str()), errors);
+            if topology.insert(key.str(), distinct).is_some() {
+                errors.push(key.duplicate());
+            }
+        }
+        for _ in seen.iter().filter(|other| **other == topology) {
+            errors.push(expressions.with(&Value::from("")).duplicate());
+        }
+        seen.push(topology);
     }
 }
 
@@ -210,6 +244,7 @@ impl Behavior for CsiDriver {
             ("storageCapacity", false),
             ("requiresRepublish", false),
             ("seLinuxMount", false),
+            ("preventPodSchedulingIfMissing", false),
         ] {
             edit::default(spec, name, value);
         }
@@ -226,10 +261,15 @@ impl Behavior for CsiDriver {
                 errors.push(spec.get(name).required(""));
             }
         }
-        spec.get("fsGroupPolicy").one_of(&["File", "None", "ReadWriteOnceWithFSType"], errors);
+        let policies = ["File", "None", "ReadWriteOnceWithFSType"];
+        match spec.get("fsGroupPolicy") {
+            policy if !policy.is_set() => errors.push(policy.required("")),
+            policy if !policies.contains(&policy.str()) => errors.push(policy.not_supported(&policies)),
+            _ => {}
+        }
         let modes = spec.get("volumeLifecycleModes");
         for mode in modes.items().filter(|mode| !["Ephemeral", "Persistent"].contains(&mode.str())) {
-            errors.push(modes.with(mode.value()).not_supported(&["Ephemeral", "Persistent"]));
+            errors.push(modes.with(mode.value()).not_supported(&["Persistent", "Ephemeral"]));
         }
         let mut audiences: Vec<&str> = Vec::new();
         for token in spec.get("tokenRequests").items() {
@@ -238,15 +278,50 @@ impl Behavior for CsiDriver {
                 errors.push(audience.with(&audience.str().into()).duplicate());
             }
             audiences.push(audience.str());
+            let lifetime = token.get("expirationSeconds");
+            match lifetime.int() {
+                Some(seconds) if seconds < TOKEN_SECONDS_MIN => {
+                    errors.push(lifetime.invalid("may not specify a duration less than 10 minutes"));
+                }
+                Some(seconds) if seconds > TOKEN_SECONDS_MAX => {
+                    errors.push(lifetime.invalid("may not specify a duration larger than 2^32 seconds"));
+                }
+                _ => {}
+            }
+        }
+        let period = spec.get("nodeAllocatableUpdatePeriodSeconds");
+        if period.int().is_some_and(|seconds| seconds < ALLOCATABLE_SECONDS_MIN) {
+            let why = format!("must be greater than or equal to {ALLOCATABLE_SECONDS_MIN} seconds");
+            errors.push(period.invalid(why));
+        }
+        let in_secrets = spec.get("serviceAccountTokenInSecrets");
+        if in_secrets.bool() && spec.get("tokenRequests").is_empty() {
+            errors.push(in_secrets.invalid("serviceAccountTokenInSecrets is set but no tokenRequests are specified"));
+        }
+    }
+
+    fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
+        let spec = object.get("spec");
+        if !spec.get("tokenRequests").is_empty() && !spec.get("serviceAccountTokenInSecrets").is_set() {
+            warnings.push(
+                "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent \
+                 possible logging of tokens in volume attributes"
+                    .to_owned(),
+            );
         }
     }
 
     fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         let (spec, before) = (new.get("spec"), old.get("spec"));
-        for name in ["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"] {
-            spec.get(name).immutable(&before.get(name), errors);
+        // Kubernetes spells the first so in its errors.
+        if spec.get("attachRequired").value() != before.get("attachRequired").value() {
+            errors.push(
+                spec.get("attachedRequired")
+                    .invalid_as(spec.get("attachRequired").value().clone(), "field is immutable"),
+            );
         }
+        spec.get("volumeLifecycleModes").immutable(&before.get("volumeLifecycleModes"), errors);
     }
 }
 
@@ -266,9 +341,45 @@ impl Behavior for CsiNode {
             if node.is_empty() {
                 errors.push(node.required(""));
             }
+            if node.len() > NODE_ID_MAX {
+                errors.push(node.invalid(format!("must be {NODE_ID_MAX} characters or less")));
+            }
             driver.get("allocatable").get("count").non_negative(errors);
+            let mut topology: Vec<&str> = Vec::new();
+            for key in driver.get("topologyKeys").items() {
+                // Named by the driver's place alone, as in Kubernetes.
+                let shown = driver.with(key.value());
+                if key.is_empty() {
+                    errors.push(shown.required(""));
+                }
+                if topology.contains(&key.str()) {
+                    errors.push(shown.duplicate());
+                }
+                topology.push(key.str());
+                shown.check(names::qualified_name(key.str()), errors);
+            }
         }
     }
+
+    fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        self.validate(new, errors);
+        let drivers = new.get("spec").get("drivers");
+        for before in old.get("spec").get("drivers").items() {
+            let after = drivers.items().find(|driver| driver.get("name").str() == before.get("name").str());
+            if let Some(after) = after.filter(|after| after.value() != before.value()) {
+                errors.push(drivers.invalid_as(go_driver(&after), "field is immutable"));
+            }
+        }
+    }
+}
+
+/// A driver as Kubernetes' internal type holds it.
+fn go_driver(driver: &Field<'_>) -> Value {
+    let count = driver.get("allocatable").set().map(|it| json!({ "Count": it.get("count").value() }));
+    json!({
+        "Name": driver.get("name").str(), "NodeID": driver.get("nodeID").str(),
+        "TopologyKeys": driver.get("topologyKeys").value(), "Allocatable": count,
+    })
 }
 
 /// `storage.k8s.io/v1` CSIStorageCapacity.

@@ -6,11 +6,20 @@ use super::names;
 
 const FORM: &str = "desired format: https://host[/path]";
 
+/// Which of Kubernetes' two validations of a Service without a name speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// That of definitions' conversion webhooks, written by hand.
+    ByHand,
+    /// That of admission webhooks, generated from declarations; it names the one field where the other is missing.
+    Declared,
+}
+
 /// A URL or a Service, and what to trust.
-pub fn client_config(client: &Field<'_>, errors: &mut Errors) {
+pub fn client_config(client: &Field<'_>, missing: Missing, errors: &mut Errors) {
     match (client.get("url").set(), client.get("service").set()) {
         (Some(place), None) => url(&place, errors),
-        (None, Some(place)) => service(&place, errors),
+        (None, Some(place)) => service(&place, missing, errors),
         _ => errors.push(client.required("exactly one of url or service is required")),
     }
 }
@@ -38,21 +47,30 @@ fn url(url: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn service(service: &Field<'_>, errors: &mut Errors) {
+fn service(service: &Field<'_>, missing: Missing, errors: &mut Errors) {
     let (name, namespace, path, port) =
         (service.get("name"), service.get("namespace"), service.get("path"), service.get("port"));
-    for field in [name, namespace] {
-        if field.is_empty() {
-            let member = field.path();
-            let member = member.rsplit('.').next().unwrap_or_default();
-            errors.push(field.required(format!("service {member} is required")));
+    match missing {
+        Missing::ByHand => {
+            for (field, member) in [(&name, "name"), (&namespace, "namespace")] {
+                if field.is_empty() {
+                    errors.push(field.required(format!("service {member} is required")));
+                }
+            }
+        }
+        Missing::Declared => {
+            for (absent, said) in [(&namespace, &name), (&name, &namespace)] {
+                if absent.is_empty() {
+                    errors.push(said.required(""));
+                }
+            }
         }
     }
     if port.int().is_some_and(|port| !(1..=65_535).contains(&port)) {
         let number = port.int().unwrap_or_default();
         errors.push(port.invalid_as(number, "port is not valid: must be between 1 and 65535, inclusive"));
     }
-    if path.is_set() {
+    if !path.is_empty() {
         service_path(&path, errors);
     }
 }

@@ -44,6 +44,10 @@ pub use selection::Selection;
 use crate::errors::store_status;
 use crate::registry::keys;
 
+/// When to ask again for a revision that the cache has not reached (`k8s.io/apiserver/pkg/storage/cacher/watch_cache.go`
+/// `resourceVersionTooHighRetrySeconds`).
+const TOO_HIGH_RETRY_SECONDS: u32 = 1;
+
 /// The prefix of every key of an object.
 pub const REGISTRY_PREFIX: &str = "/registry/";
 
@@ -150,7 +154,10 @@ impl Cache {
         match self.clock.timeout(BLOCK_TIMEOUT, applied.wait_for(|applied| *applied >= revision)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::service_unavailable("the server is shutting down")),
-            Err(_) => Err(Status::too_large_resource_version(revision, self.applied())),
+            Err(_) => {
+                Err(Status::too_large_resource_version(revision, self.applied())
+                    .with_retry_after(TOO_HIGH_RETRY_SECONDS))
+            }
         }
     }
 

@@ -65,11 +65,22 @@ impl Selection {
 
     fn read_fields(&mut self, kind: &Kind) -> Result<(), Status> {
         let supported = strategy_for(kind).field_labels();
-        let known = |field: &str| {
-            field == "metadata.name" || (field == "metadata.namespace" && kind.namespaced) || supported.contains(&field)
+        // A kind without labels of its own can be asked for a namespace even where it has none
+        // (`apimachinery/pkg/runtime/conversion.go` `DefaultMetaV1FieldSelectorConversion`).
+        let only_metadata = !kind.custom && supported.is_empty();
+        let known = |field: &str| match field {
+            "metadata.name" => true,
+            "metadata.namespace" => kind.namespaced || only_metadata,
+            _ => supported.contains(&field),
         };
         if let Some(field) = self.fields.unsupported(known) {
-            return Err(Status::bad_request(format!("field label not supported: {field}")));
+            return Err(Status::bad_request(match only_metadata {
+                true => {
+                    let known = "only \"metadata.name\", \"metadata.namespace\"";
+                    format!("{field:?} is not a known field selector: {known}")
+                }
+                false => format!("field label not supported: {field}"),
+            }));
         }
         let index = indexed_field(kind);
         let custom = |field: &str| !matches!(field, "metadata.name" | "metadata.namespace");

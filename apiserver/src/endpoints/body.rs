@@ -4,11 +4,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use minik8s_api::decode::{Expected, FieldValidation, Format, decode, syntax_error};
+use minik8s_api::decode::{Expected, FieldValidation, Format, decode, syntax_error, yaml_to_json};
 use minik8s_api::kinds::{GroupVersionKind, Kind};
 use minik8s_api::status::Status;
 use minik8s_api::strategy::strategy_for;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::negotiate::{self, Encoding};
 use crate::registry::Context;
@@ -85,7 +85,7 @@ fn decoded(
 pub fn patch(kind: &Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<Patch, Status> {
     let patch_type = patch_type(kind, headers)?;
     let body = if patch_type == PatchType::Apply {
-        serde_yaml::from_slice(bytes).map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
+        applied(bytes).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?
     } else {
         serde_json::from_slice(bytes).map_err(|error| {
             let words = syntax_error(bytes).unwrap_or_else(|| error.to_string());
@@ -93,6 +93,21 @@ pub fn patch(kind: &Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<Patch, St
         })?
     };
     Ok(Patch { patch_type, body })
+}
+
+/// Reads an apply configuration; an empty one is an object without fields (`sigs.k8s.io/yaml` `Unmarshal`).
+fn applied(bytes: &[u8]) -> Result<Value, String> {
+    let value = yaml_to_json(bytes).map_err(|why| format!("error converting YAML to JSON: {why}"))?;
+    let of = match value {
+        Value::Object(_) => return Ok(value),
+        Value::Null => return Ok(Value::Object(Map::new())),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+    };
+    let why = format!("json: cannot unmarshal {of} into Go value of type map[string]interface {{}}");
+    Err(format!("error unmarshaling JSON: while decoding JSON: {why}"))
 }
 
 /// The type of a patch, by its media type.
@@ -107,6 +122,7 @@ pub fn patch_type(kind: &Kind, headers: &HeaderMap) -> Result<PatchType, Status>
         STRATEGIC if !kind.custom => Ok(PatchType::Strategic),
         APPLY => Ok(PatchType::Apply),
         _ if kind.custom => Err(Status::unsupported_media_type(&[JSON, MERGE, APPLY])),
-        _ => Err(Status::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY])),
+        // go-restful's words: the route takes none of it.
+        _ => Err(Status::unsupported_by_route()),
     }
 }

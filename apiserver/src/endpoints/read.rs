@@ -13,7 +13,7 @@ use super::resource::Request;
 use super::table::{self, IncludeObject};
 use crate::cache::{Object, Selection};
 use crate::health::ComponentStatus;
-use crate::negotiate::{self, Encoding, Form, Transform};
+use crate::negotiate::{self, Form, Transform};
 use crate::options::{ListOptions, get_freshness};
 use crate::registry::Target;
 use crate::registry::read::Listing;
@@ -55,14 +55,17 @@ pub fn answer_value(
     form: Form,
     code: StatusCode,
 ) -> Result<Response<Body>, Status> {
+    form.check_shape(&target.kind, false)?;
     let value = match form.transform {
         Transform::None => object,
-        Transform::PartialMetadata => table::partial_metadata(&object),
+        Transform::PartialMetadata | Transform::PartialMetadataList => {
+            table::partial_metadata(&object, form.meta_version)
+        }
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
             let revision = object["metadata"].get("resourceVersion").cloned().unwrap_or(json!(""));
             let metadata = Map::from_iter([("resourceVersion".to_owned(), revision)]);
-            table::of(&target.kind, metadata, &[object], include, true, server.clock().now())
+            table::of(&target.kind, metadata, &[object], include, true, (form.meta_version, server.clock().now()))
         }
     };
     Ok(request.reply.value(code, form.encoding, &value))
@@ -73,12 +76,13 @@ pub async fn list(server: &ApiServer, request: &Request, target: &Target) -> Res
     let form = negotiate::answer(&request.parts.headers, !target.kind.custom)?;
     let options = ListOptions::parse(&request.query, false)?;
     let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
+    form.check_shape(&target.kind, true)?;
     let listing = server.registry().list(&target.kind, &selection, &options.list_query()?).await?;
     let as_stored = listing.objects.iter().all(|object| is_served_as_stored(target, object));
     if form == Form::default() && target.kind.is_storage_version() && as_stored {
         return Ok(request.reply.json(StatusCode::OK, list_json(&target.kind, &listing)));
     }
-    if form == (Form { encoding: Encoding::Json, transform: Transform::PartialMetadata })
+    if form == (Form { transform: Transform::PartialMetadataList, ..Form::default() })
         && target.kind.is_storage_version()
         && as_stored
     {
@@ -89,11 +93,13 @@ pub async fn list(server: &ApiServer, request: &Request, target: &Target) -> Res
     let value = match form.transform {
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
-            table::of(&target.kind, metadata, &values, include, true, server.clock().now())
+            table::of(&target.kind, metadata, &values, include, true, (form.meta_version, server.clock().now()))
         }
-        Transform::PartialMetadata => {
-            let items: Vec<Value> = values.iter().map(table::partial_metadata).collect();
-            json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "items": items })
+        Transform::PartialMetadata | Transform::PartialMetadataList => {
+            let version = form.meta_version;
+            let items: Vec<Value> = values.iter().map(|value| table::partial_metadata(value, version)).collect();
+            let api_version = version.api_version();
+            json!({ "kind": "PartialObjectMetadataList", "apiVersion": api_version, "metadata": metadata, "items": items })
         }
         Transform::None => list_value(&target.kind, metadata, values),
     };
@@ -182,7 +188,7 @@ pub async fn component_statuses(
     let value = match form.transform {
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
-            table::of(&target.kind, Map::new(), &values, include, true, server.clock().now())
+            table::of(&target.kind, Map::new(), &values, include, true, (form.meta_version, server.clock().now()))
         }
         _ => list_value(&target.kind, Map::new(), values),
     };

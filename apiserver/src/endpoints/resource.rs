@@ -57,6 +57,10 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
     check_scope(&kind, info)?;
     check_definition(&kind, info)?;
     let mut target = Target::new(Arc::clone(&kind), &info.namespace, &info.name);
+    if !kind.custom && !connect::CONNECTIONS.contains(&info.subresource.as_str()) {
+        let watchable = matches!(info.verb.as_str(), "list" | "watch");
+        negotiate::check_route(&request.parts.headers, watchable)?;
+    }
     target.subresource.clone_from(&info.subresource);
 
     if info.subresource.is_empty() {

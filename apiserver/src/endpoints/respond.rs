@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::held::Held;
 use crate::audit::AuditContext;
 use crate::metrics::LongRunning;
-use crate::negotiate::{Encoding, JSON};
+use crate::negotiate::{self, Encoding, JSON};
 use crate::registry::Warnings;
 
 /// Answers from this size on are compressed for clients that take it
@@ -34,6 +34,8 @@ pub struct Reply {
     pub gzip: bool,
     /// Indented JSON.
     pub pretty: bool,
+    /// How a Status is written.
+    pub status_encoding: Encoding,
     /// Warnings for the client.
     pub warnings: Warnings,
     /// What the request leaves in the audit log.
@@ -45,13 +47,14 @@ pub struct Reply {
 impl Reply {
     /// Reads what a request says about its answer. Like Kubernetes, indents for browsers and curl.
     pub fn new(headers: &HeaderMap, pretty: Option<bool>, warnings: Warnings, audit: AuditContext) -> Reply {
+        let status_encoding = negotiate::of_status(headers, true);
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
         let agent = text(http::header::USER_AGENT);
         let by_hand = ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix));
         let gzip = text(ACCEPT_ENCODING)
             .split(',')
             .any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip");
-        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings, audit, open: None }
+        Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings, status_encoding, audit, open: None }
     }
 
     /// A stream that is passed on after an upgrade: the answer lasts as long as it does.
@@ -91,7 +94,10 @@ impl Reply {
             0 => StatusCode::OK,
             code => StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         };
-        let mut response = self.json(code, Bytes::from(status.to_bytes()));
+        let mut response = match self.status_encoding {
+            Encoding::Json => self.json(code, Bytes::from(status.to_bytes())),
+            encoding => self.value(code, encoding, &status.to_value()),
+        };
         if let Some(seconds) = status.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

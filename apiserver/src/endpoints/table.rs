@@ -8,6 +8,7 @@ use minik8s_api::status::Status;
 use minik8s_api::table;
 use serde_json::{Map, Value, json};
 
+use crate::negotiate::MetaVersion;
 use crate::query::Query;
 
 /// What of the object a row carries.
@@ -28,7 +29,9 @@ impl IncludeObject {
             "" | "Metadata" => Ok(IncludeObject::Metadata),
             "None" => Ok(IncludeObject::None),
             "Object" => Ok(IncludeObject::Object),
-            other => Err(Status::bad_request(format!("unrecognized includeObject value: {other}"))),
+            other => Err(Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+            ))),
         }
     }
 }
@@ -40,7 +43,7 @@ pub fn of(
     objects: &[Value],
     include: IncludeObject,
     columns: bool,
-    now: Timestamp,
+    (version, now): (MetaVersion, Timestamp),
 ) -> Value {
     let cells = table::rows(kind, objects, now);
     let rows: Vec<Value> = objects
@@ -49,17 +52,17 @@ pub fn of(
         .map(|(object, cells)| {
             let object = match include {
                 IncludeObject::None => Value::Null,
-                IncludeObject::Metadata => partial_metadata(object),
+                IncludeObject::Metadata => partial_metadata(object, version),
                 IncludeObject::Object => object.clone(),
             };
             json!({ "cells": cells, "object": object })
         })
         .collect();
     let definitions = if columns { table::column_definitions(kind) } else { Value::Null };
-    json!({ "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
+    json!({ "kind": "Table", "apiVersion": version.api_version(), "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
 }
 
 /// An object without anything but its metadata.
-pub fn partial_metadata(object: &Value) -> Value {
-    json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] })
+pub fn partial_metadata(object: &Value, version: MetaVersion) -> Value {
+    json!({ "kind": "PartialObjectMetadata", "apiVersion": version.api_version(), "metadata": object["metadata"] })
 }

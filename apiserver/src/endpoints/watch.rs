@@ -54,6 +54,7 @@ pub async fn serve(
             "application/vnd.kubernetes.protobuf;stream=watch",
         ]));
     }
+    form.check_shape(&target.kind, false)?;
     let place = server.places().watch()?;
     let selection = Selection::parse(&target.kind, &target.namespace, &options.labels, &options.fields)?;
     let cache = server.registry().cache().resource(&target.kind).ok_or_else(Status::unknown_resource)?;
@@ -301,7 +302,7 @@ impl Encoder {
 
     /// Whether events go out as JSON of the metadata alone, as it is stored.
     fn is_metadata(&self) -> bool {
-        let metadata = self.form.transform == Transform::PartialMetadata && self.form.encoding == Encoding::Json;
+        let metadata = self.form == Form { transform: Transform::PartialMetadata, ..Form::default() };
         metadata && self.target.kind.is_storage_version()
     }
 
@@ -324,12 +325,15 @@ impl Encoder {
     fn encode_value(&mut self, event_type: &str, revision: Revision, value: Value) -> Bytes {
         let shown = match self.form.transform {
             Transform::None => value,
-            Transform::PartialMetadata => table::partial_metadata(&value),
+            Transform::PartialMetadata | Transform::PartialMetadataList => {
+                table::partial_metadata(&value, self.form.meta_version)
+            }
             Transform::Table => {
                 let revision = Value::from(revision.to_string());
                 let metadata = Map::from_iter([("resourceVersion".to_owned(), revision)]);
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
-                table::of(&self.target.kind, metadata, &[value], self.include, columns, self.server.clock().now())
+                let form = (self.form.meta_version, self.server.clock().now());
+                table::of(&self.target.kind, metadata, &[value], self.include, columns, form)
             }
         };
         encode(self.form.encoding, event_type, &shown)
@@ -338,8 +342,10 @@ impl Encoder {
     fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
         let (kind, api_version) = match self.form.transform {
             Transform::None => (self.target.kind.kind.clone(), self.target.kind.api_version()),
-            Transform::PartialMetadata => ("PartialObjectMetadata".to_owned(), "meta.k8s.io/v1".to_owned()),
-            Transform::Table => ("Table".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Transform::PartialMetadata | Transform::PartialMetadataList => {
+                ("PartialObjectMetadata".to_owned(), self.form.meta_version.api_version().to_owned())
+            }
+            Transform::Table => ("Table".to_owned(), self.form.meta_version.api_version().to_owned()),
         };
         let mut object =
             json!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });

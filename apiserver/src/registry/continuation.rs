@@ -54,7 +54,7 @@ impl Continuation {
         let data = BASE64.decode(token).map_err(|error| invalid(base64_words(&error)))?;
         let token: Token = serde_json::from_slice(&data).map_err(|error| invalid(json_words(&data, &error)))?;
         if token.version != VERSION {
-            return Err(invalid(format!("server does not recognize this encoded version {:?}", token.version)));
+            return Err(invalid(format!("server does not recognize this encoded version {}", token.version)));
         }
         if token.revision == 0 {
             return Err(invalid(format!("incorrect encoded start resourceVersion (version {VERSION})")));

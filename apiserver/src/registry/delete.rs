@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use minik8s_api::kinds::GroupResource;
 use minik8s_api::meta;
 use minik8s_api::status::Status;
 use minik8s_api::strategy::{GarbageCollectionPolicy, strategy_for};
@@ -26,15 +27,24 @@ const MAX_CONFLICTS: usize = 100;
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
 
-/// Core resources whose deletion answers with the object rather than a Status (`ReturnDeletedObject` of their stores).
-const RETURN_DELETED: [&str; 7] = [
-    "persistentvolumeclaims",
-    "persistentvolumes",
-    "pods",
-    "podtemplates",
-    "resourcequotas",
-    "serviceaccounts",
-    "services",
+/// Resources whose deletion answers with the object rather than a Status (`ReturnDeletedObject` of their stores).
+const RETURN_DELETED: [(&str, &str); 16] = [
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
 ];
 
 /// What a delete came to.
@@ -71,7 +81,7 @@ impl Registry {
         object: Value,
         gone: bool,
     ) -> Result<Deleted, Status> {
-        let returned = target.kind.group.is_empty() && RETURN_DELETED.contains(&target.kind.plural.as_str());
+        let returned = RETURN_DELETED.contains(&(target.kind.group.as_str(), target.kind.plural.as_str()));
         let object = match context.internal {
             true => object,
             false => self.converter.one(present.kind(), &target.kind, object).await?,
@@ -108,7 +118,7 @@ impl Registry {
         Err(Status::modified(&target.resource(), &target.name))
     }
 
-    /// Deletes every object of a collection that a selection means; answers with them.
+    /// Deletes every object of a collection that a selection means; answers with them as they were listed.
     pub async fn delete_collection(
         &self,
         context: &Context,
@@ -124,8 +134,9 @@ impl Registry {
                 continue;
             }
             let one = Target::new(Arc::clone(&target.kind), object.namespace(), object.name());
+            let listed = self.served(target, &object).await?;
             match self.delete(context, &one, options).await {
-                Ok(gone) => deleted.push(gone.object),
+                Ok(_) => deleted.push(listed),
                 // Somebody else deleted it meanwhile, which is what was wanted.
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),
@@ -378,17 +389,21 @@ fn wanted_finalizers(
     (old != new).then_some(wanted)
 }
 
+/// What the client says of the object (`rest.BeforeDelete`, where the kind stands in for the resource).
 fn check_preconditions(target: &Target, options: &DeleteOptions, present: &Object) -> Result<(), Status> {
-    let failed = |what: &str, wanted: &str, is: &str| {
-        let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {is}");
-        Err(Status::conflict(&target.resource(), &target.name, why))
+    let failed = |what: &str, wanted: &str, is: &str, perhaps: &str| {
+        let why = format!(
+            "the {what} in the precondition ({wanted}) does not match the {what} in record ({is}). The object might have been {perhaps}"
+        );
+        let resource = GroupResource::new(target.kind.group.as_str(), target.kind.kind.as_str());
+        Err(Status::conflict(&resource, &target.name, why))
     };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != present.uid()) {
-        return failed("UID", uid, present.uid());
+        return failed("UID", uid, present.uid(), "deleted and then recreated");
     }
     let revision = present.revision().to_string();
     if let Some(wanted) = options.resource_version.as_deref().filter(|wanted| *wanted != revision) {
-        return failed("ResourceVersion", wanted, &revision);
+        return failed("ResourceVersion", wanted, &revision, "modified");
     }
     Ok(())
 }

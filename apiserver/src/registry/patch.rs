@@ -11,7 +11,8 @@ use minik8s_api::status::{FieldError, FieldPath, Status};
 use minik8s_api::strategy::strategy_for;
 use serde_json::Value;
 
-use super::update::Ownership;
+use super::create::check_namespace;
+use super::update::{Ownership, check_name};
 use super::versions::OtherVersions;
 use super::{Context, Registry, Target, Written};
 use crate::options::WriteOptions;
@@ -70,10 +71,9 @@ impl Registry {
     ) -> Result<Written, Status> {
         let versions = OtherVersions::of(target, self.kinds());
         let mut change = |present: Option<&Value>| {
-            let mut body = body.clone();
-            check_applied(target, &mut body)?;
             // As it was sent: decoding it would add the zeros of its type, which the applier does not mean to own.
-            let applied = self.applied(target, present, &body, options, &versions)?;
+            let mut applied = self.applied(target, present, body, options, &versions)?;
+            check_applied(target, present, &mut applied)?;
             self.redecode(context, target, applied, FieldValidation::Ignore)
         };
         let create = target.subresource.is_empty();
@@ -138,40 +138,23 @@ fn check_identity(target: &Target, present: &Value, object: &mut Value) -> Resul
             object[field] = present[field].clone();
         }
     }
-    let name = meta::name(object);
-    if name != target.name {
-        return Err(target.name_mismatch(name));
+    let uid = meta::uid(object);
+    if !uid.is_empty() && uid != meta::uid(present) {
+        // A PUT with another UID is a precondition that fails; in a patch it is a field that cannot change.
+        let error = FieldError::invalid(&FieldPath::new("metadata").child("uid"), uid, "field is immutable");
+        return Err(Status::invalid(&target.kind.group_kind(), &target.name, vec![error]));
     }
-    Ok(())
+    check_namespace(target, object)?;
+    check_name(target, object)
 }
 
-/// What an apply configuration must be (`applyPatcher.applyPatchToCurrentObject`).
-fn check_applied(target: &Target, body: &mut Value) -> Result<(), Status> {
-    if !body.is_object() {
-        return Err(Status::bad_request(format!(
-            "error decoding YAML: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
-            go_kind(body)
-        )));
+/// Which object an apply is about: that of the request (`patcher.applyPatch`).
+fn check_applied(target: &Target, present: Option<&Value>, applied: &mut Value) -> Result<(), Status> {
+    let uid = meta::uid(applied);
+    if present.is_none() && !uid.is_empty() {
+        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        return Err(Status::conflict(&target.resource(), &target.name, why));
     }
-    match meta::name(body) {
-        "" => meta::metadata_mut(body).insert("name".into(), Value::from(target.name.as_str())),
-        name if name == target.name => None,
-        name => {
-            return Err(target.name_mismatch(name));
-        }
-    };
-    if !target.namespace.is_empty() && meta::namespace(body).is_empty() {
-        meta::metadata_mut(body).insert("namespace".into(), Value::from(target.namespace.as_str()));
-    }
-    Ok(())
-}
-
-fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Array(_) => "array",
-        Value::String(_) => "string",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        _ => "null",
-    }
+    check_namespace(target, applied)?;
+    check_name(target, applied)
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use minik8s_api::kinds::Kind;
+use minik8s_api::kinds::{GroupKind, Kind};
 use minik8s_api::managed;
 use minik8s_api::meta;
 use minik8s_api::status::{FieldError, FieldPath, Status};
@@ -52,13 +52,9 @@ impl Registry {
         object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let name = meta::name(&object);
-        if name != target.name {
-            return Err(match name {
-                "" => Status::bad_request("name must be provided"),
-                name => target.name_mismatch(name),
-            });
-        }
+        let mut object = object;
+        check_namespace(target, &mut object)?;
+        check_name(target, &object)?;
         let create = strategy_for(&target.kind).allow_create_on_update() && target.subresource.is_empty();
         self.change(context, target, options, create, Ownership::Record, &mut |_| Ok(object.clone())).await
     }
@@ -269,7 +265,9 @@ impl Registry {
             keep(metadata, before, "uid");
         }
         keep(metadata, before, "creationTimestamp");
-        keep(metadata, before, "deletionTimestamp");
+        if metadata.get("deletionTimestamp").is_none() {
+            keep(metadata, before, "deletionTimestamp");
+        }
         if metadata.get("deletionGracePeriodSeconds").is_none() || before.get("deletionGracePeriodSeconds").is_none() {
             keep(metadata, before, "deletionGracePeriodSeconds");
         }
@@ -308,6 +306,18 @@ impl Registry {
     }
 }
 
+/// The name in a written object is that of the URL (`k8s.io/apiserver/pkg/endpoints/handlers/rest.go` `checkName`).
+pub(super) fn check_name(target: &Target, object: &Value) -> Result<(), Status> {
+    match meta::name(object) {
+        name if name == target.name => Ok(()),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            target.name
+        ))),
+        name => Err(target.name_mismatch(name)),
+    }
+}
+
 /// UID and resourceVersion in a write are conditions.
 fn check_versions(target: &Target, present: &Object, new: &mut Value) -> Result<(), Status> {
     let resource = target.resource();
@@ -324,7 +334,9 @@ fn check_versions(target: &Target, present: &Object, new: &mut Value) -> Result<
             if !unconditional {
                 let path = FieldPath::new("metadata").child("resourceVersion");
                 let error = FieldError::invalid(&path, Value::from(0), "must be specified for an update");
-                return Err(Status::invalid(&target.kind.group_kind(), &target.name, vec![error]));
+                // The resource stands where the kind does elsewhere (`registry/rest`, `store.Update`).
+                let resource = GroupKind::new(&target.kind.group, &target.kind.plural);
+                return Err(Status::invalid(&resource, &target.name, vec![error]));
             }
             meta::metadata_mut(new).insert("resourceVersion".into(), Value::from(revision));
             Ok(())

@@ -95,8 +95,10 @@ async fn a_kubelet_sees_the_pods_of_its_node() {
 async fn a_watch_ends_in_its_time() {
     let server = TestServer::start().await;
     let mut watch = server.watch(&format!("{MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true")).await;
+    let bookmark = server.in_time(watch.next()).await.expect("the end of the initial events");
+    assert_eq!(bookmark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     let bookmark = server.in_time(watch.next()).await.expect("a last bookmark");
-    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!((&bookmark["type"], bookmark["object"]["metadata"].get("annotations")), (&json!("BOOKMARK"), None));
     assert!(watch.next().await.is_none());
 }
 

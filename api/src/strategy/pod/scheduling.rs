@@ -1,5 +1,5 @@
 //! Where a pod may run: affinity, tolerations, topology spread, node selectors.
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::{labels, meta, names};
@@ -156,6 +156,15 @@ fn add_requirements(term: &mut Value, keys: &str, operator: &str, labels: &Value
             _ => *expressions = Value::Array(vec![requirement]),
         }
     }
+}
+
+/// A toleration as Kubernetes' internal type holds it.
+pub fn go_toleration(toleration: &Field<'_>) -> Value {
+    let text = |name| toleration.get(name).str();
+    json!({
+        "Key": text("key"), "Operator": text("operator"), "Value": text("value"), "Effect": text("effect"),
+        "TolerationSeconds": toleration.get("tolerationSeconds").value(),
+    })
 }
 
 /// What is wrong with a list of tolerations.

@@ -81,11 +81,11 @@ async fn read(mut response: Response<axum::body::Body>) -> Bytes {
 /// Whether the answer says that somebody whom a request named (a webhook, an API server behind this one, a node) did not answer, or
 /// that the asker wants a future revision: a gateway's words, and right.
 fn is_others_fault(body: &str) -> bool {
-    let Ok(status) = serde_json::from_str::<Value>(body) else {
-        return ["service unavailable", "error trying to reach service"].iter().any(|said| body.contains(said));
-    };
-    let message = status["message"].as_str().unwrap_or_default();
+    // A Status in YAML or protobuf, or another server's own words, are searched as a whole.
+    let status = serde_json::from_str::<Value>(body).unwrap_or_default();
+    let message = status["message"].as_str().unwrap_or(body);
     [
+        "service unavailable",
         "Too large resource version",
         "no endpoints available",
         "failed calling webhook",
