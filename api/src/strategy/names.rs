@@ -66,6 +66,11 @@ pub fn too_long(limit: usize) -> String {
     format!("must be no more than {limit} characters")
 }
 
+/// `must be no more than 63 bytes`: what is said of labels and qualified names.
+fn too_many_bytes(limit: usize) -> String {
+    format!("must be no more than {limit} bytes")
+}
+
 /// `must be between 1 and 65535, inclusive`.
 pub fn out_of_range(low: i64, high: i64) -> String {
     format!("must be between {low} and {high}, inclusive")
@@ -124,6 +129,23 @@ pub fn dns1123_label(value: &str) -> Vec<String> {
                 &["my-name", "123-abc"],
             )
         });
+    }
+    complaints
+}
+
+/// A lowercase DNS subdomain whose parts may hold and begin with underscores, as the search paths of a resolver may.
+pub fn dns1123_subdomain_with_underscore(value: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if value.len() > DNS_SUBDOMAIN_MAX {
+        complaints.push(too_long(DNS_SUBDOMAIN_MAX));
+    }
+    let part = |text: &str| matches_label(&text.strip_prefix('_').unwrap_or(text).replace('_', "-"));
+    if !value.split('.').all(part) {
+        complaints.push(mismatch(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+            &["example.com"],
+        ));
     }
     complaints
 }
@@ -213,7 +235,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
     if name.is_empty() {
         complaints.push("name part must be non-empty".to_owned());
     } else if name.len() > LABEL_MAX {
-        complaints.push(format!("name part {}", too_long(LABEL_MAX)));
+        complaints.push(format!("name part {}", too_many_bytes(LABEL_MAX)));
     }
     if !matches_qualified_part(name) {
         let text = mismatch(QUALIFIED_NAME_RULE, QUALIFIED_NAME_FORMAT, &QUALIFIED_NAME_EXAMPLES);
@@ -226,7 +248,7 @@ pub fn qualified_name(value: &str) -> Vec<String> {
 pub fn label_value(value: &str) -> Vec<String> {
     let mut complaints = Vec::new();
     if value.len() > LABEL_MAX {
-        complaints.push(too_long(LABEL_MAX));
+        complaints.push(too_many_bytes(LABEL_MAX));
     }
     if !value.is_empty() && !matches_qualified_part(value) {
         complaints.push(mismatch(
@@ -311,7 +333,7 @@ pub fn percent(value: &str) -> Vec<String> {
     if percent_value(value).is_some() {
         return Vec::new();
     }
-    let rule = "a valid percent string must be a numeric value followed by an ending '%'";
+    let rule = "a valid percent string must be a numeric string followed by an ending '%'";
     vec![mismatch(rule, "[0-9]+%", &["1%", "93%"])]
 }
 
