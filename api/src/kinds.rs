@@ -105,6 +105,17 @@ impl Kind {
         GroupVersionResource::new(&*self.group, &*self.version, &*self.plural)
     }
 
+    /// What every answer about a deprecated kind warns of; where its resource is kept for old clients.
+    pub fn deprecation(&self) -> Option<&'static str> {
+        match (&*self.group, &*self.version, &*self.kind) {
+            ("", "v1", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+            ("", "v1", "Endpoints") => {
+                Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+            }
+            _ => None,
+        }
+    }
+
     /// Group and resource, for messages.
     pub fn group_resource(&self) -> GroupResource {
         GroupResource::new(&*self.group, &*self.plural)

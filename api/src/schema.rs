@@ -268,6 +268,8 @@ pub struct Field {
     pub required: bool,
     /// Whether a struct or map here is replaced as a whole by server-side apply (`x-kubernetes-map-type: atomic`).
     pub atomic: bool,
+    /// Whether a struct here is merged field by field although its type is replaced as a whole elsewhere.
+    pub granular: bool,
     /// How strategic merge patch treats it.
     pub patch: PatchStrategy,
     /// The field that tells the elements of a list apart in strategic merge patch.
@@ -288,6 +290,11 @@ pub struct PatchStrategy {
 }
 
 impl Field {
+    /// Whether what is here is replaced as a whole by server-side apply, where the field itself says so.
+    pub fn atomicity(&self) -> Option<bool> {
+        if self.granular { Some(false) } else { self.atomic.then_some(true) }
+    }
+
     /// A field as a structural schema has it: optional, nothing written when absent.
     pub fn new(name: impl Into<Cow<'static, str>>, ty: Type) -> Self {
         Self {
@@ -297,6 +304,7 @@ impl Field {
             omit_empty: true,
             required: false,
             atomic: false,
+            granular: false,
             patch: PatchStrategy::default(),
             merge_key: None,
             default: None,

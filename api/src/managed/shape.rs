@@ -9,8 +9,8 @@ use crate::schema::{self, ListType, Type, UnknownFields};
 /// Where a walker stands: a type, and what the field that led here says of it.
 #[derive(Clone, Copy)]
 pub(super) enum Place<'s> {
-    /// A value of a known type; whether the field makes it atomic.
-    Typed(&'s Type, bool),
+    /// A value of a known type; whether the field makes it atomic or not, where it says so.
+    Typed(&'s Type, Option<bool>),
     /// A value of which nothing is known: maps are merged, lists and scalars are leaves.
     Deduced,
 }
@@ -64,7 +64,7 @@ impl Shape<'_> {
 impl<'s> Place<'s> {
     /// The root of an object of this type.
     pub(super) fn root(ty: &'s Type) -> Place<'s> {
-        Place::Typed(ty, false)
+        Place::Typed(ty, None)
     }
 
     /// What the value is here. Only where nothing is known does it depend on the value.
@@ -73,8 +73,8 @@ impl<'s> Place<'s> {
             return deduced(value);
         };
         match ty {
-            Type::Struct(s) if atomic || s.atomic() => Shape::AtomicMap,
-            Type::Map(_) if atomic => Shape::AtomicMap,
+            Type::Struct(s) if atomic.unwrap_or(s.atomic()) => Shape::AtomicMap,
+            Type::Map(_) if atomic == Some(true) => Shape::AtomicMap,
             Type::Struct(_) | Type::Map(_) => Shape::Map,
             Type::List(list) => {
                 let relation = match &list.list_type {
@@ -84,6 +84,7 @@ impl<'s> Place<'s> {
                 };
                 Shape::List(Place::root(&list.element), relation)
             }
+            Type::Scalar(schema::Scalar::Any) if atomic == Some(true) && value.is_object() => Shape::AtomicMap,
             Type::Scalar(schema::Scalar::Any | schema::Scalar::FieldsV1) | Type::Either(_) => deduced(value),
             Type::Scalar(scalar) => Shape::Scalar(match scalar {
                 schema::Scalar::String | schema::Scalar::Bytes => Scalar::String,
@@ -98,7 +99,7 @@ impl<'s> Place<'s> {
     pub(super) fn child(self, name: &str) -> Place<'s> {
         match self {
             Place::Typed(Type::Struct(s), _) => match s.field(name) {
-                Some(field) => Place::Typed(&field.ty, field.atomic),
+                Some(field) => Place::Typed(&field.ty, field.atomicity()),
                 None => Place::Deduced,
             },
             Place::Typed(Type::Map(map), _) => Place::root(&map.value),

@@ -263,14 +263,17 @@ impl Builder<'_> {
         let definition = definition_of(owner);
         let none = Merge::default();
         let merge = self.tables.merge.get(&(definition.as_str(), row.json)).unwrap_or(&none);
+        let ty = self.type_of(row, merge);
         let strategies: Vec<&str> = merge.patch_strategy.split(',').collect();
         Field {
             name: Cow::Borrowed(row.json),
-            ty: self.type_of(row, merge),
+            ty: ty.clone(),
             pointer: row.pointer,
             omit_empty: row.omit_empty,
             required: self.tables.required.get(&(definition.as_str(), row.json)).copied().unwrap_or(false),
-            atomic: merge.map_type == "atomic",
+            // JSON of no known type is one leaf in Kubernetes' own kinds.
+            atomic: merge.map_type == "atomic" || matches!(ty, Type::Scalar(Scalar::Any)),
+            granular: merge.map_type == "granular",
             patch: PatchStrategy {
                 merge: strategies.contains(&"merge"),
                 replace: strategies.contains(&"replace"),

@@ -147,13 +147,15 @@ pub struct FieldError {
     pub field: String,
     /// What stood there; `None` leaves it out of the message.
     pub bad_value: Option<Value>,
+    /// The same as text, where its members have an order of their own.
+    pub shown: Option<String>,
     /// More words, possibly none.
     pub detail: String,
 }
 
 impl FieldError {
     fn new(kind: FieldErrorKind, path: &FieldPath, bad_value: Option<Value>, detail: impl Into<String>) -> Self {
-        Self { kind, field: path.to_string(), bad_value, detail: detail.into() }
+        Self { kind, field: path.to_string(), bad_value, shown: None, detail: detail.into() }
     }
 
     /// Something the field refers to is not there.
@@ -174,6 +176,13 @@ impl FieldError {
     /// The value is malformed or out of range.
     pub fn invalid(path: &FieldPath, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Invalid, path, Some(value.into()), detail)
+    }
+
+    /// The same error, showing this JSON: a structure as Kubernetes has it inside, in its order.
+    #[must_use]
+    pub fn showing(mut self, text: String) -> Self {
+        self.shown = Some(text);
+        self
     }
 
     /// As [`FieldError::invalid`], with a value that is better not shown (Kubernetes' `OmitValueType`).
@@ -221,6 +230,10 @@ impl FieldError {
     pub fn body(&self) -> String {
         let mut text = self.kind.title().to_owned();
         match &self.bad_value {
+            _ if self.shown.is_some() => {
+                text.push_str(": ");
+                text.push_str(self.shown.as_deref().unwrap_or_default());
+            }
             None => {}
             Some(Value::String(value)) => {
                 text.push_str(": ");

@@ -14,9 +14,7 @@ const STATEFUL_SET_FORBIDDEN: &str = "updates to statefulset spec for fields oth
 /// A count or a share: what is wrong with it.
 pub fn positive_int_or_percent(field: &Field<'_>, errors: &mut Errors) {
     match field.value() {
-        Value::String(text) if names::percent_value(text).is_none() => {
-            errors.push(field.invalid("must be an integer or percentage (e.g '5%')"));
-        }
+        Value::String(text) => field.check(names::percent(text), errors),
         Value::Number(_) => field.non_negative(errors),
         _ => {}
     }
@@ -32,14 +30,18 @@ fn is_zero(field: &Field<'_>) -> bool {
     field.int() == Some(0) || names::percent_value(field.str()) == Some(0)
 }
 
+/// Whether a count or a share is anything; a text that is neither counts for nothing.
+fn counts(field: &Field<'_>) -> bool {
+    field.int().or(names::percent_value(field.str())).is_some_and(|number| number != 0)
+}
+
 /// Pods of these kinds are replaced when they end, so they must always restart and never time out.
-fn long_running_template(spec: &Field<'_>, errors: &mut Errors) {
-    let template = spec.get("template").get("spec");
-    let policy = template.get("restartPolicy");
-    if spec.get("template").is_set() && policy.str() != "Always" {
+fn long_running_template(template: &Field<'_>, errors: &mut Errors) {
+    let policy = template.get("spec").get("restartPolicy");
+    if policy.str() != "Always" {
         errors.push(policy.not_supported(&["Always"]));
     }
-    let deadline = template.get("activeDeadlineSeconds");
+    let deadline = template.get("spec").get("activeDeadlineSeconds");
     if deadline.is_set() {
         errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicaSet is not Supported"));
     }
@@ -87,8 +89,9 @@ impl Behavior for Deployment {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
         spec.get("replicas").non_negative(errors);
-        pod::validate_selected_template(&spec, "deployment", errors);
-        long_running_template(&spec, errors);
+        if let Some(template) = pod::validate_selected_template(&spec, "deployment", errors) {
+            long_running_template(&template, errors);
+        }
         deployment_strategy(&spec.get("strategy"), errors);
         let (ready, deadline) = (spec.get("minReadySeconds"), spec.get("progressDeadlineSeconds"));
         ready.non_negative(errors);
@@ -141,8 +144,23 @@ fn deployment_strategy(strategy: &Field<'_>, errors: &mut Errors) {
                 at_most_all(&unavailable, errors);
             }
         },
-        _ => errors.push(kind.not_supported(&["Recreate", "RollingUpdate"])),
+        _ => errors.push(strategy.not_supported(&["Recreate", "RollingUpdate"]).showing(shown_strategy(
+            strategy,
+            "maxUnavailable",
+            "maxSurge",
+            0.into(),
+        ))),
     }
+}
+
+/// An update strategy as Kubernetes has it inside, with the two members of its rolling update.
+/// An absent amount is 0 there where `absent` says so.
+fn shown_strategy(strategy: &Field<'_>, first: &'static str, second: &'static str, absent: Value) -> String {
+    let upper = |name: &str| name[..1].to_uppercase() + &name[1..];
+    let rolling = strategy.get("rollingUpdate").set().map_or("null".to_owned(), |rolling| {
+        rolling.internal(&[(&upper(first), first, absent.clone()), (&upper(second), second, absent.clone())])
+    });
+    format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", Value::from(strategy.get("type").str()))
 }
 
 /// Counts of a status: none negative, none above the replicas.
@@ -180,8 +198,10 @@ impl Behavior for ReplicaSet {
         let spec = object.get("spec");
         spec.get("replicas").non_negative(errors);
         spec.get("minReadySeconds").non_negative(errors);
-        pod::validate_selected_template(&spec, "replicaset", errors);
-        long_running_template(&spec, errors);
+        // Kubernetes says "deployment" here too.
+        if let Some(template) = pod::validate_selected_template(&spec, "deployment", errors) {
+            long_running_template(&template, errors);
+        }
     }
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
@@ -220,9 +240,14 @@ impl Behavior for StatefulSet {
         edit::default(spec, "replicas", 1);
         edit::default(spec, "revisionHistoryLimit", 10);
         let strategy = edit::child(spec, "updateStrategy");
-        edit::default_text(strategy, "type", "RollingUpdate");
-        if edit::text(strategy, "type") == "RollingUpdate" {
-            let rolling = edit::child(strategy, "rollingUpdate");
+        if edit::text(strategy, "type").is_empty() {
+            edit::set(strategy, "type", "RollingUpdate");
+            edit::default(strategy, "rollingUpdate", serde_json::json!({}));
+        }
+        // A client that says the type and no more gets no more.
+        if edit::text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = edit::member(strategy, "rollingUpdate")
+        {
             edit::default(rolling, "partition", 0);
             edit::default(rolling, "maxUnavailable", 1);
         }
@@ -230,8 +255,8 @@ impl Behavior for StatefulSet {
         edit::default_text(retention, "whenDeleted", "Retain");
         edit::default_text(retention, "whenScaled", "Retain");
         for template in edit::each(spec, "volumeClaimTemplates") {
-            edit::default(template, "kind", "PersistentVolumeClaim");
-            edit::default(template, "apiVersion", "v1");
+            edit::set(template, "kind", "PersistentVolumeClaim");
+            edit::set(template, "apiVersion", "v1");
             claim::set_claim_defaults(template);
         }
     }
@@ -239,7 +264,11 @@ impl Behavior for StatefulSet {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
         let policy = spec.get("podManagementPolicy");
-        policy.one_of(&["OrderedReady", "Parallel"], errors);
+        match policy.str() {
+            "" => errors.push(policy.required("")),
+            "OrderedReady" | "Parallel" => {}
+            _ => errors.push(policy.invalid("must be 'OrderedReady' or 'Parallel'")),
+        }
         stateful_update_strategy(&spec.get("updateStrategy"), errors);
         let retention = spec.get("persistentVolumeClaimRetentionPolicy");
         for name in ["whenDeleted", "whenScaled"] {
@@ -288,6 +317,14 @@ impl Behavior for StatefulSet {
 
     fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
         template_of_update(object, old, warnings);
+        let part = if old.is_some() { "Spec" } else { "" };
+        for template in object.get("spec").get("volumeClaimTemplates").items() {
+            let place = if part.is_empty() { template.clone() } else { template.get(part) };
+            claim::spec_warnings(&place.with(template.get("spec").value()), warnings);
+        }
+        if object.get("spec").get("revisionHistoryLimit").int().is_some_and(|limit| limit < 0) {
+            warnings.push("spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended".to_owned());
+        }
     }
 
     fn scale_paths(&self) -> Option<ScalePaths> {
@@ -317,7 +354,12 @@ fn stateful_update_strategy(strategy: &Field<'_>, errors: &mut Errors) {
             }
             at_most_all(&unavailable, errors);
         }
-        _ => errors.push(kind.invalid("must be 'RollingUpdate' or 'OnDelete'")),
+        _ => errors.push(strategy.invalid("must be 'RollingUpdate' or 'OnDelete'").showing(shown_strategy(
+            strategy,
+            "partition",
+            "maxUnavailable",
+            Value::Null,
+        ))),
     }
 }
 
@@ -334,6 +376,9 @@ impl Behavior for DaemonSet {
             let rolling = edit::child(strategy, "rollingUpdate");
             edit::default(rolling, "maxUnavailable", 1);
             edit::default(rolling, "maxSurge", 0);
+        }
+        if object["metadata"]["annotations"].get(TEMPLATE_GENERATION).is_none() {
+            edit::annotate(object, TEMPLATE_GENERATION, "0");
         }
     }
 
@@ -355,7 +400,7 @@ impl Behavior for DaemonSet {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
-        pod::validate_selected_template(&spec, "daemonset", errors);
+        pod::validate_daemon_template(&spec, errors);
         let template = spec.get("template").get("spec");
         if spec.get("template").is_set() && template.get("restartPolicy").str() != "Always" {
             errors.push(template.get("restartPolicy").not_supported(&["Always"]));
@@ -397,18 +442,21 @@ fn daemon_update_strategy(strategy: &Field<'_>, errors: &mut Errors) {
                 let (unavailable, surge) = (rolling.get("maxUnavailable"), rolling.get("maxSurge"));
                 positive_int_or_percent(&unavailable, errors);
                 positive_int_or_percent(&surge, errors);
-                match (is_zero(&unavailable), is_zero(&surge)) {
-                    (false, false) if surge.is_set() => {
-                        errors.push(surge.invalid("may not be set when maxUnavailable is non-zero"));
-                    }
-                    (true, true) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
-                    _ => {}
-                }
                 at_most_all(&unavailable, errors);
                 at_most_all(&surge, errors);
+                match (counts(&unavailable), counts(&surge)) {
+                    (true, true) => errors.push(surge.invalid("may not be set when maxUnavailable is non-zero")),
+                    (false, false) => errors.push(unavailable.required("cannot be 0 when maxSurge is 0")),
+                    _ => {}
+                }
             }
         },
-        _ => errors.push(kind.not_supported(&["OnDelete", "RollingUpdate"])),
+        _ => errors.push(strategy.not_supported(&["RollingUpdate", "OnDelete"]).showing(shown_strategy(
+            strategy,
+            "maxUnavailable",
+            "maxSurge",
+            0.into(),
+        ))),
     }
 }
 

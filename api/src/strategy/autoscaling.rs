@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
-use super::{Subresource, edit, labels, names};
+use super::{Subresource, edit, names, pod};
 use crate::quantity::Quantity;
 
 const STABILIZATION_SECONDS_MAX: i64 = 3600;
@@ -14,7 +14,9 @@ pub struct HorizontalPodAutoscalerV1;
 
 impl Behavior for HorizontalPodAutoscalerV1 {
     fn set_defaults(&self, object: &mut Value) {
-        edit::default(edit::child(object, "spec"), "minReplicas", 1);
+        let spec = edit::child(object, "spec");
+        edit::default(spec, "minReplicas", 1);
+        edit::default(spec, "targetCPUUtilizationPercentage", 80);
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
@@ -49,8 +51,15 @@ impl Behavior for HorizontalPodAutoscaler {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
         replicas_and_target(&spec, errors);
-        for metric in spec.get("metrics").items() {
-            validate_metric(&metric, errors);
+        let metrics = spec.get("metrics");
+        metrics.items().for_each(|metric| validate_metric(&metric, errors));
+        let outside = metrics.items().any(|metric| matches!(metric.get("type").str(), "Object" | "External"));
+        if spec.get("minReplicas").int() == Some(0) && !outside {
+            errors.push(
+                metrics.forbidden(
+                    "must specify at least one Object or External metric to support scaling to zero replicas",
+                ),
+            );
         }
         for direction in ["scaleUp", "scaleDown"] {
             if let Some(rules) = spec.get("behavior").get(direction).set() {
@@ -72,17 +81,21 @@ impl Behavior for HorizontalPodAutoscaler {
 
 fn replicas_and_target(spec: &Field<'_>, errors: &mut Errors) {
     let (low, high) = (spec.get("minReplicas"), spec.get("maxReplicas"));
-    if low.int().is_some_and(|number| number < 1) {
-        errors.push(low.invalid("must be greater than or equal to 1"));
-    }
+    low.non_negative(errors);
     let most = high.int().unwrap_or(0);
-    if most < 1 {
-        errors.push(high.invalid_as(most, "must be greater than 0"));
+    match most {
+        0 => errors.push(high.required("")),
+        number if number < 0 => errors.push(high.invalid("must be greater than or equal to 1")),
+        _ => {}
     }
     if low.int().is_some_and(|number| most < number) {
         errors.push(high.invalid_as(most, "must be greater than or equal to `minReplicas`"));
     }
-    let target = spec.get("scaleTargetRef");
+    object_reference(&spec.get("scaleTargetRef"), false, errors);
+}
+
+/// An object that is scaled or measured; `core` says whether it may be of the group without a name.
+fn object_reference(target: &Field<'_>, core: bool, errors: &mut Errors) {
     for name in ["kind", "name"] {
         let field = target.get(name);
         if field.is_empty() {
@@ -93,66 +106,102 @@ fn replicas_and_target(spec: &Field<'_>, errors: &mut Errors) {
     }
     let version = target.get("apiVersion");
     let grouped = version.str().split_once('/').is_some_and(|(group, _)| !group.is_empty());
-    if !grouped && target.get("kind").str() != "ReplicationController" {
+    if !grouped && !core && target.get("kind").str() != "ReplicationController" {
         errors.push(version.invalid("apiVersion must specify API group"));
     }
 }
 
 /// A metric says its type and carries exactly the member of that name.
 fn validate_metric(metric: &Field<'_>, errors: &mut Errors) {
+    const TYPES: &[&str] = &["ContainerResource", "External", "Object", "Pods", "Resource"];
     const SOURCES: [(&str, &str); 5] = [
         ("Object", "object"),
+        ("External", "external"),
         ("Pods", "pods"),
         ("Resource", "resource"),
         ("ContainerResource", "containerResource"),
-        ("External", "external"),
     ];
     let kind = metric.get("type");
     if kind.is_empty() {
         errors.push(kind.required("must specify a metric source type"));
-        return;
     }
-    let Some((_, wanted)) = SOURCES.iter().find(|(name, _)| *name == kind.str()) else {
-        errors.push(kind.not_supported(&["ContainerResource", "External", "Object", "Pods", "Resource"]));
-        return;
-    };
-    for (_, member) in SOURCES {
-        let source = metric.get(member);
-        if member == *wanted && !source.is_set() {
-            errors.push(source.required("must populate information for the given metric source"));
-        } else if member != *wanted && source.is_set() {
-            errors.push(source.forbidden("must populate the given metric source only"));
-        } else if source.is_set() {
-            metric_source(&source, member, errors);
+    if !TYPES.contains(&kind.str()) {
+        errors.push(kind.not_supported(TYPES));
+    }
+    // Only the first source is looked into.
+    let given: Vec<&'static str> =
+        SOURCES.iter().map(|(_, member)| *member).filter(|member| metric.get(member).is_set()).collect();
+    if let Some(first) = given.first() {
+        metric_source(&metric.get(first), first, errors);
+    }
+    let wanted = SOURCES.iter().find(|(name, _)| *name == kind.str()).map(|(_, member)| *member);
+    if let Some(wanted) = wanted.filter(|wanted| !given.contains(wanted)) {
+        errors.push(metric.get(wanted).required("must populate information for the given metric source"));
+    }
+    if given.len() != 1 {
+        for member in given.into_iter().filter(|member| Some(*member) != wanted) {
+            errors.push(metric.get(member).forbidden("must populate the given metric source only"));
         }
     }
 }
 
 fn metric_source(source: &Field<'_>, kind: &str, errors: &mut Errors) {
-    if kind == "containerResource" && source.get("container").is_empty() {
-        errors.push(source.get("container").required("must specify a container"));
-    }
+    let target = source.get("target");
     if matches!(kind, "resource" | "containerResource") {
-        if source.get("name").is_empty() {
-            errors.push(source.get("name").required("must specify a resource name"));
+        let (name, container) = (source.get("name"), source.get("container"));
+        if name.is_empty() {
+            errors.push(name.required("must specify a resource name"));
+        } else if kind == "containerResource" {
+            pod::resources::validate_container_resource_name(&name, name.str(), errors);
+        }
+        if kind == "containerResource" && container.is_empty() {
+            errors.push(container.required("must specify a container"));
+        } else if kind == "containerResource" {
+            container.check(names::dns1123_label(container.str()), errors);
         }
     } else {
+        if kind == "object" {
+            object_reference(&source.get("describedObject"), true, errors);
+        }
         let name = source.get("metric").get("name");
         if name.is_empty() {
             errors.push(name.required("must specify a metric name"));
         } else {
             name.check(names::path_segment(name.str()), errors);
         }
-        labels::validate_selector(&source.get("metric").get("selector"), errors);
     }
-    metric_target(&source.get("target"), errors);
+    metric_target(&target, errors);
+    let given = |name| target.get(name).is_set();
+    let (value, average, share) = (given("value"), given("averageValue"), given("averageUtilization"));
+    let place = |name| target.get(name);
+    match kind {
+        "object" if !value && !average => {
+            errors.push(place("averageValue").required("must set either a target value or averageValue"));
+        }
+        "external" if !value && !average => {
+            errors.push(place("averageValue").required("must set either a target value for metric or a per-pod target"))
+        }
+        "external" if value && average => {
+            errors.push(place("value").forbidden("may not set both a target value for metric and a per-pod target"))
+        }
+        "pods" if !average => {
+            errors.push(place("averageValue").required("must specify a positive target averageValue"));
+        }
+        "resource" | "containerResource" if !average && !share => errors
+            .push(place("averageUtilization").required("must set either a target raw value or a target utilization")),
+        "resource" | "containerResource" if average && share => {
+            errors.push(place("averageValue").forbidden("may not set both a target raw value and a target utilization"))
+        }
+        _ => {}
+    }
 }
 
 fn metric_target(target: &Field<'_>, errors: &mut Errors) {
     let kind = target.get("type");
     if kind.is_empty() {
         errors.push(kind.required("must specify a metric target type"));
-    } else if !["Utilization", "Value", "AverageValue"].contains(&kind.str()) {
+    }
+    if !["Utilization", "Value", "AverageValue"].contains(&kind.str()) {
         errors.push(kind.invalid("must be either Utilization, Value, or AverageValue"));
     }
     for name in ["value", "averageValue"] {
@@ -165,21 +214,14 @@ fn metric_target(target: &Field<'_>, errors: &mut Errors) {
     if share.int().is_some_and(|share| share < 1) {
         errors.push(share.invalid("must be greater than 0"));
     }
-    let given = ["value", "averageValue", "averageUtilization"].iter().filter(|name| target.get(name).is_set()).count();
-    match given {
-        0 => errors.push(
-            target.get("averageUtilization").required("must set either a target raw value or a target utilization"),
-        ),
-        1 => {}
-        _ => errors
-            .push(target.get("averageValue").forbidden("may not set both a target raw value and a target utilization")),
-    }
 }
 
 fn scaling_rules(rules: &Field<'_>, errors: &mut Errors) {
     let window = rules.get("stabilizationWindowSeconds");
     if let Some(seconds) = window.int() {
-        window.non_negative(errors);
+        if seconds < 0 {
+            errors.push(window.invalid("must be greater than or equal to zero"));
+        }
         if seconds > STABILIZATION_SECONDS_MAX {
             errors.push(window.invalid(format!("must be less than or equal to {STABILIZATION_SECONDS_MAX}")));
         }
@@ -193,7 +235,10 @@ fn scaling_rules(rules: &Field<'_>, errors: &mut Errors) {
         errors.push(policies.required("must specify at least one Policy"));
     }
     for policy in policies.items() {
-        policy.get("type").one_of(&["Percent", "Pods"], errors);
+        let kind = policy.get("type");
+        if !["Percent", "Pods"].contains(&kind.str()) {
+            errors.push(kind.not_supported(&["Percent", "Pods"]));
+        }
         let (value, period) = (policy.get("value"), policy.get("periodSeconds"));
         if value.int().unwrap_or(0) <= 0 {
             errors.push(value.invalid_as(value.int().unwrap_or(0), "must be greater than zero"));

@@ -134,10 +134,12 @@ impl BuiltIn {
         }
     }
 
-    fn mirror_service_accounts(&self, object: &mut Value) {
+    /// What is done to the spec of a pod wherever it stands: in the pod, or in a template.
+    fn prepare_pod_specs(&self, object: &mut Value) {
         for path in self.behavior().pod_template_paths() {
             if let Some(spec) = object.pointer_mut(path).and_then(|template| edit::member(template, "spec")) {
                 pod::mirror_service_account(spec);
+                pod::drop_disabled_fields(spec);
             }
         }
     }
@@ -176,7 +178,7 @@ impl Strategy for BuiltIn {
                 None
             }
         };
-        self.mirror_service_accounts(object);
+        self.prepare_pod_specs(object);
         self.behavior().prepare_for_create(context, object);
     }
 
@@ -198,7 +200,7 @@ impl Strategy for BuiltIn {
         } else if self.has_status && subresource != Subresource::Approval {
             edit::keep(new, old, "status");
         }
-        self.mirror_service_accounts(new);
+        self.prepare_pod_specs(new);
         self.behavior().prepare_for_update(context, subresource, new, old);
         if subresource != Subresource::Status && self.wish_changed(new, old) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);

@@ -38,21 +38,35 @@ const USAGES: &[&str] = &[
     "timestamping",
 ];
 
-/// `example.com/signer`.
-fn signer_name(signer: &Field<'_>, errors: &mut Errors) {
+/// `example.com/signer`: `ValidateSignerName` of `pkg/apis/core/validation/names.go`.
+pub fn signer_name(signer: &Field<'_>, errors: &mut Errors) {
     if signer.is_empty() {
         errors.push(signer.required(""));
         return;
     }
-    match signer.str().split_once('/') {
-        Some((domain, path)) if domain.contains('.') && !path.is_empty() && !path.contains('/') => {
-            signer.check(names::dns1123_subdomain(domain), errors);
-            for part in path.split('.') {
-                signer.check(names::dns1123_subdomain(part), errors);
-            }
+    let Some((domain, path)) = signer.str().split_once('/').filter(|(_, path)| !path.contains('/')) else {
+        errors.push(signer.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'"));
+        return;
+    };
+    if domain.len() > names::DNS_SUBDOMAIN_MAX {
+        errors.push(signer.too_long(names::DNS_SUBDOMAIN_MAX));
+    }
+    signer_labels(signer, domain, names::dns1123_label, errors);
+    if !domain.contains('.') {
+        errors.push(signer.invalid_as(domain, "should be a domain with at least two segments separated by dots"));
+    }
+    signer_labels(signer, path, names::dns1123_subdomain, errors);
+}
+
+/// The dotted parts of one side of a signer's name; the first bad one is reported.
+fn signer_labels(signer: &Field<'_>, side: &str, check: fn(&str) -> Vec<String>, errors: &mut Errors) {
+    for label in side.split('.') {
+        let complaints = check(label);
+        if !complaints.is_empty() {
+            let details = complaints.into_iter().map(|why| format!("validating label {label:?}: {why}"));
+            errors.extend(details.map(|detail| signer.invalid_as(side, detail)));
+            return;
         }
-        _ => errors
-            .push(signer.invalid("must be a fully qualified domain and path of the form 'example.com/signer-name'")),
     }
 }
 

@@ -35,6 +35,11 @@ impl<'a> Field<'a> {
         Field { value: self.value.get(name).unwrap_or(&NULL), path: self.path.child(name) }
     }
 
+    /// The member `name`, reported as `shown`: some messages of Kubernetes name a field otherwise than its JSON does.
+    pub fn shown_as(&self, name: &'static str, shown: &'static str) -> Field<'a> {
+        Field { value: self.value.get(name).unwrap_or(&NULL), path: self.path.child(shown) }
+    }
+
     /// The member of a map (not a struct): its path is `[key]`.
     pub fn key(&self, key: &str) -> Field<'a> {
         Field { value: self.value.get(key).unwrap_or(&NULL), path: self.path.key(key.to_owned()) }
@@ -60,6 +65,11 @@ impl<'a> Field<'a> {
             .into_iter()
             .flatten()
             .map(move |(key, value)| (key.as_str(), Field { value, path: path.key(key.clone()) }))
+    }
+
+    /// An element of a list by its place, or, as some messages of Kubernetes name it, of what is none.
+    pub fn element(&self, index: usize) -> Field<'a> {
+        Field { value: self.value.get(index).unwrap_or(&NULL), path: self.path.index(index) }
     }
 
     /// The value itself.
@@ -133,6 +143,21 @@ impl<'a> Field<'a> {
         FieldError::invalid(&self.path, shown, detail)
     }
 
+    /// `Invalid value: detail`, without the value.
+    pub fn invalid_omitted(&self, detail: impl Into<String>) -> FieldError {
+        FieldError::invalid_omitted(&self.path, detail)
+    }
+
+    /// This structure as Kubernetes has it inside: the members in this order under these names, each with what stands
+    /// for it where it is absent.
+    pub fn internal(&self, members: &[(&str, &str, Value)]) -> String {
+        let shown = members.iter().map(|(name, member, zero)| {
+            let value = self.value.get(*member).unwrap_or(zero);
+            format!("{}:{value}", Value::from(*name))
+        });
+        format!("{{{}}}", shown.collect::<Vec<_>>().join(","))
+    }
+
     /// `Forbidden: detail`.
     pub fn forbidden(&self, detail: impl Into<String>) -> FieldError {
         FieldError::forbidden(&self.path, detail)
@@ -143,9 +168,19 @@ impl<'a> Field<'a> {
         FieldError::duplicate(&self.path, self.value.clone())
     }
 
+    /// `Duplicate value: <shown>`.
+    pub fn duplicate_as(&self, shown: impl Into<Value>) -> FieldError {
+        FieldError::duplicate(&self.path, shown)
+    }
+
     /// `Not found: <this value>`.
     pub fn not_found(&self) -> FieldError {
         FieldError::not_found(&self.path, self.value.clone())
+    }
+
+    /// `Not found: <shown>`.
+    pub fn not_found_as(&self, shown: impl Into<Value>) -> FieldError {
+        FieldError::not_found(&self.path, shown)
     }
 
     /// `Too long: may not be more than <limit> bytes`.
@@ -161,6 +196,11 @@ impl<'a> Field<'a> {
     /// `Unsupported value: …: supported values: …`.
     pub fn not_supported(&self, supported: &[&str]) -> FieldError {
         let shown = if self.value.is_null() { Value::String(String::new()) } else { self.value.clone() };
+        FieldError::not_supported(&self.path, shown, supported)
+    }
+
+    /// `Unsupported value: <shown>: supported values: …`.
+    pub fn not_supported_as(&self, shown: impl Into<Value>, supported: &[&str]) -> FieldError {
         FieldError::not_supported(&self.path, shown, supported)
     }
 

@@ -32,6 +32,25 @@ fn requirement(expression: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// A selector as text, its members in Kubernetes' order.
+pub fn shown(selector: &Value) -> String {
+    fn ordered(value: &Value, names: &[&str]) -> String {
+        let members = names.iter().filter_map(|name| Some((*name, value.get(*name)?))).map(|(name, member)| {
+            let text = match member {
+                Value::Array(list) if name == "matchExpressions" => {
+                    let all: Vec<String> =
+                        list.iter().map(|one| ordered(one, &["key", "operator", "values"])).collect();
+                    format!("[{}]", all.join(","))
+                }
+                other => other.to_string(),
+            };
+            format!("{name:?}:{text}")
+        });
+        format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+    }
+    ordered(selector, &["matchLabels", "matchExpressions"])
+}
+
 /// Whether a selector selects everything.
 pub fn is_empty(selector: &Value) -> bool {
     let nothing_in = |name: &str| match &selector[name] {

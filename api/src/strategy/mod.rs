@@ -61,6 +61,7 @@ mod rows;
 mod scale;
 mod scheduling;
 mod storage;
+mod volume_source;
 mod webhooks;
 
 use std::borrow::Cow;

@@ -133,6 +133,23 @@ pub fn dns1123_label(value: &str) -> Vec<String> {
     complaints
 }
 
+/// A lowercase DNS subdomain whose parts may hold and begin with underscores, as the search paths of a resolver may.
+pub fn dns1123_subdomain_with_underscore(value: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if value.len() > DNS_SUBDOMAIN_MAX {
+        complaints.push(too_long(DNS_SUBDOMAIN_MAX));
+    }
+    let part = |text: &str| matches_label(&text.strip_prefix('_').unwrap_or(text).replace('_', "-"));
+    if !value.split('.').all(part) {
+        complaints.push(mismatch(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character",
+            "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+            &["example.com"],
+        ));
+    }
+    complaints
+}
+
 /// A lowercase DNS subdomain (RFC 1123).
 pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     subdomain_problems(value, too_long)
@@ -321,7 +338,7 @@ pub fn percent(value: &str) -> Vec<String> {
     if percent_value(value).is_some() {
         return Vec::new();
     }
-    let rule = "a valid percent string must be a numeric value followed by an ending '%'";
+    let rule = "a valid percent string must be a numeric string followed by an ending '%'";
     vec![mismatch(rule, "[0-9]+%", &["1%", "93%"])]
 }
 

@@ -12,7 +12,14 @@ impl Behavior for PodDisruptionBudget {
         let spec = object.get("spec");
         let (available, unavailable) = (spec.get("minAvailable"), spec.get("maxUnavailable"));
         if available.is_set() && unavailable.is_set() {
-            errors.push(spec.invalid("minAvailable and maxUnavailable cannot be both set"));
+            let selector = spec.get("selector").set().map_or("null".to_owned(), |field| labels::shown(field.value()));
+            let shown = format!(
+                r#"{{"MinAvailable":{},"Selector":{selector},"MaxUnavailable":{},"UnhealthyPodEvictionPolicy":{}}}"#,
+                available.value(),
+                unavailable.value(),
+                spec.get("unhealthyPodEvictionPolicy").value()
+            );
+            errors.push(spec.invalid("minAvailable and maxUnavailable cannot be both set").showing(shown));
         }
         for amount in [&available, &unavailable] {
             positive_int_or_percent(amount, errors);

@@ -1,4 +1,4 @@
-//! Storage classes, CSI objects, attachments, and the volume sources that pods and persistent volumes share.
+//! Storage classes, CSI objects and attachments.
 //! Mirrors `pkg/apis/storage/{v1/defaults.go,validation/validation.go}`.
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
-use super::pod::volumes::required;
 use super::{Subresource, edit, labels, names};
 
 const DRIVER_NAME_MAX: usize = 63;
@@ -27,58 +26,6 @@ pub fn driver_name(driver: &Field<'_>, errors: &mut Errors) {
         errors.push(driver.too_long(DRIVER_NAME_MAX));
     }
     driver.check(names::dns1123_subdomain(&driver.str().to_lowercase()), errors);
-}
-
-/// What is wrong with a network volume source: mostly what it lacks.
-pub fn network_source(kind: &str, source: &Field<'_>, errors: &mut Errors) {
-    let members: &[&'static str] = match kind {
-        "gcePersistentDisk" => &["pdName"],
-        "awsElasticBlockStore" | "cinder" => &["volumeID"],
-        "nfs" => &["server", "path"],
-        "iscsi" => &["targetPortal", "iqn"],
-        "glusterfs" => &["endpoints", "path"],
-        "rbd" => &["monitors", "image"],
-        "cephfs" => &["monitors"],
-        "azureFile" => &["secretName", "shareName"],
-        "vsphereVolume" => &["volumePath"],
-        "photonPersistentDisk" => &["pdID"],
-        "portworxVolume" => &["volumeID"],
-        "azureDisk" => &["diskName", "diskURI"],
-        "scaleIO" => &["gateway", "system", "volumeName"],
-        "quobyte" => &["registry", "volume"],
-        _ => &[],
-    };
-    required(source, members, errors);
-    match kind {
-        "nfs" if !source.get("path").is_empty() && !source.get("path").str().starts_with('/') => {
-            errors.push(source.get("path").invalid("must be an absolute path"));
-        }
-        "fc" => {
-            let (names, ids) = (source.get("targetWWNs"), source.get("wwids"));
-            match (names.is_empty(), ids.is_empty()) {
-                (true, true) => errors
-                    .push(source.get("targetWWNs").required("must specify either targetWWNs or wwids, but not both")),
-                (false, false) => {
-                    errors.push(names.invalid("targetWWNs and wwids can not be specified simultaneously"))
-                }
-                (false, true) if !source.get("lun").is_set() => {
-                    errors.push(source.get("lun").required("lun is required if targetWWNs is specified"));
-                }
-                _ => {}
-            }
-        }
-        "flocker" => {
-            let (name, id) = (source.get("datasetName"), source.get("datasetUUID"));
-            match (name.is_empty(), id.is_empty()) {
-                (true, true) => errors.push(source.required("one of datasetName and datasetUUID is required")),
-                (false, false) => {
-                    errors.push(source.invalid("datasetName and datasetUUID can not be specified simultaneously"))
-                }
-                _ => {}
-            }
-        }
-        _ => {}
-    }
 }
 
 fn parameters(parameters: &Field<'_>, errors: &mut Errors) {

@@ -55,6 +55,9 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
     let kind =
         kinds.by_resource(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::unknown_resource)?;
     check_scope(&kind, info)?;
+    if let Some(sentence) = kind.deprecation() {
+        request.reply.warnings.add(sentence);
+    }
     check_definition(&kind, info)?;
     let mut target = Target::new(Arc::clone(&kind), &info.namespace, &info.name);
     if !kind.custom && !connect::CONNECTIONS.contains(&info.subresource.as_str()) {

@@ -201,7 +201,9 @@ impl Definitions {
             if let Some(keys) = keys {
                 more.insert("x-kubernetes-list-map-keys".into(), json!(keys));
             }
-        } else if field.atomic {
+        } else if field.granular {
+            more.insert("x-kubernetes-map-type".into(), json!("granular"));
+        } else if field.atomic && !matches!(field.ty, Type::Scalar(Scalar::Any)) {
             more.insert("x-kubernetes-map-type".into(), json!("atomic"));
         }
         if let Some(key) = &field.merge_key {

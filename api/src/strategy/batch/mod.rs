@@ -15,6 +15,15 @@ const LEGACY_CONTROLLER_UID: &str = "controller-uid";
 const LEGACY_JOB_NAME: &str = "job-name";
 const EXIT_CODES_MAX: usize = 255;
 const FAILURE_RULES_MAX: usize = 20;
+const FAILURE_CONDITIONS_MAX: usize = 20;
+const MANAGER_MAX: usize = 63;
+const INDEXES_MAX_BYTES: usize = 64 * 1024;
+const PARALLELISM_MAX: i64 = 100_000;
+const FAILED_INDEXES_MAX: i64 = 100_000;
+/// Completions above which a job with a limit per index has narrower bounds.
+const COMPLETIONS_MANY: i64 = 100_000;
+const PARALLELISM_OF_MANY_MAX: i64 = 10_000;
+const FAILED_INDEXES_OF_MANY_MAX: i64 = 10_000;
 
 /// `batch/v1` Job.
 pub struct Job;
@@ -34,6 +43,7 @@ impl Behavior for Job {
         edit::default(spec, "backoffLimit", limit);
         edit::default(spec, "completionMode", "NonIndexed");
         edit::default(spec, "suspend", false);
+        edit::default(spec, "manualSelector", false);
         let replacement = if spec.get("podFailurePolicy").is_some() { "Failed" } else { "TerminatingOrFailed" };
         edit::default(spec, "podReplacementPolicy", replacement);
         if let Some(policy) = edit::member(spec, "podFailurePolicy") {
@@ -47,6 +57,8 @@ impl Behavior for Job {
     }
 
     fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
+        // Scheduling of a job's pods as one group is an alpha feature.
+        edit::take(edit::child(object, "spec"), "scheduling");
         if object["spec"]["manualSelector"] != true {
             generate_selector(object);
         }
@@ -61,10 +73,13 @@ impl Behavior for Job {
         validate_job_spec(&spec, errors);
         let selector = spec.get("selector");
         let own = spec.get("template").get("metadata").get("labels");
-        if !selector.is_set() {
+        if selector.is_set() {
+            labels::validate_selector(&selector, errors);
+        } else {
             errors.push(selector.required(""));
-        } else if !labels::matches(selector.value(), own.value()) {
-            errors.push(own.invalid("`selector` does not match template `labels`"));
+        }
+        if labels::is_readable(selector.value()) && !labels::matches(selector.value(), own.value()) {
+            errors.push(own.invalid_as(own.value().clone(), "`selector` does not match template `labels`"));
         }
     }
 
@@ -196,37 +211,176 @@ fn validate_job_spec(spec: &Field<'_>, errors: &mut Errors) {
     ] {
         spec.get(name).non_negative(errors);
     }
+    if spec.get("maxFailedIndexes").is_set() && !spec.get("backoffLimitPerIndex").is_set() {
+        errors.push(spec.get("backoffLimitPerIndex").required("when maxFailedIndexes is specified"));
+    }
+    let manager = spec.get("managedBy");
+    if manager.is_set() {
+        manager.check(names::domain_prefixed_path(manager.str()), errors);
+        if manager.len() > MANAGER_MAX {
+            errors.push(manager.too_long(MANAGER_MAX));
+        }
+    }
     let mode = spec.get("completionMode");
     if mode.is_set() && !["Indexed", "NonIndexed"].contains(&mode.str()) {
-        errors.push(mode.not_supported(&["Indexed", "NonIndexed"]));
+        errors.push(mode.not_supported(&["NonIndexed", "Indexed"]));
     }
-    if mode.str() == "Indexed" && !spec.get("completions").is_set() {
-        errors.push(spec.get("completions").required("when completion mode is Indexed"));
+    if mode.str() == "Indexed" {
+        indexed(spec, errors);
     }
-    if mode.str() != "Indexed" {
-        for name in ["backoffLimitPerIndex", "maxFailedIndexes", "successPolicy"] {
-            if spec.get(name).is_set() {
-                let wanted =
-                    if name == "maxFailedIndexes" { "backoffLimitPerIndex" } else { "completionMode: Indexed" };
-                errors.push(spec.get(name).invalid(format!("requires {wanted}")));
+    if matches!(mode.str(), "" | "NonIndexed") && !(mode.is_set() && mode.is_empty()) {
+        for field in ["backoffLimitPerIndex", "maxFailedIndexes"].map(|name| spec.get(name)) {
+            if field.is_set() {
+                errors.push(field.invalid("requires indexed completion mode"));
             }
         }
     }
     failure_policy(spec, errors);
-    let replacement = spec.get("podReplacementPolicy");
-    if replacement.is_set() && !["Failed", "TerminatingOrFailed"].contains(&replacement.str()) {
-        errors.push(replacement.not_supported(&["Failed", "TerminatingOrFailed"]));
+    if let Some(policy) = spec.get("successPolicy").set() {
+        success_policy(spec, &policy, errors);
     }
-    if spec.get("podFailurePolicy").is_set() && replacement.str() == "TerminatingOrFailed" {
-        errors.push(replacement.not_supported(&["Failed"]));
+    let replacement = spec.get("podReplacementPolicy");
+    let known: &[&str] =
+        if spec.get("podFailurePolicy").is_set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
+    if replacement.is_set() && !known.contains(&replacement.str()) {
+        errors.push(replacement.not_supported(known));
     }
     let template = spec.get("template");
     pod::validate_pod_template(&template, errors);
     ending_restart_policy(&template, errors);
     let policy = template.get("spec").get("restartPolicy");
-    if spec.get("podFailurePolicy").is_set() && policy.str() != "Never" {
+    if spec.get("podFailurePolicy").is_set() && policy.str() == "OnFailure" {
         errors.push(policy.invalid("only \"Never\" is supported when podFailurePolicy is specified"));
     }
+}
+
+/// Bounds of jobs that count their pods, so that what they remember stays small.
+fn indexed(spec: &Field<'_>, errors: &mut Errors) {
+    let number = |name| spec.get(name).int();
+    let (completions, parallelism, failed) = (number("completions"), number("parallelism"), number("maxFailedIndexes"));
+    if completions.is_none() {
+        errors.push(spec.get("completions").required("when completion mode is Indexed"));
+    }
+    if parallelism.is_some_and(|many| many > PARALLELISM_MAX) {
+        let detail = format!("must be less than or equal to {PARALLELISM_MAX} when completion mode is Indexed");
+        errors.push(spec.get("parallelism").invalid(detail));
+    }
+    if failed.zip(completions).is_some_and(|(failed, completions)| failed > completions) {
+        errors.push(spec.get("maxFailedIndexes").invalid("must be less than or equal to completions"));
+    }
+    if failed.is_some_and(|many| many > FAILED_INDEXES_MAX) {
+        errors
+            .push(spec.get("maxFailedIndexes").invalid(format!("must be less than or equal to {FAILED_INDEXES_MAX}")));
+    }
+    if completions.is_none_or(|many| many <= COMPLETIONS_MANY) || !spec.get("backoffLimitPerIndex").is_set() {
+        return;
+    }
+    if failed.is_none() {
+        let detail = format!("must be specified when completions is above {COMPLETIONS_MANY}");
+        errors.push(spec.get("maxFailedIndexes").required(detail));
+    }
+    for (name, most) in [("parallelism", PARALLELISM_OF_MANY_MAX), ("maxFailedIndexes", FAILED_INDEXES_OF_MANY_MAX)] {
+        if number(name).is_some_and(|many| many > most) {
+            errors.push(spec.get(name).invalid(format!(
+                "must be less than or equal to {most} when completions are above {COMPLETIONS_MANY} and used with backoff limit per index"
+            )));
+        }
+    }
+}
+
+fn success_policy(spec: &Field<'_>, policy: &Field<'_>, errors: &mut Errors) {
+    let rules = policy.get("rules");
+    if spec.get("completionMode").str() != "Indexed" {
+        let shown: Vec<String> = rules
+            .items()
+            .map(|rule| {
+                rule.internal(&[
+                    ("SucceededIndexes", "succeededIndexes", Value::Null),
+                    ("SucceededCount", "succeededCount", Value::Null),
+                ])
+            })
+            .collect();
+        let shown = if rules.is_set() { format!("[{}]", shown.join(",")) } else { "null".to_owned() };
+        let shown = format!("{{\"Rules\":{shown}}}");
+        errors.push(policy.invalid("requires indexed completion mode").showing(shown));
+        return;
+    }
+    if rules.is_empty() {
+        errors.push(rules.required("at least one rules must be specified when the successPolicy is specified"));
+    }
+    if rules.len() > FAILURE_RULES_MAX {
+        errors.push(rules.too_many(FAILURE_RULES_MAX));
+    }
+    let completions = spec.get("completions").int().unwrap_or(0);
+    for rule in rules.items() {
+        let (indexes, count) = (rule.get("succeededIndexes"), rule.get("succeededCount"));
+        if !indexes.is_set() && !count.is_set() {
+            errors.push(rule.required("at least one of succeededCount or succeededIndexes must be specified"));
+        }
+        if indexes.len() > INDEXES_MAX_BYTES {
+            errors.push(indexes.too_long(INDEXES_MAX_BYTES));
+        }
+        let total = match count_indexes(indexes.str(), completions) {
+            Ok(total) => total,
+            Err(why) => {
+                errors.push(indexes.invalid(format!("error parsing succeededIndexes: {why}")));
+                0
+            }
+        };
+        let Some(wanted) = count.int() else {
+            continue;
+        };
+        count.non_negative(errors);
+        if wanted > completions {
+            errors.push(
+                count.invalid(format!(
+                    "must be less than or equal to {completions} (the number of specified completions)"
+                )),
+            );
+        }
+        if indexes.is_set() && wanted > total {
+            errors.push(count.invalid(format!(
+                "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
+            )));
+        }
+    }
+}
+
+/// How many indexes a text as `1,3-5` names, of `completions`.
+fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
+    let number = |part: &str| match part.parse::<i64>() {
+        Err(_) => Err(format!("cannot convert string to integer for index: {part:?}")),
+        Ok(index) if index >= completions => Err(format!("too large index: {part:?}")),
+        Ok(index) => Ok(index),
+    };
+    let (mut total, mut last) = (0, None);
+    for interval in text.split(',').filter(|_| !text.is_empty()) {
+        let parts: Vec<&str> = interval.split('-').collect();
+        let (low, high) = match parts[..] {
+            [single] => {
+                let index = number(single)?;
+                (index, index)
+            }
+            [low, high] => {
+                let (low, high) = (number(low)?, number(high)?);
+                if low >= high {
+                    return Err(format!("non-increasing order, previous: {low}, current: {high}"));
+                }
+                (low, high)
+            }
+            _ => {
+                return Err(format!(
+                    "the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'"
+                ));
+            }
+        };
+        if let Some(before) = last.filter(|before| *before >= low) {
+            return Err(format!("non-increasing order, previous: {before}, current: {low}"));
+        }
+        total += high - low + 1;
+        last = Some(high);
+    }
+    Ok(total)
 }
 
 fn ending_restart_policy(template: &Field<'_>, errors: &mut Errors) {
@@ -244,43 +398,70 @@ fn failure_policy(spec: &Field<'_>, errors: &mut Errors) {
         errors.push(rules.too_many(FAILURE_RULES_MAX));
     }
     for rule in rules.items() {
-        rule.get("action").one_of(&["Count", "FailIndex", "FailJob", "Ignore"], errors);
-        let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
-        match (codes.set(), conditions.is_empty()) {
-            (Some(_), false) => {
-                errors.push(rule.invalid("specifying both OnExitCodes and OnPodConditions is not supported"))
+        let action = rule.get("action");
+        match action.str() {
+            "FailIndex" if !spec.get("backoffLimitPerIndex").is_set() => {
+                errors.push(action.invalid("requires the backoffLimitPerIndex to be set"));
             }
-            (None, true) => errors.push(rule.invalid("specifying one of OnExitCodes and OnPodConditions is required")),
-            (Some(codes), true) => exit_codes(&codes, errors),
-            (None, false) => {}
+            _ => one_of_listed(&action, &["Count", "FailIndex", "FailJob", "Ignore"], errors),
+        }
+        let (codes, conditions) = (rule.get("onExitCodes"), rule.get("onPodConditions"));
+        if codes.is_set() {
+            exit_codes(&codes, &spec.get("template").get("spec"), errors);
+        }
+        if conditions.len() > FAILURE_CONDITIONS_MAX {
+            errors.push(conditions.too_many(FAILURE_CONDITIONS_MAX));
         }
         for pattern in conditions.items() {
             let kind = pattern.get("type");
             kind.check(names::qualified_name(kind.str()), errors);
-            pattern.get("status").one_of(&["False", "True", "Unknown"], errors);
+            one_of_listed(&pattern.get("status"), &["False", "True", "Unknown"], errors);
+        }
+        match (codes.is_set(), conditions.is_empty()) {
+            (true, false) => {
+                errors.push(rule.invalid_omitted("specifying both OnExitCodes and OnPodConditions is not supported"))
+            }
+            (false, true) => {
+                errors.push(rule.invalid_omitted("specifying one of OnExitCodes and OnPodConditions is required"))
+            }
+            _ => {}
         }
     }
 }
 
-fn exit_codes(codes: &Field<'_>, errors: &mut Errors) {
-    let (operator, values) = (codes.get("operator"), codes.get("values"));
-    operator.one_of(&["In", "NotIn"], errors);
+/// As [`Field::one_of`], naming the values where there is none.
+fn one_of_listed(field: &Field<'_>, supported: &[&str], errors: &mut Errors) {
+    if field.is_empty() {
+        let quoted: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
+        errors.push(field.required(format!("valid values: [{}]", quoted.join(" "))));
+    } else {
+        field.one_of(supported, errors);
+    }
+}
+
+fn exit_codes(codes: &Field<'_>, template: &Field<'_>, errors: &mut Errors) {
+    let (operator, values, container) = (codes.get("operator"), codes.get("values"), codes.get("containerName"));
+    one_of_listed(&operator, &["In", "NotIn"], errors);
+    let mut containers = ["containers", "initContainers"].into_iter().flat_map(|list| template.get(list).items());
+    if container.is_set() && !containers.any(|other| other.get("name").str() == container.str()) {
+        errors.push(container.invalid("must be one of the container or initContainer names in the pod template"));
+    }
     if values.is_empty() {
-        errors.push(values.invalid_as(json!([]), "at least one value is required"));
+        errors.push(values.invalid_as(values.value().clone(), "at least one value is required"));
     } else if values.len() > EXIT_CODES_MAX {
         errors.push(values.too_many(EXIT_CODES_MAX));
     }
-    let mut last = None;
-    for value in values.items() {
-        if operator.str() == "In" && value.int() == Some(0) {
+    let numbers: Vec<i64> = values.items().map(|value| value.int().unwrap_or(0)).collect();
+    for (index, value) in values.items().enumerate() {
+        if operator.str() == "In" && numbers[index] == 0 {
             errors.push(value.invalid("must not be 0 for the In operator"));
         }
-        match (last, value.int()) {
-            (Some(before), Some(code)) if code == before => errors.push(value.duplicate()),
-            (Some(before), Some(code)) if code < before => errors.push(values.invalid("must be ordered")),
-            _ => {}
+        if numbers[..index].contains(&numbers[index]) {
+            errors.push(value.duplicate());
         }
-        last = value.int();
+    }
+    if !numbers.is_sorted() {
+        errors.push(values.invalid("must be ordered"));
     }
 }
 

@@ -2,10 +2,11 @@
 use serde_json::Value;
 
 use crate::quantity::Quantity;
+use crate::status::FieldError;
 use crate::strategy::built_in::Behavior;
 use crate::strategy::difference::difference;
 use crate::strategy::field::{Errors, Field};
-use crate::strategy::{Context, Subresource, edit, labels, names};
+use crate::strategy::{Context, Subresource, edit, labels, meta, names};
 
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const IMMUTABLE: &str =
@@ -21,9 +22,13 @@ impl Behavior for PersistentVolumeClaim {
 
     fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
         edit::set(edit::child(object, "status"), "phase", "Pending");
+        normalize_data_sources(edit::child(object, "spec"), None);
     }
 
-    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, _: &Value) {
+    fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
+        if subresource == Subresource::Main {
+            normalize_data_sources(edit::child(new, "spec"), old.get("spec"));
+        }
         if subresource == Subresource::Status {
             edit::default_text(edit::child(new, "status"), "phase", "Pending");
         }
@@ -50,7 +55,14 @@ impl Behavior for PersistentVolumeClaim {
 
     fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
         storage_class_annotation(object, warnings);
-        let storage = object.get("spec").get("resources").get("requests").key("storage");
+        spec_warnings(&object.get("spec"), warnings);
+    }
+}
+
+/// Sentences for accepted claims that will surprise.
+pub fn spec_warnings(spec: &Field<'_>, warnings: &mut Vec<String>) {
+    for list in ["requests", "limits"] {
+        let storage = spec.get("resources").get(list).key("storage");
         if storage.quantity().is_some_and(|quantity| quantity.milli_value() % 1000 != 0) {
             let (path, shown) = (storage.path(), storage.str());
             warnings.push(format!("{path}: fractional byte value {shown:?} is invalid, must be an integer"));
@@ -70,6 +82,50 @@ pub(super) fn storage_class_annotation(object: &Field<'_>, warnings: &mut Vec<St
 pub fn set_claim_defaults(claim: &mut Value) {
     edit::default_text(edit::child(claim, "spec"), "volumeMode", "Filesystem");
     edit::default_text(edit::child(claim, "status"), "phase", "Pending");
+}
+
+/// `dataSource` and `dataSourceRef` are two names of one thing, unless the latter points to another namespace. A source
+/// of a kind that claims could not be made from in the days of the older field alone is dropped, and so is one of
+/// another namespace, which is an alpha feature. Mirrors `pkg/api/persistentvolumeclaim/util.go`.
+fn normalize_data_sources(spec: &mut Value, old: Option<&Value>) {
+    let held = |name: &str| old.is_some_and(|old| old.get(name).is_some_and(|source| !source.is_null()));
+    if spec.get("dataSourceRef").is_none() && !held("dataSource") && !held("dataSourceRef") {
+        let source = &spec["dataSource"];
+        let known = matches!(
+            (edit::text(source, "apiGroup"), edit::text(source, "kind")),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        );
+        if !known {
+            edit::take(spec, "dataSource");
+        }
+    }
+    if !edit::text(&spec["dataSourceRef"], "namespace").is_empty() && !held("dataSourceRef") {
+        edit::take(spec, "dataSourceRef");
+    }
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => edit::set(spec, "dataSourceRef", source),
+        (None, Some(mut reference)) if edit::text(&reference, "namespace").is_empty() => {
+            edit::take(&mut reference, "namespace");
+            edit::set(spec, "dataSource", reference);
+        }
+        _ => {}
+    }
+}
+
+/// What is wrong with a claim's template in a pod: only labels and annotations may be said beside the spec.
+pub fn validate_template(template: &Field<'_>, errors: &mut Errors) {
+    let metadata = template.get("metadata");
+    meta::annotations(&metadata.get("annotations"), errors);
+    meta::labels(&metadata.get("labels"), errors);
+    for (name, value) in metadata.value().as_object().into_iter().flatten() {
+        if !matches!(name.as_str(), "annotations" | "labels") && !value.is_null() && value != "" {
+            errors.push(FieldError {
+                field: format!("{}.{name}", metadata.path()),
+                ..metadata.forbidden("cannot be set")
+            });
+        }
+    }
+    validate_spec(&template.get("spec"), errors);
 }
 
 /// What is wrong with a claim's spec.
@@ -98,10 +154,25 @@ pub fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
     if mode.is_set() && !["Block", "Filesystem"].contains(&mode.str()) {
         errors.push(mode.not_supported(&["Block", "Filesystem"]));
     }
-    for name in ["dataSource", "dataSourceRef"] {
-        if let Some(source) = spec.get(name).set() {
-            data_source(&source, errors);
-        }
+    let (source, reference) = (spec.get("dataSource"), spec.get("dataSourceRef"));
+    for source in [&source, &reference].into_iter().filter(|source| source.is_set()) {
+        data_source(source, errors);
+    }
+    let namespace = reference.get("namespace");
+    if !namespace.is_empty() {
+        namespace.check(names::dns1123_label(namespace.str()), errors);
+    }
+    let same = |name| source.get(name).str() == reference.get(name).str();
+    if source.is_set() && !namespace.is_empty() {
+        errors.push(
+            spec.invalid_as(serde_json::json!({}), "may not be specified when dataSourceRef.namespace is specified"),
+        );
+    } else if source.is_set() && reference.is_set() && !["apiGroup", "kind", "name"].into_iter().all(same) {
+        errors.push(spec.invalid_as(serde_json::json!({}), "must match dataSourceRef"));
+    }
+    let class = spec.get("volumeAttributesClassName");
+    if !class.is_empty() {
+        class.check(names::dns1123_subdomain(class.str()), errors);
     }
 }
 
@@ -117,18 +188,22 @@ fn data_source(source: &Field<'_>, errors: &mut Errors) {
             "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
         ));
     }
+    if !source.get("apiGroup").is_empty() {
+        source.get("apiGroup").check(names::dns1123_subdomain(source.get("apiGroup").str()), errors);
+    }
 }
 
 /// Access modes of claims and volumes.
 pub fn access_modes(modes: &Field<'_>, errors: &mut Errors) {
-    let mut once_pod = false;
+    let (mut once_pod, mut other) = (false, false);
     for mode in modes.items() {
         if !ACCESS_MODES.contains(&mode.str()) {
             errors.push(modes.with(mode.value()).not_supported(ACCESS_MODES));
         }
         once_pod |= mode.str() == "ReadWriteOncePod";
+        other |= mode.str() != "ReadWriteOncePod" && ACCESS_MODES.contains(&mode.str());
     }
-    if once_pod && modes.len() > 1 {
+    if once_pod && other {
         errors.push(modes.forbidden("may not use ReadWriteOncePod with other access modes"));
     }
 }

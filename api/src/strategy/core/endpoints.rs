@@ -27,6 +27,10 @@ impl Behavior for Endpoints {
             for address in ready.items().chain(not_ready.items()) {
                 let (ip, host, node) = (address.get("ip"), address.get("hostname"), address.get("nodeName"));
                 ip.check(names::ip(ip.str()), errors);
+                if ip.is_empty() {
+                    // Judged twice: as an address, and as one that can be reached.
+                    errors.push(ip.invalid("must be a valid IP address"));
+                }
                 if !host.is_empty() {
                     host.check(names::dns1123_label(host.str()), errors);
                 }

@@ -45,7 +45,9 @@ impl Behavior for Namespace {
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        for finalizer in object.get("spec").get("finalizers").items() {
+        // Reported at the list: the path names no element.
+        let list = object.get("spec").get("finalizers");
+        for finalizer in list.items().map(|finalizer| list.with(finalizer.value())) {
             finalizer.check(crate::strategy::names::qualified_name(finalizer.str()), errors);
             meta::kube_finalizer(&finalizer, errors);
         }

@@ -1,9 +1,10 @@
 //! Nodes.
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::status::FieldError;
 use crate::strategy::built_in::Behavior;
 use crate::strategy::field::{Errors, Field};
-use crate::strategy::{Subresource, edit, names, pod};
+use crate::strategy::{Context, Subresource, edit, names, pod};
 
 /// `v1` Node. The kubelet registers it with a status.
 pub struct Node;
@@ -15,11 +16,21 @@ impl Behavior for Node {
         {
             edit::default(status, "allocatable", capacity);
         }
+        mirror_pod_ranges(object);
+    }
+
+    fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
+        drop_disabled_fields(object, None);
+    }
+
+    fn prepare_for_update(&self, _: &Context<'_>, _: Subresource, new: &mut Value, old: &Value) {
+        drop_disabled_fields(new, Some(old));
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
-        validate_taints(&spec.get("taints"), errors);
+        // Taints were an annotation once, and are reported beside it.
+        validate_taints(&object.get("metadata").get("taints").with(spec.get("taints").value()), errors);
         for (name, quantity) in object.get("status").get("capacity").entries() {
             pod::resources::validate_quantity(&quantity, name, errors);
         }
@@ -66,6 +77,29 @@ impl Behavior for Node {
     }
 }
 
+/// `podCIDR` is the old name of the first of `podCIDRs`; where they differ, the old one is taken.
+fn mirror_pod_ranges(node: &mut Value) {
+    let Some(spec) = edit::member(node, "spec") else {
+        return;
+    };
+    let (old, first) = (edit::text(spec, "podCIDR").to_owned(), spec["podCIDRs"][0].as_str().unwrap_or("").to_owned());
+    if old.is_empty() && !first.is_empty() {
+        edit::set(spec, "podCIDR", first);
+    } else if !old.is_empty() && old != first {
+        edit::set(spec, "podCIDRs", json!([old]));
+    }
+}
+
+/// What nodes could once be told, and what they may be told some day.
+fn drop_disabled_fields(node: &mut Value, old: Option<&Value>) {
+    for (part, name) in [("spec", "configSource"), ("status", "config"), ("spec", "podPreemptionPolicy")] {
+        let held = old.is_some_and(|old| old[part].get(name).is_some());
+        if !held && let Some(part) = edit::member(node, part) {
+            edit::take(part, name);
+        }
+    }
+}
+
 /// What is wrong with a list of taints.
 fn validate_taints(taints: &Field<'_>, errors: &mut Errors) {
     let mut seen: Vec<(&str, &str)> = Vec::new();
@@ -79,7 +113,14 @@ fn validate_taints(taints: &Field<'_>, errors: &mut Errors) {
         pod::scheduling::taint_effect(&effect, errors);
         let pair = (key.str(), effect.str());
         if seen.contains(&pair) {
-            errors.push(taint.duplicate());
+            let detail = "taints must be unique by key and effect pair".to_owned();
+            let shown = taint.internal(&[
+                ("Key", "key", "".into()),
+                ("Value", "value", "".into()),
+                ("Effect", "effect", "".into()),
+                ("TimeAdded", "timeAdded", Value::Null),
+            ]);
+            errors.push(FieldError { detail, ..taint.duplicate().showing(shown) });
         }
         seen.push(pair);
     }

@@ -1,6 +1,7 @@
 //! LimitRanges and ResourceQuotas.
 use serde_json::Value;
 
+use crate::quantity::Quantity;
 use crate::strategy::built_in::Behavior;
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::{Subresource, edit, names, pod::resources};
@@ -14,6 +15,12 @@ const SCOPES: &[&str] = &[
     "Terminating",
     "VolumeAttributesClass",
 ];
+
+/// Scopes that a pod is in or not: they take no values.
+const EXISTING_SCOPES: &[&str] =
+    &["BestEffort", "CrossNamespacePodAffinity", "NotBestEffort", "NotTerminating", "Terminating"];
+/// What limits can be of, without a domain.
+const LIMIT_TYPES: &[&str] = &["Container", "PersistentVolumeClaim", "Pod"];
 
 /// `v1` LimitRange.
 pub struct LimitRange;
@@ -42,11 +49,11 @@ impl Behavior for LimitRange {
         let mut seen: Vec<&str> = Vec::new();
         for item in object.get("spec").get("limits").items() {
             let kind = item.get("type");
-            if kind.is_empty() {
-                errors.push(kind.required(""));
-            } else {
-                kind.check(names::qualified_name(kind.str()), errors);
+            let complaints = names::qualified_name(kind.str());
+            if complaints.is_empty() && !kind.str().contains('/') && !LIMIT_TYPES.contains(&kind.str()) {
+                errors.push(kind.invalid("must be a standard limit type or fully qualified"));
             }
+            kind.check(complaints, errors);
             if seen.contains(&kind.str()) {
                 errors.push(kind.duplicate());
             }
@@ -57,24 +64,28 @@ impl Behavior for LimitRange {
 }
 
 fn limit_item(item: &Field<'_>, errors: &mut Errors) {
-    let lists = ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+    let kind = item.get("type").str();
     let mut keys: Vec<&str> = Vec::new();
-    for list in lists {
+    for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        if kind == "Pod" && list.starts_with("default") {
+            if !item.get(list).is_empty() {
+                errors.push(item.get(list).forbidden("may not be specified when `type` is 'Pod'"));
+            }
+            continue;
+        }
         for (name, amount) in item.get(list).entries() {
-            resources::validate_name(&amount, name, errors);
+            if matches!(kind, "Container" | "Pod") {
+                resources::validate_container_resource_name(&amount, name, errors);
+            } else {
+                resources::validate_name(&amount, name, errors);
+            }
             if !keys.contains(&name) {
                 keys.push(name);
             }
         }
     }
-    if item.get("type").str() == "Pod" {
-        for list in ["default", "defaultRequest"] {
-            if !item.get(list).is_empty() {
-                errors.push(item.get(list).forbidden("may not be specified when `type` is 'Pod'"));
-            }
-        }
-    }
-    if item.get("type").str() == "PersistentVolumeClaim" && item.get("min").is_empty() && item.get("max").is_empty() {
+    let bounded = ["min", "max"].into_iter().any(|list| item.get(list).key("storage").is_set());
+    if kind == "PersistentVolumeClaim" && !bounded {
         errors.push(
             item.get("limits")
                 .required("either minimum or maximum storage value is required, but neither was provided"),
@@ -85,36 +96,50 @@ fn limit_item(item: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-/// min ≤ defaultRequest ≤ default ≤ max, where given.
+/// min ≤ defaultRequest ≤ default ≤ max, where given: which two, how they are called, which of them the error is about
+/// and which one it shows.
+const ORDERS: &[(&str, &str, &str, &str, &str, &str)] = &[
+    ("min", "max", "min", "max", "min", "min"),
+    ("min", "defaultRequest", "min", "default request", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "max", "default request", "max", "defaultRequest", "defaultRequest"),
+    ("defaultRequest", "default", "default request", "default limit", "defaultRequest", "defaultRequest"),
+    ("min", "default", "min", "default", "default", "min"),
+    ("default", "max", "default", "max", "default", "max"),
+];
+
 fn ordered(item: &Field<'_>, key: &str, errors: &mut Errors) {
-    let words = [("min", "min"), ("max", "max"), ("defaultRequest", "default request"), ("default", "default")];
-    let word = |list: &str| words.iter().find(|(name, _)| *name == list).map_or("", |(_, word)| *word);
-    for (low, high) in [
-        ("min", "max"),
-        ("min", "defaultRequest"),
-        ("defaultRequest", "max"),
-        ("defaultRequest", "default"),
-        ("min", "default"),
-        ("default", "max"),
-    ] {
-        let (small, large) = (item.get(low).key(key), item.get(high).key(key));
-        let (Some(a), Some(b)) = (small.quantity(), large.quantity()) else {
+    let amount = |list: &str| match (item.get("type").str(), list) {
+        ("Pod", "default" | "defaultRequest") => None,
+        _ => item.value().get(list).and_then(|amounts| Quantity::from_value(&amounts[key]).ok()),
+    };
+    for (low, high, low_word, high_word, at, shown) in ORDERS {
+        let (Some(small), Some(large)) = (amount(low), amount(high)) else {
             continue;
         };
-        if a > b {
-            let at = if low == "min" && high != "max" { &large } else { &small };
-            errors.push(at.invalid(format!(
-                "{} value {} is greater than {} value {}",
-                word(low),
-                small.str(),
-                word(high),
-                large.str()
-            )));
+        if small > large {
+            let shown = if shown == low { small } else { large };
+            let detail = format!("{low_word} value {small} is greater than {high_word} value {large}");
+            errors.push(item.get(at).key(key).invalid_as(shown.to_string(), detail));
         }
     }
     let ratio = item.get("maxLimitRequestRatio").key(key);
-    if ratio.quantity().is_some_and(|amount| amount.milli_value() < 1000) {
-        errors.push(ratio.invalid(format!("ratio {} is less than 1", ratio.str())));
+    if let Some(most) = ratio.quantity() {
+        if most.milli_value() < 1000 {
+            errors.push(ratio.invalid(format!("ratio {most} is less than 1")));
+        }
+        if let (Some(low), Some(high)) = (amount("min"), amount("max")) {
+            let limit = high.as_f64() / low.as_f64();
+            if most.as_f64() > limit {
+                errors.push(ratio.invalid(format!("ratio {most} is greater than max/min = {limit:.6}")));
+            }
+        }
+    }
+    if let (Some(limit), Some(request)) = (amount("default"), amount("defaultRequest"))
+        && !resources::overcommit_allowed(key)
+        && limit != request
+    {
+        let detail = format!("default value {limit} must equal to defaultRequest value {request} in {key}");
+        errors.push(item.get("defaultRequest").key(key).invalid_as(request.to_string(), detail));
     }
 }
 
@@ -125,7 +150,7 @@ impl Behavior for ResourceQuota {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
         for (name, amount) in spec.get("hard").entries() {
-            resources::validate_name(&amount, name, errors);
+            quota_name(&amount, name, errors);
             resources::validate_quantity(&amount, name, errors);
         }
         scopes(&spec, errors);
@@ -135,7 +160,7 @@ impl Behavior for ResourceQuota {
         if subresource == Subresource::Status {
             for list in ["hard", "used"] {
                 for (name, amount) in new.get("status").get(list).entries() {
-                    resources::validate_name(&amount, name, errors);
+                    quota_name(&amount, name, errors);
                     resources::validate_quantity(&amount, name, errors);
                 }
             }
@@ -154,22 +179,36 @@ impl Behavior for ResourceQuota {
     }
 }
 
+fn quota_name(at: &Field<'_>, name: &str, errors: &mut Errors) {
+    resources::validate_name(at, name, errors);
+    if !name.contains('/') && !resources::is_standard(name) {
+        errors.push(at.invalid_as(name, "must be a standard resource for quota"));
+    }
+}
+
 fn scopes(spec: &Field<'_>, errors: &mut Errors) {
     let scopes = spec.get("scopes");
     let names: Vec<&str> = scopes.items().map(|scope| scope.str()).collect();
-    for scope in scopes.items().filter(|scope| !SCOPES.contains(&scope.str())) {
-        errors.push(scopes.with(scope.value()).invalid("unsupported scope"));
+    for _ in scopes.items().filter(|scope| !SCOPES.contains(&scope.str())) {
+        errors.push(scopes.invalid("unsupported scope"));
     }
     for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
         if pair.iter().all(|name| names.contains(name)) {
             errors.push(scopes.invalid("conflicting scopes"));
         }
     }
-    for requirement in spec.get("scopeSelector").get("matchExpressions").items() {
+    // Reported at the list: the path names no element.
+    let list = spec.get("scopeSelector").get("matchExpressions");
+    for requirement in list.items().map(|requirement| list.with(requirement.value())) {
         let (name, operator, values) =
             (requirement.get("scopeName"), requirement.get("operator"), requirement.get("values"));
         if !SCOPES.contains(&name.str()) {
             errors.push(name.invalid("unsupported scope"));
+        }
+        if EXISTING_SCOPES.contains(&name.str()) && operator.str() != "Exists" {
+            errors.push(operator.invalid(
+                "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+            ));
         }
         match operator.str() {
             "In" | "NotIn" if values.is_empty() => {

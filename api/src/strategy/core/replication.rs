@@ -38,7 +38,7 @@ impl Behavior for ReplicationController {
         }
         let labels = template.get("metadata").get("labels");
         if selector.entries().any(|(key, value)| labels.key(key).value() != value.value()) {
-            errors.push(labels.invalid("`selector` does not match template `labels`"));
+            errors.push(labels.invalid_as(labels.value().clone(), "`selector` does not match template `labels`"));
         }
         pod::validate_pod_template(&template, errors);
         let policy = template.get("spec").get("restartPolicy");
@@ -80,6 +80,12 @@ impl Behavior for PodTemplate {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         pod::validate_pod_template(&object.get("template"), errors);
+    }
+
+    fn warnings(&self, object: &Field<'_>, old: Option<&Value>, warnings: &mut Vec<String>) {
+        if old.is_none_or(|old| old.get("template") != object.value().get("template")) {
+            pod::template_warnings(&object.get("template"), warnings);
+        }
     }
 
     fn pod_template_paths(&self) -> &'static [&'static str] {

@@ -8,7 +8,6 @@ use crate::strategy::{Context, Subresource, edit, meta, names};
 
 const AFFINITY_SECONDS: i64 = 10800;
 const AFFINITY_SECONDS_MAX: i64 = 86400;
-const KUBELET_PORT: i64 = 10250;
 const NONE: &str = "None";
 
 /// `v1` Service.
@@ -93,15 +92,40 @@ impl Behavior for Service {
 
     fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
         let spec = object.get("spec");
-        if !spec.get("loadBalancerIP").is_empty() {
-            warnings.push("spec.loadBalancerIP: deprecated and ignored by some load balancers; use an implementation-specific annotation when available".to_owned());
+        let name = spec.get("type").str() == "ExternalName";
+        let headless = spec.get("clusterIPs").items().next().is_some_and(|ip| ip.str() == NONE);
+        let external = !spec.get("externalIPs").is_empty();
+        let hints = "service.kubernetes.io/topology-aware-hints";
+        if object.get("metadata").get("annotations").key(hints).is_set() {
+            warnings.push(format!(
+                "annotation {hints} is deprecated, please use service.kubernetes.io/topology-mode instead"
+            ));
         }
-        if spec.get("clusterIP").str() == NONE && spec.get("sessionAffinity").str() == "ClientIP" {
-            warnings.push("spec.sessionAffinity: is ignored for headless services".to_owned());
-        }
-        if spec.get("type").str() == "ExternalName" && !spec.get("externalIPs").is_empty() {
-            warnings.push("spec.externalIPs: is ignored when spec.type is \"ExternalName\"".to_owned());
-        }
+        let said = [
+            (
+                headless && !spec.get("loadBalancerIP").is_empty(),
+                "spec.loadBalancerIP is ignored for headless services",
+            ),
+            (headless && external, "spec.externalIPs is ignored for headless services"),
+            (
+                headless && spec.get("sessionAffinity").str() != NONE,
+                "spec.SessionAffinity is ignored for headless services",
+            ),
+            (
+                external && !headless && !name,
+                "spec.externalIPs is deprecated and may no longer be implemented in some clusters",
+            ),
+            (external && name, "spec.externalIPs is ignored when spec.type is \"ExternalName\""),
+            (
+                !name && !spec.get("externalName").is_empty(),
+                "spec.externalName is ignored when spec.type is not \"ExternalName\"",
+            ),
+            (
+                spec.get("trafficDistribution").str() == "PreferClose",
+                "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"",
+            ),
+        ];
+        warnings.extend(said.into_iter().filter(|(applies, _)| *applies).map(|(_, sentence)| sentence.to_owned()));
     }
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
@@ -249,11 +273,6 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
     }
     match kind.str() {
         "LoadBalancer" => {
-            for port in ports.items().filter(|port| port.get("port").int() == Some(KUBELET_PORT)) {
-                errors.push(
-                    port.invalid_as(KUBELET_PORT, "may not expose port 10250 externally since it is used by kubelet"),
-                );
-            }
             if headless {
                 errors.extend(
                     ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for LoadBalancer services")),
@@ -266,7 +285,7 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
         "ExternalName" => external_name(spec, errors),
         _ => {}
     }
-    validate_ports(&ports, kind.str(), errors);
+    validate_ports(&ports, errors);
     meta::labels(&spec.get("selector"), errors);
     session_affinity(spec, errors);
     cluster_ips(spec, errors);
@@ -278,6 +297,11 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
         ip.check(complaints, errors);
     }
     kind.one_of(&["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"], errors);
+    for port in ports.items().map(|port| port.get("nodePort")) {
+        if kind.str() == "ClusterIP" && port.int().unwrap_or(0) != 0 {
+            errors.push(port.forbidden("may not be used when `type` is 'ClusterIP'"));
+        }
+    }
     unique_ports(&ports, errors);
     load_balancer(spec, errors);
     traffic_policies(spec, errors);
@@ -298,7 +322,7 @@ fn external_name(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn validate_ports(ports: &Field<'_>, kind: &str, errors: &mut Errors) {
+fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
     let mut seen: Vec<&str> = Vec::new();
     for port in ports.items() {
         let name = port.get("name");
@@ -321,9 +345,6 @@ fn validate_ports(ports: &Field<'_>, kind: &str, errors: &mut Errors) {
         if let Some(protocol) = port.get("appProtocol").set() {
             protocol.check(names::qualified_name(protocol.str()), errors);
         }
-        if kind == "ClusterIP" && port.get("nodePort").int().unwrap_or(0) != 0 {
-            errors.push(port.get("nodePort").forbidden("may not be used when `type` is 'ClusterIP'"));
-        }
     }
 }
 
@@ -341,8 +362,10 @@ fn unique_ports(ports: &Field<'_>, errors: &mut Errors) {
         let number = port.get("port").int().unwrap_or(0);
         if numbers.contains(&(protocol, number)) {
             // The value shown is Kubernetes' internal struct, in its Go spelling.
-            let shown = json!({"Name": "", "Protocol": protocol, "AppProtocol": null, "Port": number, "TargetPort": 0, "NodePort": 0});
-            errors.push(port.with(&shown).duplicate());
+            let shown = format!(
+                r#"{{"Name":"","Protocol":"{protocol}","AppProtocol":null,"Port":{number},"TargetPort":0,"NodePort":0}}"#
+            );
+            errors.push(port.duplicate().showing(shown));
         }
         numbers.push((protocol, number));
     }
@@ -405,7 +428,10 @@ fn cluster_ips(spec: &Field<'_>, errors: &mut Errors) {
 }
 
 fn load_balancer(spec: &Field<'_>, errors: &mut Errors) {
-    let (balancer, ranges) = (spec.get("type").str() == "LoadBalancer", spec.get("loadBalancerSourceRanges"));
+    let (balancer, ranges) = (
+        spec.get("type").str() == "LoadBalancer",
+        spec.shown_as("loadBalancerSourceRanges", "LoadBalancerSourceRanges"),
+    );
     if !ranges.is_empty() && !balancer {
         errors.push(ranges.forbidden("may only be used when `type` is 'LoadBalancer'"));
     }
@@ -413,9 +439,6 @@ fn load_balancer(spec: &Field<'_>, errors: &mut Errors) {
         range.check(names::cidr(range.str().trim()), errors);
     }
     let (allocate, class) = (spec.get("allocateLoadBalancerNodePorts"), spec.get("loadBalancerClass"));
-    if balancer && !allocate.is_set() {
-        errors.push(allocate.required(""));
-    }
     for field in [&allocate, &class] {
         if !balancer && field.is_set() {
             errors.push(field.forbidden("may only be used when `type` is 'LoadBalancer'"));
@@ -445,11 +468,15 @@ fn traffic_policies(spec: &Field<'_>, errors: &mut Errors) {
             );
         }
     }
-    if spec.get("type").str() != "ExternalName" {
-        spec.get("internalTrafficPolicy").one_of(&["Cluster", "Local"], errors);
+    let internal = spec.get("internalTrafficPolicy");
+    if internal.is_set() && !["Cluster", "Local"].contains(&internal.str()) {
+        errors.push(internal.not_supported(&["Cluster", "Local"]));
+    } else if !internal.is_set() && ["ClusterIP", "LoadBalancer", "NodePort"].contains(&spec.get("type").str()) {
+        errors.push(internal.required(""));
     }
     let distribution = spec.get("trafficDistribution");
-    if distribution.is_set() {
-        distribution.one_of(&["PreferClose", "PreferSameNode", "PreferSameZone"], errors);
+    let known = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    if distribution.is_set() && !known.contains(&distribution.str()) {
+        errors.push(distribution.not_supported(&known));
     }
 }

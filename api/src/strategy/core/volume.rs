@@ -6,7 +6,8 @@ use crate::quantity::Quantity;
 use crate::strategy::built_in::Behavior;
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::pod::{self, scheduling, volumes};
-use crate::strategy::{Context, Subresource, edit, names, storage};
+use crate::strategy::volume_source::{self, Owner};
+use crate::strategy::{Context, Subresource, edit, names};
 
 const SOURCES: &[&str] = &[
     "hostPath",
@@ -21,16 +22,20 @@ const SOURCES: &[&str] = &[
     "iscsi",
     "cinder",
     "fc",
+    "flexVolume",
     "azureFile",
     "vsphereVolume",
     "photonPersistentDisk",
-    "azureDisk",
     "portworxVolume",
+    "azureDisk",
     "scaleIO",
     "local",
     "storageos",
     "csi",
 ];
+
+/// Sources of which creation warns, in the order in which Kubernetes does.
+const DEPRECATED_SOURCES: &[&str] = &["cephfs", "photonPersistentDisk", "scaleIO", "storageos", "glusterfs", "rbd"];
 
 /// `v1` PersistentVolume.
 pub struct PersistentVolume;
@@ -73,9 +78,12 @@ impl Behavior for PersistentVolume {
             errors.push(capacity.required(""));
         }
         if !capacity.key("storage").is_set() || capacity.len() > 1 {
-            errors.push(capacity.not_supported(&["storage"]));
+            errors.push(capacity.not_supported_as(capacity.value().clone(), &["storage"]));
         }
         for (_, amount) in capacity.entries() {
+            if amount.quantity().is_some_and(|amount| amount < Quantity::ZERO) {
+                errors.push(amount.invalid("must be a valid resource quantity"));
+            }
             if amount.quantity().is_some_and(|amount| amount <= Quantity::ZERO) {
                 errors.push(amount.invalid("must be greater than zero"));
             }
@@ -84,10 +92,13 @@ impl Behavior for PersistentVolume {
         if !["", "Delete", "Recycle", "Retain"].contains(&policy.str()) {
             errors.push(policy.not_supported(&["Delete", "Recycle", "Retain"]));
         }
-        if let Some(required) = spec.get("nodeAffinity").get("required").set() {
-            scheduling::validate_node_selector(&required, errors);
+        if let Some(affinity) = spec.get("nodeAffinity").set() {
+            match affinity.get("required").set() {
+                Some(required) => scheduling::validate_node_selector(&required, errors),
+                None => errors.push(affinity.get("required").required("must specify required node constraints")),
+            }
         }
-        source(&spec, errors);
+        source(&spec, object.get("metadata").get("name").str(), errors);
         let class = spec.get("storageClassName");
         if !class.is_empty() {
             class.check(names::dns1123_subdomain(class.str()), errors);
@@ -95,6 +106,16 @@ impl Behavior for PersistentVolume {
         let mode = spec.get("volumeMode");
         if mode.is_set() && !["Block", "Filesystem"].contains(&mode.str()) {
             errors.push(mode.not_supported(&["Block", "Filesystem"]));
+        }
+        if let Some(class) = spec.get("volumeAttributesClassName").set() {
+            if class.is_empty() {
+                errors.push(class.required("an empty string is disallowed"));
+            } else {
+                class.check(names::dns1123_subdomain(class.str()), errors);
+            }
+            if !spec.get("csi").is_set() {
+                errors.push(spec.get("csi").required("has to be specified when using volumeAttributesClassName"));
+            }
         }
     }
 
@@ -118,6 +139,11 @@ impl Behavior for PersistentVolume {
 
     fn warnings(&self, object: &Field<'_>, _: Option<&Value>, warnings: &mut Vec<String>) {
         claim::storage_class_annotation(object, warnings);
+        let annotations = object.get("metadata").get("annotations");
+        if let Some(options) = annotations.key("volume.beta.kubernetes.io/mount-options").set() {
+            warnings
+                .push(format!("{}: deprecated since v1.31; use \"mountOptions\" attribute instead", options.path()));
+        }
         let policy = object.get("spec").get("persistentVolumeReclaimPolicy");
         if policy.str() == "Recycle" {
             warnings.push(format!(
@@ -125,47 +151,45 @@ impl Behavior for PersistentVolume {
                 policy.path()
             ));
         }
+        let required = object.get("spec").get("nodeAffinity").get("required");
+        pod::node_selector_warnings(&required.get("nodeSelectorTerms"), warnings);
+        pod::deprecated_volume_warnings(&object.get("spec"), DEPRECATED_SOURCES, warnings);
     }
 }
 
-fn source(spec: &Field<'_>, errors: &mut Errors) {
+fn source(spec: &Field<'_>, name: &str, errors: &mut Errors) {
+    let owner = Owner::PersistentVolume(name);
     let mut found = false;
     for kind in SOURCES {
-        let Some(source) = spec.get(kind).set() else {
+        if !spec.get(kind).is_set() {
             continue;
-        };
-        if found {
-            errors.push(source.forbidden("may not specify more than 1 volume type"));
+        }
+        // A second source is refused, but for flexVolume, at which Kubernetes does not look back.
+        if found && *kind != "flexVolume" {
+            let refused = spec.shown_as(kind, volume_source::refused_as(kind, owner));
+            errors.push(refused.forbidden("may not specify more than 1 volume type"));
             continue;
         }
         found = true;
+        let source = spec.shown_as(kind, volume_source::reported_as(kind));
         match *kind {
-            "hostPath" => {
-                volumes::host_path(&source, errors);
-                let root = source.get("path").str().trim_matches('/').is_empty() && !source.get("path").is_empty();
-                if root && spec.get("persistentVolumeReclaimPolicy").str() == "Recycle" {
-                    errors.push(
-                        spec.get("persistentVolumeReclaimPolicy")
-                            .forbidden("may not be 'recycle' for a hostPath mount of '/'"),
-                    );
-                }
-            }
+            "hostPath" => volumes::host_path(&source, errors),
             "local" => {
                 volumes::required(&source, &["path"], errors);
+                volumes::no_backsteps(&source.get("path"), errors);
                 if !spec.get("nodeAffinity").get("required").is_set() {
-                    errors.push(
-                        spec.with(spec.value()).get("nodeAffinity").required("Local volume requires node affinity"),
-                    );
+                    errors.push(spec.get("nodeAffinity").required("Local volume requires node affinity"));
                 }
             }
-            "csi" => {
-                storage::driver_name(&source.get("driver"), errors);
-                volumes::required(&source, &["volumeHandle"], errors);
-            }
-            _ => storage::network_source(kind, &source, errors),
+            _ => volume_source::validate(kind, &source, owner, errors),
         }
     }
     if !found {
         errors.push(spec.required("must specify a volume type"));
+    }
+    let (path, policy) = (spec.get("hostPath").get("path").str(), spec.get("persistentVolumeReclaimPolicy"));
+    let root = path.starts_with('/') && path.split('/').all(|part| part.is_empty() || part == ".");
+    if root && policy.str() == "Recycle" {
+        errors.push(policy.forbidden("may not be 'recycle' for a hostPath mount of '/'"));
     }
 }

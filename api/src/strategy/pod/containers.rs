@@ -29,7 +29,7 @@ pub fn validate(around: &Surroundings<'_>, errors: &mut Errors) {
         validate_shared(&container, around, errors);
         unique_name(&container, &mut seen, errors);
         probes::validate(&container, around.grace, errors);
-        restart_rules(&container, false, errors);
+        restart_rules(&container, errors);
     }
     unique_host_ports(containers.items(), errors);
     let init = around.spec.get("initContainers");
@@ -55,20 +55,30 @@ fn unique_name<'a>(container: &Field<'a>, seen: &mut Vec<&'a str>, errors: &mut 
 }
 
 fn validate_init(container: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) {
-    let policy = container.get("restartPolicy");
-    restart_rules(container, true, errors);
+    let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
     if policy.str() == "Always" {
+        if !rules.is_empty() {
+            errors.push(
+                rules.forbidden("restartPolicyRules are not allowed for init containers with restart policy Always"),
+            );
+        }
         probes::validate(container, around.grace, errors);
         return;
     }
+    restart_rules(container, errors);
     for name in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(member) = container.get(name).set() {
             errors.push(member.forbidden("may not be set for init containers without restartPolicy=Always"));
         }
     }
+    for resize in container.get("resizePolicy").items().map(|policy| policy.get("restartPolicy")) {
+        if resize.str() == "RestartContainer" {
+            errors.push(resize.invalid("must not be set to 'RestartContainer' for non-sidecar initContainers"));
+        }
+    }
 }
 
-fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
+fn restart_rules(container: &Field<'_>, errors: &mut Errors) {
     let (policy, rules) = (container.get("restartPolicy"), container.get("restartPolicyRules"));
     if policy.is_set() && !["Always", "Never", "OnFailure"].contains(&policy.str()) {
         errors.push(policy.not_supported(&["Always", "Never", "OnFailure"]));
@@ -78,11 +88,7 @@ fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
     }
     if !policy.is_set() {
         errors.push(policy.required("must specify restartPolicy when restart rules are used"));
-    } else if init && policy.str() == "Always" {
-        errors
-            .push(rules.forbidden("restartPolicyRules are not allowed for init containers with restart policy Always"));
     }
-    const RULES_MAX: usize = 20;
     if rules.len() > RULES_MAX {
         errors.push(rules.too_many(RULES_MAX));
     }
@@ -97,6 +103,10 @@ fn restart_rules(container: &Field<'_>, init: bool, errors: &mut Errors) {
             }
             Some(_) => {}
             None => errors.push(codes.required("must be specified")),
+        }
+        let values = codes.get("values");
+        if values.len() > EXIT_CODES_MAX {
+            errors.push(values.too_many(EXIT_CODES_MAX));
         }
     }
 }
@@ -137,6 +147,10 @@ fn validate_ephemeral<'a>(
     }
 }
 
+/// Most rules of a container, and exit codes of a rule.
+const RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
+
 /// What containers of all sorts have in common: `validateContainerCommon`.
 fn validate_shared(container: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) {
     let name = container.get("name");
@@ -151,9 +165,9 @@ fn validate_shared(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
     } else if image.str().trim() != image.str() {
         errors.push(image.invalid("must not have leading or trailing whitespace"));
     }
-    container.get("terminationMessagePolicy").one_of(&["FallbackToLogsOnError", "File"], errors);
+    container.get("terminationMessagePolicy").one_of(&["File", "FallbackToLogsOnError"], errors);
     validate_ports(&container.get("ports"), errors);
-    validate_env(&container.get("env"), errors);
+    validate_env(&container.get("env"), around, errors);
     validate_env_from(&container.get("envFrom"), errors);
     validate_mounts(container, around, errors);
     validate_devices(container, around, errors);
@@ -196,7 +210,7 @@ fn unique_host_ports<'a>(containers: impl Iterator<Item = Field<'a>>, errors: &m
         if number == 0 {
             continue;
         }
-        let key = format!("{}/{}/{number}", port.get("hostIP").str(), port.get("protocol").str());
+        let key = format!("{}/{}/{number}", port.get("protocol").str(), port.get("hostIP").str());
         if seen.contains(&key) {
             let shown = key.clone().into();
             errors.push(host_port.with(&shown).duplicate());
@@ -206,7 +220,7 @@ fn unique_host_ports<'a>(containers: impl Iterator<Item = Field<'a>>, errors: &m
     }
 }
 
-fn validate_env(env: &Field<'_>, errors: &mut Errors) {
+fn validate_env(env: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) {
     for variable in env.items() {
         let name = variable.get("name");
         if name.is_empty() {
@@ -214,11 +228,11 @@ fn validate_env(env: &Field<'_>, errors: &mut Errors) {
         } else {
             name.check(names::env_var_name(name.str()), errors);
         }
-        validate_value_from(&variable, errors);
+        validate_value_from(&variable, around, errors);
     }
 }
 
-fn validate_value_from(variable: &Field<'_>, errors: &mut Errors) {
+fn validate_value_from(variable: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) {
     let Some(from) = variable.get("valueFrom").set() else {
         return;
     };
@@ -239,21 +253,40 @@ fn validate_value_from(variable: &Field<'_>, errors: &mut Errors) {
     }
     if let Some(source) = from.get("fileKeyRef").set() {
         sources += 1;
-        for name in ["volumeName", "path", "key"] {
-            if source.get(name).is_empty() {
-                errors.push(source.get(name).required(""));
-            }
-        }
+        file_key(&source, around, errors);
     }
     if sources == 0 {
         errors.push(from.invalid_as(
             "",
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
         ));
     } else if !variable.get("value").is_empty() {
         errors.push(from.invalid_as("", "may not be specified when `value` is not empty"));
     } else if sources > 1 {
         errors.push(from.invalid_as("", "may not have more than one field specified at a time"));
+    }
+}
+
+/// A key of a file in a volume of the pod, which has to be an empty directory.
+fn file_key(source: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) {
+    let (key, volume, path) = (source.get("key"), source.get("volumeName"), source.get("path"));
+    if key.is_empty() {
+        errors.push(key.required(""));
+    } else {
+        key.check(names::env_var_name(key.str()), errors);
+    }
+    if volume.is_empty() {
+        errors.push(volume.required(""));
+    } else {
+        volume.check(names::dns1123_label(volume.str()), errors);
+    }
+    if path.is_empty() {
+        errors.push(path.required(""));
+    } else {
+        volumes::no_backsteps(&path, errors);
+    }
+    if !around.volumes.iter().any(|(name, _)| *name == volume.str()) {
+        errors.push(volume.with(&volume.str().into()).not_found());
     }
 }
 
@@ -287,9 +320,9 @@ fn validate_env_from(list: &Field<'_>, errors: &mut Errors) {
             }
         }
         match sources {
-            0 => errors.push(from.invalid_as("", "must specify one of: `configMapRef` or `secretRef`")),
+            0 => errors.push(list.invalid_as("", "must specify one of: `configMapRef` or `secretRef`")),
             1 => {}
-            _ => errors.push(from.invalid_as("", "may not have more than one field specified at a time")),
+            _ => errors.push(list.invalid_as("", "may not have more than one field specified at a time")),
         }
     }
 }
@@ -318,16 +351,19 @@ fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
         if devices.items().any(|device| device.get("devicePath").str() == path.str()) {
             errors.push(path.invalid("must not already exist as a path in volumeDevices"));
         }
+        // What follows is reported at the list: the path names no element.
+        let mounts = container.get("volumeMounts");
+        let at_list = mounts.with(mount.value());
         for name in ["subPath", "subPathExpr"] {
             if !mount.get(name).is_empty() {
-                volumes::descending_path(&mount.get(name), errors);
+                volumes::descending_path(&at_list.get(name), errors);
             }
         }
         if !mount.get("subPath").is_empty() && !mount.get("subPathExpr").is_empty() {
             errors.push(mount.get("subPathExpr").invalid("subPathExpr and subPath are mutually exclusive"));
         }
-        mount_propagation(&mount, container, errors);
-        recursive_read_only(&mount, errors);
+        mount_propagation(&at_list, container, errors);
+        recursive_read_only(&at_list, errors);
     }
 }
 
@@ -359,7 +395,7 @@ fn recursive_read_only(mount: &Field<'_>, errors: &mut Errors) {
                 errors.push(mode.forbidden("may only be specified when mountPropagation is None or not specified"));
             }
         }
-        _ => errors.push(mode.not_supported(&["Disabled", "IfPossible", "Enabled"])),
+        _ => errors.push(mode.not_supported(&["Disabled", "Enabled", "IfPossible"])),
     }
 }
 
@@ -396,10 +432,12 @@ fn validate_resize_policy(policies: &Field<'_>, errors: &mut Errors) {
     for policy in policies.items() {
         let name = policy.get("resourceName");
         if seen.contains(&name.str()) {
-            errors.push(policies.with(name.value()).duplicate());
+            errors.push(policy.duplicate_as(name.str()));
         }
         seen.push(name.str());
-        name.one_of(&["cpu", "memory"], errors);
-        policy.get("restartPolicy").one_of(&["NotRequired", "RestartContainer"], errors);
+        // Unknown values are reported at the list.
+        policies.with(name.value()).one_of(&["cpu", "memory"], errors);
+        let restart = policy.get("restartPolicy");
+        policies.with(restart.value()).one_of(&["NotRequired", "RestartContainer"], errors);
     }
 }

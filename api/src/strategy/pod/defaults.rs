@@ -1,11 +1,18 @@
 //! Defaults of pods and pod templates. Mirrors `pkg/apis/core/v1/defaults.go`.
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::{Map, Value, json};
 
+use super::resources;
 use crate::strategy::edit::{child, default, default_text, each, member, set, text};
 
 /// What a pod gets beyond what a template gets: `SetDefaults_Pod`.
 pub fn set_pod_defaults(pod: &mut Value) {
     let spec = child(pod, "spec");
+    if spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64).is_some_and(|seconds| seconds < 0) {
+        set(spec, "terminationGracePeriodSeconds", 1);
+    }
     set_pod_spec_defaults(spec);
     default(spec, "enableServiceLinks", true);
     for list in ["containers", "initContainers"] {
@@ -13,7 +20,6 @@ pub fn set_pod_defaults(pod: &mut Value) {
             requests_from_limits(container);
         }
     }
-    pod_level_requests(spec);
     if spec.get("hostNetwork") == Some(&Value::Bool(true)) {
         for list in ["containers", "initContainers"] {
             for container in each(spec, list) {
@@ -90,15 +96,23 @@ fn set_container_defaults(container: &mut Value) {
     }
 }
 
-/// `Always` for `latest` (said or meant), `IfNotPresent` for a tag or a digest.
+/// `Always` for `latest` (said or meant), `IfNotPresent` for a tag or a digest, and for what is no name of an image.
 fn pull_policy_of_image(image: &str) -> &'static str {
-    let (name, digest) = image.split_once('@').map_or((image, false), |(name, _)| (name, true));
-    let last = name.rsplit('/').next().unwrap_or(name);
-    match last.rsplit_once(':') {
-        Some((_, "latest")) => "Always",
-        Some(_) => "IfNotPresent",
-        None if digest => "IfNotPresent",
-        None => "Always",
+    static REFERENCE: LazyLock<Regex> = LazyLock::new(|| {
+        let part = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*";
+        let label = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])";
+        let host = format!(r"(?:{label}(?:\.{label})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?");
+        let digest = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}";
+        let form = format!(r"^((?:{host}/)?{part}(?:/{part})*)(?::([\w][\w.-]{{0,127}}))?(?:@({digest}))?$");
+        Regex::new(&form).expect("a constant pattern")
+    });
+    const NAME_MAX: usize = 255;
+    let Some(parts) = REFERENCE.captures(image).filter(|parts| parts[1].len() <= NAME_MAX) else {
+        return "IfNotPresent";
+    };
+    match (parts.get(2).map(|tag| tag.as_str()), parts.get(3)) {
+        (Some("latest"), _) | (None, None) => "Always",
+        _ => "IfNotPresent",
     }
 }
 
@@ -147,20 +161,30 @@ fn requests_from_limits(container: &mut Value) {
     }
 }
 
-/// Where the pod as a whole has resources: missing requests come from the containers' sum where all are known to ask
-/// for something, else from the pod's limits. Only the second half matters without pod-level requests of the parts.
-fn pod_level_requests(spec: &mut Value) {
-    let Some(resources) = member(spec, "resources") else {
+/// Where the pod as a whole has resources, what is missing there comes from its containers: limits of huge pages, then
+/// requests, and those last from the pod's own limits. Done as a pod is stored, when nobody adds containers any more.
+/// Mirrors `defaultHugePagePodLimits` and `defaultPodRequests`.
+pub fn complete_pod_level_resources(spec: &mut Value) {
+    let (limits, requests) = (resources::aggregate(spec, "limits"), resources::aggregate(spec, "requests"));
+    let Some(whole) = member(spec, "resources") else {
         return;
     };
-    let Some(Value::Object(limits)) = resources.get("limits").cloned() else {
+    let given = |whole: &Value, list: &str| whole[list].as_object().is_some_and(|amounts| !amounts.is_empty());
+    if !given(whole, "limits") && !given(whole, "requests") {
         return;
-    };
-    let requests = child(resources, "requests");
-    for (name, quantity) in limits {
-        if matches!(name.as_str(), "cpu" | "memory") || name.starts_with("hugepages-") {
-            default(requests, &name, quantity);
+    }
+    for (name, sum) in limits.into_iter().filter(|(name, _)| resources::is_huge_page(name)) {
+        if whole["requests"].get(&name).is_none() {
+            default(child(whole, "limits"), &name, sum);
         }
+    }
+    let Some(limits) = whole["limits"].as_object().filter(|limits| !limits.is_empty()).cloned() else {
+        return;
+    };
+    let wanted = requests.into_iter().filter(|(name, _)| matches!(name.as_str(), "cpu" | "memory"));
+    let wanted: Vec<(String, Value)> = wanted.map(|(name, sum)| (name, sum.into())).collect();
+    for (name, amount) in wanted.into_iter().chain(limits).filter(|(name, _)| resources::is_pod_level(name)) {
+        default(child(whole, "requests"), &name, amount);
     }
 }
 
@@ -250,7 +274,7 @@ mod tests {
             ("nginx:1.27", "IfNotPresent"),
             ("localhost:5000/nginx", "Always"),
             ("localhost:5000/nginx:1", "IfNotPresent"),
-            ("nginx@sha256:abc", "IfNotPresent"),
+            ("Not A Reference", "IfNotPresent"),
         ] {
             assert_eq!(pull_policy_of_image(image), policy, "{image}");
         }

@@ -4,6 +4,7 @@
 //! (→ `probes`, `resources`, `security`) and `scheduling`. `update.rs` says what may change in a pod that exists.
 mod containers;
 mod defaults;
+mod disabled;
 mod probes;
 pub mod resources;
 pub mod scheduling;
@@ -23,10 +24,14 @@ use super::{Context, Subresource, edit};
 pub use defaults::{
     mirror_service_account, set_network_volume_defaults, set_pod_spec_defaults, set_pod_template_defaults,
 };
+pub use disabled::drop_disabled_fields;
 pub use probes::port_number_or_name;
 pub use resources::qos_class;
-pub use spec::{validate_pod_spec, validate_pod_template, validate_selected_template, validate_stateful_template};
-pub use warnings::template_warnings;
+pub use spec::{
+    validate_daemon_template, validate_pod_spec, validate_pod_template, validate_selected_template,
+    validate_stateful_template,
+};
+pub use warnings::{deprecated_volume_warnings, node_selector_warnings, template_warnings};
 
 /// `v1` Pod. Mirrors `pkg/registry/core/pod/strategy.go`.
 pub struct Pod;
@@ -37,6 +42,7 @@ impl Behavior for Pod {
     }
 
     fn prepare_for_create(&self, context: &Context<'_>, object: &mut Value) {
+        defaults::complete_pod_level_resources(edit::child(object, "spec"));
         scheduling::merge_label_keys(object);
         let class = qos_class(object);
         let mut status = json!({"phase": "Pending", "qosClass": class});
@@ -68,7 +74,7 @@ impl Behavior for Pod {
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
-        validate_pod_spec(&spec, errors);
+        validate_pod_spec(&spec, object.get("metadata").get("name").str(), errors);
         create_only(&spec, errors);
     }
 
@@ -76,15 +82,15 @@ impl Behavior for Pod {
         match subresource {
             Subresource::Status => validate_status(new, old, errors),
             Subresource::EphemeralContainers => {
-                validate_pod_spec(&new.get("spec"), errors);
+                validate_pod_spec(&new.get("spec"), new.get("metadata").get("name").str(), errors);
                 update::validate_ephemeral(new, old, errors);
             }
             Subresource::Resize => {
-                validate_pod_spec(&new.get("spec"), errors);
+                validate_pod_spec(&new.get("spec"), new.get("metadata").get("name").str(), errors);
                 update::validate_resize(new, old, errors);
             }
             _ => {
-                validate_pod_spec(&new.get("spec"), errors);
+                validate_pod_spec(&new.get("spec"), new.get("metadata").get("name").str(), errors);
                 update::validate(new, old, errors);
             }
         }

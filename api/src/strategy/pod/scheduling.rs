@@ -12,7 +12,7 @@ pub fn validate_affinity(affinity: &Field<'_>, errors: &mut Errors) {
         }
         for term in node.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
             weight(&term, errors);
-            validate_node_selector_term(&term.get("preference"), errors);
+            validate_node_selector_term(&term.get("preference"), false, errors);
         }
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
@@ -40,10 +40,11 @@ pub fn validate_node_selector(selector: &Field<'_>, errors: &mut Errors) {
     if terms.is_empty() {
         errors.push(terms.required("must have at least one node selector term"));
     }
-    terms.items().for_each(|term| validate_node_selector_term(&term, errors));
+    terms.items().for_each(|term| validate_node_selector_term(&term, true, errors));
 }
 
-fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
+/// One term. A preference may name values that no label has: it is warned of and never met.
+fn validate_node_selector_term(term: &Field<'_>, required: bool, errors: &mut Errors) {
     for requirement in term.get("matchExpressions").items() {
         let (operator, values) = (requirement.get("operator"), requirement.get("values"));
         match operator.str() {
@@ -61,6 +62,9 @@ fn validate_node_selector_term(term: &Field<'_>, errors: &mut Errors) {
         }
         let key = requirement.get("key");
         key.check(names::qualified_name(key.str()), errors);
+        for value in values.items().filter(|_| required) {
+            value.check(names::label_value(value.str()), errors);
+        }
     }
     for requirement in term.get("matchFields").items() {
         let (operator, values, key) = (requirement.get("operator"), requirement.get("values"), requirement.get("key"));
@@ -83,11 +87,12 @@ fn validate_pod_affinity_term(term: &Field<'_>, errors: &mut Errors) {
     labels::validate_selector(&term.get("labelSelector"), errors);
     labels::validate_selector(&term.get("namespaceSelector"), errors);
     for namespace in term.get("namespaces").items() {
-        let at_list = term.get("namespaces");
+        let at_list = term.shown_as("namespaces", "namespace");
         at_list.with(namespace.value()).check(names::dns1123_label(namespace.str()), errors);
     }
     match_label_keys(term, "matchLabelKeys", errors);
     match_label_keys(term, "mismatchLabelKeys", errors);
+    keys_once(term, errors);
     topology_key(&term.get("topologyKey"), errors);
 }
 
@@ -107,6 +112,24 @@ fn match_label_keys(term: &Field<'_>, list: &'static str, errors: &mut Errors) {
     }
     for key in keys.items() {
         key.check(names::qualified_name(key.str()), errors);
+    }
+}
+
+/// A key of `matchLabelKeys` is in the selector by now, where preparation has put it; it may not be there a second
+/// time, nor among the keys that must not match.
+fn keys_once(term: &Field<'_>, errors: &mut Errors) {
+    let (keys, selector) = (term.get("matchLabelKeys"), term.get("labelSelector"));
+    let mut seen: Vec<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    for key in selector.get("matchExpressions").items().map(|expression| expression.get("key").str()) {
+        let listed = keys.items().enumerate().filter(|(_, other)| other.str() == key).last();
+        if let Some((index, _)) = listed.filter(|_| seen.contains(&key)) {
+            errors.push(term.element(index).invalid_as(key, "exists in both matchLabelKeys and labelSelector"));
+        }
+        seen.push(key);
+    }
+    let others = term.get("mismatchLabelKeys");
+    for key in keys.items().filter(|key| others.items().any(|other| other.str() == key.str())) {
+        errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
     }
 }
 
@@ -151,8 +174,7 @@ fn add_requirements(term: &mut Value, keys: &str, operator: &str, labels: &Value
         let requirement = serde_json::json!({"key": key, "operator": operator, "values": [value]});
         let expressions = &mut term["labelSelector"]["matchExpressions"];
         match expressions {
-            Value::Array(list) if !list.contains(&requirement) => list.push(requirement),
-            Value::Array(_) => {}
+            Value::Array(list) => list.push(requirement),
             _ => *expressions = Value::Array(vec![requirement]),
         }
     }
@@ -223,22 +245,24 @@ pub fn taint_effect(effect: &Field<'_>, errors: &mut Errors) {
 
 /// What is wrong with `topologySpreadConstraints`.
 pub fn validate_topology_spread(constraints: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<String> = Vec::new();
-    for constraint in constraints.items() {
+    let pair = |constraint: &Field<'_>| {
+        format!("{{{}, {}}}", constraint.get("topologyKey").str(), constraint.get("whenUnsatisfiable").str())
+    };
+    for (index, constraint) in constraints.items().enumerate() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or(0) <= 0 {
             errors.push(skew.invalid_as(skew.int().unwrap_or(0), "must be greater than zero"));
         }
-        topology_key(&constraint.get("topologyKey"), errors);
+        if constraint.get("topologyKey").is_empty() {
+            errors.push(constraint.get("topologyKey").required("can not be empty"));
+        }
         let when = constraint.get("whenUnsatisfiable");
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when.str()) {
             errors.push(when.not_supported(&["DoNotSchedule", "ScheduleAnyway"]));
         }
-        let pair = format!("{{{}, {}}}", constraint.get("topologyKey").str(), when.str());
-        if seen.contains(&pair) {
-            errors.push(constraint.get("{topologyKey, whenUnsatisfiable}").with(&pair.clone().into()).duplicate());
+        if constraints.items().skip(index + 1).any(|other| pair(&other) == pair(&constraint)) {
+            errors.push(constraint.get("{topologyKey, whenUnsatisfiable}").duplicate_as(pair(&constraint)));
         }
-        seen.push(pair);
         min_domains(&constraint, errors);
         for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             let policy = constraint.get(name);
@@ -247,6 +271,7 @@ pub fn validate_topology_spread(constraints: &Field<'_>, errors: &mut Errors) {
             }
         }
         match_label_keys(&constraint, "matchLabelKeys", errors);
+        keys_once(&constraint, errors);
         labels::validate_selector(&constraint.get("labelSelector"), errors);
     }
 }

@@ -67,7 +67,8 @@ fn host_network_ports(container: &Field<'_>, errors: &mut Errors) {
     for port in container.get("ports").items() {
         let (inside, outside) = (port.get("containerPort"), port.get("hostPort"));
         if inside.int() != outside.int() {
-            errors.push(inside.invalid("must match `hostPort` when `hostNetwork` is true"));
+            let shown = outside.int().unwrap_or(0);
+            errors.push(outside.invalid_as(shown, "must match `containerPort` when `hostNetwork` is true"));
         }
     }
 }
@@ -77,9 +78,16 @@ fn host_users(spec: &Field<'_>, errors: &mut Errors) {
     if spec.get("hostUsers").value() != false {
         return;
     }
-    for name in ["hostNetwork", "hostPID", "hostIPC"] {
+    for (name, shown) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")] {
         if spec.get(name).bool() {
-            errors.push(spec.get(name).forbidden("when `hostUsers` is false"));
+            errors.push(spec.shown_as(name, shown).forbidden("when `hostUsers` is false"));
+        }
+    }
+    for list in ["initContainers", "containers", "ephemeralContainers"] {
+        for devices in spec.get(list).items().map(|container| container.get("volumeDevices")) {
+            if !devices.is_empty() {
+                errors.push(devices.forbidden("when `hostUsers` is false"));
+            }
         }
     }
 }

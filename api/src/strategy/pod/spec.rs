@@ -1,40 +1,30 @@
 //! The pod spec as a whole: `ValidatePodSpec` of `pkg/apis/core/validation/validation.go`, in its order.
+use serde_json::Value;
+
 use super::containers::{self, Surroundings};
 use super::{resources, scheduling, security, volumes};
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::{labels, meta, names};
 
 const NAMESERVERS_MAX: usize = 3;
+/// Most bytes that Linux takes as the name of a machine.
+const HOSTNAME_MAX: usize = 64;
 const SEARCHES_MAX: usize = 32;
 const SEARCHES_MAX_CHARACTERS: usize = 2048;
 
-/// What is wrong with a pod spec.
-pub fn validate_pod_spec(spec: &Field<'_>, errors: &mut Errors) {
+/// What is wrong with a pod spec. `pod` is the pod's name, empty in a template.
+pub fn validate_pod_spec(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
     let grace = spec.get("terminationGracePeriodSeconds");
     if !grace.is_set() {
         errors.push(grace.required(""));
     }
-    if let Some(resources) = spec.get("resources").set() {
-        pod_level_resources(&resources, errors);
-    }
-    volumes::validate(&spec.get("volumes"), errors);
+    let sound = volumes::validate(&spec.get("volumes"), pod, errors);
     let claims = resource_claims(&spec.get("resourceClaims"), errors);
-    let around = Surroundings {
-        spec: spec.clone(),
-        volumes: spec
-            .get("volumes")
-            .items()
-            .map(|volume| {
-                let claim = volume.get("persistentVolumeClaim").is_set() || volume.get("ephemeral").is_set();
-                (volume.get("name").str(), claim)
-            })
-            .collect(),
-        claims,
-        grace: grace.int().unwrap_or(0),
-    };
+    resources::validate_pod_level(spec, &claims, errors);
+    let around = Surroundings { spec: spec.clone(), volumes: sound, claims, grace: grace.int().unwrap_or(0) };
     containers::validate(&around, errors);
     spec.get("restartPolicy").one_of(&["Always", "OnFailure", "Never"], errors);
-    spec.get("dnsPolicy").one_of(&["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"], errors);
+    spec.get("dnsPolicy").one_of(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
     scheduling::validate_node_labels(&spec.get("nodeSelector"), errors);
     security::validate_pod(spec, errors);
     for secret in spec.get("imagePullSecrets").items() {
@@ -54,13 +44,19 @@ pub fn validate_pod_spec(spec: &Field<'_>, errors: &mut Errors) {
 
 /// What is wrong with a pod template: labels, annotations and a spec that is not a running pod's.
 pub fn validate_pod_template(template: &Field<'_>, errors: &mut Errors) {
-    meta::labels(&template.get("metadata").get("labels"), errors);
-    meta::annotations(&template.get("metadata").get("annotations"), errors);
-    validate_pod_spec(&template.get("spec"), errors);
+    template_labels(template, errors);
+    validate_pod_spec(&template.get("spec"), "", errors);
     let ephemeral = template.get("spec").get("ephemeralContainers");
     if !ephemeral.is_empty() {
         errors.push(ephemeral.forbidden("ephemeral containers not allowed in pod template"));
     }
+}
+
+/// Labels and annotations of a template, which are reported as if they stood beside its metadata.
+fn template_labels(template: &Field<'_>, errors: &mut Errors) {
+    let metadata = template.get("metadata");
+    meta::labels(&template.get("labels").with(metadata.get("labels").value()), errors);
+    meta::annotations(&template.get("annotations").with(metadata.get("annotations").value()), errors);
 }
 
 /// Whether the selector can be read at all.
@@ -74,23 +70,41 @@ fn validate_selector(selector: &Field<'_>, what: &str, errors: &mut Errors) -> b
         errors.push(selector.invalid(format!("empty selector is invalid for {what}")));
     }
     if !labels::is_readable(selector.value()) {
-        errors.push(selector.invalid("invalid label selector"));
+        errors.push(selector.invalid("invalid label selector").showing(labels::shown(selector.value())));
         return false;
     }
     true
 }
 
 /// The template of a workload whose selector must match it; `what` names the kind in the sentence on empty selectors.
-pub fn validate_selected_template(spec: &Field<'_>, what: &str, errors: &mut Errors) {
+/// Gives the template if it could be looked into, which takes a selector that can be read.
+pub fn validate_selected_template<'a>(spec: &Field<'a>, what: &str, errors: &mut Errors) -> Option<Field<'a>> {
     let (selector, template) = (spec.get("selector"), spec.get("template"));
     if !validate_selector(&selector, what, errors) {
-        return;
+        return None;
     }
     if !template.is_set() {
         errors.push(template.required(""));
-        return;
+        return None;
     }
     selected_labels(&selector, &template, errors);
+    validate_pod_template(&template, errors);
+    Some(template)
+}
+
+/// The template of a DaemonSet: its selector is not asked for, only that it matches and is not empty.
+pub fn validate_daemon_template(spec: &Field<'_>, errors: &mut Errors) {
+    let (selector, template) = (spec.get("selector"), spec.get("template"));
+    labels::validate_selector(&selector, errors);
+    if labels::is_readable(selector.value())
+        && !labels::matches(selector.value(), template.get("metadata").get("labels").value())
+    {
+        let own = template.get("metadata").get("labels");
+        errors.push(own.invalid_as(own.value().clone(), "`selector` does not match template `labels`"));
+    }
+    if selector.is_set() && labels::is_empty(selector.value()) {
+        errors.push(selector.invalid("empty selector is invalid for daemonset"));
+    }
     validate_pod_template(&template, errors);
 }
 
@@ -104,33 +118,14 @@ pub fn validate_stateful_template(spec: &Field<'_>, errors: &mut Errors) {
         return;
     }
     selected_labels(&selector, &template, errors);
-    meta::labels(&template.get("metadata").get("labels"), errors);
-    meta::annotations(&template.get("metadata").get("annotations"), errors);
+    template_labels(&template, errors);
 }
 
 fn selected_labels(selector: &Field<'_>, template: &Field<'_>, errors: &mut Errors) {
     let own = template.get("metadata").get("labels");
-    if selector.is_set() && !labels::is_empty(selector.value()) && !labels::matches(selector.value(), own.value()) {
-        let shown = if own.is_set() { own.value().clone() } else { serde_json::json!({}) };
-        errors.push(own.invalid_as(shown, "`selector` does not match template `labels`"));
+    if (!selector.is_set() || !labels::is_empty(selector.value())) && !labels::matches(selector.value(), own.value()) {
+        errors.push(own.invalid_as(own.value().clone(), "`selector` does not match template `labels`"));
     }
-}
-
-fn pod_level_resources(resources: &Field<'_>, errors: &mut Errors) {
-    for list in ["limits", "requests"] {
-        for (name, quantity) in resources.get(list).entries() {
-            if !matches!(name, "cpu" | "memory") && !name.starts_with("hugepages-") {
-                errors.push(quantity.not_supported(&["cpu", "hugepages-", "memory"]));
-            }
-            resources::validate_quantity(&quantity, name, errors);
-        }
-    }
-    if let Some(claim) = resources.get("claims").set() {
-        errors.push(claim.forbidden("claims may not be set for Resources at pod-level"));
-    }
-    let mut rest = Errors::new();
-    resources::validate(resources, &[], &mut rest);
-    errors.extend(rest.into_iter().filter(|error| error.detail.starts_with("must be less than or equal to")));
 }
 
 fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> Vec<&'a str> {
@@ -145,15 +140,28 @@ fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> Vec<&'a str> 
             name.check(names::dns1123_label(name.str()), errors);
             seen.push(name.str());
         }
+        // Kubernetes shows the claim as it has it inside.
+        let shown = serde_json::json!({
+            "Name": name.str(),
+            "ResourceClaimName": claim.get("resourceClaimName").value(),
+            "ResourceClaimTemplateName": claim.get("resourceClaimTemplateName").value(),
+        });
         let sources = ["resourceClaimName", "resourceClaimTemplateName"].map(|source| claim.get(source).is_set());
         match sources {
-            [true, true] => errors.push(
-                claim.invalid("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"),
+            [true, true] => errors.push(claim.invalid_as(
+                shown.clone(),
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified",
+            )),
+            [false, false] => errors.push(
+                claim
+                    .invalid_as(shown.clone(), "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"),
             ),
-            [false, false] => {
-                errors.push(claim.invalid("must specify one of: `resourceClaimName`, `resourceClaimTemplateName`"))
-            }
             _ => {}
+        }
+        for source in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if let Some(source) = claim.get(source).set() {
+                source.check(names::dns1123_subdomain(source.str()), errors);
+            }
         }
     }
     seen
@@ -188,8 +196,8 @@ fn dns_config(spec: &Field<'_>, errors: &mut Errors) {
         )));
     }
     for search in searches.items().filter(|search| search.str() != ".") {
-        let name = search.str().trim_end_matches('.').replace('_', "-");
-        search.check(names::dns1123_subdomain(&name), errors);
+        let name = Value::from(search.str().strip_suffix('.').unwrap_or(search.str()));
+        search.with(&name).check(names::dns1123_subdomain_with_underscore(name.as_str().unwrap_or("")), errors);
     }
     for option in config.get("options").items() {
         if option.get("name").is_empty() {
@@ -232,12 +240,15 @@ fn identity(spec: &Field<'_>, errors: &mut Errors) {
         }
     }
     if let Some(name) = spec.get("hostnameOverride").set() {
-        name.check(names::dns1123_subdomain(name.str()), errors);
         if spec.get("hostNetwork").bool() {
-            errors.push(name.forbidden("may not be set when hostNetwork is true"));
+            errors.push(name.forbidden("may not be specified when hostNetwork is true"));
         }
         if spec.get("setHostnameAsFQDN").bool() {
-            errors.push(name.forbidden("may not be set when setHostnameAsFQDN is true"));
+            errors.push(name.forbidden("may not be specified when setHostnameAsFQDN is true"));
+        }
+        name.check(names::dns1123_subdomain(name.str()), errors);
+        if name.len() > HOSTNAME_MAX {
+            errors.push(name.too_long(HOSTNAME_MAX));
         }
     }
 }
@@ -247,8 +258,7 @@ fn host_aliases(aliases: &Field<'_>, errors: &mut Errors) {
         let ip = alias.get("ip");
         ip.check(names::ip(ip.str()), errors);
         for name in alias.get("hostnames").items() {
-            let at_list = alias.get("hostnames");
-            at_list.with(name.value()).check(names::dns1123_subdomain(name.str()), errors);
+            name.check(names::dns1123_subdomain(name.str()), errors);
         }
     }
 }
@@ -264,11 +274,10 @@ fn classes(spec: &Field<'_>, errors: &mut Errors) {
     if policy.is_set() {
         policy.one_of(&["PreemptLowerPriority", "Never"], errors);
     }
-    for (name, quantity) in spec.get("overhead").entries() {
-        resources::validate_name(&quantity, name, errors);
-        resources::validate_quantity(&quantity, name, errors);
-    }
+    // Overhead is judged as the limits of a container, and reported so.
+    let overhead = serde_json::json!({"limits": spec.get("overhead").value()});
+    resources::validate(&spec.get("overhead").with(&overhead), &[], errors);
     if let Some(os) = spec.get("os").set() {
-        os.get("name").one_of(&["linux", "windows"], errors);
+        os.with(os.get("name").value()).one_of(&["linux", "windows"], errors);
     }
 }

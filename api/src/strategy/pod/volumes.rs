@@ -2,7 +2,8 @@
 //! `pkg/apis/core/validation/validation.go`.
 use crate::quantity::Quantity;
 use crate::strategy::field::{Errors, Field};
-use crate::strategy::{names, storage};
+use crate::strategy::volume_source::{self, Owner};
+use crate::strategy::{certificates, labels, names};
 
 /// Fields of a pod that an environment variable may show.
 pub const ENV_FIELDS: &[&str] = &[
@@ -57,15 +58,17 @@ const SOURCES: &[&str] = &[
     "nfs",
     "iscsi",
     "glusterfs",
+    "flocker",
     "persistentVolumeClaim",
     "rbd",
     "cinder",
     "cephfs",
-    "flocker",
+    "quobyte",
     "downwardAPI",
     "fc",
-    "azureFile",
+    "flexVolume",
     "configMap",
+    "azureFile",
     "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",
@@ -81,38 +84,55 @@ const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclu
 const TOKEN_SECONDS_MIN: i64 = 600;
 const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
-/// What is wrong with a pod's volumes.
-pub fn validate(volumes: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+/// What is wrong with a pod's volumes. Gives the names of those that are sound, and whether each is a claim (which a
+/// container may also mount as a block device). `pod` is the pod's name, empty in a template.
+pub fn validate<'a>(volumes: &Field<'a>, pod: &str, errors: &mut Errors) -> Vec<(&'a str, bool)> {
+    let created: Vec<String> = volumes
+        .items()
+        .filter(|volume| !pod.is_empty() && volume.get("ephemeral").is_set())
+        .map(|volume| format!("{pod}-{}", volume.get("name").str()))
+        .collect();
+    let mut sound: Vec<(&'a str, bool)> = Vec::new();
     for volume in volumes.items() {
-        validate_source(&volume, errors);
+        let mut found = Errors::new();
+        validate_source(&volume, pod, &mut found);
         let name = volume.get("name");
         if name.is_empty() {
-            errors.push(name.required(""));
-            continue;
-        }
-        let complaints = names::dns1123_label(name.str());
-        if !complaints.is_empty() {
-            name.check(complaints, errors);
-        } else if seen.contains(&name.str()) {
-            errors.push(name.duplicate());
+            found.push(name.required(""));
         } else {
-            seen.push(name.str());
+            name.check(names::dns1123_label(name.str()), &mut found);
+        }
+        if sound.iter().any(|(other, _)| *other == name.str()) {
+            found.push(name.duplicate());
+        }
+        let claim = volume.get("persistentVolumeClaim");
+        if found.is_empty() {
+            sound.push((name.str(), claim.is_set() || volume.get("ephemeral").is_set()));
+        }
+        errors.append(&mut found);
+        if created.iter().any(|other| other == claim.get("claimName").str()) {
+            errors.push(
+                claim.get("claimName").invalid("must not reference a PVC that gets created for an ephemeral volume"),
+            );
         }
     }
+    sound
 }
 
-fn validate_source(volume: &Field<'_>, errors: &mut Errors) {
+fn validate_source(volume: &Field<'_>, pod: &str, errors: &mut Errors) {
+    let owner = Owner::Pod(volume.get("name").str());
     let mut found = false;
     for kind in SOURCES {
-        let Some(source) = volume.get(kind).set() else {
+        if !volume.get(kind).is_set() {
             continue;
-        };
+        }
         if found {
-            errors.push(source.forbidden("may not specify more than 1 volume type"));
+            let refused = volume.shown_as(kind, volume_source::refused_as(kind, owner));
+            errors.push(refused.forbidden("may not specify more than 1 volume type"));
             continue;
         }
         found = true;
+        let source = volume.shown_as(kind, volume_source::reported_as(kind));
         match *kind {
             "emptyDir" => empty_dir(&source, errors),
             "hostPath" => host_path(&source, errors),
@@ -131,22 +151,17 @@ fn validate_source(volume: &Field<'_>, errors: &mut Errors) {
             "persistentVolumeClaim" => required(&source, &["claimName"], errors),
             "downwardAPI" => {
                 file_mode(&source.get("defaultMode"), errors);
-                source.get("items").items().for_each(|file| downward_file(&file, errors));
+                // Files are reported at the source: the path names no item.
+                let items = source.get("items");
+                items.items().for_each(|file| downward_file(&source.with(file.value()), errors));
             }
             "projected" => projected(&source, errors),
-            "csi" => {
-                let driver = source.get("driver");
-                storage::driver_name(&driver, errors);
-                if let Some(secret) = source.get("nodePublishSecretRef").set() {
-                    required(&secret, &["name"], errors);
-                }
-            }
-            "ephemeral" => ephemeral(&source, errors),
+            "ephemeral" => ephemeral(volume, &source, pod, errors),
             "image" => {
                 required(&source, &["reference"], errors);
                 source.get("pullPolicy").one_of(&["Always", "IfNotPresent", "Never"], errors);
             }
-            _ => storage::network_source(kind, &source, errors),
+            _ => volume_source::validate(kind, &source, owner, errors),
         }
     }
     if !found {
@@ -183,7 +198,8 @@ pub fn host_path(source: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn no_backsteps(path: &Field<'_>, errors: &mut Errors) {
+/// A path without `..` in it.
+pub fn no_backsteps(path: &Field<'_>, errors: &mut Errors) {
     if path.str().split('/').any(|part| part == "..") {
         errors.push(path.invalid("must not contain '..'"));
     }
@@ -201,8 +217,12 @@ pub fn descending_path(path: &Field<'_>, errors: &mut Errors) {
 fn file_path(path: &Field<'_>, errors: &mut Errors) {
     if path.is_empty() {
         errors.push(path.required(""));
-        return;
     }
+    non_reserved_path(path, errors);
+}
+
+/// The same where it need not be given.
+fn non_reserved_path(path: &Field<'_>, errors: &mut Errors) {
     descending_path(path, errors);
     if path.str().starts_with("..") && !path.str().starts_with("../") {
         errors.push(path.invalid("must not start with '..'"));
@@ -217,13 +237,13 @@ fn file_mode(mode: &Field<'_>, errors: &mut Errors) {
 
 fn keyed_files(source: &Field<'_>, errors: &mut Errors) {
     file_mode(&source.get("defaultMode"), errors);
-    for file in source.get("items").items() {
-        if file.get("key").is_empty() {
-            errors.push(file.get("key").required(""));
-        }
-        file_path(&file.get("path"), errors);
-        file_mode(&file.get("mode"), errors);
-    }
+    source.get("items").items().for_each(|file| keyed_file(&file, errors));
+}
+
+fn keyed_file(file: &Field<'_>, errors: &mut Errors) {
+    required(file, &["key"], errors);
+    file_path(&file.get("path"), errors);
+    file_mode(&file.get("mode"), errors);
 }
 
 fn downward_file(file: &Field<'_>, errors: &mut Errors) {
@@ -293,60 +313,80 @@ pub fn resource_field_selector(source: &Field<'_>, in_volume: bool, errors: &mut
     {
         errors.push(resource.not_supported(CONTAINER_RESOURCES));
     }
-    let divisor = source.get("divisor");
-    let text = divisor.str();
-    let allowed = match name.rsplit('.').next() {
-        Some("cpu") => ["", "0", "1m", "1"].contains(&text),
-        _ => {
-            ["", "0", "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"].contains(&text)
-        }
+    divisor_of(source, errors);
+}
+
+/// The unit in which a request or limit is shown.
+fn divisor_of(source: &Field<'_>, errors: &mut Errors) {
+    const BYTES: &[&str] = &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let (divisor, name) = (source.get("divisor"), source.get("resource").str());
+    if divisor.quantity().is_none_or(|quantity| quantity == Quantity::ZERO) {
+        return;
+    }
+    let Some(("limits" | "requests", resource)) = name.split_once('.') else {
+        return;
     };
-    if !allowed {
-        let detail = match name.rsplit('.').next() {
-            Some("cpu") => "only divisor's values 1m and 1 are supported with the cpu resource",
-            _ => {
-                "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the memory resource"
-            }
-        };
-        errors.push(divisor.invalid_as(name, detail));
+    let (allowed, what): (&[&str], &str) = match resource {
+        "cpu" => (&["1m", "1"], "cpu"),
+        "memory" => (BYTES, "memory"),
+        "ephemeral-storage" => (BYTES, "local ephemeral storage"),
+        _ if resource.starts_with("hugepages-") => (BYTES, "hugepages"),
+        _ => return,
+    };
+    let text = divisor.quantity().map(|quantity| quantity.to_string()).unwrap_or_default();
+    if !allowed.contains(&text.as_str()) {
+        let list = allowed.join(if resource == "cpu" { " and " } else { ", " });
+        errors.push(
+            divisor.invalid_as(name, format!("only divisor's values {list} are supported with the {what} resource")),
+        );
     }
 }
 
 fn projected(source: &Field<'_>, errors: &mut Errors) {
     file_mode(&source.get("defaultMode"), errors);
-    let mut paths: Vec<String> = Vec::new();
+    let mut paths: Vec<&str> = Vec::new();
     for part in source.get("sources").items() {
-        let mut found = false;
-        for kind in
-            ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle", "podCertificate"]
-        {
+        let mut count = 0;
+        for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"] {
             let Some(projection) = part.get(kind).set() else {
                 continue;
             };
-            if found {
-                errors.push(projection.forbidden("may not specify more than 1 volume type per source"));
-                continue;
-            }
-            found = true;
+            count += 1;
             match kind {
                 "secret" | "configMap" => {
                     required(&projection, &["name"], errors);
-                    keyed_files(&projection, errors);
+                    for file in projection.get("items").items() {
+                        keyed_file(&file, errors);
+                        let shown = projection.get("name").str();
+                        unique_path(source, file.get("path").str(), shown, &mut paths, errors);
+                    }
                 }
-                "downwardAPI" => projection.get("items").items().for_each(|file| downward_file(&file, errors)),
-                "serviceAccountToken" => token_projection(&projection, errors),
-                "clusterTrustBundle" => trust_bundle_projection(&projection, errors),
-                _ => required(&projection, &["signerName", "keyType"], errors),
+                "downwardAPI" => {
+                    for file in projection.get("items").items() {
+                        downward_file(&projection.with(file.value()), errors);
+                        let path = file.get("path").str();
+                        unique_path(source, path, path, &mut paths, errors);
+                    }
+                }
+                "serviceAccountToken" => token_projection(source, &projection, errors),
+                _ => {
+                    trust_bundle_projection(&projection, errors);
+                    let path = projection.get("path").str();
+                    unique_path(source, path, path, &mut paths, errors);
+                }
             }
-            conflicting_paths(source, &projection, &mut paths, errors);
         }
-        if !found {
-            errors.push(part.required("must specify one volume source"));
+        if let Some(certificate) = part.get("podCertificate").set() {
+            count += 1;
+            pod_certificate(source, &certificate, &mut paths, errors);
+        }
+        if count > 1 {
+            errors.push(part.forbidden("may not specify more than 1 volume type per source"));
         }
     }
 }
 
-fn token_projection(token: &Field<'_>, errors: &mut Errors) {
+fn token_projection(volume: &Field<'_>, token: &Field<'_>, errors: &mut Errors) {
     let seconds = token.get("expirationSeconds");
     let value = seconds.int().unwrap_or(0);
     if value < TOKEN_SECONDS_MIN {
@@ -354,39 +394,98 @@ fn token_projection(token: &Field<'_>, errors: &mut Errors) {
     } else if value > TOKEN_SECONDS_MAX {
         errors.push(seconds.invalid_as(value, "may not specify a duration larger than 2^32 seconds"));
     }
-    file_path(&token.get("path"), errors);
+    // The path is reported at the volume, not at the token.
+    file_path(&volume.get("path").with(token.get("path").value()), errors);
 }
 
 fn trust_bundle_projection(bundle: &Field<'_>, errors: &mut Errors) {
     let (name, signer) = (bundle.get("name"), bundle.get("signerName"));
     match (name.is_set(), signer.is_set()) {
         (true, true) => errors.push(bundle.invalid("only one of name and signerName may be used")),
+        (true, false) => {
+            if name.is_empty() {
+                errors.push(name.required("must be a valid object name"));
+            }
+            let complaints = names::dns1123_subdomain(name.str().rsplit(':').next().unwrap_or(""));
+            errors.extend(
+                complaints.into_iter().map(|why| name.invalid(format!("not a valid clustertrustbundlename: {why}"))),
+            );
+            let selector = bundle.get("labelSelector");
+            if selector.is_set() {
+                errors.push(selector.invalid("labelSelector must be unset if name is specified"));
+            }
+        }
+        (false, true) => {
+            if signer.is_empty() {
+                errors.push(signer.required("must be a valid signer name"));
+            }
+            certificates::signer_name(&signer, errors);
+            labels::validate_selector(&bundle.get("labelSelector"), errors);
+        }
         (false, false) => errors.push(bundle.required("either name or signerName must be specified")),
-        _ => {}
     }
     file_path(&bundle.get("path"), errors);
 }
 
-/// Two sources of a projected volume must not write one file.
-fn conflicting_paths(volume: &Field<'_>, projection: &Field<'_>, seen: &mut Vec<String>, errors: &mut Errors) {
-    let items = projection.get("items").items().map(|file| file.get("path"));
-    for path in items.chain(projection.get("path").set()) {
-        if path.is_empty() {
-            continue;
+fn pod_certificate<'a>(volume: &Field<'_>, certificate: &Field<'a>, paths: &mut Vec<&'a str>, errors: &mut Errors) {
+    const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
+    const SECONDS_MIN: i64 = 3600;
+    const SECONDS_MAX: i64 = 91 * 24 * 3600;
+    const KUBERNETES_SECONDS_MAX: i64 = 24 * 3600;
+    let (signer, key) = (certificate.get("signerName"), certificate.get("keyType"));
+    certificates::signer_name(&signer, errors);
+    if !KEY_TYPES.contains(&key.str()) {
+        errors.push(key.not_supported(KEY_TYPES));
+    }
+    let seconds = certificate.get("maxExpirationSeconds");
+    let ours = signer.str().starts_with("kubernetes.io/");
+    let most = if ours { KUBERNETES_SECONDS_MAX } else { SECONDS_MAX };
+    if seconds.int().is_some_and(|value| value < SECONDS_MIN) {
+        errors.push(seconds.invalid(format!("if provided, maxExpirationSeconds must be >= {SECONDS_MIN}")));
+    }
+    if seconds.int().is_some_and(|value| value > most) {
+        errors.push(seconds.invalid(format!("if provided, maxExpirationSeconds must be <= {most}")));
+    }
+    let mut given = 0;
+    for member in ["credentialBundlePath", "keyPath", "certificateChainPath"] {
+        let path = certificate.get(member);
+        if !path.is_empty() {
+            given += 1;
+            non_reserved_path(&path, errors);
+            unique_path(volume, path.str(), path.str(), paths, errors);
         }
-        if seen.iter().any(|other| other == path.str()) {
-            errors.push(volume.invalid_as(path.str(), "conflicting duplicate paths"));
-        } else {
-            seen.push(path.str().to_owned());
-        }
+    }
+    if given == 0 {
+        errors.push(
+            certificate.required("specify at least one of credentialBundlePath, keyPath, and certificateChainPath"),
+        );
     }
 }
 
-fn ephemeral(source: &Field<'_>, errors: &mut Errors) {
+/// Two sources of a projected volume must not write one file.
+fn unique_path<'a>(volume: &Field<'_>, path: &'a str, shown: &str, seen: &mut Vec<&'a str>, errors: &mut Errors) {
+    if path.is_empty() {
+        return;
+    }
+    if seen.contains(&path) {
+        errors.push(volume.invalid_as(shown, "conflicting duplicate paths"));
+    } else {
+        seen.push(path);
+    }
+}
+
+fn ephemeral(volume: &Field<'_>, source: &Field<'_>, pod: &str, errors: &mut Errors) {
     let template = source.get("volumeClaimTemplate");
     if template.is_set() {
-        crate::strategy::core::claim::validate_spec(&template.get("spec"), errors);
+        crate::strategy::core::claim::validate_template(&template, errors);
     } else {
         errors.push(template.required(""));
+    }
+    let name = volume.get("name");
+    if !pod.is_empty() && !name.is_empty() {
+        let claim = format!("{pod}-{}", name.str());
+        for why in names::dns1123_subdomain(&claim) {
+            errors.push(name.invalid(format!("PVC name {claim:?}: {why}")));
+        }
     }
 }
