@@ -272,15 +272,9 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
         errors.push(ports.required(""));
     }
     match kind.str() {
-        "LoadBalancer" => {
-            if headless {
-                errors.extend(
-                    ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for LoadBalancer services")),
-                );
-            }
-        }
-        "NodePort" if headless => {
-            errors.extend(ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for NodePort services")));
+        of_nodes @ ("LoadBalancer" | "NodePort") if headless => {
+            let words = format!("may not be set to 'None' for {of_nodes} services");
+            errors.extend(ips.items().next().map(|ip| ip.invalid(words)));
         }
         "ExternalName" => external_name(spec, errors),
         _ => {}
