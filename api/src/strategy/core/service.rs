@@ -272,12 +272,9 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
         errors.push(ports.required(""));
     }
     match kind.str() {
-        "LoadBalancer" => {
-            if headless {
-                errors.extend(
-                    ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for LoadBalancer services")),
-                );
-            }
+        "LoadBalancer" if headless => {
+            errors
+                .extend(ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for LoadBalancer services")));
         }
         "NodePort" if headless => {
             errors.extend(ips.items().next().map(|ip| ip.invalid("may not be set to 'None' for NodePort services")));
