@@ -281,6 +281,10 @@ impl Behavior for StatefulSet {
         spec.get("minReadySeconds").non_negative(errors);
         spec.get("ordinals").get("start").non_negative(errors);
         spec.get("revisionHistoryLimit").non_negative(errors);
+        let service = spec.get("serviceName");
+        if !service.is_empty() {
+            service.check(names::dns1123_label(service.str()), errors);
+        }
         pod::validate_stateful_template(&spec, errors);
         let policy = spec.get("template").get("spec").get("restartPolicy");
         if spec.get("template").is_set() && policy.str() != "Always" {

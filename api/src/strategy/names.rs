@@ -25,10 +25,8 @@ const QUALIFIED_NAME_EXAMPLES: [&str; 3] = ["MyName", "my.name", "123-abc"];
 pub enum NameRule {
     /// A DNS subdomain: most kinds.
     Subdomain,
-    /// A DNS label: namespaces.
+    /// A DNS label: namespaces and services.
     Label,
-    /// A DNS label that starts with a letter: services.
-    Dns1035Label,
     /// Anything that can stand in a URL path: RBAC objects, signing requests.
     PathSegment,
     /// An IP address in canonical form: `IPAddress`.
@@ -41,7 +39,6 @@ impl NameRule {
         match self {
             NameRule::Subdomain => dns1123_subdomain(name),
             NameRule::Label => dns1123_label(name),
-            NameRule::Dns1035Label => dns1035_label(name),
             NameRule::PathSegment => path_segment(name),
             NameRule::Ip => canonical_ip(name),
         }

@@ -150,7 +150,7 @@ static ROWS: &[Row] = &[
     kind("", "resourcequotas", &core::ResourceQuota),
     kind("", "secrets", &core::Secret),
     kind("", "serviceaccounts", &core::ServiceAccount),
-    kind("", "services", &core::Service).named(NameRule::Dns1035Label).put_creates(),
+    kind("", "services", &core::Service).named(NameRule::Label).put_creates(),
     kind("apps", "controllerrevisions", &apps::ControllerRevision),
     kind("apps", "daemonsets", &apps::DaemonSet).generations(),
     kind("apps", "deployments", &apps::Deployment).generations_with(Generation::SpecAndAnnotations),

@@ -110,7 +110,7 @@ fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
             errors.push(name.required(""));
         } else if !well_formed(name.str()) {
             errors.push(name.invalid(format!(
-                "must have at most {NAME_MAX} characters and match regex ^[a-z0-9]([-_a-z0-9]*[a-z0-9])?([\\./][a-z0-9]([-_a-z0-9]*[a-z0-9])?)*$"
+                "must have at most {NAME_MAX} characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
             )));
         } else if seen.contains(&name.str()) {
             errors.push(name.duplicate());

@@ -1,10 +1,10 @@
 //! The pod spec as a whole: `ValidatePodSpec` of `pkg/apis/core/validation/validation.go`, in its order.
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::containers::{self, Surroundings};
 use super::{resources, scheduling, security, volumes};
 use crate::strategy::field::{Errors, Field};
-use crate::strategy::{labels, meta, names};
+use crate::strategy::{edit, labels, meta, names};
 
 const NAMESERVERS_MAX: usize = 3;
 /// Most bytes that Linux takes as the name of a machine.
@@ -108,17 +108,31 @@ pub fn validate_daemon_template(spec: &Field<'_>, errors: &mut Errors) {
     validate_pod_template(&template, errors);
 }
 
-/// The template of a StatefulSet. Its spec is not looked into: the claims that its containers mount become volumes only
-/// in the pods (`pkg/apis/apps/validation`, `ValidatePodTemplateSpecForStatefulSet`).
+/// The template of a StatefulSet, as its controller will use it: with a volume for each claim, and host names of its
+/// own making (`pkg/apis/apps/validation.ValidateStatefulSetSpec`).
 pub fn validate_stateful_template(spec: &Field<'_>, errors: &mut Errors) {
     let (selector, template) = (spec.get("selector"), spec.get("template"));
-    validate_selector(&selector, "statefulset", errors);
+    if !validate_selector(&selector, "statefulset", errors) {
+        return;
+    }
     if !template.is_set() {
         errors.push(template.required(""));
         return;
     }
     selected_labels(&selector, &template, errors);
-    template_labels(&template, errors);
+    let claims: Vec<&str> =
+        spec.get("volumeClaimTemplates").items().map(|claim| claim.get("metadata").get("name").str()).collect();
+    let mut used = template.value().clone();
+    if let Some(inner) = edit::member(&mut used, "spec") {
+        edit::take(inner, "subdomain");
+        edit::take(inner, "hostname");
+        let own = template.get("spec").get("volumes");
+        let made = claims.iter().map(|name| json!({"name": name, "persistentVolumeClaim": {"claimName": name}}));
+        let kept = own.items().filter(|volume| !claims.contains(&volume.get("name").str()));
+        let volumes: Vec<Value> = made.chain(kept.map(|volume| volume.value().clone())).collect();
+        edit::set(inner, "volumes", volumes);
+    }
+    validate_pod_template(&template.with(&used), errors);
 }
 
 fn selected_labels(selector: &Field<'_>, template: &Field<'_>, errors: &mut Errors) {
@@ -278,6 +292,11 @@ fn classes(spec: &Field<'_>, errors: &mut Errors) {
     let overhead = serde_json::json!({"limits": spec.get("overhead").value()});
     resources::validate(&spec.get("overhead").with(&overhead), &[], errors);
     if let Some(os) = spec.get("os").set() {
-        os.with(os.get("name").value()).one_of(&["linux", "windows"], errors);
+        let name = os.get("name");
+        if name.is_empty() {
+            errors.push(name.required(""));
+        } else {
+            os.with(name.value()).one_of(&["linux", "windows"], errors);
+        }
     }
 }
