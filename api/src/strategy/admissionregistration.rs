@@ -1,6 +1,7 @@
 //! Webhook configurations and admission policies (`pkg/apis/admissionregistration/validation/validation.go`). Expressions
 //! are compiled here as they are where they run ([`crate::admission`]).
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
@@ -154,7 +155,7 @@ fn resources(resources: &Field<'_>, errors: &mut Errors) {
     if resources.is_empty() {
         errors.push(resources.required(""));
     }
-    let (mut of_resource, mut of_subresource): (Vec<&str>, Vec<&str>) = Default::default();
+    let (mut of_resource, mut of_subresource): (BTreeSet<&str>, BTreeSet<&str>) = Default::default();
     let (mut everything, mut all_resources, mut one_resource) = (false, false, false);
     for item in resources.items() {
         let text = item.str();
@@ -174,10 +175,10 @@ fn resources(resources: &Field<'_>, errors: &mut Errors) {
             errors.push(item.invalid(format!("if '*/{part}' is present, must not specify {text}")));
         }
         if part == "*" {
-            of_resource.push(resource);
+            of_resource.insert(resource);
         }
         if resource == "*" {
-            of_subresource.push(part);
+            of_subresource.insert(part);
         }
     }
     if everything && resources.len() > 1 {

@@ -2,6 +2,7 @@
 pub mod cron;
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
@@ -452,11 +453,12 @@ fn exit_codes(codes: &Field<'_>, template: &Field<'_>, errors: &mut Errors) {
         errors.push(values.too_many(EXIT_CODES_MAX));
     }
     let numbers: Vec<i64> = values.items().map(|value| value.int().unwrap_or(0)).collect();
-    for (index, value) in values.items().enumerate() {
-        if operator.str() == "In" && numbers[index] == 0 {
+    let mut seen = BTreeSet::new();
+    for (value, number) in values.items().zip(&numbers) {
+        if operator.str() == "In" && *number == 0 {
             errors.push(value.invalid("must not be 0 for the In operator"));
         }
-        if numbers[..index].contains(&numbers[index]) {
+        if !seen.insert(number) {
             errors.push(value.duplicate());
         }
     }
