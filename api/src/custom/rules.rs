@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::cel::check::{self, Ty};
 use super::cel::{Expr, Failure, values};
 use super::schema::{Additional, Schema};
-use super::validate::correlated;
+use super::validate::Earlier;
 use crate::status::{FieldError, FieldPath};
 
 /// What all rules of one object may cost together (`RuntimeCELCostBudget`).
@@ -173,8 +173,9 @@ impl Walk<'_> {
             }
             Value::Array(list) => {
                 let Some(items) = &schema.items else { return };
+                let earlier = Earlier::of(schema, old);
                 for (index, item) in list.iter().enumerate() {
-                    self.node(items, item, correlated(schema, old, item), &path.index(index), false);
+                    self.node(items, item, earlier.of_item(item), &path.index(index), false);
                 }
             }
             _ => {}

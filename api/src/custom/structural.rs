@@ -3,6 +3,8 @@
 //! `apiextensions-apiserver/pkg/apis/apiextensions/validation/validation.go` `ValidateCustomResourceDefinitionOpenAPISchema`,
 //! `pkg/apiserver/schema/validation.go` `ValidateStructural`.
 
+use std::collections::BTreeSet;
+
 use regex::Regex;
 use serde_json::Value;
 
@@ -233,10 +235,11 @@ impl Walk<'_> {
                 "must be object if parent array's x-kubernetes-list-type is map",
             );
         }
+        let mut seen = BTreeSet::new();
         for (index, key) in keys.iter().enumerate() {
             let property = &items["properties"][*key];
             let property_at = at.child("properties").key((*key).to_owned());
-            if keys[..index].contains(key) {
+            if !seen.insert(key) {
                 self.errors.push(FieldError::duplicate(&path.child("x-kubernetes-list-map-keys").index(index), *key));
             }
             if property.is_null() {

@@ -3,6 +3,9 @@
 //! `kube-openapi/pkg/validation/validate`, `apiextensions-apiserver/pkg/apiserver/validation/validation.go`. On an update
 //! what has not changed is not refused again (`ratcheting.go`): a stricter schema must not lock existing objects.
 
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Number, Value};
 
 use super::formats;
@@ -139,8 +142,9 @@ impl Walk<'_> {
 
     fn array(&mut self, schema: &Schema, list: &[Value], old: Option<&Value>, path: &str) {
         if let Some(items) = &schema.items {
+            let earlier = Earlier::of(schema, old);
             for (index, item) in list.iter().enumerate() {
-                let before = correlated(schema, old, item);
+                let before = earlier.of_item(item);
                 self.node(items, item, before, &format!("{path}[{index}]"));
             }
         }
@@ -240,13 +244,38 @@ fn is_multiple(number: f64, step: f64) -> bool {
 }
 
 fn has_duplicates(list: &[Value]) -> bool {
-    list.iter().enumerate().any(|(index, item)| list[..index].contains(item))
+    let mut seen = BTreeSet::new();
+    !list.iter().all(|item| seen.insert(item.to_string()))
 }
 
-/// The element of an old list that a new one continues: that with the same keys; none in lists without keys.
-pub fn correlated<'a>(schema: &Schema, old: Option<&'a Value>, item: &Value) -> Option<&'a Value> {
-    let Some(ListType::Map(keys)) = &schema.list_type else { return None };
-    old?.as_array()?.iter().find(|before| keys.iter().all(|key| before.get(key.as_ref()) == item.get(key.as_ref())))
+/// The elements of an old list by their keys; none of lists without keys.
+pub struct Earlier<'a> {
+    keys: &'a [Cow<'static, str>],
+    elements: BTreeMap<Vec<String>, &'a Value>,
+}
+
+impl<'a> Earlier<'a> {
+    /// Those of `old`, the value at `schema` before.
+    pub fn of(schema: &'a Schema, old: Option<&'a Value>) -> Earlier<'a> {
+        let (Some(ListType::Map(keys)), Some(Value::Array(list))) = (&schema.list_type, old) else {
+            return Earlier { keys: &[], elements: BTreeMap::new() };
+        };
+        // Of two with the same keys the first counts.
+        let elements = list.iter().rev().map(|element| (identity(keys, element), element)).collect();
+        Earlier { keys, elements }
+    }
+
+    /// The element that `item` continues.
+    pub fn of_item(&self, item: &Value) -> Option<&'a Value> {
+        if self.elements.is_empty() {
+            return None;
+        }
+        self.elements.get(&identity(self.keys, item)).copied()
+    }
+}
+
+fn identity(keys: &[Cow<'static, str>], element: &Value) -> Vec<String> {
+    keys.iter().map(|key| element.get(key.as_ref()).map(Value::to_string).unwrap_or_default()).collect()
 }
 
 /// Duplicates in lists that are sets or maps. `apiextensions-apiserver/pkg/apiserver/schema/listtype/validation.go`.
@@ -284,7 +313,7 @@ fn duplicates(schema: &Schema, list: &[Value], path: &FieldPath, errors: &mut Ve
             _ => None,
         }
     };
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (index, item) in list.iter().enumerate() {
         if let Some(identity) = identity(item)
             && !seen.insert(identity.to_string())

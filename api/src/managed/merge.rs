@@ -1,6 +1,8 @@
 //! Merges what an applier says into what there is, and takes fields out of a value (structured-merge-diff `typed/merge.go`
 //! and `typed/remove.go`).
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value};
 
 use super::compare::zip;
@@ -56,47 +58,51 @@ fn merge_lists(
 ) -> Result<Vec<Value>, TypeErrors> {
     let ours = elements(item, relation, live)?;
     let theirs = elements(item, relation, applied)?;
+    let mut places: BTreeMap<&PathElement, Vec<usize>> = BTreeMap::new();
+    for (at, element) in ours.iter().enumerate() {
+        places.entry(element).or_default().push(at);
+    }
+    let in_theirs: BTreeSet<&PathElement> = theirs.iter().collect();
     let merge_item = |element: &PathElement, at: usize| {
         // An item that stands twice in the live list is replaced, not merged with.
-        let twins: Vec<usize> = (0..ours.len()).filter(|i| ours[*i] == *element).collect();
-        let live = match twins.as_slice() {
-            [one] => Some(&live[*one]),
+        let live = match places.get(element).map(Vec::as_slice) {
+            Some([one]) => Some(&live[*one]),
             _ => None,
         };
         merge_at(item, live, Some(&applied[at])).map_err(|errors| errors.below(element))
     };
     let mut merged = Vec::with_capacity(live.len().max(applied.len()));
-    let mut shared = theirs.iter().filter(|element| ours.contains(element));
+    let mut shared = theirs.iter().filter(|element| places.contains_key(element));
     let mut next_shared = shared.next();
-    let mut done: Vec<&PathElement> = Vec::with_capacity(theirs.len());
+    let mut done: BTreeSet<&PathElement> = BTreeSet::new();
     let (mut l, mut a) = (0, 0);
     while l < ours.len() || a < theirs.len() {
         if let (Some(our), Some(their)) = (ours.get(l), theirs.get(a)) {
             if our == their {
-                done.push(our);
+                done.insert(our);
                 merged.extend(merge_item(our, a)?);
                 (l, a) = (l + 1, a + 1);
                 next_shared = shared.next();
                 continue;
             }
-            if theirs.contains(our) && next_shared.is_some_and(|next| next != our) {
+            if in_theirs.contains(our) && next_shared.is_some_and(|next| next != our) {
                 // Applied too, but at a later place.
                 l += 1;
                 continue;
             }
         }
         if let Some(our) = ours.get(l) {
-            if !theirs.contains(our) {
+            if !in_theirs.contains(our) {
                 merged.push(live[l].clone());
                 l += 1;
                 continue;
             }
-            if done.contains(&our) {
+            if done.contains(our) {
                 l += 1;
             }
         }
         if let Some(their) = theirs.get(a) {
-            done.push(their);
+            done.insert(their);
             merged.extend(merge_item(their, a)?);
             a += 1;
             if next_shared == Some(their) {

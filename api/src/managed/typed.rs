@@ -1,6 +1,7 @@
 //! Walks over values by their types: which elements a list has, what set of fields a value is, whether it fits its type
 //! (structured-merge-diff `typed`).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde_json::Value;
@@ -170,8 +171,9 @@ fn validate_list(item: Place<'_>, relation: Relation<'_>, items: &[Value]) -> Re
         Relation::Atomic => (0..items.len()).map(PathElement::index).collect(),
         _ => elements(item, relation, items)?,
     };
-    for (i, (element, value)) in elements.iter().zip(items).enumerate() {
-        if elements[..i].contains(element) {
+    let mut seen = BTreeSet::new();
+    for (element, value) in elements.iter().zip(items) {
+        if !seen.insert(element) {
             errors.0.push((String::new(), format!("duplicate entries for key {element}")));
         }
         if let Err(more) = validate(item, value) {

@@ -11,11 +11,12 @@
 //! | `"$retainKeys": ["rollingUpdate", "type"]` | of this map, keep only these fields |
 //! | `null` | delete the field |
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::order::{in_element_order, partition};
+use super::order::{Places, in_element_order, partition};
 use super::{PatchError, go_value};
 use crate::schema::{Field, Struct, Type};
 
@@ -139,12 +140,12 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>
         return Ok(());
     };
     let bad = || PatchError::BadRequest("invalid patch format of retainKeys".to_owned());
-    let keys: Vec<&str> = keys.as_array().ok_or_else(bad)?.iter().filter_map(Value::as_str).collect();
+    let keys: BTreeSet<&str> = keys.as_array().ok_or_else(bad)?.iter().filter_map(Value::as_str).collect();
     let is_directive = |key: &str| key.starts_with(DELETE_FROM_PRIMITIVE_LIST) || key.starts_with(SET_ELEMENT_ORDER);
-    if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !keys.contains(&key.as_str())) {
+    if patch.iter().any(|(key, value)| !value.is_null() && !is_directive(key) && !keys.contains(key.as_str())) {
         return Err(bad());
     }
-    original.retain(|key, _| keys.contains(&key.as_str()));
+    original.retain(|key, _| keys.contains(key.as_str()));
     Ok(())
 }
 
@@ -235,8 +236,9 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, place: Place<'_>) -> Resu
     if element_kind(original.iter().chain(&patch))? != "map[string]interface {}" {
         let order = patch.clone();
         let mut merged: Vec<Value> = Vec::with_capacity(original.len() + patch.len());
+        let mut known = Places::of(&[], None);
         for item in original.iter().cloned().chain(patch) {
-            if !merged.contains(&item) {
+            if known.add(&item, merged.len()) {
                 merged.push(item);
             }
         }
@@ -248,12 +250,17 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, place: Place<'_>) -> Resu
     })?;
     let (mut original, patch) = obey_directives(original, patch, merge_key)?;
     let (order, before) = (patch.clone(), original.clone());
+    let mut places = Places::of(&original, Some(merge_key));
     for item in patch {
-        let key = identity(&item, Some(merge_key))?.clone();
-        let existing = original.iter_mut().find(|candidate| candidate.get(merge_key) == Some(&key));
-        match (existing, item) {
+        identity(&item, Some(merge_key))?;
+        match (places.find(&item).and_then(|at| original.get_mut(at)), item) {
             (Some(Value::Object(existing)), Value::Object(item)) => merge_map(existing, item, place.item())?,
-            (_, item) => original.extend(settled(item)),
+            (_, item) => {
+                if let Some(item) = settled(item) {
+                    places.add(&item, original.len());
+                    original.push(item);
+                }
+            }
         }
     }
     let (known, server_only) = partition(original, &order, Some(merge_key))?;
@@ -267,6 +274,7 @@ fn obey_directives(
     merge_key: &str,
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut plain = Vec::with_capacity(patch.len());
+    let mut deleted = Places::of(&[], Some(merge_key));
     let mut replace = false;
     for item in patch {
         let Some(directive) = item.get(DIRECTIVE) else {
@@ -275,8 +283,8 @@ fn obey_directives(
         };
         match directive.as_str() {
             Some("delete") => {
-                let key = identity(&item, Some(merge_key))?;
-                original.retain(|candidate| candidate.get(merge_key) != Some(key));
+                identity(&item, Some(merge_key))?;
+                deleted.add(&item, 0);
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -287,13 +295,15 @@ fn obey_directives(
             }
         }
     }
+    original.retain(|candidate| deleted.find(candidate).is_none());
     Ok(if replace { (plain, Vec::new()) } else { (original, plain) })
 }
 
 fn delete_from_list(original: &mut Map<String, Value>, key: &str, deletions: &Value) -> Result<(), PatchError> {
     let deletions = list_of(deletions.clone())?;
     if let Some(Value::Array(items)) = original.get_mut(key) {
-        items.retain(|item| !deletions.contains(item));
+        let deletions = Places::of(&deletions, None);
+        items.retain(|item| deletions.find(item).is_none());
     }
     Ok(())
 }

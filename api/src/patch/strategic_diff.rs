@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::PatchError;
+use super::order::Places;
 use super::strategic::{
     DELETE_FROM_PRIMITIVE_LIST, DIRECTIVE, Place, RETAIN_KEYS, SET_ELEMENT_ORDER, element_kind, identity,
 };
@@ -78,8 +79,11 @@ fn diff_lists(
         return Ok(());
     }
     if element_kind(before.iter().chain(after))? != "map[string]interface {}" {
-        let added: Vec<Value> = after.iter().filter(|item| !before.contains(item)).cloned().collect();
-        let deleted: Vec<Value> = before.iter().filter(|item| !after.contains(item)).cloned().collect();
+        let only_in = |items: &[Value], others: &[Value]| -> Vec<Value> {
+            let others = Places::of(others, None);
+            items.iter().filter(|item| others.find(item).is_none()).cloned().collect()
+        };
+        let (added, deleted) = (only_in(after, before), only_in(before, after));
         if !added.is_empty() {
             patch.insert(key.to_owned(), added.into());
         }
@@ -91,13 +95,13 @@ fn diff_lists(
     }
     let merge_key = place.merge_key();
     let name = merge_key.unwrap_or_default();
-    let find = |items: &'_ [Value], wanted: &Value| items.iter().position(|item| item.get(name) == Some(wanted));
+    let (places_before, places_after) = (Places::of(before, merge_key), Places::of(after, merge_key));
     let mut changes = Vec::new();
     let mut order = Vec::with_capacity(after.len());
     for item in after {
         let id = identity(item, merge_key)?;
         order.push(json!({name: id}));
-        match find(before, id).map(|at| (&before[at], item)) {
+        match places_before.find(item).map(|at| (&before[at], item)) {
             Some((Value::Object(old), Value::Object(new))) => {
                 let mut below = diff_maps(old, new, place.item(), place.retains_keys())?;
                 if !below.is_empty() {
@@ -110,7 +114,7 @@ fn diff_lists(
     }
     for item in before {
         let id = identity(item, merge_key)?;
-        if find(after, id).is_none() {
+        if places_after.find(item).is_none() {
             changes.push(json!({name: id, DIRECTIVE: "delete"}));
         }
     }

@@ -35,7 +35,7 @@ impl Behavior for WebhookConfiguration {
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = BTreeSet::new();
         for (at, webhook) in object.get("webhooks").items().enumerate() {
             let path = FieldPath::new("webhooks").index(at);
             let (_, faults) = Policy::compile_webhook(webhook.value(), &path);
@@ -46,10 +46,9 @@ impl Behavior for WebhookConfiguration {
                 errors.push(name.invalid("should be a domain with at least three segments separated by dots"));
             }
             name.check(names::dns1123_subdomain(name.str()), errors);
-            if seen.contains(&name.str()) {
+            if !seen.insert(name.str()) {
                 errors.push(name.duplicate());
             }
-            seen.push(name.str());
             validate_webhook(&webhook, errors);
         }
     }
@@ -71,16 +70,15 @@ fn named_conditions(conditions: &Field<'_>, errors: &mut Errors) {
     if conditions.len() > MAX_MATCH_CONDITIONS {
         errors.push(conditions.too_many(MAX_MATCH_CONDITIONS));
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for condition in conditions.items() {
         required(&condition, &["expression", "name"], errors);
         let name = condition.get("name");
         if !name.str().is_empty() {
             name.check(names::qualified_name(name.str()), errors);
-            if seen.contains(&name.str()) {
+            if !seen.insert(name.str()) {
                 errors.push(name.duplicate());
             }
-            seen.push(name.str());
         }
     }
 }
@@ -206,13 +204,12 @@ fn match_resources(resources: &Field<'_>, errors: &mut Errors) {
     }
     for list in ["resourceRules", "excludeResourceRules"] {
         for rule in resources.get(list).items() {
-            let mut seen: Vec<&str> = Vec::new();
+            let mut seen = BTreeSet::new();
             for name in rule.get("resourceNames").items() {
                 name.check(names::path_segment(name.str()), errors);
-                if seen.contains(&name.str()) {
+                if !seen.insert(name.str()) {
                     errors.push(name.duplicate());
                 }
-                seen.push(name.str());
             }
             operations_rule(&rule, errors);
         }
@@ -334,7 +331,7 @@ fn validate_parts(spec: &Field<'_>, errors: &mut Errors) {
 
 /// Keys that go into the audit log under the policy's name, each once, and what is said there.
 fn audit_annotations(annotations: &Field<'_>, policy: &str, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for annotation in annotations.items() {
         let (key, value) = (annotation.get("key"), annotation.get("valueExpression"));
         if value.str().trim().is_empty() {
@@ -342,10 +339,9 @@ fn audit_annotations(annotations: &Field<'_>, policy: &str, errors: &mut Errors)
         }
         let full = format!("{policy}/{}", key.str());
         key.with(&Value::from(full.as_str())).check(names::qualified_name(&full), errors);
-        if seen.contains(&key.str()) {
+        if !seen.insert(key.str()) {
             errors.push(key.duplicate());
         }
-        seen.push(key.str());
     }
 }
 
@@ -392,12 +388,11 @@ impl Behavior for AdmissionPolicyBinding {
         for action in actions.items().filter(|action| !["Audit", "Deny", "Warn"].contains(&action.str())) {
             errors.push(action.not_supported(&["Audit", "Deny", "Warn"]));
         }
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = BTreeSet::new();
         for action in actions.items() {
-            if seen.contains(&action.str()) {
+            if !seen.insert(action.str()) {
                 errors.push(action.duplicate());
             }
-            seen.push(action.str());
         }
         if seen.contains(&"Deny") && seen.contains(&"Warn") {
             errors.push(actions.invalid(

@@ -1,6 +1,8 @@
 //! CustomResourceDefinitions and APIServices: kinds that make kinds.
 //! Of `apiextensions-apiserver/pkg/apis/apiextensions/validation` the rules on names and versions; schemas are checked
 //! where they are built.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::built_in::Behavior;
@@ -90,8 +92,8 @@ impl Behavior for CustomResourceDefinition {
             spec.get("scope").immutable(&before.get("scope"), errors);
             spec.get("names").get("kind").immutable(&before.get("names").get("kind"), errors);
         }
-        let served: Vec<&str> = spec.get("versions").items().map(|version| version.get("name").str()).collect();
-        for stored in new.get("status").get("storedVersions").items().filter(|stored| !served.contains(&stored.str())) {
+        let served: BTreeSet<&str> = spec.get("versions").items().map(|version| version.get("name").str()).collect();
+        for stored in new.get("status").get("storedVersions").items().filter(|stored| !served.contains(stored.str())) {
             errors.push(stored.invalid("must appear in spec.versions"));
         }
     }
@@ -141,14 +143,13 @@ fn versions(spec: &Field<'_>, errors: &mut Errors) {
         errors.push(versions.required("must have exactly one version marked as storage version"));
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for version in versions.items() {
         let name = version.get("name");
         name.check(names::dns1035_label(name.str()), errors);
-        if seen.contains(&name.str()) {
+        if !seen.insert(name.str()) {
             errors.push(versions.invalid("must contain unique version names"));
         }
-        seen.push(name.str());
         let schema = version.get("schema").get("openAPIV3Schema");
         if !schema.is_set() {
             errors.push(schema.required("schemas are required"));
@@ -205,7 +206,7 @@ fn selectable_fields(version: &Field<'_>, errors: &mut Errors) {
         errors.push(fields.too_many(MAX));
     }
     let schema = Schema::parse_without_rules(version.get("schema").get("openAPIV3Schema").value());
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for field in fields.items() {
         let path = field.get("jsonPath");
         let text = path.str();
@@ -213,10 +214,9 @@ fn selectable_fields(version: &Field<'_>, errors: &mut Errors) {
             errors.push(path.required(""));
             continue;
         }
-        if seen.contains(&text) {
+        if !seen.insert(text) {
             errors.push(path.duplicate());
         }
-        seen.push(text);
         let names = text.strip_prefix('.').map(|rest| rest.split('.').collect::<Vec<_>>());
         let place = names.iter().flatten().try_fold(&schema, |place, name| place.properties.get(*name));
         let scalar =
@@ -305,13 +305,12 @@ fn review_versions(versions: &Field<'_>, errors: &mut Errors) {
         errors.push(versions.required(""));
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for version in versions.items() {
-        if seen.contains(&version.str()) {
+        if !seen.insert(version.str()) {
             errors.push(version.invalid("duplicate version"));
             continue;
         }
-        seen.push(version.str());
         version.check(names::dns1035_label(version.str()), errors);
     }
     if !KNOWN.iter().any(|known| seen.contains(known)) {

@@ -1,4 +1,6 @@
 //! EndpointSlices.
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::built_in::Behavior;
@@ -97,16 +99,15 @@ fn validate_endpoint(endpoint: &Field<'_>, family: &str, errors: &mut Errors) {
 }
 
 fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in ports.items() {
         let (name, protocol) = (port.get("name"), port.get("protocol"));
         if !name.is_empty() {
             name.check(names::dns1123_label(name.str()), errors);
         }
-        if seen.contains(&name.str()) {
+        if !seen.insert(name.str()) {
             errors.push(name.duplicate());
         }
-        seen.push(name.str());
         if protocol.is_set() {
             protocol.one_of(&["SCTP", "TCP", "UDP"], errors);
         }

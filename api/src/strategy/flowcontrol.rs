@@ -1,4 +1,6 @@
 //! Flow schemas and priority levels.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::Subresource;
@@ -72,13 +74,12 @@ impl Behavior for FlowSchema {
 }
 
 fn validate_conditions(object: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for condition in object.get("status").get("conditions").items() {
         let kind = condition.get("type");
-        if seen.contains(&kind.str()) {
+        if !seen.insert(kind.str()) {
             errors.push(kind.duplicate());
         }
-        seen.push(kind.str());
         if kind.is_empty() {
             errors.push(kind.required(""));
         }

@@ -1,5 +1,7 @@
 //! ObjectMeta: what all kinds share. Mirrors `apimachinery/pkg/api/validation/objectmeta.go` and, for finalizers of
 //! Kubernetes' own kinds, the stricter `pkg/apis/core/validation.ValidateObjectMeta`.
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::field::{Errors, Field};
@@ -144,7 +146,7 @@ pub fn kube_finalizer(finalizer: &Field<'_>, errors: &mut Errors) {
 }
 
 fn no_new_finalizers(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let before: Vec<&str> = old.items().map(|finalizer| finalizer.str()).collect();
+    let before: BTreeSet<&str> = old.items().map(|finalizer| finalizer.str()).collect();
     let mut added: Vec<&str> =
         new.items().map(|finalizer| finalizer.str()).filter(|name| !before.contains(name)).collect();
     if added.is_empty() {

@@ -1,4 +1,6 @@
 //! RuntimeClasses.
+use std::collections::BTreeSet;
+
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::pod::{resources, scheduling};
@@ -25,12 +27,11 @@ impl Behavior for RuntimeClass {
         meta::labels(&scheduling.get("nodeSelector"), errors);
         let tolerations = scheduling.get("tolerations");
         scheduling::validate_tolerations(&tolerations, errors);
-        let mut seen: Vec<&serde_json::Value> = Vec::new();
+        let mut seen = BTreeSet::new();
         for toleration in tolerations.items() {
-            if seen.contains(&toleration.value()) {
+            if !seen.insert(toleration.value().to_string()) {
                 errors.push(toleration.with(&scheduling::go_toleration(&toleration)).duplicate());
             }
-            seen.push(toleration.value());
         }
     }
 

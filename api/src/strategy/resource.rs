@@ -1,4 +1,6 @@
 //! Dynamic resource allocation, and storage migration: the main rules of kinds that few clusters write by hand.
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::built_in::Behavior;
@@ -33,14 +35,13 @@ fn claim_spec(spec: &Field<'_>, errors: &mut Errors) {
     if requests.len() > REQUESTS_MAX {
         errors.push(requests.too_many(REQUESTS_MAX));
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for request in requests.items() {
         let name = request.get("name");
         name.check(names::dns1123_label(name.str()), errors);
-        if seen.contains(&name.str()) {
+        if !seen.insert(name.str()) {
             errors.push(name.duplicate());
         }
-        seen.push(name.str());
         match (request.get("exactly").set(), request.get("firstAvailable").is_empty()) {
             (Some(exactly), true) => {
                 required(&exactly, &["deviceClassName"], errors);

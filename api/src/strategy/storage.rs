@@ -98,7 +98,7 @@ type Topology<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
 /// `pkg/apis/core/validation.ValidateTopologySelectorTerm`, and that no two terms are the same.
 fn validate_topologies(terms: &Field<'_>, errors: &mut Errors) {
     // Kubernetes begins with as many empty terms as there are: an empty one repeats each of them.
-    let mut seen = vec![Topology::new(); terms.len()];
+    let mut seen = BTreeMap::from([(Topology::new(), terms.len())]);
     for term in terms.items() {
         let mut topology = Topology::new();
         let expressions = term.get("matchLabelExpressions");
@@ -118,10 +118,9 @@ fn validate_topologies(terms: &Field<'_>, errors: &mut Errors) {
                 errors.push(key.duplicate());
             }
         }
-        for _ in seen.iter().filter(|other| **other == topology) {
-            errors.push(expressions.with(&Value::from("")).duplicate());
-        }
-        seen.push(topology);
+        let times = seen.entry(topology).or_default();
+        errors.extend((0..*times).map(|_| expressions.with(&Value::from("")).duplicate()));
+        *times += 1;
     }
 }
 
@@ -218,13 +217,12 @@ impl Behavior for CsiDriver {
         for mode in modes.items().filter(|mode| !["Ephemeral", "Persistent"].contains(&mode.str())) {
             errors.push(modes.with(mode.value()).not_supported(&["Persistent", "Ephemeral"]));
         }
-        let mut audiences: Vec<&str> = Vec::new();
+        let mut audiences = BTreeSet::new();
         for token in spec.get("tokenRequests").items() {
             let audience = token.get("audience");
-            if audiences.contains(&audience.str()) {
+            if !audiences.insert(audience.str()) {
                 errors.push(audience.with(&audience.str().into()).duplicate());
             }
-            audiences.push(audience.str());
             let lifetime = token.get("expirationSeconds");
             match lifetime.int() {
                 Some(seconds) if seconds < TOKEN_SECONDS_MIN => {
@@ -277,14 +275,13 @@ pub struct CsiNode;
 
 impl Behavior for CsiNode {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = BTreeSet::new();
         for driver in object.get("spec").get("drivers").items() {
             let (name, node) = (driver.get("name"), driver.get("nodeID"));
             driver_name(&name, errors);
-            if seen.contains(&name.str()) {
+            if !seen.insert(name.str()) {
                 errors.push(name.duplicate());
             }
-            seen.push(name.str());
             if node.is_empty() {
                 errors.push(node.required(""));
             }
@@ -292,17 +289,16 @@ impl Behavior for CsiNode {
                 errors.push(node.invalid(format!("must be {NODE_ID_MAX} characters or less")));
             }
             driver.get("allocatable").get("count").non_negative(errors);
-            let mut topology: Vec<&str> = Vec::new();
+            let mut topology = BTreeSet::new();
             for key in driver.get("topologyKeys").items() {
                 // Named by the driver's place alone, as in Kubernetes.
                 let shown = driver.with(key.value());
                 if key.is_empty() {
                     errors.push(shown.required(""));
                 }
-                if topology.contains(&key.str()) {
+                if !topology.insert(key.str()) {
                     errors.push(shown.duplicate());
                 }
-                topology.push(key.str());
                 shown.check(names::qualified_name(key.str()), errors);
             }
         }
@@ -311,10 +307,12 @@ impl Behavior for CsiNode {
     fn validate_update(&self, _: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         self.validate(new, errors);
         let drivers = new.get("spec").get("drivers");
+        let by_name: BTreeMap<&str, Field<'_>> =
+            drivers.items().map(|driver| (driver.get("name").str(), driver)).collect();
         for before in old.get("spec").get("drivers").items() {
-            let after = drivers.items().find(|driver| driver.get("name").str() == before.get("name").str());
+            let after = by_name.get(before.get("name").str());
             if let Some(after) = after.filter(|after| after.value() != before.value()) {
-                errors.push(drivers.invalid_as(go_driver(&after), "field is immutable"));
+                errors.push(drivers.invalid_as(go_driver(after), "field is immutable"));
             }
         }
     }

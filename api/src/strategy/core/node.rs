@@ -1,4 +1,6 @@
 //! Nodes.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::status::FieldError;
@@ -102,7 +104,7 @@ fn drop_disabled_fields(node: &mut Value, old: Option<&Value>) {
 
 /// What is wrong with a list of taints.
 fn validate_taints(taints: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let mut seen = BTreeSet::new();
     for taint in taints.items() {
         let (key, value, effect) = (taint.get("key"), taint.get("value"), taint.get("effect"));
         key.check(names::qualified_name(key.str()), errors);
@@ -112,7 +114,7 @@ fn validate_taints(taints: &Field<'_>, errors: &mut Errors) {
         }
         pod::scheduling::taint_effect(&effect, errors);
         let pair = (key.str(), effect.str());
-        if seen.contains(&pair) {
+        if !seen.insert(pair) {
             let detail = "taints must be unique by key and effect pair".to_owned();
             let shown = taint.internal(&[
                 ("Key", "key", "".into()),
@@ -122,6 +124,5 @@ fn validate_taints(taints: &Field<'_>, errors: &mut Errors) {
             ]);
             errors.push(FieldError { detail, ..taint.duplicate().showing(shown) });
         }
-        seen.push(pair);
     }
 }

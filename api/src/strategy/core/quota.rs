@@ -1,4 +1,6 @@
 //! LimitRanges and ResourceQuotas.
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::quantity::Quantity;
@@ -46,7 +48,7 @@ impl Behavior for LimitRange {
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        let mut seen: Vec<&str> = Vec::new();
+        let mut seen = BTreeSet::new();
         for item in object.get("spec").get("limits").items() {
             let kind = item.get("type");
             let complaints = names::qualified_name(kind.str());
@@ -54,10 +56,9 @@ impl Behavior for LimitRange {
                 errors.push(kind.invalid("must be a standard limit type or fully qualified"));
             }
             kind.check(complaints, errors);
-            if seen.contains(&kind.str()) {
+            if !seen.insert(kind.str()) {
                 errors.push(kind.duplicate());
             }
-            seen.push(kind.str());
             limit_item(&item, errors);
         }
     }
@@ -65,7 +66,8 @@ impl Behavior for LimitRange {
 
 fn limit_item(item: &Field<'_>, errors: &mut Errors) {
     let kind = item.get("type").str();
-    let mut keys: Vec<&str> = Vec::new();
+    let mut keys = Vec::new();
+    let mut known = BTreeSet::new();
     for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
         if kind == "Pod" && list.starts_with("default") {
             if !item.get(list).is_empty() {
@@ -79,7 +81,7 @@ fn limit_item(item: &Field<'_>, errors: &mut Errors) {
             } else {
                 resources::validate_name(&amount, name, errors);
             }
-            if !keys.contains(&name) {
+            if known.insert(name) {
                 keys.push(name);
             }
         }

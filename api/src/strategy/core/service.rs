@@ -1,4 +1,6 @@
 //! Services. Cluster IPs and node ports are allocated by the API server between preparation and validation.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::endpoints::not_special_ip;
@@ -317,7 +319,7 @@ fn external_name(spec: &Field<'_>, errors: &mut Errors) {
 }
 
 fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in ports.items() {
         let name = port.get("name");
         if name.is_empty() {
@@ -326,10 +328,9 @@ fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
             }
         } else {
             name.check(names::dns1123_label(name.str()), errors);
-            if seen.contains(&name.str()) {
+            if !seen.insert(name.str()) {
                 errors.push(name.duplicate());
             }
-            seen.push(name.str());
         }
         let number = port.get("port");
         let complaints = names::port_number(number.int().unwrap_or(0));
@@ -343,25 +344,22 @@ fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
 }
 
 fn unique_ports(ports: &Field<'_>, errors: &mut Errors) {
-    let mut node_ports: Vec<(&str, i64)> = Vec::new();
-    let mut numbers: Vec<(&str, i64)> = Vec::new();
+    let (mut node_ports, mut numbers) = (BTreeSet::new(), BTreeSet::new());
     for port in ports.items() {
         let protocol = port.get("protocol").str();
-        if let Some(number) = port.get("nodePort").int().filter(|number| *number != 0) {
-            if node_ports.contains(&(protocol, number)) {
-                errors.push(port.get("nodePort").duplicate());
-            }
-            node_ports.push((protocol, number));
+        if let Some(number) = port.get("nodePort").int().filter(|number| *number != 0)
+            && !node_ports.insert((protocol, number))
+        {
+            errors.push(port.get("nodePort").duplicate());
         }
         let number = port.get("port").int().unwrap_or(0);
-        if numbers.contains(&(protocol, number)) {
+        if !numbers.insert((protocol, number)) {
             // The value shown is Kubernetes' internal struct, in its Go spelling.
             let shown = format!(
                 r#"{{"Name":"","Protocol":"{protocol}","AppProtocol":null,"Port":{number},"TargetPort":0,"NodePort":0}}"#
             );
             errors.push(port.duplicate().showing(shown));
         }
-        numbers.push((protocol, number));
     }
 }
 
@@ -392,15 +390,14 @@ fn cluster_ips(spec: &Field<'_>, errors: &mut Errors) {
         return;
     }
     let (first, ips, families) = (spec.get("clusterIP"), spec.get("clusterIPs"), spec.get("ipFamilies"));
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for family in families.items() {
         if !["IPv4", "IPv6"].contains(&family.str()) {
             errors.push(family.not_supported(&["IPv4", "IPv6"]));
         }
-        if seen.contains(&family.str()) {
+        if !seen.insert(family.str()) {
             errors.push(family.duplicate());
         }
-        seen.push(family.str());
     }
     let policy = spec.get("ipFamilyPolicy");
     if policy.is_set() && !["PreferDualStack", "RequireDualStack", "SingleStack"].contains(&policy.str()) {

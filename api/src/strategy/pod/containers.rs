@@ -1,6 +1,8 @@
 //! Containers of the three sorts: their names, images, ports, environment and mounts.
 //! Mirrors `validateContainers`, `validateInitContainers` and `validateEphemeralContainers` of
 //! `pkg/apis/core/validation/validation.go`.
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::{probes, resources, security, volumes};
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::names;
@@ -10,9 +12,9 @@ pub struct Surroundings<'a> {
     /// The pod's spec.
     pub spec: Field<'a>,
     /// Names of the pod's volumes, and whether each is a claim (which a container may also mount as a block device).
-    pub volumes: Vec<(&'a str, bool)>,
+    pub volumes: BTreeMap<&'a str, bool>,
     /// Names of the pod's resource claims.
-    pub claims: Vec<&'a str>,
+    pub claims: BTreeSet<&'a str>,
     /// The pod's termination grace period in seconds.
     pub grace: i64,
 }
@@ -24,7 +26,7 @@ pub fn validate(around: &Surroundings<'_>, errors: &mut Errors) {
         errors.push(containers.required(""));
         return;
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for container in containers.items() {
         validate_shared(&container, around, errors);
         unique_name(&container, &mut seen, errors);
@@ -45,12 +47,10 @@ pub fn validate(around: &Surroundings<'_>, errors: &mut Errors) {
     }
 }
 
-fn unique_name<'a>(container: &Field<'a>, seen: &mut Vec<&'a str>, errors: &mut Errors) {
+fn unique_name<'a>(container: &Field<'a>, seen: &mut BTreeSet<&'a str>, errors: &mut Errors) {
     let name = container.get("name");
-    if seen.contains(&name.str()) {
+    if !name.is_empty() && !seen.insert(name.str()) {
         errors.push(name.duplicate());
-    } else if !name.is_empty() {
-        seen.push(name.str());
     }
 }
 
@@ -114,7 +114,7 @@ fn restart_rules(container: &Field<'_>, errors: &mut Errors) {
 fn validate_ephemeral<'a>(
     container: &Field<'a>,
     around: &Surroundings<'_>,
-    seen: &mut Vec<&'a str>,
+    seen: &mut BTreeSet<&'a str>,
     errors: &mut Errors,
 ) {
     validate_shared(container, around, errors);
@@ -178,17 +178,15 @@ fn validate_shared(container: &Field<'_>, around: &Surroundings<'_>, errors: &mu
 }
 
 fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in ports.items() {
         let name = port.get("name");
         if !name.is_empty() {
             let complaints = names::port_name(name.str());
             if !complaints.is_empty() {
                 name.check(complaints, errors);
-            } else if seen.contains(&name.str()) {
+            } else if !seen.insert(name.str()) {
                 errors.push(name.duplicate());
-            } else {
-                seen.push(name.str());
             }
         }
         match port.get("containerPort").int().unwrap_or(0) {
@@ -203,19 +201,17 @@ fn validate_ports(ports: &Field<'_>, errors: &mut Errors) {
 }
 
 fn unique_host_ports<'a>(containers: impl Iterator<Item = Field<'a>>, errors: &mut Errors) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen = BTreeSet::new();
     for port in containers.flat_map(|container| container.get("ports").items()) {
         let host_port = port.get("hostPort");
         let number = host_port.int().unwrap_or(0);
         if number == 0 {
             continue;
         }
-        let key = format!("{}/{}/{number}", port.get("protocol").str(), port.get("hostIP").str());
-        if seen.contains(&key) {
-            let shown = key.clone().into();
+        let key = (port.get("protocol").str(), port.get("hostIP").str(), number);
+        if !seen.insert(key) {
+            let shown = format!("{}/{}/{number}", key.0, key.1).into();
             errors.push(host_port.with(&shown).duplicate());
-        } else {
-            seen.push(key);
         }
     }
 }
@@ -285,7 +281,7 @@ fn file_key(source: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) 
     } else {
         volumes::no_backsteps(&path, errors);
     }
-    if !around.volumes.iter().any(|(name, _)| *name == volume.str()) {
+    if !around.volumes.contains_key(volume.str()) {
         errors.push(volume.with(&volume.str().into()).not_found());
     }
 }
@@ -329,26 +325,27 @@ fn validate_env_from(list: &Field<'_>, errors: &mut Errors) {
 
 fn validate_mounts(container: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) {
     let devices = container.get("volumeDevices");
-    let mut paths: Vec<&str> = Vec::new();
+    let device_names: BTreeSet<&str> = devices.items().map(|device| device.get("name").str()).collect();
+    let device_paths: BTreeSet<&str> = devices.items().map(|device| device.get("devicePath").str()).collect();
+    let mut paths = BTreeSet::new();
     for mount in container.get("volumeMounts").items() {
         let (name, path) = (mount.get("name"), mount.get("mountPath"));
         if name.is_empty() {
             errors.push(name.required(""));
         }
-        if !around.volumes.iter().any(|(volume, _)| *volume == name.str()) {
+        if !around.volumes.contains_key(name.str()) {
             errors.push(name.with(&name.str().into()).not_found());
         }
         if path.is_empty() {
             errors.push(path.required(""));
         }
-        if paths.contains(&path.str()) {
+        if !paths.insert(path.str()) {
             errors.push(path.invalid("must be unique"));
         }
-        paths.push(path.str());
-        if devices.items().any(|device| device.get("name").str() == name.str()) {
+        if device_names.contains(name.str()) {
             errors.push(name.invalid("must not already exist in volumeDevices"));
         }
-        if devices.items().any(|device| device.get("devicePath").str() == path.str()) {
+        if device_paths.contains(path.str()) {
             errors.push(path.invalid("must not already exist as a path in volumeDevices"));
         }
         // What follows is reported at the list: the path names no element.
@@ -400,41 +397,40 @@ fn recursive_read_only(mount: &Field<'_>, errors: &mut Errors) {
 }
 
 fn validate_devices(container: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
     for device in container.get("volumeDevices").items() {
         let (name, path) = (device.get("name"), device.get("devicePath"));
         if name.is_empty() {
             errors.push(name.required(""));
         }
-        if seen.iter().any(|(other, _)| *other == name.str()) {
+        if !names.insert(name.str()) {
             errors.push(name.invalid("must be unique"));
         }
-        match around.volumes.iter().find(|(volume, _)| *volume == name.str()) {
-            Some((_, true)) => {}
-            Some((_, false)) => errors.push(
+        match around.volumes.get(name.str()) {
+            Some(true) => {}
+            Some(false) => errors.push(
                 name.invalid("can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode"),
             ),
             None => errors.push(name.with(&name.str().into()).not_found()),
         }
+        let repeated = !paths.insert(path.str());
         if path.is_empty() {
             errors.push(path.required(""));
-        } else if seen.iter().any(|(_, other)| *other == path.str()) {
+        } else if repeated {
             errors.push(path.invalid("must be unique"));
         } else if path.str().contains("..") {
             errors.push(path.invalid("can not contain backsteps ('..')"));
         }
-        seen.push((name.str(), path.str()));
     }
 }
 
 fn validate_resize_policy(policies: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for policy in policies.items() {
         let name = policy.get("resourceName");
-        if seen.contains(&name.str()) {
+        if !seen.insert(name.str()) {
             errors.push(policy.duplicate_as(name.str()));
         }
-        seen.push(name.str());
         // Unknown values are reported at the list.
         policies.with(name.value()).one_of(&["cpu", "memory"], errors);
         let restart = policy.get("restartPolicy");

@@ -1,5 +1,5 @@
 //! Requests and limits: their names, their amounts, and the quality of service that follows from them.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -105,12 +105,12 @@ pub fn overcommit_allowed(name: &str) -> bool {
 }
 
 /// What is wrong with a container's requests, limits and claims.
-pub fn validate(resources: &Field<'_>, claims: &[&str], errors: &mut Errors) {
+pub fn validate(resources: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
     validate_with(resources, claims, validate_container_resource_name, errors);
 }
 
 /// What is wrong with the requests and limits of a pod as a whole: `validatePodResources`.
-pub fn validate_pod_level(spec: &Field<'_>, claims: &[&str], errors: &mut Errors) {
+pub fn validate_pod_level(spec: &Field<'_>, claims: &BTreeSet<&str>, errors: &mut Errors) {
     let Some(resources) = spec.get("resources").set() else {
         return;
     };
@@ -206,7 +206,7 @@ fn validate_pod_resource_name(at: &Field<'_>, name: &str, errors: &mut Errors) {
 /// `validateResourceRequirements`, with the rule for names that the place has.
 fn validate_with(
     resources: &Field<'_>,
-    claims: &[&str],
+    claims: &BTreeSet<&str>,
     validate_name: fn(&Field<'_>, &str, &mut Errors),
     errors: &mut Errors,
 ) {
@@ -261,8 +261,8 @@ fn request_within_limit(
     }
 }
 
-fn validate_claims(claims: &Field<'_>, known: &[&str], errors: &mut Errors) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
+fn validate_claims(claims: &Field<'_>, known: &BTreeSet<&str>, errors: &mut Errors) {
+    let mut seen = BTreeSet::new();
     for claim in claims.items() {
         let (name, request) = (claim.get("name").str(), claim.get("request"));
         if name.is_empty() {
@@ -278,17 +278,17 @@ fn validate_claims(claims: &Field<'_>, known: &[&str], errors: &mut Errors) {
             if seen.contains(&(name, request.str())) {
                 errors.push(claim.duplicate_as(format!("{name}/{}", request.str())));
             } else if request.is_empty() {
-                let earlier = seen.iter().filter(|(other, _)| *other == name);
+                let earlier = seen.range((name, "")..).take_while(|(other, _)| *other == name);
                 errors.extend(earlier.map(|_| claim.duplicate_as(name)));
             }
-            seen.push((name, request.str()));
+            seen.insert((name, request.str()));
         }
         if !known.contains(&name) {
-            let mut names = known.to_vec();
-            names.sort_unstable();
-            let detail = match names.as_slice() {
-                [] => "must be one of the names in pod.spec.resourceClaims which is empty".to_owned(),
-                names => format!("must be one of the names in pod.spec.resourceClaims: {}", names.join(", ")),
+            let detail = if known.is_empty() {
+                "must be one of the names in pod.spec.resourceClaims which is empty".to_owned()
+            } else {
+                let names: Vec<&str> = known.iter().copied().collect();
+                format!("must be one of the names in pod.spec.resourceClaims: {}", names.join(", "))
             };
             errors.push(FieldError { detail, ..claim.not_found_as(name) });
         }

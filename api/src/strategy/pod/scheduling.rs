@@ -1,4 +1,6 @@
 //! Where a pod may run: affinity, tolerations, topology spread, node selectors.
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use crate::strategy::field::{Errors, Field};
@@ -119,16 +121,17 @@ fn match_label_keys(term: &Field<'_>, list: &'static str, errors: &mut Errors) {
 /// time, nor among the keys that must not match.
 fn keys_once(term: &Field<'_>, errors: &mut Errors) {
     let (keys, selector) = (term.get("matchLabelKeys"), term.get("labelSelector"));
-    let mut seen: Vec<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    let mut seen: BTreeSet<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    let listed: BTreeMap<&str, usize> = keys.items().enumerate().map(|(index, key)| (key.str(), index)).collect();
     for key in selector.get("matchExpressions").items().map(|expression| expression.get("key").str()) {
-        let listed = keys.items().enumerate().filter(|(_, other)| other.str() == key).last();
-        if let Some((index, _)) = listed.filter(|_| seen.contains(&key)) {
+        if !seen.insert(key)
+            && let Some(&index) = listed.get(key)
+        {
             errors.push(term.element(index).invalid_as(key, "exists in both matchLabelKeys and labelSelector"));
         }
-        seen.push(key);
     }
-    let others = term.get("mismatchLabelKeys");
-    for key in keys.items().filter(|key| others.items().any(|other| other.str() == key.str())) {
+    let others: BTreeSet<&str> = term.get("mismatchLabelKeys").items().map(|key| key.str()).collect();
+    for key in keys.items().filter(|key| others.contains(key.str())) {
         errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
     }
 }
@@ -248,7 +251,11 @@ pub fn validate_topology_spread(constraints: &Field<'_>, errors: &mut Errors) {
     let pair = |constraint: &Field<'_>| {
         format!("{{{}, {}}}", constraint.get("topologyKey").str(), constraint.get("whenUnsatisfiable").str())
     };
-    for (index, constraint) in constraints.items().enumerate() {
+    let mut left: BTreeMap<String, usize> = BTreeMap::new();
+    for constraint in constraints.items() {
+        *left.entry(pair(&constraint)).or_default() += 1;
+    }
+    for constraint in constraints.items() {
         let skew = constraint.get("maxSkew");
         if skew.int().unwrap_or(0) <= 0 {
             errors.push(skew.invalid_as(skew.int().unwrap_or(0), "must be greater than zero"));
@@ -260,8 +267,12 @@ pub fn validate_topology_spread(constraints: &Field<'_>, errors: &mut Errors) {
         if !["DoNotSchedule", "ScheduleAnyway"].contains(&when.str()) {
             errors.push(when.not_supported(&["DoNotSchedule", "ScheduleAnyway"]));
         }
-        if constraints.items().skip(index + 1).any(|other| pair(&other) == pair(&constraint)) {
-            errors.push(constraint.get("{topologyKey, whenUnsatisfiable}").duplicate_as(pair(&constraint)));
+        // Each but the last of its sort is told.
+        if let Some(more) = left.get_mut(&pair(&constraint)) {
+            *more -= 1;
+            if *more > 0 {
+                errors.push(constraint.get("{topologyKey, whenUnsatisfiable}").duplicate_as(pair(&constraint)));
+            }
         }
         min_domains(&constraint, errors);
         for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {

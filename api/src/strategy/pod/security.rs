@@ -1,4 +1,6 @@
 //! Security contexts, of the pod and of containers.
+use std::collections::BTreeSet;
+
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::names;
 
@@ -103,7 +105,7 @@ fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
                     && part.bytes().all(|byte| word(byte) || matches!(byte, b'-' | b'_'))
             })
     };
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for sysctl in sysctls.items() {
         let name = sysctl.get("name");
         if name.is_empty() {
@@ -112,10 +114,10 @@ fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
             errors.push(name.invalid(format!(
                 "must have at most {NAME_MAX} characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
             )));
-        } else if seen.contains(&name.str()) {
+        } else if seen.contains(name.str()) {
             errors.push(name.duplicate());
         }
-        seen.push(name.str());
+        seen.insert(name.str());
     }
 }
 

@@ -1,4 +1,6 @@
 //! The pod spec as a whole: `ValidatePodSpec` of `pkg/apis/core/validation/validation.go`, in its order.
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::containers::{self, Surroundings};
@@ -120,7 +122,7 @@ pub fn validate_stateful_template(spec: &Field<'_>, errors: &mut Errors) {
         return;
     }
     selected_labels(&selector, &template, errors);
-    let claims: Vec<&str> =
+    let claims: BTreeSet<&str> =
         spec.get("volumeClaimTemplates").items().map(|claim| claim.get("metadata").get("name").str()).collect();
     let mut used = template.value().clone();
     if let Some(inner) = edit::member(&mut used, "spec") {
@@ -142,17 +144,16 @@ fn selected_labels(selector: &Field<'_>, template: &Field<'_>, errors: &mut Erro
     }
 }
 
-fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> Vec<&'a str> {
-    let mut seen: Vec<&str> = Vec::new();
+fn resource_claims<'a>(claims: &Field<'a>, errors: &mut Errors) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
     for claim in claims.items() {
         let name = claim.get("name");
         if name.is_empty() {
             errors.push(name.required(""));
-        } else if seen.contains(&name.str()) {
+        } else if !seen.insert(name.str()) {
             errors.push(name.duplicate());
         } else {
             name.check(names::dns1123_label(name.str()), errors);
-            seen.push(name.str());
         }
         // Kubernetes shows the claim as it has it inside.
         let shown = serde_json::json!({
@@ -225,14 +226,13 @@ fn gates(spec: &Field<'_>, errors: &mut Errors) {
         let condition = gate.get("conditionType");
         condition.check(names::qualified_name(condition.str()), errors);
     }
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for gate in spec.get("schedulingGates").items() {
         let name = gate.get("name");
         gate.with(name.value()).check(names::qualified_name(name.str()), errors);
-        if seen.contains(&name.str()) {
+        if !seen.insert(name.str()) {
             errors.push(gate.with(name.value()).duplicate());
         }
-        seen.push(name.str());
     }
 }
 
@@ -290,7 +290,7 @@ fn classes(spec: &Field<'_>, errors: &mut Errors) {
     }
     // Overhead is judged as the limits of a container, and reported so.
     let overhead = serde_json::json!({"limits": spec.get("overhead").value()});
-    resources::validate(&spec.get("overhead").with(&overhead), &[], errors);
+    resources::validate(&spec.get("overhead").with(&overhead), &BTreeSet::new(), errors);
     if let Some(os) = spec.get("os").set() {
         let name = os.get("name");
         if name.is_empty() {

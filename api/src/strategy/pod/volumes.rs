@@ -1,5 +1,7 @@
 //! Volumes and their sources. Mirrors `ValidateVolumes` and `validateVolumeSource` of
 //! `pkg/apis/core/validation/validation.go`.
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::quantity::Quantity;
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::volume_source::{self, Owner};
@@ -86,13 +88,13 @@ const TOKEN_SECONDS_MAX: i64 = 1 << 32;
 
 /// What is wrong with a pod's volumes. Gives the names of those that are sound, and whether each is a claim (which a
 /// container may also mount as a block device). `pod` is the pod's name, empty in a template.
-pub fn validate<'a>(volumes: &Field<'a>, pod: &str, errors: &mut Errors) -> Vec<(&'a str, bool)> {
-    let created: Vec<String> = volumes
+pub fn validate<'a>(volumes: &Field<'a>, pod: &str, errors: &mut Errors) -> BTreeMap<&'a str, bool> {
+    let created: BTreeSet<String> = volumes
         .items()
         .filter(|volume| !pod.is_empty() && volume.get("ephemeral").is_set())
         .map(|volume| format!("{pod}-{}", volume.get("name").str()))
         .collect();
-    let mut sound: Vec<(&'a str, bool)> = Vec::new();
+    let mut sound = BTreeMap::new();
     for volume in volumes.items() {
         let mut found = Errors::new();
         validate_source(&volume, pod, &mut found);
@@ -102,15 +104,15 @@ pub fn validate<'a>(volumes: &Field<'a>, pod: &str, errors: &mut Errors) -> Vec<
         } else {
             name.check(names::dns1123_label(name.str()), &mut found);
         }
-        if sound.iter().any(|(other, _)| *other == name.str()) {
+        if sound.contains_key(name.str()) {
             found.push(name.duplicate());
         }
         let claim = volume.get("persistentVolumeClaim");
         if found.is_empty() {
-            sound.push((name.str(), claim.is_set() || volume.get("ephemeral").is_set()));
+            sound.insert(name.str(), claim.is_set() || volume.get("ephemeral").is_set());
         }
         errors.append(&mut found);
-        if created.iter().any(|other| other == claim.get("claimName").str()) {
+        if created.contains(claim.get("claimName").str()) {
             errors.push(
                 claim.get("claimName").invalid("must not reference a PVC that gets created for an ephemeral volume"),
             );
@@ -344,7 +346,7 @@ fn divisor_of(source: &Field<'_>, errors: &mut Errors) {
 
 fn projected(source: &Field<'_>, errors: &mut Errors) {
     file_mode(&source.get("defaultMode"), errors);
-    let mut paths: Vec<&str> = Vec::new();
+    let mut paths = BTreeSet::new();
     for part in source.get("sources").items() {
         let mut count = 0;
         for kind in ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"] {
@@ -427,7 +429,12 @@ fn trust_bundle_projection(bundle: &Field<'_>, errors: &mut Errors) {
     file_path(&bundle.get("path"), errors);
 }
 
-fn pod_certificate<'a>(volume: &Field<'_>, certificate: &Field<'a>, paths: &mut Vec<&'a str>, errors: &mut Errors) {
+fn pod_certificate<'a>(
+    volume: &Field<'_>,
+    certificate: &Field<'a>,
+    paths: &mut BTreeSet<&'a str>,
+    errors: &mut Errors,
+) {
     const KEY_TYPES: &[&str] = &["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
     const SECONDS_MIN: i64 = 3600;
     const SECONDS_MAX: i64 = 91 * 24 * 3600;
@@ -463,14 +470,9 @@ fn pod_certificate<'a>(volume: &Field<'_>, certificate: &Field<'a>, paths: &mut 
 }
 
 /// Two sources of a projected volume must not write one file.
-fn unique_path<'a>(volume: &Field<'_>, path: &'a str, shown: &str, seen: &mut Vec<&'a str>, errors: &mut Errors) {
-    if path.is_empty() {
-        return;
-    }
-    if seen.contains(&path) {
+fn unique_path<'a>(volume: &Field<'_>, path: &'a str, shown: &str, seen: &mut BTreeSet<&'a str>, errors: &mut Errors) {
+    if !path.is_empty() && !seen.insert(path) {
         errors.push(volume.invalid_as(shown, "conflicting duplicate paths"));
-    } else {
-        seen.push(path);
     }
 }
 

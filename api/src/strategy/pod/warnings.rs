@@ -1,5 +1,5 @@
 //! Sentences for accepted pods that will surprise. Mirrors `pkg/api/pod/warnings.go`.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::strategy::field::Field;
 use crate::strategy::names;
@@ -75,7 +75,7 @@ pub fn template_warnings(template: &Field<'_>, warnings: &mut Vec<String>) {
         }
         duplicate_env(&container, warnings);
     }
-    let mut ports = Vec::new();
+    let mut ports = Ports::new();
     for container in containers() {
         container.get("ports").items().for_each(|port| overlapping_port(port, &mut ports, warnings));
     }
@@ -163,22 +163,20 @@ fn topology_spread(spec: &Field<'_>, warnings: &mut Vec<String>) {
 }
 
 fn host_aliases(aliases: &Field<'_>, warnings: &mut Vec<String>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for ip in aliases.items().map(|alias| alias.get("ip")) {
-        if seen.contains(&ip.str()) {
+        if !seen.insert(ip.str()) {
             warnings.push(format!("{}: duplicate ip {:?}", ip.path(), ip.str()));
         }
-        seen.push(ip.str());
     }
 }
 
 fn pull_secrets(secrets: &Field<'_>, warnings: &mut Vec<String>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for name in secrets.items().map(|secret| secret.get("name")) {
-        if seen.contains(&name.str()) {
+        if !seen.insert(name.str()) {
             warnings.push(format!("{}: duplicate name {:?}", name.path(), name.str()));
         }
-        seen.push(name.str());
     }
     for name in secrets.items().map(|secret| secret.get("name")).filter(Field::is_empty) {
         warnings.push(format!("{}: invalid empty name \"\"", name.path()));
@@ -186,18 +184,17 @@ fn pull_secrets(secrets: &Field<'_>, warnings: &mut Vec<String>) {
 }
 
 fn duplicate_env(container: &Field<'_>, warnings: &mut Vec<String>) {
-    let mut seen: Vec<&str> = Vec::new();
+    let mut seen = BTreeSet::new();
     for variable in container.get("env").items() {
         let (name, value) = (variable.get("name").str(), variable.get("value").str());
         // `PATH=$(PATH):…` builds on the earlier definition instead of hiding it.
         let reference = format!("$({name})");
         let refers = value.contains(&reference) && value != reference && !variable.get("valueFrom").is_set();
-        if seen.contains(&name) && !refers {
+        if !seen.insert(name) && !refers {
             let path = variable.path();
             warnings
                 .push(format!("{path}: hides previous definition of {name:?}, which may be dropped when using apply"));
         }
-        seen.push(name);
     }
 }
 
@@ -214,8 +211,15 @@ fn fractional_byte(amount: &Field<'_>, warnings: &mut Vec<String>) {
     }
 }
 
-/// Ports of one pod share its network: two that are the same, or may be, are worth a word.
-fn overlapping_port<'a>(port: Field<'a>, seen: &mut Vec<Field<'a>>, warnings: &mut Vec<String>) {
+/// More warnings than an answer has room for.
+const WARNINGS_MAX: usize = 1_000;
+
+/// Ports by their number and protocol.
+type Ports<'a> = BTreeMap<(i64, &'a str), Vec<Field<'a>>>;
+
+/// Ports of one pod share its network: two that are the same, or may be, are worth a word. No pairs are gathered beyond
+/// what an answer carries by far.
+fn overlapping_port<'a>(port: Field<'a>, seen: &mut Ports<'a>, warnings: &mut Vec<String>) {
     let number = |port: &Field<'_>, name| port.get(name).int().unwrap_or(0);
     let (outside, address) = (number(&port, "hostPort"), port.get("hostIP").str());
     let (path, inside, protocol) = (port.path(), number(&port, "containerPort"), port.get("protocol").str());
@@ -225,10 +229,8 @@ fn overlapping_port<'a>(port: Field<'a>, seen: &mut Vec<Field<'a>>, warnings: &m
             "{path}: hostIP set without hostPort: {{Name:{name} HostPort:0 ContainerPort:{inside} Protocol:{protocol} HostIP:{address}}}"
         ));
     }
-    for other in seen.iter() {
-        if number(other, "containerPort") != inside || other.get("protocol").str() != protocol {
-            continue;
-        }
+    let alike = seen.entry((inside, protocol)).or_default();
+    for other in alike.iter().take(WARNINGS_MAX.saturating_sub(warnings.len())) {
         let (others, its_address) = (number(other, "hostPort"), other.get("hostIP").str());
         let what = if address == its_address && outside == others {
             "duplicate"
@@ -241,5 +243,5 @@ fn overlapping_port<'a>(port: Field<'a>, seen: &mut Vec<Field<'a>>, warnings: &m
         };
         warnings.push(format!("{path}: {what} port definition with {}", other.path()));
     }
-    seen.push(port);
+    alike.push(port);
 }
