@@ -53,7 +53,7 @@ fn drop_nulls(schema: &Schema, value: &mut Value) {
     match value {
         Value::Object(object) => {
             object.retain(|name, value| {
-                !value.is_null() || schema.properties.get(name).is_none_or(|inner| inner.nullable)
+                !value.is_null() || schema.member(name).is_none_or(|inner| inner.nullable || inner.default.is_some())
             });
             for (name, value) in object.iter_mut() {
                 if let Some(inner) = schema.member(name) {

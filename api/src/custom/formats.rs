@@ -11,25 +11,36 @@ use regex::Regex;
 
 use crate::strategy::names;
 
-/// Whether a format means anything to validation.
-pub fn is_known(format: &str) -> bool {
-    PATTERNS.iter().any(|(name, _)| *name == format)
-        || matches!(
-            format,
-            "uri"
-                | "email"
-                | "ipv4"
-                | "ipv6"
-                | "cidr"
-                | "byte"
-                | "password"
-                | "date"
-                | "date-time"
-                | "datetime"
-                | "duration"
-                | "k8s-short-name"
-                | "k8s-long-name"
-        )
+/// A format's name without dashes, which do not count in go-openapi.
+fn plain(format: &str) -> String {
+    format.replace('-', "")
+}
+
+/// Whether a format means anything for values of a type; with `""` for a type that is not said.
+pub fn is_of_type(format: &str, ty: &str) -> bool {
+    const OTHERS: [&str; 12] = [
+        "uri",
+        "email",
+        "ipv4",
+        "ipv6",
+        "cidr",
+        "byte",
+        "password",
+        "date",
+        "datetime",
+        "duration",
+        "k8sshortname",
+        "k8slongname",
+    ];
+    match ty {
+        "" | "string" => {
+            let format = plain(format);
+            PATTERNS.iter().any(|(name, _)| *name == format) || OTHERS.contains(&format.as_str())
+        }
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
 }
 
 static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
@@ -55,25 +66,36 @@ static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
 
 /// Whether a text has a format. Unknown formats hold of everything.
 pub fn holds(format: &str, text: &str) -> bool {
+    let format = plain(format);
     if let Some((_, pattern)) = PATTERNS.iter().find(|(name, _)| *name == format) {
-        return pattern.is_match(text);
+        let digits = || text.chars().filter(char::is_ascii_digit).collect::<String>();
+        return if format == "creditcard" { pattern.is_match(&digits()) } else { pattern.is_match(text) };
     }
-    match format {
+    match format.as_str() {
         "uri" => is_uri(text),
-        "email" => text.split_once('@').is_some_and(|(user, host)| {
-            !user.is_empty() && !host.is_empty() && !host.contains('@') && !text.contains(char::is_whitespace)
-        }),
+        "email" => is_email(text),
         "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
         "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
         "cidr" => is_cidr(text),
-        "byte" => STANDARD.decode(text).is_ok(),
+        "byte" => !text.is_empty() && STANDARD.decode(text).is_ok(),
         "date" => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
-        "date-time" | "datetime" => text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok(),
+        "datetime" => text.contains(['T', 't']) && text.parse::<jiff::Timestamp>().is_ok(),
         "duration" => is_duration(text),
-        "k8s-short-name" => names::dns1123_label(text).is_empty(),
-        "k8s-long-name" => names::dns1123_subdomain(text).is_empty(),
+        "k8sshortname" => names::dns1123_label(text).is_empty(),
+        "k8slongname" => names::dns1123_subdomain(text).is_empty(),
         _ => true,
     }
+}
+
+/// `mail.ParseAddress`: an address, or a name and an address in angles.
+fn is_email(text: &str) -> bool {
+    let text = match text.trim().strip_suffix('>') {
+        Some(named) => named.rsplit_once('<').map_or("", |(_, address)| address),
+        None => text.trim(),
+    };
+    text.split_once('@').is_some_and(|(user, host)| {
+        !user.is_empty() && !host.is_empty() && !host.contains('@') && !text.contains(char::is_whitespace)
+    })
 }
 
 /// `url.ParseRequestURI`: an absolute URI, or an absolute path.
@@ -88,6 +110,7 @@ pub fn is_uri(text: &str) -> bool {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
             && !rest.is_empty()
+            && rest.matches('[').count() == rest.matches(']').count()
     })
 }
 

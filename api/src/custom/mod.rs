@@ -10,8 +10,10 @@
 //! ```
 //!
 //! From there on a custom resource takes the path of every other kind. Reading order: [`schema`] (a parsed structural
-//! schema), [`definition`] (rows), [`types`], [`defaults`], [`validate`] with [`formats`], [`rules`] over [`cel`],
-//! [`strategy`], [`conversion`], then [`structural`], which refuses definitions.
+//! schema), [`definition`] (rows), [`types`], [`defaults`], [`validate`] with [`formats`]
+//! and [`pattern`], [`rules`] over [`cel`],
+//! [`strategy`], [`conversion`], then [`structural`] and
+//! [`vocabulary`], which refuse definitions.
 //!
 //! # Invariants
 //! - A schema is parsed and its rules are compiled once, when its definition is established, not for every object.
@@ -28,12 +30,14 @@ pub mod conversion;
 pub mod defaults;
 pub mod definition;
 pub mod formats;
+pub mod pattern;
 pub mod rules;
 pub mod schema;
 mod strategy;
 pub mod structural;
 pub mod types;
 pub mod validate;
+pub mod vocabulary;
 
 pub use definition::{CustomResource, Rows, openapi_name, rows};
 pub use schema::Schema;

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::cel::check::{self, Ty};
 use super::cel::{Expr, Failure, values};
-use super::schema::{Additional, Schema};
+use super::schema::{Additional, JsonType, Schema};
 use super::validate::Earlier;
 use crate::status::{FieldError, FieldPath};
 
@@ -123,25 +123,70 @@ fn field_path(text: &str) -> Option<Vec<Step>> {
     Some(steps)
 }
 
-/// Whether `fieldPath` names a field below a schema; the words of Kubernetes' refusal otherwise.
-pub fn check_field_path(text: &str, schema: &Schema) -> Result<(), String> {
-    let steps = field_path(text)
-        .filter(|steps| !steps.is_empty())
-        .ok_or("must be a valid path: expected field path starting with a dot")?;
-    let mut place = schema;
-    for step in steps {
-        let (Step::Field(name) | Step::Key(name)) = step;
-        place = place
-            .member(&name)
-            .ok_or_else(|| format!("fieldPath must be a valid path: does not refer to a valid field: {name}"))?;
+/// The field below a schema that a path names (`ValidFieldPath`); what is wrong with the path otherwise. Only paths of
+/// rules may name members as `['a.b']`.
+pub fn valid_path<'a>(text: &str, schema: &'a Schema, by_key: bool) -> Result<(Vec<String>, &'a Schema), String> {
+    const END: &str = "unexpected end of JSON path";
+    let unknown = || "does not refer to a valid field".to_owned();
+    let (mut names, mut place, mut rest) = (Vec::new(), schema, text);
+    while !rest.is_empty() {
+        let name = if let Some(after) = rest.strip_prefix('[') {
+            if !by_key {
+                return Err("array notation is not allowed".to_owned());
+            }
+            let quoted = after.strip_prefix('\'').and_then(|after| after.split_once('\''));
+            let Some((name, after)) = quoted else {
+                let end = after.find(['.', '[', ']']).unwrap_or(after.len());
+                return Err(if after.is_empty() {
+                    END.to_owned()
+                } else {
+                    format!("expected single quoted string but got {}", &after[..end.max(1)])
+                });
+            };
+            rest = after.strip_prefix(']').ok_or_else(|| match after.chars().next() {
+                None => END.to_owned(),
+                Some(next) => format!("expected ] but got {next}"),
+            })?;
+            name
+        } else if let Some(after) = rest.strip_prefix('.') {
+            let end = after.find(['.', '[', ']']).unwrap_or(after.len());
+            if after.is_empty() {
+                return Err(END.to_owned());
+            }
+            // A delimiter in the place of a name is taken for one.
+            let end = end.max(1);
+            rest = &after[end..];
+            &after[..end]
+        } else {
+            let end = rest.find(['.', '[', ']']).unwrap_or(rest.len()).max(1);
+            return Err(format!("expected [ or . but got: {}", &rest[..end]));
+        };
+        place = match place.values() {
+            Some(values) if place.properties.is_empty() => values,
+            _ => place.properties.get(name).ok_or_else(unknown)?,
+        };
+        names.push(name.to_owned());
     }
-    Ok(())
+    Ok((names, place))
 }
 
 /// Asks all rules of a schema about an object, and about its change.
 pub fn evaluate(schema: &Schema, value: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
     let mut walk = Walk { budget: BUDGET, stopped: false, update: old.is_some(), errors };
     walk.node(schema, value, old, &FieldPath::root(), true);
+}
+
+/// As [`evaluate`], of a value at a path: all its rules are asked, whether or not it has changed.
+pub fn evaluate_at(
+    schema: &Schema,
+    value: &Value,
+    old: Option<&Value>,
+    path: &FieldPath,
+    resource: bool,
+    errors: &mut Vec<FieldError>,
+) {
+    let mut walk = Walk { budget: BUDGET, stopped: false, update: false, errors };
+    walk.node(schema, value, old, path, resource);
 }
 
 struct Walk<'a> {
@@ -154,7 +199,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn node(&mut self, schema: &Schema, value: &Value, old: Option<&Value>, path: &FieldPath, root: bool) {
-        if !schema.has_rules || self.stopped || (value.is_null() && schema.nullable) {
+        if !schema.has_rules || self.stopped || value.is_null() {
             return;
         }
         if !schema.rules.is_empty() {
@@ -200,19 +245,23 @@ impl Walk<'_> {
                 (None, false) => ::cel::Value::Null,
             };
             let variables = [("self", own.clone()), ("oldSelf", past)];
-            self.rule(rule, value, &variables, path);
+            self.rule(rule, (schema.ty, value), &variables, path);
             if self.stopped {
                 return;
             }
         }
     }
 
-    fn rule(&mut self, rule: &Rule, value: &Value, variables: &[(&'static str, ::cel::Value)], path: &FieldPath) {
+    fn rule(
+        &mut self,
+        rule: &Rule,
+        (ty, value): (Option<JsonType>, &Value),
+        variables: &[(&'static str, ::cel::Value)],
+        path: &FieldPath,
+    ) {
         let shown = (!value.is_object() && !value.is_array()).then(|| value.clone());
-        let invalid = |detail: String| match &shown {
-            Some(value) => FieldError::invalid(path, value.clone(), detail),
-            None => FieldError::invalid_omitted(path, detail),
-        };
+        // What is not the value's fault shows its type.
+        let invalid = |detail: String| FieldError::invalid(path, ty.map_or("", JsonType::name), detail);
         let program = match &rule.program {
             Ok(program) => program,
             Err(fault) => return self.errors.push(invalid(format!("rule compile error: {fault}"))),
@@ -266,9 +315,7 @@ impl Walk<'_> {
         self.errors.push(match (rule.reason, shown) {
             (Reason::Forbidden, _) => FieldError::forbidden(&path, message),
             (Reason::Required, _) => FieldError::required(&path, message),
-            (Reason::Duplicate, shown) => {
-                FieldError { detail: message, bad_value: shown, ..FieldError::duplicate(&path, Value::Null) }
-            }
+            (Reason::Duplicate, shown) => FieldError { bad_value: shown, ..FieldError::duplicate(&path, Value::Null) },
             (Reason::Invalid, Some(value)) => FieldError::invalid(&path, value, message),
             (Reason::Invalid, None) => FieldError::invalid_omitted(&path, message),
         });

@@ -113,6 +113,8 @@ pub struct Schema {
 pub struct Checks {
     /// `format`, where it is one that is checked.
     pub format: Option<String>,
+    /// Whether it is an integer of `format: int32`.
+    pub int32: bool,
     /// `enum`
     pub one_of: Option<Vec<Value>>,
     /// `pattern`, as written and compiled. A pattern that does not compile matches nothing.
@@ -185,6 +187,14 @@ impl Schema {
         self.properties.values().chain(additional).chain(self.items.as_deref())
     }
 
+    /// The schema of the values of a map.
+    pub fn values(&self) -> Option<&Schema> {
+        match &self.additional {
+            Some(Additional::Schema(schema)) => Some(schema),
+            _ => None,
+        }
+    }
+
     /// The schema of a member.
     pub fn member(&self, name: &str) -> Option<&Schema> {
         self.properties.get(name).or(match &self.additional {
@@ -220,12 +230,16 @@ impl Checks {
         let count = |name: &str| json[name].as_u64();
         let bound = |name: &str, exclusive: &str| json[name].as_f64().map(|bound| (bound, json[exclusive] == true));
         Checks {
-            format: json["format"].as_str().filter(|format| super::formats::is_known(format)).map(str::to_owned),
+            format: json["format"]
+                .as_str()
+                .filter(|format| super::formats::is_of_type(format, "string"))
+                .map(str::to_owned),
+            int32: json["format"] == "int32",
             one_of: json["enum"].as_array().filter(|values| !values.is_empty()).cloned(),
             pattern: json["pattern"]
                 .as_str()
                 .filter(|p| !p.is_empty())
-                .map(|pattern| (pattern.to_owned(), Regex::new(pattern).ok())),
+                .map(|pattern| (pattern.to_owned(), super::pattern::compile(pattern).ok())),
             max_length: count("maxLength"),
             min_length: count("minLength"),
             maximum: bound("maximum", "exclusiveMaximum"),

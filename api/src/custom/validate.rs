@@ -12,6 +12,8 @@ use super::formats;
 use super::schema::{Additional, Checks, JsonType, Schema};
 use crate::schema::ListType;
 use crate::status::{FieldError, FieldErrorKind, FieldPath};
+use crate::strategy::field::Field;
+use crate::strategy::{NameRule, names, validate_object_meta};
 
 /// What is wrong with a value beyond rules; `old` is what stood there before an update.
 pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
@@ -31,7 +33,7 @@ fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_i64() || number.is_u64() => "integer",
+        Value::Number(number) if number.is_i64() => "integer",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -73,7 +75,7 @@ impl Walk<'_> {
         let checks = &schema.checks;
         match value {
             Value::String(text) => self.string(checks, text, path),
-            Value::Number(number) => self.number(checks, number, path),
+            Value::Number(number) => self.number(schema, number, path),
             Value::Array(list) => self.array(schema, list, old, path),
             _ => {}
         }
@@ -121,8 +123,21 @@ impl Walk<'_> {
         }
     }
 
-    fn number(&mut self, checks: &Checks, number: &Number, path: &str) {
-        let Some(float) = number.as_f64() else { return };
+    fn number(&mut self, schema: &Schema, number: &Number, path: &str) {
+        let (checks, Some(float)) = (&schema.checks, number.as_f64()) else { return };
+        let whole = if float.fract() == 0.0 && float.abs() < 9e18 {
+            number.as_i64().or(Some(float as i64))
+        } else {
+            number.as_i64()
+        };
+        let (fits, format) = match checks.int32 {
+            true => (whole.is_some_and(|whole| i32::try_from(whole).is_ok()), "with format int32"),
+            false => (whole.is_some(), "(default format)"),
+        };
+        if schema.ty == Some(JsonType::Integer) && !fits {
+            let words = format!("Checked value must be of type integer {format} in {path}");
+            self.errors.push(FieldError::invalid(&FieldPath::root(), "", words));
+        }
         if let Some(step) = checks.multiple_of.filter(|step| !is_multiple(float, *step)) {
             self.invalid(path, Value::Number(number.clone()), format_args!("should be a multiple of {}", shown(step)));
         }
@@ -175,12 +190,11 @@ impl Walk<'_> {
             ));
         }
         for (name, value) in object {
-            let inner = schema.properties.get(name).or(match &schema.additional {
-                Some(Additional::Schema(values)) => Some(values),
-                _ => None,
-            });
-            if let Some(inner) = inner {
-                self.node(inner, value, old.and_then(|old| old.get(name)), &member(path, name));
+            let before = old.and_then(|old| old.get(name));
+            if let Some(inner) = schema.properties.get(name) {
+                self.node(inner, value, before, &member(path, name));
+            } else if let Some(values) = schema.values() {
+                self.node(values, value, before, &format!("{path}.{name}"));
             }
         }
         for name in checks.required.iter().filter(|name| !object.contains_key(*name)) {
@@ -220,11 +234,12 @@ impl Walk<'_> {
                 more.extend(fewest(one));
             }
         }
-        let valid = all.iter().filter(|errors| errors.is_empty()).count();
-        if valid != all.len() {
+        let (count, valid) = (all.len(), all.iter().filter(|errors| errors.is_empty()).count());
+        more.extend(all.into_iter().flatten());
+        if valid != count {
             let none = if valid == 0 { ". None validated" } else { "" };
-            said(format!("must validate all the schemas (allOf){none}"));
-            more.extend(all.into_iter().flatten());
+            let words = format!("{path:?} must validate all the schemas (allOf){none}");
+            more.push(FieldError::invalid(&FieldPath::root(), "", words));
         }
         if let Some(not) = &schema.not
             && failures(std::slice::from_ref(not)).iter().all(Vec::is_empty)
@@ -235,8 +250,10 @@ impl Walk<'_> {
     }
 }
 
+/// Whether a number written with a fraction is an integer, as far as JavaScript could tell.
 fn is_whole(value: &Value) -> bool {
-    value.as_f64().is_some_and(|number| number.fract() == 0.0)
+    const MOST: f64 = 9_007_199_254_740_991.0;
+    value.as_f64().is_some_and(|number| number.fract() == 0.0 && number.abs() <= MOST)
 }
 
 fn is_multiple(number: f64, step: f64) -> bool {
@@ -313,11 +330,19 @@ fn duplicates(schema: &Schema, list: &[Value], path: &FieldPath, errors: &mut Ve
             _ => None,
         }
     };
-    let mut seen = BTreeSet::new();
+    if let Some(ListType::Map(_)) = &schema.list_type
+        && let Some((index, item)) = list.iter().enumerate().find(|(_, item)| !item.is_object() && !item.is_null())
+    {
+        const WORDS: &str = "must be an object for an array of list-type map";
+        return errors.push(FieldError::invalid(&path.index(index), item.clone(), WORDS));
+    }
+    // Each value is told once, where it stands the second time.
+    let mut seen = BTreeMap::new();
     for (index, item) in list.iter().enumerate() {
-        if let Some(identity) = identity(item)
-            && !seen.insert(identity.to_string())
-        {
+        let Some(identity) = identity(item) else { return };
+        let times = seen.entry(identity.to_string()).or_insert(0_usize);
+        *times += 1;
+        if *times == 2 {
             errors.push(FieldError::duplicate(&path.index(index), identity));
         }
     }
@@ -328,11 +353,7 @@ pub fn embedded(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut V
     match value {
         Value::Object(object) => {
             if schema.embedded {
-                for name in ["apiVersion", "kind"] {
-                    if object.get(name).and_then(Value::as_str).is_none_or(str::is_empty) {
-                        errors.push(FieldError::required(&path.child(name), "must not be empty"));
-                    }
-                }
+                embedded_object(&Field::below(path, value), errors);
             }
             for (name, value) in object {
                 if let Some(inner) = schema.properties.get(name) {
@@ -350,6 +371,37 @@ pub fn embedded(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut V
         }
         _ => {}
     }
+}
+
+fn embedded_object(object: &Field<'_>, errors: &mut Vec<FieldError>) {
+    let (version, kind) = (object.get("apiVersion"), object.get("kind"));
+    for field in [&version, &kind] {
+        match field.value() {
+            Value::Null => errors.push(field.required("")),
+            Value::String(text) if text.is_empty() => errors.push(field.invalid("must not be empty")),
+            Value::String(_) => {}
+            _ => errors.push(field.invalid("must be a string")),
+        }
+    }
+    if version.str().matches('/').count() > 1 {
+        errors.push(version.invalid(format!("unexpected GroupVersion string: {}", version.str())));
+    }
+    let faults = names::dns1035_label(&kind.str().to_lowercase());
+    if !kind.str().is_empty() && !faults.is_empty() {
+        let words = format!("may have mixed case, but should otherwise match: {}", faults.join(","));
+        errors.push(kind.invalid(words));
+    }
+    let metadata = object.get("metadata");
+    if !metadata.is_set() {
+        return;
+    }
+    let namespaced = !metadata.get("namespace").is_empty();
+    let mut found = Vec::new();
+    validate_object_meta(&metadata, namespaced, NameRule::PathSegment, &mut found);
+    // A name is not asked for.
+    let no_name = metadata.get("name").is_empty();
+    let name = metadata.get("name").path();
+    errors.extend(found.into_iter().filter(|error| !(no_name && error.field == name)));
 }
 
 #[cfg(test)]
@@ -378,9 +430,17 @@ mod tests {
         check(
             json!({ "type": "integer" }),
             json!(1.5),
-            &[r#"a: Invalid value: "number": a in body must be of type integer: "number""#],
+            &[
+                r#"a: Invalid value: "number": a in body must be of type integer: "number""#,
+                r#"<nil>: Invalid value: "": Checked value must be of type integer (default format) in a"#,
+            ],
         );
         check(json!({ "type": "integer" }), json!(2.0), &[]);
+        check(
+            json!({ "type": "integer", "format": "int32" }),
+            json!(2_147_483_648_u64),
+            &[r#"<nil>: Invalid value: "": Checked value must be of type integer with format int32 in a"#],
+        );
         check(
             json!({ "type": "string" }),
             json!(null),
@@ -463,7 +523,7 @@ mod tests {
         check(
             json!({ "type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true }),
             json!({ "kind": "Pod" }),
-            &["a.apiVersion: Required value: must not be empty"],
+            &["a.apiVersion: Required value"],
         );
     }
 
@@ -494,8 +554,8 @@ mod tests {
             json!({ "type": "integer", "allOf": [{ "minimum": 10 }] }),
             json!(1),
             &[
-                r#"<nil>: Invalid value: "": "a" must validate all the schemas (allOf). None validated"#,
                 "a: Invalid value: 1: a in body should be greater than or equal to 10",
+                r#"<nil>: Invalid value: "": "a" must validate all the schemas (allOf). None validated"#,
             ],
         );
     }

@@ -30,6 +30,11 @@ impl<'a> Field<'a> {
         Field { value, path: FieldPath::new(name) }
     }
 
+    /// `value` at a path.
+    pub fn below(path: &FieldPath, value: &'a Value) -> Field<'a> {
+        Field { value, path: path.clone() }
+    }
+
     /// A member; null where absent.
     pub fn get(&self, name: &'static str) -> Field<'a> {
         Field { value: self.value.get(name).unwrap_or(&NULL), path: self.path.child(name) }

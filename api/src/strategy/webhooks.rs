@@ -52,9 +52,9 @@ fn service(service: &Field<'_>, missing: Missing, errors: &mut Errors) {
         (service.get("name"), service.get("namespace"), service.get("path"), service.get("port"));
     match missing {
         Missing::ByHand => {
-            for (field, member) in [(&name, "name"), (&namespace, "namespace")] {
+            for field in [&name, &namespace] {
                 if field.is_empty() {
-                    errors.push(field.required(format!("service {member} is required")));
+                    errors.push(field.required(""));
                 }
             }
         }
@@ -80,10 +80,12 @@ fn service_path(path: &Field<'_>, errors: &mut Errors) {
     if text == "/" {
         return;
     }
-    let Some(rest) = text.strip_prefix('/') else {
+    let rest = text.strip_prefix('/').unwrap_or_else(|| {
         errors.push(path.invalid("must start with a '/'"));
-        return;
-    };
+        let mut rest = text.chars();
+        rest.next();
+        rest.as_str()
+    });
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     for (at, segment) in rest.split('/').enumerate() {
         if segment.is_empty() {

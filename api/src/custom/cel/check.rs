@@ -184,7 +184,12 @@ pub fn syntax(source: &str, errors: &ParseErrors) -> String {
         .iter()
         .map(|error| {
             let (line, column) = (usize::try_from(error.pos.0).unwrap_or(1), usize::try_from(error.pos.1).unwrap_or(1));
-            located(source, line.max(1), column.max(1), &format!("Syntax error: {}", error.msg))
+            located(
+                source,
+                line.max(1),
+                column.max(1),
+                &format!("Syntax error: {}", error.msg.trim_start_matches("Syntax error: ")),
+            )
         })
         .collect();
     format!("compilation failed: {}", said.join("\n"))

@@ -15,6 +15,7 @@ use regex::Regex;
 use super::authorizer::{self, DECISION, GROUP_CHECK, PATH_CHECK, RESOURCE_CHECK};
 use super::check::Ty;
 use crate::custom::formats;
+use crate::custom::pattern;
 use crate::quantity::Quantity;
 
 const QUANTITY: &str = "kubernetes.Quantity";
@@ -222,7 +223,7 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
 }
 
 fn regex(pattern: &str) -> Result<Regex, ExecutionError> {
-    Regex::new(pattern).map_err(|error| failed(format!("Illegal regex: {error}")))
+    pattern::compile(pattern).map_err(failed)
 }
 
 fn find_all(of: &[Value], most: usize) -> Answer {
