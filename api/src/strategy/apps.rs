@@ -8,9 +8,6 @@ use super::field::{Errors, Field};
 use super::{Context, ScalePaths, Subresource, edit, names, pod};
 
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
-const STATEFUL_SET_FORBIDDEN: &str = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
-'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden";
-
 /// A count or a share: what is wrong with it.
 pub fn positive_int_or_percent(field: &Field<'_>, errors: &mut Errors) {
     match field.value() {
@@ -302,20 +299,8 @@ impl Behavior for StatefulSet {
             return;
         }
         self.validate(new, errors);
-        let mut munged = new.get("spec").value().clone();
-        for name in [
-            "replicas",
-            "ordinals",
-            "template",
-            "updateStrategy",
-            "revisionHistoryLimit",
-            "persistentVolumeClaimRetentionPolicy",
-            "minReadySeconds",
-        ] {
-            edit::keep(&mut munged, old.get("spec").value(), name);
-        }
-        if munged != *old.get("spec").value() {
-            errors.push(new.get("spec").forbidden(STATEFUL_SET_FORBIDDEN));
+        for name in ["selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy"] {
+            new.get("spec").get(name).immutable(&old.get("spec").get(name), errors);
         }
     }
 

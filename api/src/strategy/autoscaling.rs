@@ -250,4 +250,8 @@ fn scaling_rules(rules: &Field<'_>, errors: &mut Errors) {
             errors.push(period.invalid(format!("must be less than or equal to {PERIOD_SECONDS_MAX}")));
         }
     }
+    let tolerance = rules.get("tolerance");
+    if tolerance.quantity().is_some_and(|amount| amount < Quantity::ZERO) {
+        errors.push(tolerance.invalid("must be greater than or equal to 0"));
+    }
 }

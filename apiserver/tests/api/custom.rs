@@ -188,7 +188,7 @@ async fn a_rule_that_does_not_compile_is_refused() {
     let spec = json!({ "type": "object", "x-kubernetes-validations": [{ "rule": "self.nope" }], "properties": { "color": { "type": "string" }, "replicas": { "type": "integer" } } });
     let refused = server.post(DEFINITIONS, &things(spec)).await;
     assert_eq!(refused.code, 422);
-    let expected = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {\"rule\":\"self.nope\"}: compilation failed: ERROR: <input>:1:5: undefined field 'nope'";
+    let expected = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"self.nope\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: compilation failed: ERROR: <input>:1:5: undefined field 'nope'";
     assert!(refused.message().contains(expected), "{}", refused.message());
 }
 

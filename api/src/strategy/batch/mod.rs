@@ -72,16 +72,7 @@ impl Behavior for Job {
             generated_selector(object, errors);
         }
         validate_job_spec(&spec, errors);
-        let selector = spec.get("selector");
-        let own = spec.get("template").get("metadata").get("labels");
-        if selector.is_set() {
-            labels::validate_selector(&selector, errors);
-        } else {
-            errors.push(selector.required(""));
-        }
-        if labels::is_readable(selector.value()) && !labels::matches(selector.value(), own.value()) {
-            errors.push(own.invalid_as(own.value().clone(), "`selector` does not match template `labels`"));
-        }
+        selects_its_pods(&spec, errors);
     }
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
@@ -93,6 +84,7 @@ impl Behavior for Job {
         }
         let (spec, before) = (new.get("spec"), old.get("spec"));
         validate_job_spec(&spec, errors);
+        selects_its_pods(&spec, errors);
         let completions = spec.get("completions");
         let elastic =
             spec.get("completionMode").str() == "Indexed" && completions.int() == spec.get("parallelism").int();
@@ -198,6 +190,20 @@ fn template_update(spec: &Field<'_>, before: &Field<'_>, old: &Field<'_>, errors
     }
     let munged = before.with(&munged);
     spec.get("template").immutable(&spec.get("template").with(munged.value()), errors);
+}
+
+/// The selector must match the pods that the template makes, whoever wrote it.
+fn selects_its_pods(spec: &Field<'_>, errors: &mut Errors) {
+    let selector = spec.get("selector");
+    let own = spec.get("template").get("metadata").get("labels");
+    if selector.is_set() {
+        labels::validate_selector(&selector, errors);
+    } else {
+        errors.push(selector.required(""));
+    }
+    if labels::is_readable(selector.value()) && !labels::matches(selector.value(), own.value()) {
+        errors.push(own.invalid_as(own.value().clone(), "`selector` does not match template `labels`"));
+    }
 }
 
 fn validate_job_spec(spec: &Field<'_>, errors: &mut Errors) {

@@ -1,5 +1,5 @@
 //! Services. Cluster IPs and node ports are allocated by the API server between preparation and validation.
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ impl Behavior for Service {
             edit::default_text(spec, "externalTrafficPolicy", "Cluster");
         }
         if edit::text(spec, "type") != "ExternalName" {
-            edit::default_text(spec, "internalTrafficPolicy", "Cluster");
+            edit::default(spec, "internalTrafficPolicy", "Cluster");
         }
         if edit::text(spec, "type") == "LoadBalancer" {
             edit::default(spec, "allocateLoadBalancerNodePorts", true);
@@ -195,16 +195,24 @@ fn normalize_cluster_ips(spec: &mut Value, old: Option<&Value>) {
     }
 }
 
+/// The name of a port and its node port, 0 where it has none.
+fn by_name(port: &Value) -> (&str, i64) {
+    (edit::text(port, "name"), port["nodePort"].as_i64().unwrap_or(0))
+}
+
+fn node_ports(spec: &Value) -> BTreeSet<i64> {
+    let numbers = spec["ports"].as_array().into_iter().flatten().map(|port| by_name(port).1);
+    numbers.filter(|number| *number != 0).collect()
+}
+
 /// What was allocated and is still needed stays when the client leaves it out (`patchAllocatedValues`).
 fn keep_allocations(spec: &mut Value, old: &Value) {
     let needs_ip = |spec: &Value| edit::text(spec, "type") != "ExternalName";
     if needs_ip(spec) && needs_ip(old) {
-        let (single, many) = (edit::text(spec, "clusterIP").is_empty(), spec.get("clusterIPs").is_none());
-        let first_kept = edit::text(spec, "clusterIP") == edit::text(old, "clusterIP");
-        if single && many {
+        if edit::text(spec, "clusterIP").is_empty() {
             edit::keep(spec, old, "clusterIP");
         }
-        if many && (single || first_kept) {
+        if spec["clusterIPs"].as_array().is_none_or(Vec::is_empty) {
             edit::keep(spec, old, "clusterIPs");
         }
         for name in ["ipFamilies", "ipFamilyPolicy"] {
@@ -214,13 +222,15 @@ fn keep_allocations(spec: &mut Value, old: &Value) {
         }
     }
     if needs_node_port(spec) && needs_node_port(old) {
-        let known: Vec<Value> = old["ports"].as_array().cloned().unwrap_or_default();
-        let used: Vec<Value> = edit::each(spec, "ports").filter_map(|port| port.get("nodePort").cloned()).collect();
+        let used = node_ports(spec);
+        // Ports are known by their names, whatever else of them has changed.
+        let known: BTreeMap<&str, i64> = old["ports"].as_array().into_iter().flatten().map(by_name).collect();
         for port in edit::each(spec, "ports") {
-            let same = |other: &&Value| other["protocol"] == port["protocol"] && other["port"] == port["port"];
-            let earlier = known.iter().find(same).and_then(|other| other.get("nodePort")).cloned();
-            if let Some(number) = earlier.filter(|number| port.get("nodePort").is_none() && !used.contains(number)) {
-                edit::set(port, "nodePort", number);
+            let (name, number) = by_name(port);
+            if let Some(earlier) = known.get(name).filter(|earlier| number == 0 && !used.contains(earlier)).copied()
+                && earlier != 0
+            {
+                edit::set(port, "nodePort", earlier);
             }
         }
     }
@@ -242,13 +252,10 @@ fn drop_type_dependent(spec: &mut Value, old: &Value) {
             }
         }
     }
-    if needs_node_port(old) && !needs_node_port(spec) {
-        let before: Vec<Value> =
-            old["ports"].as_array().into_iter().flatten().filter_map(|port| port.get("nodePort").cloned()).collect();
+    let has_node_ports = |spec: &Value| matches!(edit::text(spec, "type"), "LoadBalancer" | "NodePort");
+    if has_node_ports(old) && !has_node_ports(spec) && node_ports(old).is_superset(&node_ports(spec)) {
         for port in edit::each(spec, "ports") {
-            if port.get("nodePort").is_some_and(|number| before.contains(number)) {
-                edit::take(port, "nodePort");
-            }
+            edit::take(port, "nodePort");
         }
     }
     let is_balancer = |spec: &Value| edit::text(spec, "type") == "LoadBalancer";

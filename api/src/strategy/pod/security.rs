@@ -5,11 +5,10 @@ use crate::strategy::field::{Errors, Field};
 use crate::strategy::names;
 
 /// What is wrong with the pod's security context, host namespaces included.
-pub fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
+/// `pod` is the pod's name, empty in a template.
+pub fn validate_pod(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
     if spec.get("hostNetwork").bool() {
-        for list in ["containers", "initContainers"] {
-            spec.get(list).items().for_each(|container| host_network_ports(&container, errors));
-        }
+        spec.get("containers").items().for_each(|container| host_network_ports(&container, pod.is_empty(), errors));
     }
     let share = spec.get("shareProcessNamespace");
     if share.bool() && spec.get("hostPID").bool() {
@@ -26,6 +25,7 @@ pub fn validate_pod(spec: &Field<'_>, errors: &mut Errors) {
     validate_sysctls(&context.get("sysctls"), errors);
     one_of_if_set(&context.get("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], errors);
     one_of_if_set(&context.get("supplementalGroupsPolicy"), &["Merge", "Strict"], errors);
+    one_of_if_set(&context.get("seLinuxChangePolicy"), &["MountOption", "Recursive"], errors);
     seccomp(&context.get("seccompProfile"), errors);
     app_armor(&context.get("appArmorProfile"), errors);
 }
@@ -65,11 +65,12 @@ fn one_of_if_set(field: &Field<'_>, supported: &[&str], errors: &mut Errors) {
     }
 }
 
-fn host_network_ports(container: &Field<'_>, errors: &mut Errors) {
+/// A template may leave the host's port open: the pod that is made of it has it by default.
+fn host_network_ports(container: &Field<'_>, template: bool, errors: &mut Errors) {
     for port in container.get("ports").items() {
         let (inside, outside) = (port.get("containerPort"), port.get("hostPort"));
-        if inside.int() != outside.int() {
-            let shown = outside.int().unwrap_or(0);
+        let shown = outside.int().unwrap_or(0);
+        if (shown != 0 || !template) && inside.int().unwrap_or(0) != shown {
             errors.push(outside.invalid_as(shown, "must match `containerPort` when `hostNetwork` is true"));
         }
     }

@@ -28,7 +28,7 @@ pub fn validate_pod_spec(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
     spec.get("restartPolicy").one_of(&["Always", "OnFailure", "Never"], errors);
     spec.get("dnsPolicy").one_of(&["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], errors);
     scheduling::validate_node_labels(&spec.get("nodeSelector"), errors);
-    security::validate_pod(spec, errors);
+    security::validate_pod(spec, pod, errors);
     for secret in spec.get("imagePullSecrets").items() {
         if secret.get("name").str().is_empty() && secret.get("name").is_set() {
             errors.push(secret.get("name").required(""));
@@ -278,11 +278,12 @@ fn host_aliases(aliases: &Field<'_>, errors: &mut Errors) {
 }
 
 fn classes(spec: &Field<'_>, errors: &mut Errors) {
-    for name in ["priorityClassName", "runtimeClassName"] {
-        let field = spec.get(name);
-        if !field.is_empty() {
-            field.check(names::dns1123_subdomain(field.str()), errors);
-        }
+    let (priority, runtime) = (spec.get("priorityClassName"), spec.get("runtimeClassName"));
+    if !priority.is_empty() {
+        priority.check(names::dns1123_subdomain(priority.str()), errors);
+    }
+    if runtime.is_set() {
+        runtime.check(names::dns1123_subdomain(runtime.str()), errors);
     }
     let policy = spec.get("preemptionPolicy");
     if policy.is_set() {
