@@ -63,12 +63,13 @@ pub fn carry_over(service: &mut Value, old: Option<&Value>) {
         service["spec"] = json!({});
     }
     if let Some(old) = old {
-        if needs_cluster_ip(old)
-            && needs_cluster_ip(service)
-            && text(service, "clusterIP").is_empty()
-            && service["spec"]["clusterIPs"].get(0).is_none()
-        {
-            copy(service, old, &["clusterIP", "clusterIPs"]);
+        if needs_cluster_ip(old) && needs_cluster_ip(service) {
+            if text(service, "clusterIP").is_empty() {
+                copy(service, old, &["clusterIP"]);
+            }
+            if service["spec"]["clusterIPs"].get(0).is_none() {
+                copy(service, old, &["clusterIPs"]);
+            }
         }
         if needs_node_ports(old) && needs_node_ports(service) {
             carry_node_ports(service, old);
