@@ -106,7 +106,10 @@ impl Kind {
     }
 
     /// What every answer about a deprecated kind warns of; where its resource is kept for old clients.
-    pub fn deprecation(&self) -> Option<&'static str> {
+    pub fn deprecation(&self) -> Option<&str> {
+        if let Some(definition) = &self.definition {
+            return definition.deprecation.as_deref();
+        }
         match (&*self.group, &*self.version, &*self.kind) {
             ("", "v1", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
             ("", "v1", "Endpoints") => {

@@ -34,6 +34,8 @@ pub struct CustomResource {
     pub selectable: Vec<(String, Place)>,
     /// The webhook by which versions convert; without one they differ by name only. Shared by the versions.
     pub conversion: Option<Arc<WebhookConversion>>,
+    /// What every answer about a deprecated version warns of.
+    pub deprecation: Option<String>,
     /// The definition is being deleted: nothing new may come.
     pub terminating: bool,
 }
@@ -245,6 +247,13 @@ impl Reader<'_> {
                 .map(|path| (path.trim_start_matches('.').to_owned(), Place::parse(path)))
                 .collect(),
             conversion: self.conversion.clone(),
+            deprecation: (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
+                Some(words) => words.to_owned(),
+                None => {
+                    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                    format!("{}/{} {} is deprecated", text(&spec["group"]), text(&version["name"]), self.text("kind"))
+                }
+            }),
             terminating: self.terminating(),
         }
     }

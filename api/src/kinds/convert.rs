@@ -10,7 +10,6 @@ use serde_json::{Map, Value, json};
 use super::Kind;
 use crate::decode::{FieldValidation, normalize};
 use crate::meta;
-use crate::strategy::Strategy;
 
 /// Turns an object of kind `from` into one of kind `to`, in place. Kinds that do not share their storage are left alone.
 pub fn convert(from: &Kind, to: &Kind, object: &mut Value) {
@@ -19,8 +18,8 @@ pub fn convert(from: &Kind, to: &Kind, object: &mut Value) {
     }
     if let Some(definition) = &to.definition {
         object["apiVersion"] = to.api_version().into();
+        // Defaults are those of the version that was written, as in Kubernetes.
         definition.prune(object);
-        definition.set_defaults(object);
         return;
     }
     match (from.kind.as_str(), from.version.as_str(), to.version.as_str()) {

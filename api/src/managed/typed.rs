@@ -86,10 +86,17 @@ fn element(item: Place<'_>, relation: Relation<'_>, value: &Value) -> Result<Pat
     let mut fields = Vec::with_capacity(keys.len());
     for key in keys {
         let key = key.as_ref();
-        let value = map.get(key).or_else(|| item.field_default(key)).ok_or_else(|| {
-            format!("associative list with keys has an element that omits key field {key:?} (and doesn't have default value)")
-        })?;
-        fields.push((key, value));
+        // A key that is absent is a difference of its own.
+        if let Some(value) = map.get(key).or_else(|| item.field_default(key)) {
+            fields.push((key, value));
+        }
+    }
+    if fields.is_empty() && !keys.is_empty() {
+        let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+        return Err(format!(
+            "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+            keys.join(" ")
+        ));
     }
     Ok(PathElement::keys(&mut fields))
 }

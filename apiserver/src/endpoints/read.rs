@@ -89,7 +89,7 @@ pub async fn list(server: &ApiServer, request: &Request, target: &Target) -> Res
         return Ok(request.reply.json(StatusCode::OK, partial_list_json(&listing)));
     }
     let values = server.registry().all_served(target, &listing.objects).await?;
-    let metadata = list_metadata(&listing);
+    let metadata = list_metadata(&listing, target.kind.custom && form.transform == Transform::None);
     let value = match form.transform {
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
@@ -117,11 +117,12 @@ pub fn list_value(kind: &Kind, metadata: Map<String, Value>, mut items: Vec<Valu
     json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items })
 }
 
-fn list_metadata(listing: &Listing) -> Map<String, Value> {
+fn list_metadata(listing: &Listing, shows_empty: bool) -> Map<String, Value> {
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".into(), Value::from(listing.revision.to_string()));
-    if let Some(next) = &listing.next {
-        metadata.insert("continue".into(), Value::from(next.as_str()));
+    // Lists of objects that have no Go type show the field when it is empty too.
+    if let Some(next) = listing.next.as_deref().or(shows_empty.then_some("")) {
+        metadata.insert("continue".into(), Value::from(next));
     }
     if let Some(remaining) = listing.remaining {
         metadata.insert("remainingItemCount".into(), Value::from(remaining));
@@ -133,7 +134,7 @@ fn list_metadata(listing: &Listing) -> Map<String, Value> {
 fn list_json(kind: &Kind, listing: &Listing) -> Bytes {
     const PER_ITEM: usize = 48;
     let size: usize = listing.objects.iter().map(|object| object.stored().len() + PER_ITEM).sum();
-    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": list_metadata(listing) });
+    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": list_metadata(listing, kind.custom) });
     list_bytes(&head, size, listing, |object, out| match kind.custom {
         true => object.write_json(out),
         false => object.write_item(out),
@@ -144,7 +145,7 @@ fn list_json(kind: &Kind, listing: &Listing) -> Bytes {
 fn partial_list_json(listing: &Listing) -> Bytes {
     const PER_ITEM: usize = 1024;
     let head = json!({
-        "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata(listing),
+        "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata(listing, false),
     });
     list_bytes(&head, listing.objects.len() * PER_ITEM, listing, Object::write_partial_metadata)
 }

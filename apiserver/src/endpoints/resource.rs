@@ -52,9 +52,15 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
     if !kinds.has_version(&info.group, &info.version) {
         return Ok(request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"));
     }
-    let kind =
-        kinds.by_resource(&info.group, &info.version, &info.resource).cloned().ok_or_else(Status::unknown_resource)?;
-    check_scope(&kind, info)?;
+    let kind = kinds.by_resource(&info.group, &info.version, &info.resource).cloned();
+    // A group of definitions is nobody's route: what no definition serves is not found by the router.
+    let custom = kinds.of_version(&info.group, &info.version).all(|kind| kind.custom);
+    let scope = kind.as_ref().map_or_else(|| Err(Status::unknown_resource()), |kind| check_scope(kind, info));
+    if custom && scope.is_err() {
+        return Ok(request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"));
+    }
+    scope?;
+    let kind = kind.ok_or_else(Status::unknown_resource)?;
     if let Some(sentence) = kind.deprecation() {
         request.reply.warnings.add(sentence);
     }
@@ -70,7 +76,7 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
         let needs_name = matches!(info.verb.as_str(), "update" | "patch");
         let refuses_name = info.verb == "create";
         if !kind.allows(&info.verb) || (info.name.is_empty() && needs_name) || (!info.name.is_empty() && refuses_name) {
-            return Err(Status::method_not_allowed());
+            return Err(refused(&kind, info));
         }
         if Reviews::serves(&kind.group, &kind.plural) {
             return write::review(server, &request, &target, body).await;
@@ -83,14 +89,25 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
         }
         return whole(server, request, target, body).await;
     }
-    let subresource = kind.subresource(&info.subresource).ok_or_else(Status::unknown_resource)?;
+    let subresource = kind.subresource(&info.subresource).ok_or_else(|| match kind.custom {
+        true => target.not_found(),
+        false => Status::unknown_resource(),
+    })?;
     if !subresource.verbs.contains(&info.verb) {
-        return Err(Status::method_not_allowed());
+        return Err(refused(&kind, info));
     }
     if connect::CONNECTIONS.contains(&info.subresource.as_str()) {
         return connect::serve(server, request, target, body).await;
     }
     part(server, request, target, body).await
+}
+
+/// A verb that a resource does not have: custom resources have no routes that could say it.
+fn refused(kind: &Kind, info: &RequestInfo) -> Status {
+    match kind.custom {
+        true => Status::method_not_supported(&kind.group_resource(), &info.verb),
+        false => Status::method_not_allowed(),
+    }
 }
 
 /// What the definition of a custom resource rules out (`customresource_handler.go` `serveResource`).

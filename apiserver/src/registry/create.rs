@@ -38,7 +38,8 @@ impl Registry {
     ) -> Result<Written, Status> {
         let mut object = object;
         check_namespace(target, &mut object)?;
-        if !meta::resource_version(&object).is_empty() {
+        // It is the store that refuses this in Kubernetes, and a dry run does not come so far.
+        if !options.dry_run && !meta::resource_version(&object).is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         self.record_manager(context, target, None, &mut object, options).await;

@@ -16,11 +16,13 @@ use crate::options::WriteOptions;
 static NOTHING: LazyLock<FieldSet> = LazyLock::new(FieldSet::default);
 static STATUS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["status"]]));
 static SPEC: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["spec"]]));
+static SPEC_AND_METADATA: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["spec"], &["metadata"]]));
 
 /// What a door of a kind does not write, whatever the client sends (`ResetFieldsStrategy` of the registries).
 fn reset_fields(kind: &Kind, subresource: &str) -> &'static FieldSet {
     match subresource {
         "" if kind.subresource("status").is_some() => &STATUS,
+        "status" if kind.custom => &SPEC_AND_METADATA,
         "status" => &SPEC,
         _ => &NOTHING,
     }
