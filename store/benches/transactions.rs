@@ -31,6 +31,8 @@ async fn put(store: &Arc<dyn Store>, number: &AtomicU64, count: u64) {
 
 fn transactions(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
+    // The stores' own tasks are spawned in it.
+    let _entered = runtime.enter();
     let dir = tempfile::tempdir().expect("a folder");
     let durable = RaftStore::open(dir.path(), Clock::real(), Random::seeded(1), RaftOptions::default());
     let durable: Arc<dyn Store> = runtime.block_on(durable).expect("a store");
