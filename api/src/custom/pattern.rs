@@ -8,11 +8,29 @@ use regex::Regex;
 /// The most that a counted repetition may ask for.
 const MAX_REPEAT: u32 = 1000;
 
+/// The longest pattern, in bytes.
+const MAX_BYTES: usize = 64 << 10;
+
+/// The most classes of Unicode in a pattern: `regex` takes kilobytes for each before it bounds what they compile to.
+const MAX_CLASSES: usize = 64;
+
 /// Compiles a pattern of Go's; the error is Go's text.
 pub fn compile(pattern: &str) -> Result<Regex, String> {
-    let mut reader = Reader { text: pattern, at: 0, out: String::with_capacity(pattern.len()), depth: 0 };
-    reader.read().map_err(|(code, part)| format!("error parsing regexp: {code}: `{part}`"))?;
-    Regex::new(&reader.out).map_err(|error| error.to_string().lines().last().unwrap_or_default().to_owned())
+    if pattern.len() > MAX_BYTES {
+        return Err(format!("error parsing regexp: expression too large: more than {MAX_BYTES} bytes"));
+    }
+    let out = String::with_capacity(pattern.len());
+    let mut reader = Reader { text: pattern, at: 0, out, depth: 0, classes: Vec::new() };
+    let refusal = |(code, part): Refusal<'_>| format!("error parsing regexp: {code}: `{part}`");
+    reader.read().map_err(refusal)?;
+    Regex::new(&reader.out).map_err(|error| {
+        // Compiling a class takes long enough that it is only done where one must be at fault.
+        let unknown = reader.classes.iter().find(|class| Regex::new(class).is_err());
+        match unknown {
+            Some(class) => refusal(("invalid character class range", class)),
+            None => error.to_string().lines().last().unwrap_or_default().to_owned(),
+        }
+    })
 }
 
 /// What is wrong, and with which part of the pattern.
@@ -23,6 +41,8 @@ struct Reader<'a> {
     at: usize,
     out: String,
     depth: usize,
+    /// The classes of Unicode that were met.
+    classes: Vec<&'a str>,
 }
 
 impl<'a> Reader<'a> {
@@ -251,8 +271,9 @@ impl<'a> Reader<'a> {
                     _ => drop(self.next()),
                 }
                 let part = &self.text[start..self.at];
-                if Regex::new(part).is_err() {
-                    return Err(("invalid character class range", part));
+                self.classes.push(part);
+                if self.classes.len() > MAX_CLASSES {
+                    return Err(("expression too large", part));
                 }
                 self.out.push_str(part);
                 return Ok(None);
@@ -296,7 +317,11 @@ impl<'a> Reader<'a> {
 
 /// The length and the bounds of `{2}`, `{2,}` or `{2,3}` at the beginning of a text.
 fn counted(text: &str) -> Option<(usize, u32, Option<u32>)> {
-    let (inside, _) = text.strip_prefix('{')?.split_once('}')?;
+    let inside = text.strip_prefix('{')?;
+    let (inside, after) = inside.split_at(inside.find(|one: char| !one.is_ascii_digit() && one != ',')?);
+    if !after.starts_with('}') {
+        return None;
+    }
     let number = |digits: &str| -> Option<u32> {
         let fits = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
         fits.then(|| digits.parse().unwrap_or(u32::MAX))
@@ -334,9 +359,19 @@ mod tests {
         refused("a**", "invalid nested repetition operator: `**`");
         refused("(a", "missing closing ): `(a`");
         refused("a)", "unexpected ): `a)`");
+        refused(r"a\pL\p{Nope}", r"invalid character class range: `\p{Nope}`");
         refused("[z-a]", "invalid character class range: `z-a`");
         refused(r"(a)\1", r"invalid escape sequence: `\1`");
         refused(r"a\", "trailing backslash at end of expression: ``");
+    }
+
+    #[test]
+    fn a_long_pattern_is_refused_before_it_is_read() {
+        let words = compile(&"{".repeat(3 << 20)).expect_err("too long");
+        assert_eq!(words, "error parsing regexp: expression too large: more than 65536 bytes");
+        compile(&"{".repeat(MAX_BYTES)).expect("as long as it may be");
+        compile(&r"\pL".repeat(MAX_CLASSES)).expect("as many classes as there may be");
+        refused(&r"\pL".repeat(MAX_CLASSES + 1), r"expression too large: `\pL`");
     }
 
     #[test]
