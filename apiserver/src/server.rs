@@ -374,7 +374,7 @@ impl ApiServer {
         let audit = self.audit.as_ref().map(|audit| audit.begin(&audit_id, &info)).unwrap_or_default();
         let served = self.kinds().by_resource(&info.group, &info.version, &info.resource).is_some();
         let open = audit::is_long_running(&info).then(|| Arc::new(self.metrics.long_running(&info, served)));
-        let reply = Reply { open: open.clone(), ..Reply::new(&parts.headers, pretty, warnings, audit.clone()) };
+        let reply = Reply { open: open.clone(), ..Reply::new(&parts, pretty, warnings, audit.clone()) };
         let (dry_run, apply) = (query.get("dryRun") == Some("All"), is_apply(&info, &parts.headers));
         let _in_flight = self.metrics.in_flight(info.is_read_only());
 

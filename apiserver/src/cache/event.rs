@@ -9,6 +9,7 @@ use minik8s_store::Revision;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::object::View;
 use super::{Object, Selection};
 
 /// How long the metadata of an object is, about.
@@ -128,12 +129,12 @@ pub fn event_frame(event_type: &str, object: &Value) -> Bytes {
 
 /// A watch event of an object in its storage version.
 pub fn event_line(event_type: &str, object: &Object) -> Bytes {
-    line(event_type, object.stored().len(), |out| object.write_json(out))
+    line(event_type, object.stored().len(), |out| object.write_as(View::Whole, out))
 }
 
 /// A watch event of an object's metadata.
 pub fn metadata_line(event_type: &str, object: &Object) -> Bytes {
-    line(event_type, METADATA_BYTES, |out| object.write_partial_metadata(out))
+    line(event_type, METADATA_BYTES, |out| object.write_as(View::PartialMetadata, out))
 }
 
 fn line(event_type: &str, size: usize, write: impl FnOnce(&mut BytesMut)) -> Bytes {

@@ -41,9 +41,24 @@ pub struct Object {
     indexed: Option<Box<str>>,
     /// Computed when the first selector asks.
     fields: OnceLock<Vec<(Cow<'static, str>, String)>>,
+    /// Kept when it is asked for.
+    parsed: OnceLock<Box<Value>>,
 }
 
 const METADATA_OPEN: &[u8] = b"\"metadata\":{";
+const RESOURCE_VERSION: &[u8] = b"\"resourceVersion\":\"";
+const PARTIAL_METADATA: &[u8] = b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",";
+
+/// What is shown of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// All of it.
+    Whole,
+    /// An item of a list: without kind and apiVersion.
+    Item,
+    /// A `PartialObjectMetadata`.
+    PartialMetadata,
+}
 
 /// Writes an object in the stored shape: kind and apiVersion first, then metadata without its resourceVersion, then the rest.
 pub fn encode(kind: &Kind, object: &Value) -> Bytes {
@@ -136,6 +151,7 @@ impl Object {
             meta,
             indexed,
             fields: OnceLock::new(),
+            parsed: OnceLock::new(),
         })
     }
 
@@ -151,6 +167,7 @@ impl Object {
             meta: self.meta.clone(),
             indexed: self.indexed.clone(),
             fields: OnceLock::new(),
+            parsed: OnceLock::new(),
         }
     }
 
@@ -212,41 +229,56 @@ impl Object {
         value
     }
 
+    /// The same, parsed once: for the few objects that every write of others looks at, such as a namespace's default account.
+    pub fn parsed(&self) -> &Value {
+        self.parsed.get_or_init(|| Box::new(self.value()))
+    }
+
     /// Stored bytes, without resourceVersion.
     pub fn stored(&self) -> &Bytes {
         &self.stored
     }
 
-    /// Appends the object's JSON, with resourceVersion.
-    pub fn write_json(&self, out: &mut BytesMut) {
-        self.write(0..self.stored.len(), out);
+    /// Appends the object's JSON, with resourceVersion, or a part of it.
+    pub fn write_as(&self, view: View, out: &mut BytesMut) {
+        let (opening, part, closing) = self.seen_as(view);
+        out.put_slice(opening);
+        self.write(part, out);
+        out.put_slice(closing);
     }
 
-    /// Appends the object's JSON as an item of a list: without kind and apiVersion.
-    pub fn write_item(&self, out: &mut BytesMut) {
-        out.put_u8(b'{');
-        self.write(self.type_meta..self.stored.len(), out);
+    /// How many bytes [`Object::write_as`] appends.
+    pub fn len_as(&self, view: View) -> usize {
+        let (opening, part, closing) = self.seen_as(view);
+        let comma = usize::from(self.stored[self.splice()] != b'}');
+        let digits = self.revision.checked_ilog10().unwrap_or_default() as usize + 1;
+        opening.len() + part.len() + RESOURCE_VERSION.len() + digits + 1 + comma + closing.len()
     }
 
-    /// Appends the object as a `PartialObjectMetadata`.
-    pub fn write_partial_metadata(&self, out: &mut BytesMut) {
-        out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",");
-        self.write(self.type_meta..self.metadata_end, out);
-        out.put_u8(b'}');
+    fn seen_as(&self, view: View) -> (&'static [u8], Range<usize>, &'static [u8]) {
+        match view {
+            View::Whole => (b"", 0..self.stored.len(), b""),
+            View::Item => (b"{", self.type_meta..self.stored.len(), b""),
+            View::PartialMetadata => (PARTIAL_METADATA, self.type_meta..self.metadata_end, b"}"),
+        }
     }
 
     /// The object's JSON.
     pub fn json(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(self.stored.len() + 40);
-        self.write_json(&mut out);
+        self.write_as(View::Whole, &mut out);
         out.freeze()
+    }
+
+    fn splice(&self) -> usize {
+        self.type_meta + METADATA_OPEN.len()
     }
 
     /// Appends a part of the stored bytes that holds the splice point, with resourceVersion.
     fn write(&self, part: Range<usize>, out: &mut BytesMut) {
-        let splice = self.type_meta + METADATA_OPEN.len();
+        let splice = self.splice();
         out.put_slice(&self.stored[part.start..splice]);
-        out.put_slice(b"\"resourceVersion\":\"");
+        out.put_slice(RESOURCE_VERSION);
         out.put_slice(self.revision.to_string().as_bytes());
         out.put_slice(if self.stored[splice] == b'}' { b"\"" } else { b"\"," });
         out.put_slice(&self.stored[splice..part.end]);

@@ -352,7 +352,7 @@ impl Drop for Registration {
 mod tests {
     use super::*;
     use crate::cache::event::EventType;
-    use crate::cache::object::encode;
+    use crate::cache::object::{View, encode};
     use crate::cache::watch::{CacheWatch, From, Item};
     use minik8s_api::kinds::Kinds;
     use serde_json::json;
@@ -393,7 +393,8 @@ mod tests {
         let expect = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"7","name":"p","namespace":"ns"},"spec":{"nodeName":"n1"}}"#;
         assert_eq!(object.json(), expect);
         let mut item = bytes::BytesMut::new();
-        object.write_item(&mut item);
+        object.write_as(View::Item, &mut item);
+        assert_eq!(item.len(), object.len_as(View::Item));
         assert_eq!(item, expect.replacen(r#""kind":"Pod","apiVersion":"v1","#, "", 1));
         assert_eq!((object.indexed(), object.value()["metadata"]["resourceVersion"].as_str()), (Some("n1"), Some("7")));
     }

@@ -36,6 +36,19 @@ pub struct Selection {
     needs_fields: bool,
 }
 
+/// The label of a core Event that a label of `events.k8s.io` means, and what is none where it is one of core's own
+/// (`pkg/apis/events/v1/conversion.go`).
+fn event_label(label: &str) -> String {
+    match label.split_once('.') {
+        Some(("regarding", field)) => format!("involvedObject.{field}"),
+        _ if label == "reportingController" => "reportingComponent".to_owned(),
+        _ if label.starts_with("involvedObject.") || matches!(label, "reportingComponent" | "source") => {
+            format!("{label} of core")
+        }
+        _ => label.to_owned(),
+    }
+}
+
 impl Selection {
     /// Everything in a namespace (or everywhere, if it is empty).
     pub fn everything(namespace: &str) -> Selection {
@@ -58,6 +71,9 @@ impl Selection {
         }
         if !fields.is_empty() {
             selection.fields = FieldSelector::parse(fields).map_err(bad)?;
+            if kind.group == "events.k8s.io" {
+                selection.fields = selection.fields.renamed(event_label);
+            }
             selection.read_fields(kind)?;
         }
         Ok(selection)
@@ -79,7 +95,16 @@ impl Selection {
                     let known = "only \"metadata.name\", \"metadata.namespace\"";
                     format!("{field:?} is not a known field selector: {known}")
                 }
-                false => format!("field label not supported: {field}"),
+                false => match (kind.group.as_str(), kind.kind.as_str()) {
+                    ("batch", "Job") => format!("field label {field:?} not supported for Job"),
+                    ("resource.k8s.io", "ResourceSlice") => {
+                        format!(
+                            "field label not supported for {}/{}, Kind=ResourceSlice: {field}",
+                            kind.group, kind.version
+                        )
+                    }
+                    _ => format!("field label not supported: {field}"),
+                },
             }));
         }
         let index = indexed_field(kind);

@@ -13,6 +13,7 @@
 pub mod body;
 pub mod connect;
 pub mod held;
+pub mod pieces;
 pub mod read;
 pub mod resource;
 pub mod respond;

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use bytes::{BufMut, Bytes, BytesMut};
 use http::{Response, StatusCode};
 use minik8s_api::kinds::Kind;
 use minik8s_api::status::Status;
 use serde_json::{Map, Value, json};
 
+use super::pieces::Pieces;
 use super::resource::Request;
 use super::table::{self, IncludeObject};
+use crate::cache::object::View;
 use crate::cache::{Object, Selection};
 use crate::health::ComponentStatus;
 use crate::negotiate::{self, Form, Transform};
@@ -80,13 +81,13 @@ pub async fn list(server: &ApiServer, request: &Request, target: &Target) -> Res
     let listing = server.registry().list(&target.kind, &selection, &options.list_query()?).await?;
     let as_stored = listing.objects.iter().all(|object| is_served_as_stored(target, object));
     if form == Form::default() && target.kind.is_storage_version() && as_stored {
-        return Ok(request.reply.json(StatusCode::OK, list_json(&target.kind, &listing)));
+        return Ok(request.reply.json_pieces(StatusCode::OK, list_json(&target.kind, listing)));
     }
     if form == (Form { transform: Transform::PartialMetadataList, ..Form::default() })
         && target.kind.is_storage_version()
         && as_stored
     {
-        return Ok(request.reply.json(StatusCode::OK, partial_list_json(&listing)));
+        return Ok(request.reply.json_pieces(StatusCode::OK, partial_list_json(listing)));
     }
     let values = server.registry().all_served(target, &listing.objects).await?;
     let metadata = list_metadata(&listing, target.kind.custom && form.transform == Transform::None);
@@ -131,38 +132,18 @@ fn list_metadata(listing: &Listing, shows_empty: bool) -> Map<String, Value> {
 }
 
 /// A list in the storage version: stored bytes, one after the other.
-fn list_json(kind: &Kind, listing: &Listing) -> Bytes {
-    const PER_ITEM: usize = 48;
-    let size: usize = listing.objects.iter().map(|object| object.stored().len() + PER_ITEM).sum();
-    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": list_metadata(listing, kind.custom) });
-    list_bytes(&head, size, listing, |object, out| match kind.custom {
-        true => object.write_json(out),
-        false => object.write_item(out),
-    })
+fn list_json(kind: &Kind, listing: Listing) -> Pieces {
+    let metadata = list_metadata(&listing, kind.custom);
+    let head = json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata });
+    let view = if kind.custom { View::Whole } else { View::Item };
+    Pieces::list(&head.to_string(), listing.objects, view)
 }
 
 /// A list of metadata in the storage version.
-fn partial_list_json(listing: &Listing) -> Bytes {
-    const PER_ITEM: usize = 1024;
-    let head = json!({
-        "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": list_metadata(listing, false),
-    });
-    list_bytes(&head, listing.objects.len() * PER_ITEM, listing, Object::write_partial_metadata)
-}
-
-fn list_bytes(head: &Value, size: usize, listing: &Listing, write: impl Fn(&Object, &mut BytesMut)) -> Bytes {
-    let head = head.to_string();
-    let mut out = BytesMut::with_capacity(size + head.len() + 16);
-    out.put_slice(&head.as_bytes()[..head.len() - 1]);
-    out.put_slice(b",\"items\":[");
-    for (index, object) in listing.objects.iter().enumerate() {
-        if index > 0 {
-            out.put_u8(b',');
-        }
-        write(object, &mut out);
-    }
-    out.put_slice(b"]}");
-    out.freeze()
+fn partial_list_json(listing: Listing) -> Pieces {
+    let metadata = list_metadata(&listing, false);
+    let head = json!({ "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata });
+    Pieces::list(&head.to_string(), listing.objects, View::PartialMetadata)
 }
 
 /// An object's Scale.

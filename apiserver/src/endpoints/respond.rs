@@ -1,37 +1,34 @@
 //! Writing answers: in the negotiated form, with warnings, compressed if they are large.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::Compression;
-use flate2::write::GzEncoder;
-use futures::{StreamExt, stream};
 use http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
 use minik8s_api::protobuf;
 use minik8s_api::status::Status;
 use minik8s_streaming::BoxedStream;
 use serde_json::Value;
 
 use super::held::Held;
+use super::pieces::{Gzip, PIECE_BYTES, Pieces};
 use crate::audit::AuditContext;
 use crate::metrics::LongRunning;
 use crate::negotiate::{self, Encoding, JSON};
 use crate::registry::Warnings;
+use crate::serve::PeerAddress;
 
 /// Answers from this size on are compressed for clients that take it
 /// (`k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/writers.go` `defaultGzipThresholdBytes`).
-const GZIP_THRESHOLD_BYTES: usize = 128 * 1024;
-/// So much of them is compressed at a time.
-const GZIP_PIECE_BYTES: usize = 256 * 1024;
+const GZIP_THRESHOLD_BYTES: u64 = 128 * 1024;
 
 /// What an answer depends on besides its content.
 #[derive(Debug, Clone, Default)]
 pub struct Reply {
-    /// Whether the client takes gzip.
-    pub gzip: bool,
+    /// How a large answer is coded, if the client takes gzip.
+    pub gzip: Option<Gzip>,
     /// Indented JSON.
     pub pretty: bool,
     /// How a Status is written.
@@ -46,14 +43,16 @@ pub struct Reply {
 
 impl Reply {
     /// Reads what a request says about its answer. Like Kubernetes, indents for browsers and curl.
-    pub fn new(headers: &HeaderMap, pretty: Option<bool>, warnings: Warnings, audit: AuditContext) -> Reply {
-        let status_encoding = negotiate::of_status(headers, true);
-        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
+    pub fn new(request: &Parts, pretty: Option<bool>, warnings: Warnings, audit: AuditContext) -> Reply {
+        let status_encoding = negotiate::of_status(&request.headers, true);
+        let text =
+            |name| request.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).unwrap_or_default();
         let agent = text(http::header::USER_AGENT);
         let by_hand = ["curl", "Wget", "Mozilla/5.0"].iter().any(|prefix| agent.starts_with(prefix));
         let gzip = text(ACCEPT_ENCODING)
             .split(',')
-            .any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip");
+            .any(|coding| coding.split(';').next().unwrap_or_default().trim() == "gzip")
+            .then(|| gzip_for(request.extensions.get()));
         Reply { gzip, pretty: pretty.unwrap_or(by_hand), warnings, status_encoding, audit, open: None }
     }
 
@@ -67,6 +66,15 @@ impl Reply {
         self.audit.response_object(&bytes);
         let bytes = if self.pretty { indent(bytes) } else { bytes };
         self.bytes(code, JSON, bytes)
+    }
+
+    /// An answer of JSON that is written as it is sent, if it is large and nobody wants to look at the whole of it.
+    pub fn json_pieces(&self, code: StatusCode, pieces: Pieces) -> Response<Body> {
+        if pieces.size() <= PIECE_BYTES as u64 || self.pretty || self.audit.wants_response() {
+            return self.json(code, pieces.collect());
+        }
+        let gzip = self.gzip.filter(|_| pieces.size() >= GZIP_THRESHOLD_BYTES);
+        self.answer(code, JSON, Body::new(pieces.into_body(gzip)), gzip.is_some())
     }
 
     /// A value in an encoding. Values that protobuf cannot express are written as JSON.
@@ -110,8 +118,13 @@ impl Reply {
     }
 
     fn bytes(&self, code: StatusCode, media_type: &'static str, bytes: Bytes) -> Response<Body> {
-        let gzip = self.gzip && bytes.len() >= GZIP_THRESHOLD_BYTES;
-        let body = if gzip { compressed(bytes) } else { Body::from(bytes) };
+        match self.gzip.filter(|_| bytes.len() as u64 >= GZIP_THRESHOLD_BYTES) {
+            gzip @ Some(_) => self.answer(code, media_type, Body::new(Pieces::whole(bytes).into_body(gzip)), true),
+            None => self.answer(code, media_type, Body::from(bytes), false),
+        }
+    }
+
+    fn answer(&self, code: StatusCode, media_type: &'static str, body: Body, gzip: bool) -> Response<Body> {
         let mut response = Response::new(body);
         *response.status_mut() = code;
         let headers = response.headers_mut();
@@ -152,21 +165,7 @@ fn indent(bytes: Bytes) -> Bytes {
     }
 }
 
-/// The bytes in gzip, compressed piece by piece as they are sent: the client unpacks one while the next one is packed.
-fn compressed(bytes: Bytes) -> Body {
-    // Level 1, as Kubernetes: the network inside a cluster is fast, processors are not idle.
-    let encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    let pieces = stream::unfold((bytes, Some(encoder)), |(mut bytes, encoder)| async move {
-        let mut encoder = encoder?;
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(GZIP_PIECE_BYTES));
-            encoder.write_all(&piece).expect("writing into memory");
-            let packed = std::mem::take(encoder.get_mut());
-            if !packed.is_empty() {
-                return Some((Bytes::from(packed), (bytes, Some(encoder))));
-            }
-        }
-        Some((Bytes::from(encoder.finish().expect("writing into memory")), (bytes, None)))
-    });
-    Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>))
+fn gzip_for(peer: Option<&PeerAddress>) -> Gzip {
+    let is_near = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    if is_near { Gzip::Framed } else { Gzip::Compressed }
 }

@@ -19,7 +19,7 @@ use crate::endpoints::held::Held;
 pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(32);
 /// How long a connection stays open between requests (`IdleTimeout`). The headers of the next request arrive within it.
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
-/// How long nothing may move on a connection while an answer of known length is on its way. Answers without one, as
+/// How long nothing may move on a connection while an answer that has an end is on its way. Answers without one, as
 /// those of watches, may rest: `kubectl logs -f | less` is no attack.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -35,7 +35,7 @@ pub(super) struct Traffic {
 struct Requests {
     any: bool,
     open: usize,
-    /// Of the open ones, those whose answer is on its way and has a known length.
+    /// Of the open ones, those whose answer is on its way and has an end.
     answering: usize,
     /// When the last one began, was answered or ended.
     changed: Duration,
@@ -76,7 +76,7 @@ impl Traffic {
             0 if !requests.any => (requests.changed, FIRST_REQUEST_TIMEOUT),
             0 => (written, IDLE_TIMEOUT),
             open if open == requests.answering => (written.max(at(&self.read)), STALL_TIMEOUT),
-            // Somebody works on an answer, or one has no known length.
+            // Somebody works on an answer, or one has no known end.
             _ => (self.clock.monotonic(), STALL_TIMEOUT),
         }
     }
@@ -96,7 +96,7 @@ pub(super) struct Open {
 impl Open {
     /// The answer's body, which counts as open until it is sent.
     pub(super) fn answer(mut self, body: Body) -> Body {
-        if body.size_hint().exact().is_some() {
+        if body.size_hint().upper().is_some() {
             self.answering = true;
             let mut requests = self.traffic.requests.lock();
             (requests.answering, requests.changed) = (requests.answering + 1, self.traffic.clock.monotonic());
