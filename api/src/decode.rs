@@ -35,6 +35,9 @@ pub use syntax::syntax_error;
 /// event and a list stand around an object.
 pub const MAX_DEPTH: usize = 120;
 
+/// The most brackets that may be open at once in YAML (`go.yaml.in/yaml/v2` `max_flow_level`).
+const MAX_FLOW_LEVEL: usize = 10_000;
+
 /// What to do about fields that are unknown or given twice (`?fieldValidation=`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
@@ -92,7 +95,9 @@ impl Expected {
     }
 
     fn accepts(&self, actual: &GroupVersionKind) -> bool {
-        *actual == self.gvk || (self.is_options() && actual.kind == self.gvk.kind)
+        let is_earlier =
+            (self.gvk.kind == "Eviction") && *actual == GroupVersionKind::new("policy", "v1beta1", "Eviction");
+        *actual == self.gvk || (self.is_options() && actual.kind == self.gvk.kind) || is_earlier
     }
 }
 
@@ -185,8 +190,26 @@ fn read_json(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Re
 }
 
 fn read_yaml(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Result<Value, DecodeError> {
+    check_flow_level(body).map_err(DecodeError::Type)?;
     let read = Walk::new(ty, problems).deserialize(first_document(body));
     read.map_err(|error| problems.fault(|| yaml_error(&error)))
+}
+
+/// The scanner looks at every open bracket for each token: it would take an hour for as many as fit into a body. A bracket in a text
+/// counts too, if it is never closed.
+fn check_flow_level(body: &[u8]) -> std::result::Result<(), String> {
+    let mut level = 0usize;
+    for byte in body {
+        match byte {
+            b'[' | b'{' => level += 1,
+            b']' | b'}' => level = level.saturating_sub(1),
+            _ => continue,
+        }
+        if level > MAX_FLOW_LEVEL {
+            return Err(format!("yaml: exceeded max depth of {MAX_FLOW_LEVEL}"));
+        }
+    }
+    Ok(())
 }
 
 /// What Kubernetes reads of a body of several documents.
@@ -197,6 +220,7 @@ fn first_document(body: &[u8]) -> serde_yaml::Deserializer<'_> {
 
 /// Reads the first YAML document of a body as JSON; the error is in the words of Go's YAML library.
 pub fn yaml_to_json(body: &[u8]) -> std::result::Result<Value, String> {
+    check_flow_level(body)?;
     Value::deserialize(first_document(body)).map_err(|error| yaml_error(&error))
 }
 
@@ -318,6 +342,12 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
     if expected.custom {
         return Err(not_that_resource(actual, expected));
     }
+    // Versions of Scale that are served no more, but known.
+    let is_earlier_scale = actual.kind == "Scale"
+        && matches!(actual.api_version().as_str(), "apps/v1beta1" | "apps/v1beta2" | "extensions/v1beta1");
+    if is_earlier_scale && expected.gvk.kind == "Scale" {
+        return Err(another_version(actual, expected));
+    }
     if expected.is_options() || schema::built_in().kind(&actual.group, &actual.version, &actual.kind).is_none() {
         let fault = format!(
             "no kind {} is registered for version {} in scheme \"pkg/runtime/scheme.go:111\"",
@@ -330,11 +360,7 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
     let storage = |gvk: &GroupVersionKind| kinds.get(gvk).map(|kind| kind.storage.clone());
     let expected_storage = storage(&expected.gvk);
     if expected_storage.is_some() && storage(actual) == expected_storage {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({})",
-            actual.api_version(),
-            expected.gvk.api_version()
-        )));
+        return Err(another_version(actual, expected));
     }
     let fault = format!(
         "converting ({}.{}) to ({}.{}): unknown conversion",
@@ -346,14 +372,18 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
     Err(cannot_be_handled(actual, expected, &DecodeError::Type(fault)))
 }
 
+fn another_version(actual: &GroupVersionKind, expected: &Expected) -> Status {
+    Status::bad_request(format!(
+        "the API version in the data ({}) does not match the expected API version ({})",
+        actual.api_version(),
+        expected.gvk.api_version()
+    ))
+}
+
 /// A custom resource is an object of no Go type: only its version and kind can be wrong.
 fn not_that_resource(actual: &GroupVersionKind, expected: &Expected) -> Status {
     if actual.api_version() != expected.gvk.api_version() {
-        return Status::bad_request(format!(
-            "the API version in the data ({}) does not match the expected API version ({})",
-            actual.api_version(),
-            expected.gvk.api_version()
-        ));
+        return another_version(actual, expected);
     }
     let wanted = format!("must be {}", expected.gvk.kind);
     let error = FieldError::invalid(&FieldPath::new("kind"), actual.kind.as_str(), wanted);

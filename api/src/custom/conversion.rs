@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::split_api_version;
 use crate::meta;
-use crate::status::FieldError;
+use crate::strategy::field::Errors;
 use crate::strategy::field::Field;
 use crate::strategy::{validate_annotations, validate_labels};
 
@@ -165,12 +165,12 @@ fn check_texts(field: &str, before: Option<&Map<String, Value>>, after: &Map<Str
     if before == Some(after) {
         return Ok(());
     }
-    let (value, mut errors) = (Value::Object(after.clone()), Vec::new());
+    let (value, mut errors) = (Value::Object(after.clone()), Errors::new());
     match field {
         "labels" => validate_labels(&Field::at("metadata.labels", &value), &mut errors),
         _ => validate_annotations(&Field::at("metadata.annotation", &value), &mut errors),
     }
-    let told: Vec<String> = errors.iter().map(FieldError::to_string).collect();
+    let told: Vec<String> = errors.into_iter().map(|error| error.to_string()).collect();
     match told.as_slice() {
         [] => Ok(()),
         [one] => Err(one.clone()),

@@ -64,6 +64,11 @@ impl Place {
         Place(path.split('.').filter(|name| !name.is_empty()).map(str::to_owned).collect())
     }
 
+    /// The fields that lead there.
+    pub fn names(&self) -> &[String] {
+        &self.0
+    }
+
     /// The value there.
     pub fn get<'a>(&self, object: &'a Value) -> Option<&'a Value> {
         self.0.iter().try_fold(object, |value, name| value.get(name))

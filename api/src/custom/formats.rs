@@ -43,26 +43,57 @@ pub fn is_of_type(format: &str, ty: &str) -> bool {
     }
 }
 
-static PATTERNS: LazyLock<Vec<(&str, Regex)>> = LazyLock::new(|| {
-    const UUID: &str = r"(?i)^[0-9a-f]{8}-?[0-9a-f]{4}-?";
-    let patterns = [
-        ("bsonobjectid", "^[0-9a-fA-F]{24}$".to_owned()),
-        ("hostname", r"^([a-zA-Z0-9\p{S}\p{L}]((-?[a-zA-Z0-9\p{S}\p{L}]{0,62})?)|([a-zA-Z0-9\p{S}\p{L}](([a-zA-Z0-9-\p{S}\p{L}]{0,61}[a-zA-Z0-9\p{S}\p{L}])?)(\.)){1,}([a-zA-Z\p{L}]){2,63})$".to_owned()),
-        ("mac", r"^([0-9A-Fa-f]{2}[:-]){5}([0-9A-Fa-f]{2}[:-]?){1,3}$|^([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}$".to_owned()),
-        ("uuid", format!("{UUID}[0-9a-f]{{4}}-?[0-9a-f]{{4}}-?[0-9a-f]{{12}}$")),
-        ("uuid3", format!("{UUID}3[0-9a-f]{{3}}-?[0-9a-f]{{4}}-?[0-9a-f]{{12}}$")),
-        ("uuid4", format!("{UUID}4[0-9a-f]{{3}}-?[89ab][0-9a-f]{{3}}-?[0-9a-f]{{12}}$")),
-        ("uuid5", format!("{UUID}5[0-9a-f]{{3}}-?[89ab][0-9a-f]{{3}}-?[0-9a-f]{{12}}$")),
-        ("isbn", r"^(?:[0-9][- ]?){9}[0-9Xx]$|^(?:[0-9][- ]?){13}$".to_owned()),
-        ("isbn10", r"^(?:[0-9][- ]?){9}[0-9Xx]$".to_owned()),
-        ("isbn13", r"^(?:[0-9][- ]?){13}$".to_owned()),
-        ("creditcard", r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9]{2})[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35\d{3})\d{11})$".to_owned()),
-        ("ssn", r"^\d{3}[- ]?\d{2}[- ]?\d{4}$".to_owned()),
-        ("hexcolor", "^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$".to_owned()),
-        ("rgbcolor", r"^rgb\(\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*\)$".to_owned()),
-    ];
-    patterns.map(|(name, pattern)| (name, Regex::new(&pattern).expect("a pattern of this table compiles"))).into()
-});
+/// Each is compiled when it is first needed: some are large.
+static PATTERNS: [(&str, LazyLock<Regex>); 14] = [
+    ("bsonobjectid", LazyLock::new(|| go("^[0-9a-fA-F]{24}$"))),
+    (
+        "hostname",
+        LazyLock::new(|| {
+            go(
+                r"^([a-zA-Z0-9\p{S}\p{L}]((-?[a-zA-Z0-9\p{S}\p{L}]{0,62})?)|([a-zA-Z0-9\p{S}\p{L}](([a-zA-Z0-9-\p{S}\p{L}]{0,61}[a-zA-Z0-9\p{S}\p{L}])?)(\.)){1,}([a-zA-Z\p{L}]){2,63})$",
+            )
+        }),
+    ),
+    (
+        "mac",
+        LazyLock::new(|| {
+            go(r"^([0-9A-Fa-f]{2}[:-]){5}([0-9A-Fa-f]{2}[:-]?){1,3}$|^([0-9A-Fa-f]{4}\.){2,3}[0-9A-Fa-f]{4}$")
+        }),
+    ),
+    ("uuid", LazyLock::new(|| uuid("[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$"))),
+    ("uuid3", LazyLock::new(|| uuid("3[0-9a-f]{3}-?[0-9a-f]{4}-?[0-9a-f]{12}$"))),
+    ("uuid4", LazyLock::new(|| uuid("4[0-9a-f]{3}-?[89ab][0-9a-f]{3}-?[0-9a-f]{12}$"))),
+    ("uuid5", LazyLock::new(|| uuid("5[0-9a-f]{3}-?[89ab][0-9a-f]{3}-?[0-9a-f]{12}$"))),
+    ("isbn", LazyLock::new(|| go(r"^(?:[0-9][- ]?){9}[0-9Xx]$|^(?:[0-9][- ]?){13}$"))),
+    ("isbn10", LazyLock::new(|| go(r"^(?:[0-9][- ]?){9}[0-9Xx]$"))),
+    ("isbn13", LazyLock::new(|| go(r"^(?:[0-9][- ]?){13}$"))),
+    (
+        "creditcard",
+        LazyLock::new(|| {
+            go(
+                r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|6(?:011|5[0-9]{2})[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35\d{3})\d{11})$",
+            )
+        }),
+    ),
+    ("ssn", LazyLock::new(|| go(r"^\d{3}[- ]?\d{2}[- ]?\d{4}$"))),
+    ("hexcolor", LazyLock::new(|| go("^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"))),
+    (
+        "rgbcolor",
+        LazyLock::new(|| {
+            go(
+                r"^rgb\(\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*,\s*(0|[1-9]\d?|1\d\d?|2[0-4]\d|25[0-5])\s*\)$",
+            )
+        }),
+    ),
+];
+
+fn go(pattern: &str) -> Regex {
+    super::pattern::compile(pattern).expect("a pattern of this table compiles")
+}
+
+fn uuid(rest: &str) -> Regex {
+    go(&format!("(?i)^[0-9a-f]{{8}}-?[0-9a-f]{{4}}-?{rest}"))
+}
 
 /// Whether a text has a format. Unknown formats hold of everything.
 pub fn holds(format: &str, text: &str) -> bool {
@@ -130,8 +161,9 @@ pub fn is_cidr(text: &str) -> bool {
 /// Go's durations, and strfmt's longer units (`3 days`).
 fn is_duration(text: &str) -> bool {
     static LONG: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"^(\d+\s*(ns|nano|nanosecond|nanoseconds|us|µs|micro|microsecond|microseconds|ms|milli|millisecond|milliseconds|s|sec|secs|second|seconds|m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days|w|wk|wks|week|weeks)\s*)+$")
-            .expect("a pattern")
+        go(
+            r"^(\d+\s*(ns|nano|nanosecond|nanoseconds|us|µs|micro|microsecond|microseconds|ms|milli|millisecond|milliseconds|s|sec|secs|second|seconds|m|min|mins|minute|minutes|h|hr|hrs|hour|hours|d|day|days|w|wk|wks|week|weeks)\s*)+$",
+        )
     });
     crate::time::parse_duration(text).is_ok() || LONG.is_match(text)
 }

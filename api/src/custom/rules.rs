@@ -9,6 +9,7 @@ use super::cel::{Expr, Failure, values};
 use super::schema::{Additional, JsonType, Schema};
 use super::validate::Earlier;
 use crate::status::{FieldError, FieldPath};
+use crate::strategy::field::Errors;
 
 /// What all rules of one object may cost together (`RuntimeCELCostBudget`).
 const BUDGET: u64 = 10_000_000;
@@ -171,7 +172,7 @@ pub fn valid_path<'a>(text: &str, schema: &'a Schema, by_key: bool) -> Result<(V
 }
 
 /// Asks all rules of a schema about an object, and about its change.
-pub fn evaluate(schema: &Schema, value: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+pub fn evaluate(schema: &Schema, value: &Value, old: Option<&Value>, errors: &mut Errors) {
     let mut walk = Walk { budget: BUDGET, stopped: false, update: old.is_some(), errors };
     walk.node(schema, value, old, &FieldPath::root(), true);
 }
@@ -183,7 +184,7 @@ pub fn evaluate_at(
     old: Option<&Value>,
     path: &FieldPath,
     resource: bool,
-    errors: &mut Vec<FieldError>,
+    errors: &mut Errors,
 ) {
     let mut walk = Walk { budget: BUDGET, stopped: false, update: false, errors };
     walk.node(schema, value, old, path, resource);
@@ -194,7 +195,7 @@ struct Walk<'a> {
     /// The budget is spent, or an expression went beyond its own: nothing is asked any more.
     stopped: bool,
     update: bool,
-    errors: &'a mut Vec<FieldError>,
+    errors: &'a mut Errors,
 }
 
 impl Walk<'_> {

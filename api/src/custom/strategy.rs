@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{CustomResource, defaults, rules, validate};
 use crate::status::{FieldError, FieldPath};
-use crate::strategy::field::Field;
+use crate::strategy::field::{Errors, Field};
 use crate::strategy::{
     Context, GarbageCollectionPolicy, NameRule, Strategy, Subresource, validate_object_meta,
     validate_object_meta_update,
@@ -27,21 +27,22 @@ impl CustomResource {
         members(new) != members(old)
     }
 
-    fn validate_content(&self, object: &Value, old: Option<&Value>, errors: &mut Vec<FieldError>) {
+    fn validate_content(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
         let mut found = validate::validate(&self.schema, object, old);
         self.scale_bounds(object, &mut found);
         let root = FieldPath::root();
-        let mut invariants = Vec::new();
+        let mut invariants = Errors::new();
         validate::embedded(&self.schema, object, &root, &mut invariants);
         validate::list_types(&self.schema, object, &root, &mut invariants);
         if let Some(old) = old {
             // A fault that was there before, in a part that has not changed, is no fault of this write.
-            let mut before = Vec::new();
+            let mut before = Errors::new();
             validate::embedded(&self.schema, old, &root, &mut before);
             validate::list_types(&self.schema, old, &root, &mut before);
-            invariants.retain(|error| !before.contains(error));
+            found.extend(invariants.into_iter().filter(|error| !before.contains(error)));
+        } else {
+            found.extend(invariants);
         }
-        found.extend(invariants);
         errors.extend(found);
         if !self.schema.has_rules {
             return;
@@ -53,7 +54,7 @@ impl CustomResource {
         }
     }
 
-    fn scale_bounds(&self, object: &Value, errors: &mut Vec<FieldError>) {
+    fn scale_bounds(&self, object: &Value, errors: &mut Errors) {
         let Some(scale) = &self.scale else { return };
         for (name, path) in [(&scale.spec_name, &scale.spec_replicas), (&scale.status_name, &scale.status_replicas)] {
             let Some(count) = path.get(object).and_then(Value::as_i64) else { continue };
@@ -102,19 +103,19 @@ impl Strategy for CustomResource {
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+        let mut errors = Errors::new();
         let metadata = Field::root(object).get("metadata");
         validate_object_meta(&metadata, self.namespaced, NameRule::Subdomain, &mut errors);
         self.validate_content(object, None, &mut errors);
-        errors
+        errors.into()
     }
 
     fn validate_update(&self, _: Subresource, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
+        let mut errors = Errors::new();
         let (metadata, before) = (Field::root(new).get("metadata"), Field::root(old).get("metadata"));
         validate_object_meta_update(&metadata, &before, &mut errors);
         self.validate_content(new, Some(old), &mut errors);
-        errors
+        errors.into()
     }
 
     fn warnings(&self, _: &Value, _: Option<&Value>) -> Vec<String> {
@@ -144,6 +145,10 @@ impl Strategy for CustomResource {
 
     fn scale(&self, object: &Value) -> Option<Value> {
         self.scale.as_ref().map(|paths| paths.scale(object))
+    }
+
+    fn replicas_path(&self) -> Option<Vec<String>> {
+        self.scale.as_ref().map(|paths| paths.spec_replicas.names().to_vec())
     }
 
     fn set_scale(&self, object: &mut Value, replicas: i64) {

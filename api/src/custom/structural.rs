@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::schema::Schema;
 use super::{defaults, pattern, rules, validate, vocabulary};
 use crate::status::{FieldError, FieldPath};
+use crate::strategy::field::Errors;
 
 /// Members of JSON schema that have no place in a structural schema, as errors name them.
 const UNSUPPORTED: [(&str, &str); 7] = [
@@ -37,7 +38,7 @@ const STRUCTURE: [(&str, &str); 12] = [
 ];
 
 /// Appends what is wrong with the schema of a version at `path`.
-pub fn validate(json: &Value, path: &FieldPath, has_status: bool, errors: &mut Vec<FieldError>) {
+pub fn validate(json: &Value, path: &FieldPath, has_status: bool, errors: &mut Errors) {
     let before = errors.len();
     if has_status {
         root_with_status(json, path, errors);
@@ -52,9 +53,10 @@ pub fn validate(json: &Value, path: &FieldPath, has_status: bool, errors: &mut V
         walk.node(json, path, Level::Root);
         walk.completeness(json, json, path, path);
         // Kubernetes goes through maps in any order, and sorts what it found.
-        walk.errors.sort_by_cached_key(ToString::to_string);
-        sound = walk.errors.is_empty();
-        errors.append(&mut walk.errors);
+        let mut found: Vec<FieldError> = std::mem::take(&mut walk.errors).into();
+        found.sort_by_cached_key(ToString::to_string);
+        sound = found.is_empty();
+        errors.extend(found);
         if sound {
             let defaults_before = errors.len();
             defaults_of(json, path, Inside::Root, errors);
@@ -68,7 +70,7 @@ pub fn validate(json: &Value, path: &FieldPath, has_status: bool, errors: &mut V
 }
 
 /// With a status subresource, the schema of the status is what `properties` say of it: nothing at the root may say more.
-fn root_with_status(json: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn root_with_status(json: &Value, path: &FieldPath, errors: &mut Errors) {
     const ALLOWED: [&str; 22] = [
         "description",
         "type",
@@ -195,7 +197,7 @@ fn is_int_or_string(any_of: &Value) -> bool {
 
 #[derive(Default)]
 struct Structure {
-    errors: Vec<FieldError>,
+    errors: Errors,
 }
 
 impl Structure {
@@ -393,7 +395,7 @@ enum Inside {
 }
 
 /// `ValidateDefaults`: a default must itself be what its schema says.
-fn defaults_of(json: &Value, path: &FieldPath, inside: Inside, errors: &mut Vec<FieldError>) {
+fn defaults_of(json: &Value, path: &FieldPath, inside: Inside, errors: &mut Errors) {
     let embedded = json["x-kubernetes-embedded-resource"] == true || inside == Inside::Root;
     if let Some(default) = json.get("default").filter(|default| !default.is_null()) {
         default_of(json, default, embedded, path, inside, errors);
@@ -409,14 +411,7 @@ fn defaults_of(json: &Value, path: &FieldPath, inside: Inside, errors: &mut Vec<
     }
 }
 
-fn default_of(
-    json: &Value,
-    default: &Value,
-    embedded: bool,
-    path: &FieldPath,
-    inside: Inside,
-    errors: &mut Vec<FieldError>,
-) {
+fn default_of(json: &Value, default: &Value, embedded: bool, path: &FieldPath, inside: Inside, errors: &mut Errors) {
     let at = path.child("default");
     let mut schema = Schema::parse(json);
     schema.embedded = embedded;
@@ -457,7 +452,7 @@ mod tests {
     #[track_caller]
     fn check(property: Value, expected: &[&str]) {
         let schema = json!({ "type": "object", "properties": { "a": property } });
-        let mut errors = Vec::new();
+        let mut errors = Errors::new();
         validate(&schema, &FieldPath::new("schema"), false, &mut errors);
         let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(said, expected);

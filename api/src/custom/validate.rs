@@ -12,12 +12,12 @@ use super::formats;
 use super::schema::{Additional, Checks, JsonType, Schema};
 use crate::schema::ListType;
 use crate::status::{FieldError, FieldErrorKind, FieldPath};
-use crate::strategy::field::Field;
+use crate::strategy::field::{Errors, Field};
 use crate::strategy::{NameRule, names, validate_object_meta};
 
 /// What is wrong with a value beyond rules; `old` is what stood there before an update.
-pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Vec<FieldError> {
-    let mut errors = Vec::new();
+pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Errors {
+    let mut errors = Errors::new();
     Walk { errors: &mut errors }.node(schema, value, old, "");
     errors
 }
@@ -54,7 +54,7 @@ fn shown(number: f64) -> Value {
 }
 
 struct Walk<'a> {
-    errors: &'a mut Vec<FieldError>,
+    errors: &'a mut Errors,
 }
 
 impl Walk<'_> {
@@ -203,17 +203,17 @@ impl Walk<'_> {
     }
 
     fn junctors(&mut self, schema: &Schema, value: &Value, path: &str) {
-        let failures = |schemas: &[Schema]| -> Vec<Vec<FieldError>> {
+        let failures = |schemas: &[Schema]| -> Vec<Errors> {
             schemas
                 .iter()
                 .map(|schema| {
-                    let mut errors = Vec::new();
+                    let mut errors = Errors::new();
                     Walk { errors: &mut errors }.node(schema, value, None, path);
                     errors
                 })
                 .collect()
         };
-        let fewest = |failed: Vec<Vec<FieldError>>| failed.into_iter().min_by_key(Vec::len).unwrap_or_default();
+        let fewest = |failed: Vec<Errors>| failed.into_iter().min_by_key(|errors| errors.len()).unwrap_or_default();
         // These are said of no field: go-openapi's error carries none.
         let mut said =
             |words: String| self.errors.push(FieldError::invalid(&FieldPath::root(), "", format!("{path:?} {words}")));
@@ -242,7 +242,7 @@ impl Walk<'_> {
             more.push(FieldError::invalid(&FieldPath::root(), "", words));
         }
         if let Some(not) = &schema.not
-            && failures(std::slice::from_ref(not)).iter().all(Vec::is_empty)
+            && failures(std::slice::from_ref(not)).iter().all(|errors| errors.is_empty())
         {
             said("must not validate the schema (not)".to_owned());
         }
@@ -296,7 +296,7 @@ fn identity(keys: &[Cow<'static, str>], element: &Value) -> Vec<String> {
 }
 
 /// Duplicates in lists that are sets or maps. `apiextensions-apiserver/pkg/apiserver/schema/listtype/validation.go`.
-pub fn list_types(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+pub fn list_types(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut Errors) {
     match value {
         Value::Object(object) => {
             for (name, value) in object {
@@ -319,7 +319,7 @@ pub fn list_types(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut
     }
 }
 
-fn duplicates(schema: &Schema, list: &[Value], path: &FieldPath, errors: &mut Vec<FieldError>) {
+fn duplicates(schema: &Schema, list: &[Value], path: &FieldPath, errors: &mut Errors) {
     let identity = |item: &Value| -> Option<Value> {
         match &schema.list_type {
             Some(ListType::Set) => Some(item.clone()),
@@ -349,7 +349,7 @@ fn duplicates(schema: &Schema, list: &[Value], path: &FieldPath, errors: &mut Ve
 }
 
 /// Embedded objects say what they are. `apiextensions-apiserver/pkg/apiserver/schema/objectmeta/validation.go`.
-pub fn embedded(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
+pub fn embedded(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut Errors) {
     match value {
         Value::Object(object) => {
             if schema.embedded {
@@ -373,7 +373,7 @@ pub fn embedded(schema: &Schema, value: &Value, path: &FieldPath, errors: &mut V
     }
 }
 
-fn embedded_object(object: &Field<'_>, errors: &mut Vec<FieldError>) {
+fn embedded_object(object: &Field<'_>, errors: &mut Errors) {
     let (version, kind) = (object.get("apiVersion"), object.get("kind"));
     for field in [&version, &kind] {
         match field.value() {
@@ -396,7 +396,7 @@ fn embedded_object(object: &Field<'_>, errors: &mut Vec<FieldError>) {
         return;
     }
     let namespaced = !metadata.get("namespace").is_empty();
-    let mut found = Vec::new();
+    let mut found = Errors::new();
     validate_object_meta(&metadata, namespaced, NameRule::PathSegment, &mut found);
     // A name is not asked for.
     let no_name = metadata.get("name").is_empty();
@@ -566,7 +566,7 @@ mod tests {
             &json!({ "type": "object", "properties": { "a": { "type": "integer", "maximum": 1 }, "b": { "type": "integer" } } }),
         );
         let (old, new) = (json!({ "a": 5, "b": 1 }), json!({ "a": 5, "b": 2 }));
-        assert_eq!(validate(&schema, &new, Some(&old)), []);
+        assert!(validate(&schema, &new, Some(&old)).is_empty());
         assert_eq!(validate(&schema, &json!({ "a": 6 }), Some(&old)).len(), 1);
     }
 }

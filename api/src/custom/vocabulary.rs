@@ -9,6 +9,7 @@ use super::rules::{self, Rule};
 use super::schema::Schema;
 use super::structural::is_set;
 use crate::status::{FieldError, FieldPath};
+use crate::strategy::field::Errors;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 const REASONS: [&str; 4] = ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
@@ -19,12 +20,12 @@ const KEYS_REQUIRED: &str =
 const NO_MAP: &str = "must be map if x-kubernetes-list-map-keys is non-empty";
 
 /// Appends what is wrong with a schema; rules are compiled where its structure is `sound`.
-pub fn validate(json: &Value, path: &FieldPath, sound: bool, errors: &mut Vec<FieldError>) {
+pub fn validate(json: &Value, path: &FieldPath, sound: bool, errors: &mut Errors) {
     let place = Place { root: true, ..Place::default() };
     let schema = sound.then(|| Schema::parse_without_rules(json));
     let mut found = node(json, path, &place, schema.as_ref());
-    errors.append(&mut found.schema);
-    errors.append(&mut found.rules);
+    errors.extend(std::mem::take(&mut found.schema));
+    errors.extend(std::mem::take(&mut found.rules));
 }
 
 /// Shows a schema and all within it to somebody (`SchemaHas`).
@@ -48,14 +49,14 @@ pub fn each<'a>(json: &'a Value, see: &mut impl FnMut(&'a Value)) {
 /// Errors of a schema and of all within it; those of rules come last.
 #[derive(Default)]
 struct Found {
-    schema: Vec<FieldError>,
-    rules: Vec<FieldError>,
+    schema: Errors,
+    rules: Errors,
 }
 
 impl Found {
     fn add(&mut self, mut other: Found) {
-        self.schema.append(&mut other.schema);
-        self.rules.append(&mut other.rules);
+        self.schema.extend(std::mem::take(&mut other.schema));
+        self.rules.extend(std::mem::take(&mut other.rules));
     }
 
     fn invalid(&mut self, path: &FieldPath, value: impl Into<Value>, words: impl Into<String>) {
@@ -376,7 +377,7 @@ fn words_of_rule(rule: &Value, json: &Value, path: &FieldPath, found: &mut Found
 }
 
 /// A rule compiles against the types around it.
-fn compile(rule: &Value, schema: &Schema, path: &FieldPath, place: &Place, errors: &mut Vec<FieldError>) {
+fn compile(rule: &Value, schema: &Schema, path: &FieldPath, place: &Place, errors: &mut Errors) {
     let compiled = Rule::new(rule, schema, place.root);
     let whole = |at: &str, words: String| {
         FieldError::invalid(&path.child(at.to_owned()), rule.clone(), words).showing(shown(rule))

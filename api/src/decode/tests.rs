@@ -200,13 +200,22 @@ fn depth_is_bounded_in_every_form() {
     assert!(decode(deep(MAX_DEPTH - 1).as_bytes(), Format::Json, &revision, FieldValidation::Warn).is_ok());
     for depth in [MAX_DEPTH, 200, 9_000, 100_000] {
         for format in [Format::Json, Format::Yaml] {
-            if format == Format::Yaml && depth > 9_000 {
-                continue;
-            }
             let refused = decode(deep(depth).as_bytes(), format, &revision, FieldValidation::Warn);
             assert_eq!(refused.unwrap_err().code, 400, "{depth} {format:?}");
         }
     }
+}
+
+#[test]
+fn brackets_of_yaml_are_bounded() {
+    let config_map = expected("", "v1", "ConfigMap");
+    for open in ["[", "{\"a\":", "x: {"] {
+        let body = open.repeat(300_000);
+        let refused = decode(body.as_bytes(), Format::Yaml, &config_map, FieldValidation::Warn).unwrap_err();
+        assert!(refused.message.contains("yaml: exceeded max depth of 10000"), "{}", refused.message);
+    }
+    let closed = format!("data: {{a: '{}'}}", "[]{}".repeat(100_000));
+    assert!(decode(closed.as_bytes(), Format::Yaml, &config_map, FieldValidation::Warn).is_ok());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! JSON Patch, RFC 6902: a list of operations, all of which succeed or none (apiserver `handlers/patch.go`, `jsonPatcher`).
 
 use json_patch::PatchOperation;
+use json_patch::jsonptr::Pointer;
 use serde_json::Value;
 
 use super::PatchError;
@@ -10,6 +11,9 @@ use crate::decode::MAX_DEPTH;
 pub const MAX_OPERATIONS: usize = 10_000;
 /// How many bytes of JSON the `copy` operations of one patch may add: without a bound, twenty of them make gigabytes.
 pub const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
+/// How many values the operations of one patch may look at or shift: ten thousand moves of a large object, or insertions before a long
+/// list, would hold a processor for minutes.
+pub const MAX_TOUCHED_VALUES: usize = 50_000_000;
 
 /// Applies a patch body to a document. On an error the document is left as it was.
 ///
@@ -37,10 +41,16 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     let mut patched = document.clone();
     let mut copied = 0;
+    let mut left = MAX_TOUCHED_VALUES;
     for operation in operations {
         let operation: PatchOperation =
             serde_json::from_value(operation.clone()).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
-        check_depth(&operation, &patched)?;
+        check_depth(&operation, &patched, &mut left)?;
+        if left == 0 {
+            return Err(PatchError::TooLarge(format!(
+                "The operations in a JSON patch may touch {MAX_TOUCHED_VALUES} values altogether"
+            )));
+        }
         if let PatchOperation::Copy(copy) = &operation {
             copied += copy.from.resolve(&patched).map_or(0, |value| value.to_string().len());
             if copied > MAX_COPIED_BYTES {
@@ -61,29 +71,42 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
 }
 
 /// Refuses what would nest values more deeply than objects may be: `copy` and `move` into itself could make a document that
-/// overflows the stack.
-fn check_depth(operation: &PatchOperation, document: &Value) -> Result<(), PatchError> {
+/// overflows the stack. What the operation touches is taken from what is `left`.
+fn check_depth(operation: &PatchOperation, document: &Value, left: &mut usize) -> Result<(), PatchError> {
     let (path, value) = match operation {
         PatchOperation::Add(add) => (&add.path, Some(&add.value)),
         PatchOperation::Replace(replace) => (&replace.path, Some(&replace.value)),
         PatchOperation::Copy(copy) => (&copy.path, copy.from.resolve(document).ok()),
-        PatchOperation::Move(change) => (&change.path, change.from.resolve(document).ok()),
-        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+        PatchOperation::Move(change) => {
+            *left = left.saturating_sub(siblings(&change.from, document));
+            (&change.path, change.from.resolve(document).ok())
+        }
+        PatchOperation::Remove(remove) => {
+            *left = left.saturating_sub(siblings(&remove.path, document));
+            return Ok(());
+        }
+        PatchOperation::Test(_) => return Ok(()),
     };
-    let left = MAX_DEPTH.checked_sub(path.count());
-    match (left, value) {
-        (Some(left), Some(value)) if !fits(value, left) => {}
-        (Some(_), _) => return Ok(()),
-        (None, _) => {}
+    *left = left.saturating_sub(siblings(path, document));
+    let levels = MAX_DEPTH.checked_sub(path.count());
+    if levels.is_some_and(|levels| value.is_none_or(|value| fits(value, levels, left))) {
+        return Ok(());
     }
     Err(PatchError::Unprocessable(format!("the patched document is nested more than {MAX_DEPTH} deep")))
 }
 
-fn fits(value: &Value, levels: usize) -> bool {
-    let below = |value: &Value| levels > 0 && fits(value, levels - 1);
+/// How many values a list shifts at most when one is put there or taken away.
+fn siblings(path: &Pointer, document: &Value) -> usize {
+    let parent = path.parent().and_then(|parent| parent.resolve(document).ok());
+    parent.and_then(Value::as_array).map_or(0, Vec::len)
+}
+
+fn fits(value: &Value, levels: usize, left: &mut usize) -> bool {
+    *left = left.saturating_sub(1);
+    let mut below = |value: &Value| levels > 0 && fits(value, levels - 1, left);
     match value {
-        Value::Array(items) => items.iter().all(below),
-        Value::Object(map) => map.values().all(below),
+        Value::Array(items) => items.iter().all(&mut below),
+        Value::Object(map) => map.values().all(&mut below),
         _ => true,
     }
 }
@@ -170,5 +193,17 @@ mod tests {
             apply(&mut json!({"a": "x".repeat(100)}), &doubling.into()),
             Err(PatchError::Unprocessable(message)) if message.starts_with("Unable to complete the copy")
         ));
+    }
+
+    #[test]
+    fn what_operations_touch_is_bounded() {
+        let long = json!({"a": vec![0; 20_000], "b": {}});
+        let there_and_back =
+            [json!({"op": "move", "from": "/a", "path": "/b/a"}), json!({"op": "move", "from": "/b/a", "path": "/a"})];
+        for operations in [there_and_back.to_vec(), vec![json!({"op": "add", "path": "/a/0", "value": 1})]] {
+            let patch = operations.into_iter().cycle().take(MAX_OPERATIONS).collect();
+            let message = "The operations in a JSON patch may touch 50000000 values altogether";
+            check(long.clone(), patch, Err(message));
+        }
     }
 }

@@ -216,7 +216,7 @@ impl Strategy for BuiltIn {
             meta::kube_finalizers(&root.get("metadata"), &mut errors);
         }
         self.behavior().validate(&root, &mut errors);
-        errors
+        errors.into()
     }
 
     fn validate_update(&self, subresource: Subresource, new: &Value, old: &Value) -> Vec<FieldError> {
@@ -227,7 +227,7 @@ impl Strategy for BuiltIn {
             meta::kube_finalizers(&root.get("metadata"), &mut errors);
         }
         self.behavior().validate_update(subresource, &root, &before, &mut errors);
-        errors
+        errors.into()
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

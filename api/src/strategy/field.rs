@@ -2,13 +2,64 @@
 //!
 //! A field that is absent reads as null: `spec.get("a").get("b").str()` is `""` when either is missing, as a Go zero
 //! value would be. Errors name the place by themselves: `port.invalid("must be between 1 and 65535, inclusive")`.
+use std::ops::Deref;
+
 use serde_json::Value;
 
 use crate::quantity::Quantity;
 use crate::status::{FieldError, FieldPath};
 
 /// What a validation function appends to.
-pub type Errors = Vec<FieldError>;
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Errors(Vec<FieldError>);
+
+/// How many errors are told of one object. Nobody reads as many, and some rules find one for each two elements of a list.
+pub const MAX_ERRORS: usize = 10_000;
+
+impl Errors {
+    /// None yet.
+    pub fn new() -> Errors {
+        Errors::default()
+    }
+
+    /// Adds one, if it is not one too many.
+    pub fn push(&mut self, error: FieldError) {
+        if self.0.len() < MAX_ERRORS {
+            self.0.push(error);
+        }
+    }
+}
+
+impl Deref for Errors {
+    type Target = [FieldError];
+
+    fn deref(&self) -> &[FieldError] {
+        &self.0
+    }
+}
+
+/// Takes no more than there is room for: the rest of the iterator is not asked.
+impl Extend<FieldError> for Errors {
+    fn extend<I: IntoIterator<Item = FieldError>>(&mut self, errors: I) {
+        let room = MAX_ERRORS - self.0.len();
+        self.0.extend(errors.into_iter().take(room));
+    }
+}
+
+impl IntoIterator for Errors {
+    type Item = FieldError;
+    type IntoIter = std::vec::IntoIter<FieldError>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl From<Errors> for Vec<FieldError> {
+    fn from(errors: Errors) -> Self {
+        errors.0
+    }
+}
 
 static NULL: Value = Value::Null;
 
@@ -242,5 +293,19 @@ impl<'a> Field<'a> {
         if self.value != old.value {
             errors.push(self.invalid_as(self.value.clone(), "field is immutable"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_beyond_the_bound_are_not_looked_for() {
+        let value = Value::Null;
+        let mut errors = Errors::new();
+        errors.extend((0..).map(|_| Field::root(&value).required("")));
+        errors.push(Field::root(&value).required(""));
+        assert_eq!(errors.len(), MAX_ERRORS);
     }
 }

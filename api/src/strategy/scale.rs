@@ -71,7 +71,7 @@ pub(crate) fn selector_text(selector: &Value) -> String {
 pub(super) fn validate(scale: &Value) -> Vec<FieldError> {
     let mut errors = Errors::new();
     Field::root(scale).get("spec").get("replicas").non_negative(&mut errors);
-    errors
+    errors.into()
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ pub fn validate<'a>(volumes: &Field<'a>, pod: &str, errors: &mut Errors) -> BTre
         if found.is_empty() {
             sound.insert(name.str(), claim.is_set() || volume.get("ephemeral").is_set());
         }
-        errors.append(&mut found);
+        errors.extend(found);
         if created.contains(claim.get("claimName").str()) {
             errors.push(
                 claim.get("claimName").invalid("must not reference a PVC that gets created for an ephemeral volume"),

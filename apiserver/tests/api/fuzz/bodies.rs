@@ -14,6 +14,8 @@ use super::requests::{chance, one_of};
 const DEEP: usize = 10_000;
 /// Bytes of a body that is too long.
 const HUGE: usize = 3 * 1024 * 1024 + 1;
+/// Elements of a list that nobody needs: what compares each with each takes a minute.
+const LONG: usize = 20_000;
 /// Levels to which optional fields are filled.
 const LEVELS: usize = 7;
 const WORDS: [&str; 10] =
@@ -173,6 +175,11 @@ pub fn body(
 
 /// Puts what does not belong there somewhere in the value.
 fn spoil(random: &Random, value: &mut Value) {
+    if let Value::Array(items) = value
+        && chance(random, 5)
+    {
+        return lengthen(random, items);
+    }
     let inner: Vec<&mut Value> = match value {
         Value::Object(fields) => fields.iter_mut().map(|(_, inner)| inner).collect(),
         Value::Array(items) => items.iter_mut().collect(),
@@ -197,6 +204,23 @@ fn spoil(random: &Random, value: &mut Value) {
         10 => json!({ "key": "a", "$patch": "delete", "$setElementOrder/a": 3, "$retainKeys": {} }),
         _ => json!(false),
     };
+}
+
+/// Repeats the first element, equal or numbered.
+fn lengthen(random: &Random, items: &mut Vec<Value>) {
+    let first = items.first().cloned().unwrap_or_else(|| json!({ "name": "a" }));
+    let numbered = chance(random, 70);
+    for number in 0..LONG {
+        let mut next = first.clone();
+        let strings: Vec<&mut Value> = match &mut next {
+            Value::Object(fields) => fields.values_mut().filter(|value| value.is_string()).collect(),
+            other => vec![other],
+        };
+        for text in strings.into_iter().filter(|_| numbered) {
+            *text = json!(format!("{}{number}", text.as_str().unwrap_or_default()));
+        }
+        items.push(next);
+    }
 }
 
 fn cut(random: &Random, mut bytes: Vec<u8>) -> Bytes {
