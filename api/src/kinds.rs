@@ -155,6 +155,22 @@ impl Kind {
         format!("/registry/{group}/{}/", self.storage.plural)
     }
 
+    /// Where Kubernetes keeps the objects in etcd, below `/registry`: errors of its storage name the key
+    /// (`pkg/registry` stores, `cmd/kube-apiserver/app/options` `SpecialDefaultResourcePrefixes`).
+    pub fn etcd_prefix(&self) -> String {
+        let (group, plural) = (self.storage.kind.group.as_str(), self.storage.plural.as_str());
+        match (group, plural) {
+            ("", "replicationcontrollers") => "controllers".to_owned(),
+            ("", "endpoints") => "services/endpoints".to_owned(),
+            ("", "nodes") => "minions".to_owned(),
+            ("", "services") => "services/specs".to_owned(),
+            ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
+            ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) => format!("{group}/{plural}"),
+            _ if self.custom => format!("{group}/{plural}"),
+            _ => plural.to_owned(),
+        }
+    }
+
     /// The key of one object in the store; `namespace` is not looked at where the kind has none.
     pub fn storage_key(&self, namespace: &str, name: &str) -> String {
         let prefix = self.storage_prefix();

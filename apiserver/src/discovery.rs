@@ -19,7 +19,7 @@ pub const GROUP: &str = "apidiscovery.k8s.io";
 /// The kind of aggregated discovery.
 pub const LIST: &str = "APIGroupDiscoveryList";
 /// Its versions, the newest first.
-pub const VERSIONS: [&str; 2] = ["v2", "v2beta1"];
+pub const VERSIONS: [&str; 1] = ["v2"];
 
 /// Discovery documents.
 #[derive(Default)]
@@ -173,8 +173,12 @@ fn others_version(fetched: Option<Fetched>, name: &str) -> Value {
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
-    let kind_value =
-        |group: &str, version: &str, kind: &str| json!({ "group": group, "version": version, "kind": kind });
+    // A kind of the resource's own group and version is named without them.
+    let kind_value = |group: &str, version: &str, named: &str| {
+        let own = (group, version) == (kind.group.as_str(), kind.version.as_str());
+        let (group, version) = if own { ("", "") } else { (group, version) };
+        json!({ "group": group, "version": version, "kind": named })
+    };
     let mut resource = json!({
         "resource": kind.plural,
         "responseKind": kind_value(&kind.group, &kind.version, &kind.kind),

@@ -7,7 +7,7 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, Response, StatusCode};
 use minik8s_api::status::Status;
 use minik8s_metrics::Text;
-use serde_json::json;
+use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::aggregator::{self, front_proxy, services};
@@ -16,7 +16,7 @@ use crate::documents::Document;
 use crate::endpoints::resource::Request;
 use crate::health::Probe;
 use crate::metrics;
-use crate::negotiate;
+use crate::negotiate::{self, Encoding};
 use crate::server::ApiServer;
 use crate::version;
 
@@ -24,7 +24,8 @@ use crate::version;
 pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Result<Response<Body>, Status> {
     let path = request.info.path.clone();
     let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    let read = matches!(request.parts.method.as_str(), "GET" | "HEAD");
+    let method = request.parts.method.as_str();
+    let read = method == "GET" || (method == "HEAD" && !matches!(first, "api" | "version"));
     if !read
         && matches!(first, "" | "api" | "apis" | "version" | "openapi" | "metrics" | "healthz" | "livez" | "readyz")
     {
@@ -145,7 +146,14 @@ fn discover(server: &ApiServer, request: &Request, path: &str) -> Response<Body>
         return request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n");
     };
     match aggregated {
-        None => request.reply.json(StatusCode::OK, found.bytes),
+        None => match negotiate::plain(headers) {
+            Err(status) => request.reply.status(&status),
+            Ok(Encoding::Json) => request.reply.json(StatusCode::OK, found.bytes),
+            Ok(encoding) => {
+                let value: Value = serde_json::from_slice(&found.bytes).unwrap_or_default();
+                request.reply.value(StatusCode::OK, encoding, &value)
+            }
+        },
         Some(version) => {
             let media_type = format!("application/json;g={};v={version};as={}", discovery::GROUP, discovery::LIST);
             document(request, &media_type, &found)

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use minik8s_api::{
     kinds::{GroupKind, GroupResource},
+    meta,
     status::{FieldError, FieldPath, Status},
 };
 use minik8s_clock::{Clock, Random};
@@ -91,6 +92,13 @@ impl Tokens {
         audit: &AuditContext,
     ) -> Result<Value, Status> {
         let account = self.get("serviceaccounts", namespace, name)?;
+        let own = meta::name(&request);
+        if !own.is_empty() && own != name {
+            let path = FieldPath::new("metadata").child("name");
+            let error = FieldError::invalid(&path, own, "must match the service account name if specified");
+            let kind = GroupKind::new("authentication.k8s.io", "TokenRequest");
+            return Err(Status::invalid(&kind, name, vec![error]));
+        }
         let audiences: Vec<String> = strings(request.pointer("/spec/audiences"));
         let audiences = if audiences.is_empty() { self.audiences.clone() } else { audiences };
         let seconds =
@@ -140,6 +148,9 @@ impl Tokens {
     }
 
     fn get(&self, resource: &str, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
+        if name.is_empty() {
+            return Err(Status::bad_request("Name parameter required."));
+        }
         let resource = GroupResource::new("", resource);
         self.objects.get(&resource, namespace, name).ok_or_else(|| Status::not_found(&resource, name))
     }

@@ -166,6 +166,13 @@ impl FieldSet {
         FieldSet { nodes: Vec::new() }
     }
 
+    /// The set of one field.
+    pub fn of_path(path: &[PathElement]) -> FieldSet {
+        let mut set = FieldSet::new();
+        set.insert(path);
+        set
+    }
+
     /// The set of these paths of field names.
     pub fn of_fields(paths: &[&[&str]]) -> FieldSet {
         let mut set = FieldSet::new();

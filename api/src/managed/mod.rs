@@ -32,6 +32,7 @@ mod entries;
 mod field_set;
 mod last_applied;
 mod merge;
+mod scale;
 mod shape;
 mod typed;
 mod update;
@@ -44,6 +45,7 @@ pub use compare::Comparison;
 pub use conflict::Conflicts;
 pub use entries::{Entry, EntryError, MAX_UPDATE_MANAGERS, Manager, Operation, manager_or_user_agent, read};
 pub use field_set::{FieldSet, FieldSetError, Path, PathElement};
+pub use scale::ScaleOwners;
 pub use typed::TypeErrors;
 pub use update::{FieldManager, Versions, ignore_timestamps};
 

@@ -1,6 +1,7 @@
 //! How a type looks to the walkers: what is merged, by what, and what is one leaf (structured-merge-diff `schema`).
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -84,7 +85,9 @@ impl<'s> Place<'s> {
                 };
                 Shape::List(Place::root(&list.element), relation)
             }
-            Type::Scalar(schema::Scalar::Any) if atomic == Some(true) && value.is_object() => Shape::AtomicMap,
+            Type::Scalar(schema::Scalar::Any) if atomic == Some(true) && (value.is_object() || value.is_null()) => {
+                Shape::AtomicMap
+            }
             Type::Scalar(schema::Scalar::Any | schema::Scalar::FieldsV1) | Type::Either(_) => deduced(value),
             Type::Scalar(scalar) => Shape::Scalar(match scalar {
                 schema::Scalar::String | schema::Scalar::Bytes => Scalar::String,
@@ -120,12 +123,20 @@ impl<'s> Place<'s> {
         }
     }
 
-    /// The schema's default for a field of the struct that is here.
+    /// The schema's default for a field of the struct that is here. A field that Go always writes has its zero as the default: a
+    /// container without a name has the name `""` until validation sees it.
     pub(super) fn field_default(self, name: &str) -> Option<&'s Value> {
-        match self {
-            Place::Typed(Type::Struct(s), _) => s.field(name)?.default.as_ref(),
+        static EMPTY: Value = Value::String(String::new());
+        static ZERO: LazyLock<Value> = LazyLock::new(|| Value::from(0));
+        let Place::Typed(Type::Struct(s), _) = self else { return None };
+        let field = s.field(name)?;
+        let zero = match &field.ty {
+            _ if field.pointer || field.omit_empty => None,
+            Type::Scalar(schema::Scalar::String) => Some(&EMPTY),
+            Type::Scalar(schema::Scalar::Int32 | schema::Scalar::Int64) => Some(&*ZERO),
             _ => None,
-        }
+        };
+        field.default.as_ref().or(zero)
     }
 }
 

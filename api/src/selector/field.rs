@@ -49,6 +49,12 @@ impl FieldSelector {
         Ok(FieldSelector { terms })
     }
 
+    /// The same conditions on fields of other names.
+    pub fn renamed(&self, name: impl Fn(&str) -> String) -> FieldSelector {
+        let renamed = self.terms.iter().map(|term| Term { field: name(&term.field), ..term.clone() });
+        FieldSelector { terms: renamed.collect() }
+    }
+
     /// The conditions, in the order of their string form.
     pub fn terms(&self) -> &[Term] {
         &self.terms

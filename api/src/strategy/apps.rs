@@ -214,10 +214,6 @@ impl Behavior for ReplicaSet {
         template_of_update(object, old, warnings);
     }
 
-    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
-        &[("status.replicas", "/status/replicas")]
-    }
-
     fn scale_paths(&self) -> Option<ScalePaths> {
         Some(ScalePaths::WORKLOAD)
     }

@@ -72,6 +72,7 @@ use serde_json::Value;
 use crate::status::FieldError;
 
 pub use built_in::{Behavior, BuiltIn, strategy_for};
+pub use core::carry_over as carry_over_service;
 pub use meta::{
     annotations as validate_annotations, labels as validate_labels, validate_object_meta, validate_object_meta_update,
 };
@@ -208,6 +209,11 @@ pub trait Strategy: Send + Sync {
     /// The `autoscaling/v1` Scale of an object; `None` for kinds without scale.
     fn scale(&self, object: &Value) -> Option<Value> {
         self.scale_paths().map(|paths| paths.scale(object))
+    }
+
+    /// The names of the fields that lead to the replicas that an object's Scale sets.
+    fn replicas_path(&self) -> Option<Vec<String>> {
+        self.scale_paths().map(|paths| paths.spec_replicas.split('/').skip(1).map(str::to_owned).collect())
     }
 
     /// Writes the replica count of a Scale into an object; the Scale itself is checked by [`scale_errors`].

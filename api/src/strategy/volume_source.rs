@@ -16,7 +16,7 @@ const HOST_PORT: &str = "must be a host:port pair or multiple pairs separated by
 /// Forms of an iSCSI name, by its prefix.
 static ISCSI_NAMES: LazyLock<[(&str, Regex); 3]> = LazyLock::new(|| {
     [
-        ("iqn", r"iqn\.\d{4}-\d{2}\.([[:alnum:]\-.]+)(:[^,;*&$|\s]+)$"),
+        ("iqn", r"iqn\.[0-9]{4}-[0-9]{2}\.([[:alnum:]\-.]+)(:[^,;*&$|\t\n\f\r ]+)$"),
         ("eui", r"^eui.[[:alnum:]]{16}$"),
         ("naa", r"^naa.[[:alnum:]]{32}$"),
     ]

@@ -31,7 +31,7 @@ impl LimitRanger {
 
     fn limits(&self, namespace: &str) -> Vec<Vec<Value>> {
         let ranges = self.objects.list(&self.ranges, Some(namespace));
-        ranges.iter().map(|range| items(&range.value()["spec"]["limits"]).cloned().collect()).collect()
+        ranges.iter().map(|range| items(&range.parsed()["spec"]["limits"]).cloned().collect()).collect()
     }
 }
 

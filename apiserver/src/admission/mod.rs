@@ -52,7 +52,7 @@ use self::times::{Step, WebhookTimes};
 use crate::{
     audit::AuditContext,
     authz::{Authorizer, Rbac, escalation::Escalation},
-    cache::Objects,
+    cache::{Object, Objects},
     crd::Converter,
     identity::UserInfo,
     outgoing::Outgoing,
@@ -350,9 +350,10 @@ fn default_class(objects: &dyn Objects, classes: &GroupResource, annotation: &st
     let marked = objects
         .list(classes, None)
         .into_iter()
-        .map(|class| class.value())
-        .filter(|class| class["metadata"]["annotations"][annotation] == "true");
-    let text = |class: &Value, field: &str| class["metadata"][field].as_str().unwrap_or_default().to_owned();
-    let newest_first = |class: &Value| (std::cmp::Reverse(text(class, "creationTimestamp")), text(class, "name"));
-    marked.min_by_key(newest_first).map(|class| text(&class, "name"))
+        .filter(|class| class.parsed()["metadata"]["annotations"][annotation] == "true");
+    let newest_first = |class: &Arc<Object>| {
+        let created = class.parsed()["metadata"]["creationTimestamp"].as_str().unwrap_or_default().to_owned();
+        (std::cmp::Reverse(created), class.name().to_owned())
+    };
+    marked.min_by_key(newest_first).map(|class| class.name().to_owned())
 }

@@ -8,7 +8,7 @@ use minik8s_api::{kinds::GroupResource, status::Status};
 use serde_json::{Value, json};
 
 use super::{Attributes, Operation, Plugin};
-use crate::cache::Objects;
+use crate::cache::{Object, Objects};
 
 const PREEMPT: &str = "PreemptLowerPriority";
 
@@ -25,9 +25,10 @@ impl Priority {
     }
 
     /// The default class; of several (which a race can leave behind) the one with the lowest value.
-    fn default_class(&self) -> Option<Value> {
-        let classes = self.objects.list(&self.classes, None).into_iter().map(|class| class.value());
-        classes.filter(|class| class["globalDefault"] == true).min_by_key(|class| class["value"].as_i64())
+    fn default_class(&self) -> Option<Arc<Object>> {
+        let marked = self.objects.list(&self.classes, None).into_iter();
+        let marked = marked.filter(|class| class.parsed()["globalDefault"] == true);
+        marked.min_by_key(|class| class.parsed()["value"].as_i64())
     }
 
     /// Name, value and preemption policy of what a new pod asks for.
@@ -40,8 +41,9 @@ impl Priority {
             }
         } else {
             let found = self.objects.get(&self.classes, "", name);
-            found.ok_or_else(|| write.forbidden(format!("no PriorityClass with name {name} was found")))?.value()
+            found.ok_or_else(|| write.forbidden(format!("no PriorityClass with name {name} was found")))?
         };
+        let class = class.parsed();
         let text = |path: &str| class.pointer(path).and_then(Value::as_str).map(str::to_owned);
         Ok((
             text("/metadata/name").unwrap_or_default(),
@@ -118,7 +120,7 @@ impl Plugin for Priority {
         if write.resource != "priorityclasses" || class["globalDefault"] != true {
             return Ok(());
         }
-        match self.default_class().and_then(|default| default["metadata"]["name"].as_str().map(str::to_owned)) {
+        match self.default_class().map(|default| default.name().to_owned()) {
             Some(default) if class["metadata"]["name"] != default.as_str() => Err(write.forbidden(format!(
                 "PriorityClass {default} is already marked as default. Only one default can exist"
             ))),

@@ -9,7 +9,9 @@ use minik8s_clock::Random;
 use serde_json::{Value, json};
 
 use super::{Attributes, MIRROR_POD, Operation, Plugin, items, items_mut, push};
-use crate::{authz::node::References, cache::Objects, tokens::PROJECTED_EXPIRATION_SECONDS};
+use crate::authz::node::References;
+use crate::cache::{Object, Objects};
+use crate::tokens::PROJECTED_EXPIRATION_SECONDS;
 
 const DEFAULT_ACCOUNT: &str = "default";
 const VOLUME_PREFIX: &str = "kube-api-access-";
@@ -32,9 +34,9 @@ impl ServiceAccount {
         ServiceAccount { objects, random, accounts: GroupResource::new("", "serviceaccounts") }
     }
 
-    fn account(&self, write: &Attributes<'_>, name: &str) -> Result<Value, Status> {
+    fn account(&self, write: &Attributes<'_>, name: &str) -> Result<Arc<Object>, Status> {
         let found = self.objects.get(&self.accounts, write.namespace, name);
-        found.map(|account| account.value()).ok_or_else(|| {
+        found.ok_or_else(|| {
             let namespace = write.namespace;
             write.forbidden(format!(
                 "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
@@ -130,6 +132,7 @@ impl Plugin for ServiceAccount {
             .or_else(|| named("serviceAccount"))
             .unwrap_or_else(|| DEFAULT_ACCOUNT.to_owned());
         let account = self.account(write, &name)?;
+        let account = account.parsed();
         // The second is the field's old name, which old clients still read.
         pod["spec"]["serviceAccountName"] = json!(name);
         pod["spec"]["serviceAccount"] = json!(name);

@@ -108,7 +108,7 @@ impl PersistentVolumeClaimResize {
             && self
                 .objects
                 .get(&storage_classes(), "", class)
-                .is_some_and(|class| class.value()["allowVolumeExpansion"] == true)
+                .is_some_and(|class| class.parsed()["allowVolumeExpansion"] == true)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which cluster IPs and ports a Service wants, before any is allocated: type changes, and IP families.
+//! Which cluster IPs and ports a Service wants, before any is allocated, and of which IP families.
 //!
 //! Values that cannot be right are left as they are: validation, which comes after, names them.
 
@@ -29,6 +29,11 @@ pub fn needs_cluster_ip(service: &Value) -> bool {
     service_type(service) != "ExternalName"
 }
 
+/// NodePort and LoadBalancer; the latter may have some from before it was told to have none.
+pub fn may_have_node_ports(service: &Value) -> bool {
+    matches!(service_type(service), "NodePort" | "LoadBalancer")
+}
+
 /// NodePort, and LoadBalancer unless it is told not to.
 pub fn needs_node_ports(service: &Value) -> bool {
     match service_type(service) {
@@ -48,135 +53,10 @@ pub fn is_headless(service: &Value) -> bool {
     text(service, "clusterIP") == NONE || service["spec"]["clusterIPs"][0] == NONE
 }
 
-fn ports(service: &Value) -> impl Iterator<Item = &Value> {
-    service["spec"]["ports"].as_array().into_iter().flatten()
-}
-
-fn node_port(port: &Value) -> i64 {
-    port["nodePort"].as_i64().unwrap_or_default()
-}
-
-/// Makes an update say what it means: values that the client did not repeat are taken from `old`, values that the new
-/// type does not have are dropped if they are only repeated (`patchAllocatedValues`, `normalizeClusterIPs`, `dropTypeDependentFields`).
-pub fn carry_over(service: &mut Value, old: Option<&Value>) {
-    if !service["spec"].is_object() {
-        service["spec"] = json!({});
-    }
-    if let Some(old) = old {
-        if needs_cluster_ip(old) && needs_cluster_ip(service) {
-            if text(service, "clusterIP").is_empty() {
-                copy(service, old, &["clusterIP"]);
-            }
-            if service["spec"]["clusterIPs"].get(0).is_none() {
-                copy(service, old, &["clusterIPs"]);
-            }
-        }
-        if needs_node_ports(old) && needs_node_ports(service) {
-            carry_node_ports(service, old);
-        }
-        if needs_health_check_port(old)
-            && needs_health_check_port(service)
-            && service["spec"]["healthCheckNodePort"].as_i64().unwrap_or_default() == 0
-        {
-            copy(service, old, &["healthCheckNodePort"]);
-        }
-        drop_dependent(service, old);
-    }
-    normalize_cluster_ips(service, old);
-}
-
-fn copy(service: &mut Value, old: &Value, fields: &[&str]) {
-    for field in fields {
-        if let Some(value) = old["spec"].get(*field) {
-            service["spec"][*field] = value.clone();
-        }
-    }
-}
-
-/// Ports keep their node port by name, unless another port has taken it.
-fn carry_node_ports(service: &mut Value, old: &Value) {
-    let held: Vec<i64> = ports(old).map(node_port).collect();
-    let mut used: Vec<i64> = ports(service).map(node_port).filter(|port| held.contains(port)).collect();
-    let by_name: Map<String, Value> =
-        ports(old).map(|port| (port["name"].as_str().unwrap_or_default().to_owned(), json!(node_port(port)))).collect();
-    for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
-        let before = by_name.get(port["name"].as_str().unwrap_or_default()).and_then(Value::as_i64).unwrap_or_default();
-        if node_port(port) == 0 && before != 0 && !used.contains(&before) {
-            port["nodePort"] = json!(before);
-            used.push(before);
-        }
-    }
-}
-
-fn drop_dependent(service: &mut Value, old: &Value) {
-    let same = |service: &Value, field: &str| service["spec"].get(field) == old["spec"].get(field);
-    let remove = |service: &mut Value, fields: &[&str]| {
-        for field in fields {
-            service["spec"].as_object_mut().map(|spec| spec.remove(*field));
-        }
-    };
-    if needs_cluster_ip(old)
-        && !needs_cluster_ip(service)
-        && (same(service, "clusterIPs") || same(service, "clusterIP"))
-    {
-        remove(service, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]);
-    }
-    if needs_node_ports(old) && !needs_node_ports(service) && service_type(service) != "LoadBalancer" {
-        let before: Vec<i64> = ports(old).map(node_port).collect();
-        if ports(service).map(node_port).eq(before.iter().copied()) {
-            for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
-                port.as_object_mut().map(|port| port.remove("nodePort"));
-            }
-        }
-    }
-    if needs_health_check_port(old) && !needs_health_check_port(service) && same(service, "healthCheckNodePort") {
-        remove(service, &["healthCheckNodePort"]);
-    }
-    if service_type(old) == "LoadBalancer" && service_type(service) != "LoadBalancer" {
-        for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if same(service, field) {
-                remove(service, &[field]);
-            }
-        }
-    }
-    let external = |service: &Value| matches!(service_type(service), "NodePort" | "LoadBalancer");
-    if external(old) && !external(service) && same(service, "externalTrafficPolicy") {
-        remove(service, &["externalTrafficPolicy"]);
-    }
-}
-
-/// `clusterIP` and `clusterIPs[0]` are one value with two names; a client may have set either.
-fn normalize_cluster_ips(service: &mut Value, old: Option<&Value>) {
-    let single = text(service, "clusterIP").to_owned();
-    let before = old.map(|old| text(old, "clusterIP").to_owned()).unwrap_or_default();
-    let list_unchanged = old.is_some_and(|old| old["spec"]["clusterIPs"] == service["spec"]["clusterIPs"]);
-    let list_empty = service["spec"]["clusterIPs"].as_array().is_none_or(Vec::is_empty);
-    if list_empty && !single.is_empty() && (old.is_none() || single != before) {
-        service["spec"]["clusterIPs"] = json!([single]);
-    } else if list_unchanged && single != before {
-        let fields = service["spec"].as_object_mut();
-        if single.is_empty() {
-            fields.map(|fields| fields.remove("clusterIPs"));
-        } else {
-            fields.map(|fields| fields.insert("clusterIPs".to_owned(), json!([single])));
-        }
-    } else if single.is_empty()
-        && let Some(first) = service["spec"]["clusterIPs"].get(0).and_then(Value::as_str).map(str::to_owned)
-    {
-        service["spec"]["clusterIP"] = json!(first);
-    }
-}
-
 /// Fills in `ipFamilies` and `ipFamilyPolicy` for a cluster that has IPv4 only (`initIPFamilyFields`).
-pub fn set_families(service: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+pub fn set_families(service: &mut Value) -> Result<(), Status> {
     if !needs_cluster_ip(service) {
         return Ok(());
-    }
-    if let Some(old) = old
-        && needs_cluster_ip(old)
-        && service["spec"].get("ipFamilies").is_none_or(Value::is_null)
-    {
-        copy(service, old, &["ipFamilies"]);
     }
     let mut families: Vec<String> = service["spec"]["ipFamilies"]
         .as_array()

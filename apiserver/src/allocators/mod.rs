@@ -23,7 +23,7 @@ pub use reserve::PORTS_PREFIX;
 use std::{net::Ipv4Addr, sync::Arc};
 
 use async_trait::async_trait;
-use minik8s_api::{kinds::Kinds, status::Status};
+use minik8s_api::{kinds::Kinds, status::Status, strategy::carry_over_service};
 use minik8s_clock::{Clock, Random};
 use minik8s_store::Store;
 use serde_json::Value;
@@ -78,8 +78,8 @@ impl ServiceAllocators {
 
     /// Reserves what `service` needs and does not have by `old`; fills it in.
     async fn begin(&self, service: &mut Value, old: Option<&Value>, dry_run: bool) -> Result<Finish, Status> {
-        families::carry_over(service, old);
-        families::set_families(service, old)?;
+        carry_over_service(service, old);
+        families::set_families(service)?;
         let reserved = self.reserve(service, old, dry_run).await?;
         let held = old.map(|old| self.holdings(old)).unwrap_or_default();
         let kept = self.holdings(service);

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     ServiceAllocators,
-    families::{is_headless, needs_cluster_ip, needs_health_check_port, needs_node_ports},
+    families::{is_headless, may_have_node_ports, needs_cluster_ip, needs_health_check_port, needs_node_ports},
 };
 use crate::cache::object;
 
@@ -82,8 +82,11 @@ impl ServiceAllocators {
         {
             held.keys.push(address_key(address.into()));
         }
-        let ports = service["spec"]["ports"].as_array().into_iter().flatten().map(|port| &port["nodePort"]);
-        for port in ports.chain([&service["spec"]["healthCheckNodePort"]]).map(number_at).filter(|port| *port != 0) {
+        // What a change of type leaves behind is no longer held: the strategy, which comes after, drops it or refuses it.
+        let ports = service["spec"]["ports"].as_array().filter(|_| may_have_node_ports(service));
+        let ports = ports.into_iter().flatten().map(|port| &port["nodePort"]);
+        let health_check = Some(&service["spec"]["healthCheckNodePort"]).filter(|_| needs_health_check_port(service));
+        for port in ports.chain(health_check).map(number_at).filter(|port| *port != 0) {
             let key = port_key(port);
             if !held.keys.contains(&key) {
                 held.keys.push(key);

@@ -1,6 +1,7 @@
 //! Services come, change and go; what they hold is always exactly what is reserved.
 
 use futures::FutureExt;
+use minik8s_api::strategy::{Context, Subresource, strategy_for};
 use minik8s_store::{Range, Store};
 use serde_json::{Value, json};
 
@@ -34,6 +35,12 @@ fn reserved(world: &World) -> Vec<String> {
     };
     let all = keys("/registry/networking.k8s.io/ipaddresses/").into_iter().chain(keys(super::PORTS_PREFIX));
     all.map(|held| held.key.rsplit('/').next().expect("name").to_owned()).collect()
+}
+
+/// What the registry does once there is something to hold.
+fn prepare(world: &World, new: &mut Value, old: &Value) {
+    let kind = world.kinds.by_resource("", "v1", "services").expect("a kind");
+    strategy_for(kind).prepare_for_update(&Context::at(world.clock.now()), Subresource::Main, new, old);
 }
 
 async fn create(allocators: &ServiceAllocators, object: &Value) -> Result<Value, String> {
@@ -162,7 +169,9 @@ async fn changes_of_type_take_and_give_back() {
         for (field, value) in change.as_object().expect("fields") {
             new["spec"][field] = value.clone();
         }
-        allocators.begin_update(&mut new, &stored, false).await.expect("allocated")(true).await;
+        let finish = allocators.begin_update(&mut new, &stored, false).await.expect("allocated");
+        prepare(&world, &mut new, &stored);
+        finish(true).await;
         let held = reserved(&world);
         assert_eq!(held.len(), ports + usize::from(keeps_ip), "{change}: {held:?}");
         if keeps_ip {

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Method, Response, StatusCode};
 use minik8s_api::kinds::Kind;
 use minik8s_api::status::Status;
 use std::sync::Arc;
@@ -60,6 +60,9 @@ pub async fn serve(server: &Arc<ApiServer>, request: Request, body: Body) -> Res
         return Ok(request.reply.text(StatusCode::NOT_FOUND, "404 page not found\n"));
     }
     scope?;
+    if request.parts.method == Method::HEAD {
+        return Err(Status::method_not_allowed());
+    }
     let kind = kind.ok_or_else(Status::unknown_resource)?;
     if let Some(sentence) = kind.deprecation() {
         request.reply.warnings.add(sentence);

@@ -199,8 +199,9 @@ pub async fn evict(
     target: &Target,
     body: Body,
 ) -> Result<Response<Body>, Status> {
-    let options = WriteOptions::parse(&request.query, Write::Create)?;
     let (headers, context) = (&request.parts.headers, request.context());
+    negotiate::plain(headers)?;
+    let options = WriteOptions::parse(&request.query, Write::Create)?;
     let bytes = body::read(body).await?;
     let eviction = body::object_of(&context, subresource_kind(target)?, headers, &bytes, options.field_validation)?;
     let status = server.registry().evict(&context, target, &eviction, &options).await?;

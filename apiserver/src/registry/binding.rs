@@ -29,12 +29,14 @@ impl Registry {
         let conflict = |why: String| Status::conflict(&GroupResource::new("", "pods/binding"), &target.name, why);
         let now = self.now();
         let mut change = |pod: &mut Value| {
-            let uid = meta::uid(&admitted);
-            if !uid.is_empty() && uid != meta::uid(pod) {
-                let is = meta::uid(pod);
-                return Err(conflict(format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {is}"
-                )));
+            let read = [("UID", meta::uid as fn(&Value) -> &str), ("ResourceVersion", meta::resource_version)];
+            for (name, read) in read {
+                let (wanted, is) = (read(&admitted), read(pod));
+                if !wanted.is_empty() && wanted != is {
+                    let why =
+                        format!("Precondition failed: {name} in precondition: {wanted}, {name} in object meta: {is}");
+                    return Err(target.storage_error(&why));
+                }
             }
             if meta::deletion_timestamp(pod).is_some() {
                 return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", target.name)));
@@ -69,9 +71,9 @@ fn binding_errors(binding: &Value) -> Vec<FieldError> {
 
 fn assign(pod: &mut Value, binding: &Value, now: &str) {
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();
-    if let Some(annotations) = binding["metadata"]["annotations"].as_object() {
-        for (key, value) in annotations {
-            pod["metadata"]["annotations"][key] = value.clone();
+    for field in ["annotations", "labels"] {
+        for (key, value) in binding["metadata"][field].as_object().into_iter().flatten() {
+            pod["metadata"][field][key] = value.clone();
         }
     }
     let scheduled =

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use minik8s_api::kinds::GroupResource;
 use minik8s_api::meta;
+use minik8s_api::patch::unclassified;
 use minik8s_api::selector::LabelSelector;
 use minik8s_api::status::Status;
 use serde_json::{Value, json};
 
+use super::create::check_namespace;
 use super::read::Freshness;
 use super::{Context, Registry, Target};
 use crate::cache::{Object, Objects};
@@ -30,10 +32,12 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Status, Status> {
         let name = meta::name(eviction);
-        if !name.is_empty() && name != target.name {
+        if name != target.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        let eviction = self.admit_subresource(context, target, eviction.clone(), options).await?;
+        let mut eviction = eviction.clone();
+        check_namespace(target, &mut eviction)?;
+        let eviction = self.admit_subresource(context, target, eviction, options).await?;
         let mut delete = DeleteOptions::from_value(&eviction["deleteOptions"])?;
         delete.dry_run |= options.dry_run;
         let pod = Target { subresource: String::new(), ..target.clone() };
@@ -61,8 +65,9 @@ impl Registry {
                 let mut change = |budget: &mut Value| take_one(budget, &name, &now);
                 self.modify_stored(&target, dry_run, &mut change).await
             }
-            _ => Err(Status::internal_error(
-                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            _ => Err(unclassified(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+                    .to_owned(),
             )),
         }
     }

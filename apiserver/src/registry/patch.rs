@@ -3,10 +3,13 @@
 //! `k8s.io/apiserver/pkg/endpoints/handlers/patch.go`. The patched object is decoded again, so that a patch cannot store
 //! what a client could not have sent.
 
+use std::sync::Arc;
+
 use minik8s_api::decode::{self, FieldValidation};
 use minik8s_api::kinds::GroupKind;
 use minik8s_api::meta;
 use minik8s_api::patch;
+use minik8s_api::schema::{Struct, Type};
 use minik8s_api::status::{FieldError, FieldPath, Status};
 use minik8s_api::strategy::strategy_for;
 use serde_json::Value;
@@ -54,7 +57,7 @@ impl Registry {
         let mut change = |present: Option<&Value>| {
             let present = present.ok_or_else(|| target.not_found())?;
             let mut object = present.clone();
-            apply_patch(target, patch, &mut object)?;
+            apply_patch(&target.kind.schema, patch, &mut object)?;
             check_identity(target, present, &mut object)?;
             self.redecode(context, target, object, options.field_validation)
         };
@@ -88,39 +91,39 @@ impl Registry {
         object: Value,
         validation: FieldValidation,
     ) -> Result<Value, Status> {
-        let mut object = self.normalized(context, target, object, validation)?;
+        let mut object = normalized(context, &target.kind.ty(), object, validation)?;
         strategy_for(&target.kind).set_defaults(&mut object);
         Ok(object)
     }
+}
 
-    fn normalized(
-        &self,
-        context: &Context,
-        target: &Target,
-        object: Value,
-        validation: FieldValidation,
-    ) -> Result<Value, Status> {
-        match decode::normalize(&target.kind.ty(), object.clone(), validation) {
-            Ok(decoded) => {
-                for warning in decoded.warnings {
-                    context.warnings.add(warning);
-                }
-                Ok(decoded.object)
+/// A patched value, decoded as if a client had sent it.
+pub(super) fn normalized(
+    context: &Context,
+    ty: &Type,
+    object: Value,
+    validation: FieldValidation,
+) -> Result<Value, Status> {
+    match decode::normalize(ty, object.clone(), validation) {
+        Ok(decoded) => {
+            for warning in decoded.warnings {
+                context.warnings.add(warning);
             }
-            // The patched object is the bad value, as Kubernetes shows it.
-            Err(error) => {
-                let error = FieldError::invalid(&FieldPath::new("patch"), object.to_string(), error.to_string());
-                Err(Status::invalid(&GroupKind::default(), "", vec![error]))
-            }
+            Ok(decoded.object)
+        }
+        // The patched object is the bad value, as Kubernetes shows it.
+        Err(error) => {
+            let error = FieldError::invalid(&FieldPath::new("patch"), object.to_string(), error.to_string());
+            Err(Status::invalid(&GroupKind::default(), "", vec![error]))
         }
     }
 }
 
-fn apply_patch(target: &Target, patch: &Patch, object: &mut Value) -> Result<(), Status> {
+pub(super) fn apply_patch(schema: &Arc<Struct>, patch: &Patch, object: &mut Value) -> Result<(), Status> {
     let outcome = match patch.patch_type {
         PatchType::Json => patch::json::apply(object, &patch.body),
         PatchType::Merge => patch::merge::apply(object, &patch.body),
-        PatchType::Strategic => patch::strategic::apply(&target.kind.schema, object, &patch.body),
+        PatchType::Strategic => patch::strategic::apply(schema, object, &patch.body),
         PatchType::Apply => {
             return Err(Status::internal_error("apply is no patch of the document"));
         }

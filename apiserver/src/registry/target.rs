@@ -62,6 +62,17 @@ impl Target {
         ))
     }
 
+    /// The 409 of a write whose preconditions do not hold, as etcd's storage layer says it, with the key that it would have there.
+    pub fn storage_error(&self, why: &str) -> Status {
+        let place = self.kind.etcd_prefix();
+        let namespace = if self.namespace.is_empty() { String::new() } else { format!("{}/", self.namespace) };
+        let told = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{place}/{namespace}{}, ResourceVersion: 0, AdditionalErrorMsg: {why}",
+            self.name
+        );
+        Status::conflict(&self.resource(), &self.name, told)
+    }
+
     /// The door through which the strategy is asked; those that do not write through it pass as the object itself.
     pub fn door(&self) -> Subresource {
         Subresource::from_path(&self.subresource).unwrap_or(Subresource::Main)

@@ -32,6 +32,8 @@ pub type Change<'a> = dyn FnMut(Option<&Value>) -> Result<Value, Status> + Send 
 pub enum Ownership<'a> {
     /// An ordinary write.
     Record,
+    /// The change gives it.
+    Given,
     /// The change records it itself (server-side apply), and says what it has to know of other versions.
     Recorded(&'a OtherVersions),
 }
@@ -324,7 +326,7 @@ fn check_versions(target: &Target, present: &Object, new: &mut Value) -> Result<
     let uid = meta::uid(new);
     if !uid.is_empty() && uid != present.uid() {
         let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", present.uid());
-        return Err(Status::conflict(&resource, &target.name, why));
+        return Err(target.storage_error(&why));
     }
     let revision = present.revision().to_string();
     match meta::resource_version(new) {
@@ -344,7 +346,8 @@ fn check_versions(target: &Target, present: &Object, new: &mut Value) -> Result<
         asked if asked == revision => Ok(()),
         asked if asked.parse::<u64>().is_err() => {
             let path = FieldPath::new("metadata").child("resourceVersion");
-            let error = FieldError::invalid(&path, Value::from(asked), "strconv.ParseUint: parsing: invalid syntax");
+            let why = format!("strconv.ParseUint: parsing {asked:?}: invalid syntax");
+            let error = FieldError::invalid(&path, Value::from(asked), why);
             Err(Status::invalid(&target.kind.group_kind(), &target.name, vec![error]))
         }
         _ => Err(Status::modified(&resource, &target.name)),

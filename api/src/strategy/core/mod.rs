@@ -18,5 +18,5 @@ pub use namespace::Namespace;
 pub use node::Node;
 pub use quota::{LimitRange, ResourceQuota};
 pub use replication::{PodTemplate, ReplicationController};
-pub use service::Service;
+pub use service::{Service, carry_over};
 pub use volume::PersistentVolume;

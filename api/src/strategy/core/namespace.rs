@@ -70,6 +70,6 @@ impl Behavior for Namespace {
     }
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
-        &[("name", "/metadata/name"), ("status.phase", "/status/phase")]
+        &[("status.phase", "/status/phase")]
     }
 }

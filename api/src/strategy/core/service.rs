@@ -46,18 +46,15 @@ impl Behavior for Service {
     }
 
     fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
-        let spec = edit::child(object, "spec");
-        normalize_cluster_ips(spec, None);
+        carry_over(object, None);
     }
 
     fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         if subresource == Subresource::Status {
             return;
         }
-        let spec = edit::child(new, "spec");
-        keep_allocations(spec, &old["spec"]);
-        normalize_cluster_ips(spec, Some(&old["spec"]));
-        drop_type_dependent(spec, &old["spec"]);
+        carry_over(new, Some(old));
+        drop_type_dependent(edit::child(new, "spec"), &old["spec"]);
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
@@ -155,6 +152,17 @@ fn needs_health_port(spec: &Value) -> bool {
     edit::text(spec, "type") == "LoadBalancer" && edit::text(spec, "externalTrafficPolicy") == "Local"
 }
 
+/// Makes a Service say what it means before anything is allocated for it: what an update did not repeat is taken from `old`, and
+/// `clusterIP` and `clusterIPs` agree. Doing it again changes nothing.
+pub fn carry_over(service: &mut Value, old: Option<&Value>) {
+    let spec = edit::child(service, "spec");
+    let old = old.map(|old| &old["spec"]);
+    if let Some(old) = old {
+        keep_allocations(spec, old);
+    }
+    normalize_cluster_ips(spec, old);
+}
+
 /// `clusterIP` is the old spelling of the first of `clusterIPs`: whichever of the two the client wrote wins.
 /// Mirrors `normalizeClusterIPs` of `pkg/registry/core/service/storage/storage.go`.
 fn normalize_cluster_ips(spec: &mut Value, old: Option<&Value>) {
@@ -177,20 +185,10 @@ fn normalize_cluster_ips(spec: &mut Value, old: Option<&Value>) {
         edit::set(spec, "clusterIPs", json!([single]));
         return;
     }
-    let list_kept = spec.get("clusterIPs") == old.get("clusterIPs");
-    if single != before && list_kept {
+    if single != before && spec.get("clusterIPs") == old.get("clusterIPs") {
         match single.is_empty() {
-            true => {
-                edit::take(spec, "clusterIPs");
-            }
+            true => drop(edit::take(spec, "clusterIPs")),
             false => edit::set(spec, "clusterIPs", json!([single])),
-        }
-    } else if single == before && !list_kept {
-        match spec["clusterIPs"].get(0).cloned() {
-            Some(first) if many => edit::set(spec, "clusterIP", first),
-            _ => {
-                edit::take(spec, "clusterIP");
-            }
         }
     }
 }
@@ -234,7 +232,7 @@ fn keep_allocations(spec: &mut Value, old: &Value) {
             }
         }
     }
-    if needs_health_port(spec) && needs_health_port(old) && spec.get("healthCheckNodePort").is_none() {
+    if needs_health_port(spec) && needs_health_port(old) && spec["healthCheckNodePort"].as_i64().unwrap_or(0) == 0 {
         edit::keep(spec, old, "healthCheckNodePort");
     }
 }

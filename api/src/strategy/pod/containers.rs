@@ -127,16 +127,20 @@ fn validate_ephemeral<'a>(
             errors.push(target.not_found());
         }
     }
-    for name in
-        ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resizePolicy", "restartPolicy"]
-    {
+    for name in [
+        "ports",
+        "resources",
+        "resizePolicy",
+        "restartPolicy",
+        "livenessProbe",
+        "readinessProbe",
+        "startupProbe",
+        "lifecycle",
+    ] {
         let member = container.get(name);
-        if member.is_set() {
+        if if name == "resources" { !member.is_empty() } else { member.is_set() } {
             errors.push(member.forbidden("cannot be set for an Ephemeral Container"));
         }
-    }
-    if !container.get("resources").is_empty() {
-        errors.push(container.get("resources").forbidden("cannot be set for an Ephemeral Container"));
     }
     for mount in container.get("volumeMounts").items() {
         for name in ["subPath", "subPathExpr"] {

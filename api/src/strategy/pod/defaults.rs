@@ -103,7 +103,8 @@ fn pull_policy_of_image(image: &str) -> &'static str {
         let label = "(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])";
         let host = format!(r"(?:{label}(?:\.{label})*|\[[0-9a-fA-F:]+\])(?::[0-9]+)?");
         let digest = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}";
-        let form = format!(r"^((?:{host}/)?{part}(?:/{part})*)(?::([\w][\w.-]{{0,127}}))?(?:@({digest}))?$");
+        let form =
+            format!(r"^((?:{host}/)?{part}(?:/{part})*)(?::([A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?(?:@({digest}))?$");
         Regex::new(&form).expect("a constant pattern")
     });
     const NAME_MAX: usize = 255;

@@ -66,14 +66,22 @@ impl Behavior for Pod {
                 let containers = new["spec"].get("ephemeralContainers").cloned();
                 edit::keep(new, old, "spec");
                 edit::replace(edit::child(new, "spec"), "ephemeralContainers", containers);
+                keep_metadata(new, old);
             }
-            Subresource::Resize => keep_all_but_resources(new, old),
+            Subresource::Resize => {
+                keep_all_but_resources(new, old);
+                keep_metadata(new, old);
+            }
             _ => {}
         }
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         let spec = object.get("spec");
+        let mirror = object.get("metadata").get("annotations").key(MIRROR);
+        if mirror.is_set() && spec.get("nodeName").is_empty() {
+            errors.push(mirror.invalid("must set spec.nodeName if mirror pod annotation is set"));
+        }
         validate_pod_spec(&spec, object.get("metadata").get("name").str(), errors);
         create_only(&spec, errors);
     }
@@ -124,6 +132,8 @@ impl Behavior for Pod {
             ("spec.hostNetwork", "/spec/hostNetwork"),
             ("status.phase", "/status/phase"),
             ("status.podIP", "/status/podIP"),
+            // May be asked for, and is in no pod's fields.
+            ("status.podIPs", "/status/podIPs/none"),
             ("status.nominatedNodeName", "/status/nominatedNodeName"),
         ]
     }
@@ -218,10 +228,20 @@ fn validate_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     }
 }
 
+/// The annotation of a pod that mirrors one of a node's own.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// What a part of the pod does not write (`ResetObjectMetaForStatus`).
+fn keep_metadata(new: &mut Value, old: &Value) {
+    let metadata = edit::child(new, "metadata");
+    for name in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        edit::keep(metadata, &old["metadata"], name);
+    }
+}
+
 fn keep_all_but_resources(new: &mut Value, old: &Value) {
     let asked = new["spec"].clone();
     edit::keep(new, old, "spec");
-    edit::keep(new, old, "metadata");
     let spec = edit::child(new, "spec");
     if asked.get("resources").is_some() {
         edit::keep(spec, &asked, "resources");

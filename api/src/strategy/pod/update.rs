@@ -14,6 +14,12 @@ if it was previously negative)";
 /// The pod's own door: images, deadlines, tolerations added, gates removed.
 pub fn validate(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (spec, before) = (new.get("spec"), old.get("spec"));
+    let [mirrors, mirrored] = [new, old].map(|pod| pod.get("metadata").get("annotations").key(super::MIRROR));
+    if mirrored.is_set() && mirrors.value() != mirrored.value() {
+        errors.push(mirrors.forbidden("may not remove or update mirror pod annotation"));
+    } else if mirrors.is_set() && !mirrored.is_set() {
+        errors.push(mirrors.forbidden("may not add mirror pod annotation"));
+    }
     for list in ["containers", "initContainers"] {
         let (containers, earlier) = (spec.get(list), before.get(list));
         if containers.len() != earlier.len() {
@@ -127,11 +133,11 @@ pub fn validate_ephemeral(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors)
     for earlier in old.get("spec").get("ephemeralContainers").items() {
         let name = earlier.get("name").str();
         match containers.items().find(|container| container.get("name").str() == name) {
-            None => {
-                errors.push(containers.forbidden(format!("existing ephemeral containers {name:?} may not be removed")))
-            }
+            None => errors
+                .push(containers.forbidden(format!("existing ephemeral containers {name:?} may not be removed\n"))),
             Some(container) if container.value() != earlier.value() => {
-                errors.push(containers.forbidden(format!("existing ephemeral containers {name:?} may not be changed")));
+                errors
+                    .push(containers.forbidden(format!("existing ephemeral containers {name:?} may not be changed\n")));
             }
             Some(_) => {}
         }
