@@ -161,6 +161,21 @@ pub fn normalize(ty: &Type, value: Value, validation: FieldValidation) -> std::r
     value.and_then(|value| finish(value, problems, validation))
 }
 
+/// What a JSON text says twice, as `duplicate field "data.a"`.
+pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
+    let mut problems = Problems::default();
+    // What is wrong besides is for those who read it.
+    let _ = Walk::new(&walk::ANY, &mut problems).deserialize(&mut serde_json::Deserializer::from_slice(json));
+    problems.into_field_problems()
+}
+
+/// Whether an object that says it is of this version and kind can be one of `kind`.
+pub fn check_kind(api_version: &str, kind: &str, expected: &Kind) -> Result<()> {
+    let said = TypeMeta { api_version: api_version.to_owned(), kind: kind.to_owned() };
+    let expected = Expected::kind(expected);
+    check_type_meta(&said.with_defaults(&expected.gvk), &expected)
+}
+
 /// Reads raw JSON that stands `depth` levels deep in an object that came in another form.
 pub(crate) fn raw_json(json: &[u8], depth: usize) -> std::result::Result<Value, DecodeError> {
     let mut problems = Problems::default();

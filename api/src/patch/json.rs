@@ -1,7 +1,7 @@
 //! JSON Patch, RFC 6902: a list of operations, all of which succeed or none (apiserver `handlers/patch.go`, `jsonPatcher`).
 
-use json_patch::PatchOperation;
 use json_patch::jsonptr::Pointer;
+use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
 use super::PatchError;
@@ -21,11 +21,13 @@ pub const MAX_TOUCHED_VALUES: usize = 50_000_000;
 /// [`PatchError::BadRequest`] when the body is no list of operations, [`PatchError::TooLarge`] when it is too long a list,
 /// [`PatchError::Unprocessable`] when an operation is wrong or fails.
 pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let Value::Array(operations) = patch else {
-        return Err(PatchError::BadRequest(format!(
-            "json: cannot unmarshal {} into Go value of type jsonpatch.Patch",
-            super::go_kind(patch)
-        )));
+    let wrong = |kind: &str, of: &str| {
+        Err(PatchError::BadRequest(format!("error decoding patch: json: cannot unmarshal {kind} into Go {of}")))
+    };
+    let operations = match patch {
+        Value::Array(operations) => operations,
+        Value::Null => return Ok(()),
+        other => return wrong(super::go_kind(other), "value of type []handlers.jsonPatchOp"),
     };
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
@@ -33,18 +35,27 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
             operations.len()
         )));
     }
-    if let Some(other) = operations.iter().find(|operation| !operation.is_object()) {
-        return Err(PatchError::BadRequest(format!(
-            "json: cannot unmarshal {} into Go value of type jsonpatch.Operation",
-            super::go_kind(other)
-        )));
+    for operation in operations {
+        if !operation.is_object() && !operation.is_null() {
+            return wrong(super::go_kind(operation), "value of type handlers.jsonPatchOp");
+        }
+        for name in ["op", "path", "from"] {
+            if let Some(other) = operation.get(name).filter(|text| !text.is_string() && !text.is_null()) {
+                return wrong(super::go_kind(other), &format!("struct field jsonPatchOp.{name} of type string"));
+            }
+        }
     }
     let mut patched = document.clone();
     let mut copied = 0;
     let mut left = MAX_TOUCHED_VALUES;
     for operation in operations {
+        let mut operation = operation.clone();
+        if let Some(fields) = operation.as_object_mut().filter(|fields| !fields.contains_key("value")) {
+            fields.insert("value".to_owned(), Value::Null);
+        }
         let operation: PatchOperation =
-            serde_json::from_value(operation.clone()).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+            serde_json::from_value(operation).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+        let operation = or_add(operation, &patched);
         check_depth(&operation, &patched, &mut left)?;
         if left == 0 {
             return Err(PatchError::TooLarge(format!(
@@ -111,6 +122,18 @@ fn fits(value: &Value, levels: usize, left: &mut usize) -> bool {
     }
 }
 
+/// `replace` of a field that an object does not have adds it: what the Go library does.
+fn or_add(operation: PatchOperation, document: &Value) -> PatchOperation {
+    let PatchOperation::Replace(replace) = operation else {
+        return operation;
+    };
+    let parent = replace.path.parent().and_then(|parent| parent.resolve(document).ok());
+    if parent.is_some_and(Value::is_object) && replace.path.resolve(document).is_err() {
+        return PatchOperation::Add(AddOperation { path: replace.path, value: replace.value });
+    }
+    PatchOperation::Replace(replace)
+}
+
 /// `{"op": "test", "path": "/a/b", "value": null}` holds where `/a` has no `b`: what the Go library does, and users rely on.
 fn tests_for_absence(operation: &PatchOperation, document: &Value) -> bool {
     let PatchOperation::Test(test) = operation else {
@@ -151,6 +174,10 @@ mod tests {
                 {"op": "copy", "from": "/a/b", "path": "/f"},
                 {"op": "move", "from": "/a", "path": "/g"},
                 {"op": "remove", "path": "/e"},
+                {"op": "replace", "path": "/e", "value": 1},
+                {"op": "remove", "path": "/e"},
+                {"op": "add", "path": "/e"},
+                {"op": "remove", "path": "/e"},
                 {"op": "test", "path": "/h", "value": null},
             ]),
             Ok(json!({"g": {"b": [0, 1, 2, 3]}, "f": [0, 1, 2, 3], "c/d": "y"})),
@@ -163,6 +190,7 @@ mod tests {
         for last in [
             json!({"op": "test", "path": "/a", "value": 1}),
             json!({"op": "replace", "path": "/nope/x", "value": 1}),
+            Value::Null,
             json!({"op": "remove", "path": "/nope"}),
             json!({"op": "add", "path": "/b/c", "value": 1}),
             json!({"op": "frobnicate", "path": "/a"}),
@@ -177,8 +205,15 @@ mod tests {
 
     #[test]
     fn bounds_and_bad_bodies() {
-        check(json!({}), json!({}), Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
-        check(json!({}), json!([1]), Err("json: cannot unmarshal number into Go value of type jsonpatch.Operation"));
+        let unmarshal = "error decoding patch: json: cannot unmarshal";
+        for (patch, of) in [
+            (json!({}), "object into Go value of type []handlers.jsonPatchOp"),
+            (json!([1]), "number into Go value of type handlers.jsonPatchOp"),
+            (json!([{"op": 1}]), "number into Go struct field jsonPatchOp.op of type string"),
+        ] {
+            check(json!({}), patch, Err(&format!("{unmarshal} {of}")));
+        }
+        check(json!({"a": 1}), Value::Null, Ok(json!({"a": 1})));
         let many = vec![json!({"op": "add", "path": "/a", "value": 1}); MAX_OPERATIONS + 1];
         check(json!({}), many.into(), Err("The allowed maximum operations in a JSON patch is 10000, got 10001"));
         let deepening: Vec<Value> =

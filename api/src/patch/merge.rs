@@ -9,6 +9,9 @@ use super::PatchError;
 /// # Errors
 /// [`PatchError::BadRequest`] when the body is not an object.
 pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if patch.is_null() {
+        return Err(PatchError::BadRequest("Invalid JSON Patch".to_owned()));
+    }
     if !patch.is_object() {
         return Err(PatchError::BadRequest(format!(
             "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",

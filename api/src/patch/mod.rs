@@ -64,7 +64,7 @@ pub fn unclassified(message: String) -> Status {
 }
 
 /// As Go prints a JSON value with `%v`: `map[a:1 b:[x y]]`.
-pub(crate) fn go_value(value: &Value) -> String {
+pub fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

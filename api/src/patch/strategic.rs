@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use super::order::{Places, in_element_order, partition};
 use super::{PatchError, go_value};
-use crate::schema::{Field, Struct, Type};
+use crate::schema::{Field, Scalar, Struct, Type};
 
 pub(super) const DIRECTIVE: &str = "$patch";
 pub(super) const RETAIN_KEYS: &str = "$retainKeys";
@@ -30,6 +30,9 @@ pub(super) const SET_ELEMENT_ORDER: &str = "$setElementOrder";
 /// # Errors
 /// In the words of apimachinery. On an error the document is left half patched: it is to be thrown away.
 pub fn apply(schema: &Arc<Struct>, document: &mut Value, patch: &Value) -> Result<(), PatchError> {
+    if patch.is_null() {
+        return Ok(());
+    }
     let Value::Object(patch) = patch else {
         return Err(PatchError::BadRequest(format!(
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
@@ -42,6 +45,45 @@ pub fn apply(schema: &Arc<Struct>, document: &mut Value, patch: &Value) -> Resul
     match document {
         Value::Object(document) => merge_map(document, patch.clone(), Some(&Type::Struct(schema.clone()))),
         _ => Ok(()),
+    }
+}
+
+/// Why a patched document cannot be read as its type, in the words of apimachinery's converter (`pkg/runtime/converter.go`): values that
+/// need not be asked are left to whoever decodes the document.
+pub fn conversion_error(schema: &Arc<Struct>, patched: &Value) -> Option<String> {
+    unconvertible(&Type::Struct(schema.clone()), patched)
+}
+
+fn unconvertible(ty: &Type, value: &Value) -> Option<String> {
+    let kind = match value {
+        Value::Null => return None,
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    };
+    let scalar = |name: &str| match (name, kind) {
+        ("string", "int64" | "float64") | ("int32" | "int64", "float64") => {
+            Some(format!("cannot convert {kind} to {name}"))
+        }
+        _ => Some(format!("unrecognized type: {name}")),
+    };
+    match (ty, value) {
+        (Type::Struct(of), Value::Object(fields)) => {
+            fields.iter().find_map(|(name, value)| unconvertible(&of.field(name)?.ty, value))
+        }
+        (Type::Struct(_), _) => Some(format!("cannot restore struct from: {kind}")),
+        (Type::Map(of), Value::Object(values)) => values.values().find_map(|value| unconvertible(&of.value, value)),
+        (Type::Map(_), _) => Some(format!("cannot restore map from {kind}")),
+        (Type::List(of), Value::Array(items)) => items.iter().find_map(|item| unconvertible(&of.element, item)),
+        (Type::List(_), _) => Some(format!("cannot restore slice from {kind}")),
+        (Type::Scalar(Scalar::String), _) if kind != "string" => scalar("string"),
+        (Type::Scalar(Scalar::Bool), _) if kind != "bool" => scalar("bool"),
+        (Type::Scalar(Scalar::Int32), _) if kind != "int64" => scalar("int32"),
+        (Type::Scalar(Scalar::Int64), _) if kind != "int64" => scalar("int64"),
+        _ => None,
     }
 }
 

@@ -143,7 +143,7 @@ pub async fn record(registry: Arc<Registry>, mut uses: mpsc::Receiver<Use>) {
             continue;
         }
         let body = json!({ "metadata": { "uid": used.uid, "labels": { LAST_USED: wanted } } });
-        let patch = Patch { patch_type: PatchType::Merge, body };
+        let patch = Patch { patch_type: PatchType::Merge, body, duplicates: Vec::new() };
         let target = registry.target("", "v1", "secrets", &used.namespace, &used.secret);
         let written = match target {
             Ok(target) => registry.patch(&Context::internal(), &target, &patch, &WriteOptions::default()).await,

@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use minik8s_api::decode::{Expected, FieldValidation, Format, decode, syntax_error, yaml_to_json};
+use minik8s_api::decode::{Expected, FieldValidation, Format, decode, duplicate_fields, yaml_to_json};
 use minik8s_api::kinds::{GroupVersionKind, Kind};
 use minik8s_api::status::Status;
 use minik8s_api::strategy::strategy_for;
@@ -84,15 +84,13 @@ fn decoded(
 /// Reads a patch. Custom resources know no strategic merge.
 pub fn patch(kind: &Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<Patch, Status> {
     let patch_type = patch_type(kind, headers)?;
-    let body = if patch_type == PatchType::Apply {
-        applied(bytes).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?
-    } else {
-        serde_json::from_slice(bytes).map_err(|error| {
-            let words = syntax_error(bytes).unwrap_or_else(|| error.to_string());
-            Status::bad_request(format!("error decoding patch: {words}"))
-        })?
-    };
-    Ok(Patch { patch_type, body })
+    if patch_type == PatchType::Apply {
+        let body = applied(bytes).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
+        return Ok(Patch { patch_type, body, duplicates: Vec::new() });
+    }
+    let body = serde_json::from_slice(bytes).map_err(|_| Status::bad_request("invalid JSON patch"))?;
+    let duplicates = if patch_type == PatchType::Json { Vec::new() } else { duplicate_fields(bytes) };
+    Ok(Patch { patch_type, body, duplicates })
 }
 
 /// Reads an apply configuration; an empty one is an object without fields (`sigs.k8s.io/yaml` `Unmarshal`).

@@ -110,7 +110,7 @@ impl Controller {
             "status": { "conditions": [condition] },
         });
         let options = WriteOptions { field_manager: Some(MANAGER.to_owned()), force: true, ..WriteOptions::default() };
-        let patch = Patch { patch_type: PatchType::Apply, body };
+        let patch = Patch { patch_type: PatchType::Apply, body, duplicates: Vec::new() };
         self.registry.patch(&Context::internal(), &target, &patch, &options).await.map(drop)
     }
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use minik8s_api::decode::{self, FieldValidation};
+use minik8s_api::decode::{self, DecodeError, FieldValidation};
 use minik8s_api::kinds::GroupKind;
 use minik8s_api::meta;
 use minik8s_api::patch;
@@ -40,6 +40,8 @@ pub struct Patch {
     pub patch_type: PatchType,
     /// Its body.
     pub body: Value,
+    /// What it says twice, as `duplicate field "data.a"`.
+    pub duplicates: Vec<String>,
 }
 
 impl Registry {
@@ -58,8 +60,9 @@ impl Registry {
             let present = present.ok_or_else(|| target.not_found())?;
             let mut object = present.clone();
             apply_patch(&target.kind.schema, patch, &mut object)?;
+            check_kind(target, patch, &object)?;
             check_identity(target, present, &mut object)?;
-            self.redecode(context, target, object, options.field_validation)
+            self.redecode(context, target, object, patch, options.field_validation)
         };
         self.change(context, target, options, false, Ownership::Record, &mut change).await
     }
@@ -77,7 +80,9 @@ impl Registry {
             // As it was sent: decoding it would add the zeros of its type, which the applier does not mean to own.
             let mut applied = self.applied(target, present, body, options, &versions)?;
             check_applied(target, present, &mut applied)?;
-            self.redecode(context, target, applied, FieldValidation::Ignore)
+            let mut object = normalized(context, &target.kind.ty(), applied, &[], FieldValidation::Ignore)?;
+            strategy_for(&target.kind).set_defaults(&mut object);
+            Ok(object)
         };
         let create = target.subresource.is_empty();
         self.change(context, target, options, create, Ownership::Recorded(&versions), &mut change).await
@@ -89,9 +94,16 @@ impl Registry {
         context: &Context,
         target: &Target,
         object: Value,
+        patch: &Patch,
         validation: FieldValidation,
     ) -> Result<Value, Status> {
-        let mut object = normalized(context, &target.kind.ty(), object, validation)?;
+        if patch.patch_type == PatchType::Strategic
+            && let Some(why) = patch::strategic::conversion_error(&target.kind.schema, &object)
+        {
+            let error = FieldError::invalid(&FieldPath::new("patch"), patch::go_value(&patch.body), why);
+            return Err(Status::invalid(&GroupKind::default(), "", vec![error]));
+        }
+        let mut object = normalized(context, &target.kind.ty(), object, &patch.duplicates, validation)?;
         strategy_for(&target.kind).set_defaults(&mut object);
         Ok(object)
     }
@@ -102,9 +114,22 @@ pub(super) fn normalized(
     context: &Context,
     ty: &Type,
     object: Value,
+    duplicates: &[String],
     validation: FieldValidation,
 ) -> Result<Value, Status> {
-    match decode::normalize(ty, object.clone(), validation) {
+    let mut decoded = decode::normalize(ty, object.clone(), validation);
+    match validation {
+        FieldValidation::Strict if !duplicates.is_empty() => {
+            let mut found = duplicates.to_vec();
+            if let Err(DecodeError::Strict(others)) = decoded {
+                found.extend(others);
+            }
+            decoded = Err(DecodeError::Strict(found));
+        }
+        FieldValidation::Warn => duplicates.iter().for_each(|found| context.warnings.add(found.clone())),
+        _ => {}
+    }
+    match decoded {
         Ok(decoded) => {
             for warning in decoded.warnings {
                 context.warnings.add(warning);
@@ -131,6 +156,23 @@ pub(super) fn apply_patch(schema: &Arc<Struct>, patch: &Patch, object: &mut Valu
     outcome.map_err(Status::from)
 }
 
+/// A patched object is still of its kind and version; a strategic merge is not asked.
+fn check_kind(target: &Target, patch: &Patch, object: &Value) -> Result<(), Status> {
+    let said = |name: &str| object.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (kind, version) = (&target.kind.kind, target.kind.api_version());
+    let is_same = |said: &str, is: &str| said.is_empty() || said == is;
+    if patch.patch_type == PatchType::Strategic
+        || (is_same(said("kind"), kind) && is_same(said("apiVersion"), &version))
+    {
+        return Ok(());
+    }
+    let status = decode::check_kind(said("apiVersion"), said("kind"), &target.kind).err();
+    let why = status.map(|status| status.message).unwrap_or_default();
+    let why = why.split_once(&format!(" cannot be handled as a {kind}: ")).map_or(why.as_str(), |(_, why)| why);
+    let error = FieldError::invalid(&FieldPath::new("patch"), object.to_string(), why);
+    Err(Status::invalid(&GroupKind::default(), "", vec![error]))
+}
+
 /// A patch changes neither what the object is nor which one it is.
 fn check_identity(target: &Target, present: &Value, object: &mut Value) -> Result<(), Status> {
     if !object.is_object() {
@@ -144,8 +186,7 @@ fn check_identity(target: &Target, present: &Value, object: &mut Value) -> Resul
     let uid = meta::uid(object);
     if !uid.is_empty() && uid != meta::uid(present) {
         // A PUT with another UID is a precondition that fails; in a patch it is a field that cannot change.
-        let error = FieldError::invalid(&FieldPath::new("metadata").child("uid"), uid, "field is immutable");
-        return Err(Status::invalid(&target.kind.group_kind(), &target.name, vec![error]));
+        return Err(immutable_uid(target, uid));
     }
     check_namespace(target, object)?;
     check_name(target, object)
@@ -158,6 +199,14 @@ fn check_applied(target: &Target, present: Option<&Value>, applied: &mut Value) 
         let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
         return Err(Status::conflict(&target.resource(), &target.name, why));
     }
+    if present.is_some_and(|present| !uid.is_empty() && uid != meta::uid(present)) {
+        return Err(immutable_uid(target, uid));
+    }
     check_namespace(target, applied)?;
     check_name(target, applied)
+}
+
+fn immutable_uid(target: &Target, uid: &str) -> Status {
+    let error = FieldError::invalid(&FieldPath::new("metadata").child("uid"), uid, "field is immutable");
+    Status::invalid(&target.kind.group_kind(), &target.name, vec![error])
 }

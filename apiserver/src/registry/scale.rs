@@ -89,7 +89,7 @@ impl Registry {
                 PatchType::Apply => FieldValidation::Ignore,
                 _ => options.field_validation,
             };
-            let mut scale = normalized(context, &SCALE, scale, validation)?;
+            let mut scale = normalized(context, &SCALE, scale, &patch.duplicates, validation)?;
             if patch.patch_type != PatchType::Apply {
                 OWNERS.update(Some(present), &mut scale, manager, self.clock.now());
             }

@@ -241,6 +241,14 @@ fn keep_metadata(new: &mut Value, old: &Value) {
 
 fn keep_all_but_resources(new: &mut Value, old: &Value) {
     let asked = new["spec"].clone();
+    let names = |spec: &Value, list: &str| -> Vec<String> {
+        let containers = spec[list].as_array().into_iter().flatten();
+        containers.map(|container| edit::text(container, "name").to_owned()).collect()
+    };
+    // Validation says what is wrong with other containers.
+    if ["containers", "initContainers"].iter().any(|list| names(&asked, list) != names(&old["spec"], list)) {
+        return;
+    }
     edit::keep(new, old, "spec");
     let spec = edit::child(new, "spec");
     if asked.get("resources").is_some() {

@@ -144,49 +144,92 @@ pub fn validate_ephemeral(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors)
     }
 }
 
-/// `pods/resize`: only requests, limits and resize policies of containers.
+/// `pods/resize`: only requests and limits of processors and memory, and none goes away.
 pub fn validate_resize(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     let (spec, before) = (new.get("spec"), old.get("spec"));
-    if super::resources::qos_class(new.value()) != super::resources::qos_class(old.value()) {
-        errors.push(new.get("spec").invalid_as(
-            super::resources::qos_class(new.value()),
-            "Pod QOS Class may not change as a result of resizing",
-        ));
+    let whole = Field::at("", new.value());
+    if old.get("metadata").get("annotations").key(super::MIRROR).is_set() {
+        *errors = Errors::new();
+        return errors.push(whole.forbidden("static pods cannot be resized"));
+    }
+    if before.get("os").get("name").str() == "windows" {
+        *errors = Errors::new();
+        return errors.push(whole.forbidden("windows pods cannot be resized"));
+    }
+    let class = super::resources::qos_class(old.value());
+    if super::resources::qos_class(new.value()) != class {
+        errors.push(spec.invalid_as(class, "Pod QOS Class may not change as a result of resizing"));
+    }
+    let before_order = errors.len();
+    for list in ["containers", "initContainers"] {
+        same_containers(list, &spec.get(list), &before.get(list), errors);
+    }
+    if errors.len() > before_order {
+        return;
+    }
+    for list in ["initContainers", "containers"] {
+        for (container, earlier) in spec.get(list).items().zip(before.get(list).items()) {
+            keeps_resources(&container.get("resources"), &earlier.get("resources"), errors);
+        }
     }
     let mut munged = spec.value().clone();
     edit::keep(&mut munged, before.value(), "resources");
-    for list in ["containers", "initContainers"] {
+    for (list, sentence) in [
+        ("containers", "only cpu and memory resources are mutable"),
+        ("initContainers", "only cpu and memory resources for init or sidecar containers are mutable"),
+    ] {
         let earlier = before.value()[list].as_array().cloned().unwrap_or_default();
-        for (container, before) in edit::each(&mut munged, list).zip(&earlier) {
-            for name in ["resources", "resizePolicy"] {
-                edit::keep(container, before, name);
+        for (index, (container, before)) in edit::each(&mut munged, list).zip(&earlier).enumerate() {
+            keep_cpu_and_memory(container, before);
+            if container != before {
+                let place = spec.get(list).items().nth(index).filter(|_| list == "initContainers");
+                let place = place.unwrap_or_else(|| spec.clone());
+                errors.push(place.forbidden(sentence));
+                *container = before.clone();
             }
         }
-        for (container, earlier) in spec.get(list).items().zip(before.get(list).items()) {
-            only_cpu_and_memory(&container.get("resources"), &earlier.get("resources"), errors);
-        }
     }
-    if munged != *before.value() {
-        let difference = difference(&munged, before.value());
-        errors.push(spec.forbidden(format!("only cpu and memory resources are mutable\n{difference}")));
+    if errors.is_empty() && munged != *before.value() {
+        errors.push(spec.forbidden("only cpu and memory resources are mutable"));
     }
 }
 
-fn only_cpu_and_memory(resources: &Field<'_>, earlier: &Field<'_>, errors: &mut Errors) {
-    for list in ["limits", "requests"] {
-        let (new, old) = (resources.get(list), earlier.get(list));
-        let names = new.entries().chain(old.entries()).map(|(name, _)| name);
-        let changed = names
-            .filter(|name| !matches!(*name, "cpu" | "memory"))
-            .any(|name| new.key(name).value() != old.key(name).value());
-        if changed {
-            errors.push(new.forbidden("only cpu and memory resources are mutable"));
-        }
-        for (name, _) in old.entries().filter(|(name, _)| matches!(*name, "cpu" | "memory")) {
-            if !new.key(name).is_set() {
-                errors.push(resources.forbidden(format!("resource {list} cannot be removed")));
-                break;
-            }
+fn same_containers(list: &str, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    if new.len() != old.len() {
+        return errors.push(new.forbidden(format!("{list} may not be added or removed on resize")));
+    }
+    for (container, earlier) in new.items().zip(old.items()) {
+        let name = container.get("name");
+        if name.str() != earlier.get("name").str() {
+            errors.push(name.forbidden(format!("{list} may not be renamed or reordered on resize")));
         }
     }
+}
+
+fn keeps_resources(resources: &Field<'_>, earlier: &Field<'_>, errors: &mut Errors) {
+    for list in ["requests", "limits"] {
+        let (new, old) = (resources.get(list), earlier.get(list));
+        if old.entries().any(|(name, _)| !new.key(name).is_set()) {
+            errors.push(new.forbidden(format!("resource {list} cannot be removed")));
+        }
+    }
+}
+
+/// What may be resized, as it was.
+fn keep_cpu_and_memory(container: &mut Value, before: &Value) {
+    let mut resources = container.get("resources").cloned().unwrap_or(Value::Null);
+    for list in ["requests", "limits"] {
+        let earlier = &before["resources"][list];
+        if resources.get(list).is_none() && earlier.is_null() {
+            continue;
+        }
+        let quantities = edit::child(&mut resources, list);
+        for name in ["cpu", "memory"] {
+            edit::keep(quantities, earlier, name);
+        }
+        if earlier.is_null() && quantities.as_object().is_some_and(serde_json::Map::is_empty) {
+            edit::take(&mut resources, list);
+        }
+    }
+    edit::replace(container, "resources", Some(resources).filter(|resources| !resources.is_null()));
 }
