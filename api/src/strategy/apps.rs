@@ -101,7 +101,7 @@ impl Behavior for Deployment {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
-            validate_replica_counts(&new.get("status"), errors);
+            validate_counts(&DEPLOYMENT, new, old, errors);
             return;
         }
         self.validate(new, errors);
@@ -160,26 +160,88 @@ fn shown_strategy(strategy: &Field<'_>, first: &'static str, second: &'static st
     format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", Value::from(strategy.get("type").str()))
 }
 
-/// Counts of a status: none negative, none above the replicas.
-fn validate_replica_counts(status: &Field<'_>, errors: &mut Errors) {
-    for name in [
+/// The counts of a status: which may not be negative, in Kubernetes' order; which may not be above the replicas; how the ready ones are
+/// called where more are available than ready.
+pub(super) struct Counts {
+    pub all: &'static [&'static str],
+    pub within: &'static [&'static str],
+    pub ready: &'static str,
+}
+
+const DEPLOYMENT: Counts = Counts {
+    all: &[
         "observedGeneration",
         "replicas",
         "updatedReplicas",
         "readyReplicas",
         "availableReplicas",
         "unavailableReplicas",
-    ] {
+        "terminatingReplicas",
+        "collisionCount",
+    ],
+    within: &["updatedReplicas", "readyReplicas", "availableReplicas"],
+    ready: "readyReplicas",
+};
+const STATEFUL_SET: Counts = Counts {
+    all: &[
+        "replicas",
+        "readyReplicas",
+        "currentReplicas",
+        "updatedReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "collisionCount",
+    ],
+    within: &["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"],
+    ready: "status.readyReplicas",
+};
+const DAEMON_SET: Counts = Counts {
+    all: &[
+        "currentNumberScheduled",
+        "numberMisscheduled",
+        "desiredNumberScheduled",
+        "numberReady",
+        "observedGeneration",
+        "updatedNumberScheduled",
+        "numberAvailable",
+        "numberUnavailable",
+        "collisionCount",
+    ],
+    within: &[],
+    ready: "",
+};
+pub(super) const REPLICA_SET: Counts = Counts {
+    all: &[
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+        "terminatingReplicas",
+    ],
+    within: &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"],
+    ready: "readyReplicas",
+};
+
+/// What is wrong with the counts of a status, and with one that went back.
+pub(super) fn validate_counts(counts: &Counts, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let (status, before) = (new.get("status"), old.get("status"));
+    for name in counts.all {
         status.get(name).non_negative(errors);
     }
     let count = |name| status.get(name).int().unwrap_or(0);
-    for name in ["updatedReplicas", "readyReplicas", "availableReplicas"] {
+    for name in counts.within {
         if count(name) > count("replicas") {
-            errors.push(status.get(name).invalid("cannot be greater than status.replicas"));
+            errors.push(status.get(name).invalid_as(count(name), "cannot be greater than status.replicas"));
         }
     }
-    if count("availableReplicas") > count("readyReplicas") {
-        errors.push(status.get("availableReplicas").invalid("cannot be greater than readyReplicas"));
+    if !counts.ready.is_empty() && count("availableReplicas") > count("readyReplicas") {
+        let available = status.get("availableReplicas");
+        errors.push(available.invalid(format!("cannot be greater than {}", counts.ready)));
+    }
+    let collisions = before.get("collisionCount").int().filter(|_| counts.all.contains(&"collisionCount"));
+    if collisions.is_some_and(|before| count("collisionCount") < before) {
+        errors.push(status.get("collisionCount").invalid_as(count("collisionCount"), "cannot be decremented"));
     }
 }
 
@@ -203,7 +265,7 @@ impl Behavior for ReplicaSet {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
-            validate_replica_counts(&new.get("status"), errors);
+            validate_counts(&REPLICA_SET, new, old, errors);
             return;
         }
         self.validate(new, errors);
@@ -291,7 +353,7 @@ impl Behavior for StatefulSet {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
-            validate_replica_counts(&new.get("status"), errors);
+            validate_counts(&STATEFUL_SET, new, old, errors);
             return;
         }
         self.validate(new, errors);
@@ -373,6 +435,9 @@ impl Behavior for DaemonSet {
 
     fn prepare_for_update(&self, _: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
         if subresource == Subresource::Status {
+            if let Some(kept) = old["metadata"]["annotations"][TEMPLATE_GENERATION].as_str() {
+                edit::annotate(new, TEMPLATE_GENERATION, kept);
+            }
             return;
         }
         let count = old["metadata"]["annotations"][TEMPLATE_GENERATION]
@@ -402,6 +467,7 @@ impl Behavior for DaemonSet {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
+            validate_counts(&DAEMON_SET, new, old, errors);
             return;
         }
         self.validate(new, errors);

@@ -262,6 +262,10 @@ impl Strategy for BuiltIn {
         fields.iter().map(|(label, pointer)| (Cow::Borrowed(*label), zero_if_absent(label, text(pointer)))).collect()
     }
 
+    fn status_keeps_metadata(&self) -> bool {
+        self.row.status_keeps_metadata
+    }
+
     fn scale_paths(&self) -> Option<ScalePaths> {
         self.behavior().scale_paths()
     }

@@ -211,6 +211,11 @@ pub trait Strategy: Send + Sync {
         self.scale_paths().map(|paths| paths.scale(object))
     }
 
+    /// Whether `/status` writes no metadata.
+    fn status_keeps_metadata(&self) -> bool {
+        false
+    }
+
     /// The names of the fields that lead to the replicas that an object's Scale sets.
     fn replicas_path(&self) -> Option<Vec<String>> {
         self.scale_paths().map(|paths| paths.spec_replicas.split('/').skip(1).map(str::to_owned).collect())

@@ -7,6 +7,7 @@ use minik8s_api::managed::{Apply, FieldManager, FieldSet, Versions};
 use minik8s_api::meta;
 use minik8s_api::schema::Type;
 use minik8s_api::status::Status;
+use minik8s_api::strategy::strategy_for;
 use serde_json::Value;
 
 use super::versions::OtherVersions;
@@ -16,11 +17,21 @@ use crate::options::WriteOptions;
 static NOTHING: LazyLock<FieldSet> = LazyLock::new(FieldSet::default);
 static STATUS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["status"]]));
 static SPEC: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["spec"]]));
+static SPEC_AND_LABELS: LazyLock<FieldSet> =
+    LazyLock::new(|| FieldSet::of_fields(&[&["spec"]]).union(&FieldSet::of_fields(&[&["metadata", "labels"]])));
+static SPEC_AND_OWNERS: LazyLock<FieldSet> = LazyLock::new(|| {
+    let [deletion, owners] =
+        ["deletionTimestamp", "ownerReferences"].map(|name| FieldSet::of_fields(&[&["metadata", name]]));
+    FieldSet::of_fields(&[&["spec"]]).union(&deletion).union(&owners)
+});
 static SPEC_AND_METADATA: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of_fields(&[&["spec"], &["metadata"]]));
 
 /// What a door of a kind does not write, whatever the client sends (`ResetFieldsStrategy` of the registries).
 fn reset_fields(kind: &Kind, subresource: &str) -> &'static FieldSet {
     match subresource {
+        "status" if kind.group == "apps" && kind.kind == "Deployment" => &SPEC_AND_LABELS,
+        "status" if kind.group.is_empty() && kind.kind == "Pod" => &SPEC_AND_OWNERS,
+        "status" if strategy_for(kind).status_keeps_metadata() => &SPEC_AND_METADATA,
         "" if kind.subresource("status").is_some() => &STATUS,
         "status" if kind.custom => &SPEC_AND_METADATA,
         "status" => &SPEC,

@@ -9,7 +9,7 @@ use minik8s_api::kinds::{GroupKind, Kind};
 use minik8s_api::managed;
 use minik8s_api::meta;
 use minik8s_api::status::{FieldError, FieldPath, Status};
-use minik8s_api::strategy::{Subresource, strategy_for};
+use minik8s_api::strategy::strategy_for;
 use minik8s_store::Txn;
 use serde_json::Value;
 
@@ -331,9 +331,7 @@ fn check_versions(target: &Target, present: &Object, new: &mut Value) -> Result<
     let revision = present.revision().to_string();
     match meta::resource_version(new) {
         "" | "0" => {
-            let unconditional =
-                strategy_for(&target.kind).allow_unconditional_update() || target.door() != Subresource::Main;
-            if !unconditional {
+            if !strategy_for(&target.kind).allow_unconditional_update() {
                 let path = FieldPath::new("metadata").child("resourceVersion");
                 let error = FieldError::invalid(&path, Value::from(0), "must be specified for an update");
                 // The resource stands where the kind does elsewhere (`registry/rest`, `store.Update`).

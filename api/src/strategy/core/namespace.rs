@@ -58,12 +58,14 @@ impl Behavior for Namespace {
             self.validate(new, errors);
         }
         let (phase, deleted) = (new.get("status").get("phase"), new.get("metadata").get("deletionTimestamp").is_set());
+        // The path is Go's.
+        let shown = Field::at("status.Phase", phase.value());
         match (subresource, deleted) {
             (Subresource::Status, false) if phase.str() != "Active" => {
-                errors.push(phase.invalid("may only be 'Active' if `deletionTimestamp` is empty"));
+                errors.push(shown.invalid("may only be 'Active' if `deletionTimestamp` is empty"));
             }
             (Subresource::Status, true) if phase.str() != "Terminating" => {
-                errors.push(phase.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty"));
+                errors.push(shown.invalid("may only be 'Terminating' if `deletionTimestamp` is not empty"));
             }
             _ => {}
         }

@@ -3,7 +3,7 @@ use serde_json::Value;
 
 use crate::strategy::built_in::Behavior;
 use crate::strategy::field::{Errors, Field};
-use crate::strategy::{ScalePaths, edit, pod};
+use crate::strategy::{ScalePaths, Subresource, apps, edit, pod};
 
 /// `v1` ReplicationController, the ancestor of the ReplicaSet.
 pub struct ReplicationController;
@@ -48,6 +48,13 @@ impl Behavior for ReplicationController {
         let deadline = template.get("spec").get("activeDeadlineSeconds");
         if deadline.is_set() {
             errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicationController is not Supported"));
+        }
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+        match subresource {
+            Subresource::Status => apps::validate_counts(&apps::REPLICA_SET, new, old, errors),
+            _ => self.validate(new, errors),
         }
     }
 

@@ -63,6 +63,7 @@ impl Behavior for Service {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
+            load_balancer_status(new, old, errors);
             return;
         }
         let (ips, before) = (new.get("spec").get("clusterIPs"), old.get("spec").get("clusterIPs"));
@@ -306,6 +307,34 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
     unique_ports(&ports, errors);
     load_balancer(spec, errors);
     traffic_policies(spec, errors);
+}
+
+fn load_balancer_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
+    let ingresses = |service: &Field<'_>| service.get("status").get("loadBalancer").get("ingress").value().clone();
+    let ingress = new.get("status").get("loadBalancer").get("ingress");
+    if new.get("spec").get("type").str() != "LoadBalancer" && !ingress.is_empty() {
+        return errors.push(ingress.forbidden("may only be used when `spec.type` is 'LoadBalancer'"));
+    }
+    let earlier = ingresses(old);
+    for point in ingress.items() {
+        let (ip, mode, host) = (point.get("ip"), point.get("ipMode"), point.get("hostname"));
+        let is_known = earlier.as_array().into_iter().flatten().any(|known| known["ip"] == *ip.value());
+        if !ip.is_empty() && !is_known {
+            ip.check(names::ip(ip.str()), errors);
+        }
+        match (mode.is_set(), ip.is_empty()) {
+            (false, false) => errors.push(mode.required("must be specified when `ip` is set")),
+            (true, true) => errors.push(mode.forbidden("may not be specified when `ip` is not set")),
+            (true, false) => mode.one_of(&["Proxy", "VIP"], errors),
+            (false, true) => {}
+        }
+        if !host.is_empty() {
+            host.check(names::dns1123_subdomain(host.str()), errors);
+            if host.str().parse::<std::net::IpAddr>().is_ok() {
+                errors.push(host.invalid("must be a DNS name, not an IP address"));
+            }
+        }
+    }
 }
 
 fn external_name(spec: &Field<'_>, errors: &mut Errors) {

@@ -59,7 +59,11 @@ impl Behavior for PersistentVolume {
     }
 
     fn prepare_for_update(&self, context: &Context<'_>, subresource: Subresource, new: &mut Value, old: &Value) {
-        if subresource == Subresource::Status && new["status"]["phase"] != old["status"]["phase"] {
+        if subresource == Subresource::Status && new["status"]["phase"] == old["status"]["phase"] {
+            if new["status"]["lastPhaseTransitionTime"].is_null() {
+                edit::keep(edit::child(new, "status"), &old["status"], "lastPhaseTransitionTime");
+            }
+        } else if subresource == Subresource::Status {
             edit::default(edit::child(new, "status"), "lastPhaseTransitionTime", Value::Null);
             if new["status"]["lastPhaseTransitionTime"] == old["status"]["lastPhaseTransitionTime"] {
                 edit::set(edit::child(new, "status"), "lastPhaseTransitionTime", pod::seconds(context.now));

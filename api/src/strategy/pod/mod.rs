@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::{Context, Subresource, edit};
+use crate::status::{FieldError, FieldPath};
 
 pub use defaults::{
     mirror_service_account, set_network_volume_defaults, set_pod_spec_defaults, set_pod_template_defaults,
@@ -61,6 +62,7 @@ impl Behavior for Pod {
                 if edit::text(status, "qosClass").is_empty() {
                     edit::keep(status, &old["status"], "qosClass");
                 }
+                mirror_pod_ip(status);
             }
             Subresource::EphemeralContainers => {
                 let containers = new["spec"].get("ephemeralContainers").cloned();
@@ -199,10 +201,56 @@ fn create_only(spec: &Field<'_>, errors: &mut Errors) {
 
 /// What the kubelet may not report: a node taken back, a finished container running again.
 fn validate_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let nominated = new.get("status").get("nominatedNodeName");
-    if !nominated.is_empty() {
+    let (status, before) = (new.get("status"), old.get("status"));
+    for (index, condition) in status.get("conditions").items().enumerate() {
+        let kind = condition.get("type");
+        if !matches!(kind.str(), "PodScheduled" | "Ready" | "Initialized") {
+            // The path is Go's.
+            let place = FieldPath::new("status").child("conditions").index(index).child("Type");
+            let words = super::names::qualified_name(kind.str()).into_iter();
+            errors.extend(words.map(|words| FieldError::invalid(&place, kind.str(), words)));
+        }
+    }
+    let nominated = status.get("nominatedNodeName");
+    if !nominated.is_empty() && nominated.str() != before.get("nominatedNodeName").str() {
         nominated.check(super::names::dns1123_subdomain(nominated.str()), errors);
     }
+    status.get("qosClass").immutable(&before.get("qosClass"), errors);
+    container_states(new, old, errors);
+    addresses(&status, &before, ("podIP", "podIPs"), errors);
+    addresses(&status, &before, ("hostIP", "hostIPs"), errors);
+}
+
+/// Addresses of a pod or its host: new ones are some, at most one of a family, and the first is the single one.
+fn addresses(status: &Field<'_>, before: &Field<'_>, (one, all): (&'static str, &'static str), errors: &mut Errors) {
+    let list = status.get(all);
+    let first = list.items().next().map(|entry| entry.get("ip"));
+    let differs = |first: &Field<'_>| first.invalid(format!("must be equal to `{one}`"));
+    let is_first = first.as_ref().is_none_or(|first| first.str() == status.get(one).str());
+    if one == "hostIP" && !is_first {
+        errors.extend(first.as_ref().map(differs));
+    }
+    for entry in list.items() {
+        let ip = entry.get("ip");
+        if !before.get(all).items().any(|known| known.get("ip").str() == ip.str()) {
+            let words = super::names::ip(ip.str()).into_iter();
+            errors.extend(words.map(|words| entry.invalid_as(ip.str(), words)));
+        }
+    }
+    let is_six = |entry: Field<'_>| entry.get("ip").str().contains(':');
+    let is_pair = list.len() == 2 && list.items().filter(|entry| is_six(entry.clone())).count() == 1;
+    if list.len() > 1 && !is_pair {
+        let shown: Vec<String> = list.items().map(|entry| format!("{{\"IP\":{}}}", entry.get("ip").value())).collect();
+        let error = list.invalid("may specify no more than one IP for each IP family");
+        errors.push(error.showing(format!("[{}]", shown.join(","))));
+    }
+    if one == "podIP" && !is_first {
+        errors.extend(first.as_ref().map(differs));
+    }
+}
+
+/// A container that has ended for good does not run again.
+fn container_states(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     if old.get("spec").get("restartPolicy").str() == "Always" {
         return;
     }
@@ -230,6 +278,17 @@ fn validate_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
 
 /// The annotation of a pod that mirrors one of a node's own.
 const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// `podIP` is the old name of the first of `podIPs`; where they differ, the old one is taken.
+fn mirror_pod_ip(status: &mut Value) {
+    let first = status["podIPs"][0]["ip"].as_str().unwrap_or_default().to_owned();
+    let single = edit::text(status, "podIP").to_owned();
+    if single.is_empty() && !first.is_empty() {
+        edit::set(status, "podIP", first);
+    } else if single != first {
+        edit::set(status, "podIPs", json!([{ "ip": single }]));
+    }
+}
 
 /// What a part of the pod does not write (`ResetObjectMetaForStatus`).
 fn keep_metadata(new: &mut Value, old: &Value) {
