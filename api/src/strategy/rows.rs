@@ -162,7 +162,7 @@ static ROWS: &[Row] = &[
     kind("autoscaling", "horizontalpodautoscalers", &autoscaling::HorizontalPodAutoscaler).generations(),
     kind("batch", "cronjobs", &batch::CronJob).generations(),
     kind("batch", "jobs", &batch::Job).generations(),
-    kind("policy", "poddisruptionbudgets", &policy::PodDisruptionBudget).generations(),
+    kind("policy", "poddisruptionbudgets", &policy::PodDisruptionBudget).generations().versioned_updates_only(),
     kind(NETWORKING, "ingressclasses", &networking::IngressClass).generations(),
     kind(NETWORKING, "ingresses", &networking::Ingress).generations(),
     kind(NETWORKING, "ipaddresses", &networking::IpAddress).named(NameRule::Ip),
@@ -230,7 +230,9 @@ static ROWS: &[Row] = &[
     kind(RESOURCE, "resourceclaims", &resource::ResourceClaim).status_alone(),
     kind(RESOURCE, "resourceclaimtemplates", &resource::ResourceClaimTemplate),
     kind(RESOURCE, "resourceslices", &resource::ResourceSlice).generations(),
-    kind("storagemigration.k8s.io", "storageversionmigrations", &resource::StorageVersionMigration).status_alone(),
+    kind("storagemigration.k8s.io", "storageversionmigrations", &resource::StorageVersionMigration)
+        .versioned_updates_only()
+        .status_alone(),
 ];
 
 /// The row of a kind, or that of custom resources.

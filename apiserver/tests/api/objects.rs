@@ -257,3 +257,49 @@ async fn an_applier_owns_what_it_says_and_no_zeros_beside() {
     let strange = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "d" } });
     assert_eq!(apply("one", strange).await.code, 400);
 }
+
+#[tokio::test]
+async fn who_scales_owns_the_replicas() {
+    const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/default/deployments/web";
+    let server = TestServer::start().await;
+    let template = json!({ "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "c", "image": "nginx" }] } });
+    let spec = json!({ "replicas": 2, "selector": { "matchLabels": { "a": "b" } }, "template": template });
+    let deployment =
+        json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" }, "spec": spec });
+    server.post("/apis/apps/v1/namespaces/default/deployments", &deployment).await.expect(201);
+    let scale = |replicas: u32| json!({ "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": { "name": "web" }, "spec": { "replicas": replicas } });
+    let owner = async || {
+        let object = server.get(DEPLOYMENT).await.expect(200);
+        let entries = object["metadata"]["managedFields"].as_array().cloned().unwrap_or_default();
+        let owns = |entry: &&Value| entry.pointer("/fieldsV1/f:spec/f:replicas").is_some();
+        let entry = entries.iter().find(owns).cloned().unwrap_or_default();
+        let part = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+        (part("manager"), part("operation"), part("subresource"), part("apiVersion"))
+    };
+    let owned = |manager: &str, operation: &str| {
+        (manager.to_owned(), operation.to_owned(), "scale".to_owned(), "apps/v1".to_owned())
+    };
+    server.put(&format!("{DEPLOYMENT}/scale?fieldManager=hpa"), &scale(5)).await.expect(200);
+    assert_eq!(owner().await, owned("hpa", "Update"));
+
+    let headers = [("content-type", "application/apply-patch+yaml")];
+    let apply = async |query: &str, scale: Value| {
+        let path = format!("{DEPLOYMENT}/scale?fieldManager=me{query}");
+        server.request("PATCH", &path, &headers, scale.to_string()).await
+    };
+    assert_eq!(
+        apply("", scale(4)).await.message(),
+        "Apply failed with 1 conflict: conflict with \"hpa\" with subresource \"scale\" using autoscaling/v1: .spec.replicas"
+    );
+    assert_eq!(apply("&force=true", scale(4)).await.expect(200)["spec"]["replicas"], 4);
+    assert_eq!(owner().await, owned("me", "Apply"));
+    assert_eq!(apply("", deployment).await.message(), "invalid object type: apps/v1, Kind=Deployment");
+
+    let mut elsewhere = scale(3);
+    elsewhere["metadata"]["namespace"] = json!("other");
+    let refused = server.put(&format!("{DEPLOYMENT}/scale"), &elsewhere).await;
+    assert_eq!(
+        refused.message(),
+        "the namespace of the provided object does not match the namespace sent on the request"
+    );
+}

@@ -322,7 +322,7 @@ fn load_balancer_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if !ip.is_empty() && !is_known {
             ip.check(names::ip(ip.str()), errors);
         }
-        match (mode.is_set(), ip.is_empty()) {
+        match (!mode.value().is_null(), ip.is_empty()) {
             (false, false) => errors.push(mode.required("must be specified when `ip` is set")),
             (true, true) => errors.push(mode.forbidden("may not be specified when `ip` is not set")),
             (true, false) => mode.one_of(&["Proxy", "VIP"], errors),

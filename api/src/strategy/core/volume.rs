@@ -65,7 +65,8 @@ impl Behavior for PersistentVolume {
             }
         } else if subresource == Subresource::Status {
             edit::default(edit::child(new, "status"), "lastPhaseTransitionTime", Value::Null);
-            if new["status"]["lastPhaseTransitionTime"] == old["status"]["lastPhaseTransitionTime"] {
+            let at = &new["status"]["lastPhaseTransitionTime"];
+            if at.is_null() || *at == old["status"]["lastPhaseTransitionTime"] {
                 edit::set(edit::child(new, "status"), "lastPhaseTransitionTime", pod::seconds(context.now));
             }
         }

@@ -39,6 +39,9 @@ pub struct Pod;
 
 impl Behavior for Pod {
     fn set_defaults(&self, object: &mut Value) {
+        if let Some(status) = edit::member(object, "status") {
+            mirror_pod_ip(status);
+        }
         defaults::set_pod_defaults(object);
     }
 
@@ -62,7 +65,6 @@ impl Behavior for Pod {
                 if edit::text(status, "qosClass").is_empty() {
                     edit::keep(status, &old["status"], "qosClass");
                 }
-                mirror_pod_ip(status);
             }
             Subresource::EphemeralContainers => {
                 let containers = new["spec"].get("ephemeralContainers").cloned();
