@@ -371,7 +371,7 @@ pub fn get_freshness(query: &Query) -> Result<Freshness, Status> {
     })
 }
 
-/// A revision as `storage.APIObjectVersioner.ParseResourceVersion` reads it; its error has no class and is a 500.
+/// A revision as `storage.APIObjectVersioner.ParseResourceVersion` reads it; its error has no class there.
 fn revision(text: &str) -> Result<Option<Revision>, Status> {
     if text.is_empty() {
         return Ok(None);
@@ -449,7 +449,7 @@ mod tests {
             r#"400 invalid resource version: resourceVersion: Invalid value: "+1": strconv.ParseUint: parsing "+1": invalid syntax"#
         );
         let got = get_freshness(&Query::parse("resourceVersion=abc")).unwrap_err();
-        assert_eq!((got.code, got.reason), (500, minik8s_api::status::StatusReason::Unknown));
+        assert_eq!((got.code, got.reason), (400, minik8s_api::status::StatusReason::Unknown));
     }
 
     #[test]

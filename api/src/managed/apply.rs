@@ -37,7 +37,7 @@ pub enum ApplyError {
     /// Others own fields that the patch changes: 409.
     #[error("{0}")]
     Conflict(Conflicts),
-    /// The patch does not fit its type; Kubernetes answers 500 with these words.
+    /// The patch does not fit its type.
     #[error("{0}")]
     Typed(String),
 }

@@ -36,7 +36,7 @@ pub enum PatchError {
     /// The patch is too large: 413 RequestEntityTooLarge.
     #[error("{0}")]
     TooLarge(String),
-    /// The patch cannot be merged; Kubernetes answers 500 with these words.
+    /// The patch cannot be merged.
     #[error("{0}")]
     Failed(String),
 }
@@ -58,9 +58,10 @@ impl From<PatchError> for Status {
     }
 }
 
-/// What Kubernetes answers for an error that it has no reason for: 500 and its words, which kubectl prints as they are.
+/// An error for which Kubernetes has no reason, in its words, which kubectl prints as they are. The code is 500 there; as it is about what
+/// the client sent, it is 400 here.
 pub fn unclassified(message: String) -> Status {
-    Status { code: 500, reason: StatusReason::Unknown, message, success: false, details: None }
+    Status { code: 400, reason: StatusReason::Unknown, message, success: false, details: None }
 }
 
 /// As Go prints a JSON value with `%v`: `map[a:1 b:[x y]]`.

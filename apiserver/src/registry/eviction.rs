@@ -65,10 +65,13 @@ impl Registry {
                 let mut change = |budget: &mut Value| take_one(budget, &name, &now);
                 self.modify_stored(&target, dry_run, &mut change).await
             }
-            _ => Err(unclassified(
-                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
-                    .to_owned(),
-            )),
+            _ => Err(Status {
+                code: 500,
+                ..unclassified(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support."
+                        .to_owned(),
+                )
+            }),
         }
     }
 

@@ -310,16 +310,14 @@ fn validate_spec(spec: &Field<'_>, errors: &mut Errors) {
 }
 
 fn load_balancer_status(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
-    let ingresses = |service: &Field<'_>| service.get("status").get("loadBalancer").get("ingress").value().clone();
-    let ingress = new.get("status").get("loadBalancer").get("ingress");
+    let [ingress, earlier] = [new, old].map(|service| service.get("status").get("loadBalancer").get("ingress"));
     if new.get("spec").get("type").str() != "LoadBalancer" && !ingress.is_empty() {
         return errors.push(ingress.forbidden("may only be used when `spec.type` is 'LoadBalancer'"));
     }
-    let earlier = ingresses(old);
+    let known: BTreeSet<&str> = earlier.items().map(|point| point.get("ip").str()).collect();
     for point in ingress.items() {
         let (ip, mode, host) = (point.get("ip"), point.get("ipMode"), point.get("hostname"));
-        let is_known = earlier.as_array().into_iter().flatten().any(|known| known["ip"] == *ip.value());
-        if !ip.is_empty() && !is_known {
+        if !ip.is_empty() && !known.contains(ip.str()) {
             ip.check(names::ip(ip.str()), errors);
         }
         match (!mode.value().is_null(), ip.is_empty()) {
