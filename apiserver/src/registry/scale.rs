@@ -81,6 +81,9 @@ impl Registry {
             } else {
                 let mut scale = present.clone();
                 apply_patch(&SCHEMA, patch, &mut scale)?;
+                if !scale.is_object() {
+                    return Err(Status::unprocessable());
+                }
                 scale
             };
             check_namespace(target, &mut scale)?;

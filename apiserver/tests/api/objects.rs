@@ -295,6 +295,10 @@ async fn who_scales_owns_the_replicas() {
     assert_eq!(owner().await, owned("me", "Apply"));
     assert_eq!(apply("", deployment).await.message(), "invalid object type: apps/v1, Kind=Deployment");
 
+    let nothing = json!([{ "op": "replace", "path": "", "value": null }]).to_string();
+    let patched = [("content-type", "application/json-patch+json")];
+    server.request("PATCH", &format!("{DEPLOYMENT}/scale"), &patched, nothing).await.expect(422);
+
     let mut elsewhere = scale(3);
     elsewhere["metadata"]["namespace"] = json!("other");
     let refused = server.put(&format!("{DEPLOYMENT}/scale"), &elsewhere).await;
