@@ -81,8 +81,14 @@ fn unconvertible(ty: &Type, value: &Value) -> Option<String> {
         (Type::List(_), _) => Some(format!("cannot restore slice from {kind}")),
         (Type::Scalar(Scalar::String), _) if kind != "string" => scalar("string"),
         (Type::Scalar(Scalar::Bool), _) if kind != "bool" => scalar("bool"),
-        (Type::Scalar(Scalar::Int32), _) if kind != "int64" => scalar("int32"),
-        (Type::Scalar(Scalar::Int64), _) if kind != "int64" => scalar("int64"),
+        // A number that is whole is one, however it is written.
+        (Type::Scalar(Scalar::Int32 | Scalar::Int64), Value::Number(number))
+            if number.as_f64().is_some_and(|number| number.fract() == 0.0) =>
+        {
+            None
+        }
+        (Type::Scalar(Scalar::Int32), _) => scalar("int32"),
+        (Type::Scalar(Scalar::Int64), _) => scalar("int64"),
         _ => None,
     }
 }
@@ -405,5 +411,35 @@ fn go_type(value: &Value) -> &'static str {
         Value::String(_) => "string",
         Value::Array(_) => "[]interface {}",
         Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::built_in;
+
+    #[test]
+    fn what_cannot_be_converted_is_told_in_the_converters_words() {
+        let deployment = built_in().kind("apps", "v1", "Deployment").expect("a kind");
+        for (patched, words) in [
+            (json!({ "spec": { "replicas": "x" } }), Some("unrecognized type: int32")),
+            (json!({ "spec": { "replicas": 1.5 } }), Some("cannot convert float64 to int32")),
+            (json!({ "spec": { "replicas": 3.0 } }), None),
+            (json!({ "spec": { "paused": "true" } }), Some("unrecognized type: bool")),
+            (json!({ "spec": "x" }), Some("cannot restore struct from: string")),
+            (json!({ "metadata": { "labels": { "a": 1 } } }), Some("cannot convert int64 to string")),
+            (json!({ "metadata": { "labels": [] } }), Some("cannot restore map from slice")),
+            (
+                json!({ "spec": { "template": { "spec": { "containers": {} } } } }),
+                Some("cannot restore slice from map"),
+            ),
+            (json!({ "spec": { "strategy": { "rollingUpdate": { "maxSurge": 1, "maxUnavailable": "1%" } } } }), None),
+            (json!({ "spec": { "replicas": null }, "other": 1 }), None),
+        ] {
+            assert_eq!(conversion_error(deployment, &patched).as_deref(), words, "{patched}");
+        }
     }
 }

@@ -184,6 +184,17 @@ async fn changes_of_type_take_and_give_back() {
     }
     assert!(stored["spec"].get("clusterIP").is_none() && stored["spec"].get("ipFamilies").is_none());
 
+    // What balanced its load is forgotten with the type.
+    let balanced = json!({ "ingress": [{ "ip": "1.2.3.4", "ipMode": "VIP" }] });
+    let mut balancer = service(json!({ "type": "LoadBalancer", "ports": [port(80)] }));
+    balancer["status"] = json!({ "loadBalancer": balanced });
+    let mut plain = service(json!({ "type": "ClusterIP", "ports": [port(80)] }));
+    prepare(&world, &mut plain, &balancer);
+    assert_eq!(plain["status"]["loadBalancer"], json!({}));
+    let mut still = balancer.clone();
+    prepare(&world, &mut still, &balancer);
+    assert_eq!(still["status"]["loadBalancer"], balanced);
+
     // A client that repeats nothing (PUT without IP and node port) keeps what it had; a failed update gives back only what is new.
     let old =
         create(&allocators, &service(json!({ "type": "NodePort", "ports": [port(80)] }))).await.expect("allocated");

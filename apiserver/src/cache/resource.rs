@@ -394,7 +394,11 @@ mod tests {
         assert_eq!(object.json(), expect);
         let mut item = bytes::BytesMut::new();
         object.write_as(View::Item, &mut item);
-        assert_eq!(item.len(), object.len_as(View::Item));
+        for view in [View::Whole, View::Item, View::PartialMetadata] {
+            let mut out = bytes::BytesMut::new();
+            object.write_as(view, &mut out);
+            assert_eq!(out.len(), object.len_as(view), "{view:?} has another length than an answer would say");
+        }
         assert_eq!(item, expect.replacen(r#""kind":"Pod","apiVersion":"v1","#, "", 1));
         assert_eq!((object.indexed(), object.value()["metadata"]["resourceVersion"].as_str()), (Some("n1"), Some("7")));
     }

@@ -36,16 +36,13 @@ pub struct Selection {
     needs_fields: bool,
 }
 
-/// The label of a core Event that a label of `events.k8s.io` means, and what is none where it is one of core's own
+/// The label of a core Event, as which it is stored, that a label of `events.k8s.io` means; core's own labels are none there
 /// (`pkg/apis/events/v1/conversion.go`).
-fn event_label(label: &str) -> String {
-    match label.split_once('.') {
-        Some(("regarding", field)) => format!("involvedObject.{field}"),
-        _ if label == "reportingController" => "reportingComponent".to_owned(),
-        _ if label.starts_with("involvedObject.") || matches!(label, "reportingComponent" | "source") => {
-            format!("{label} of core")
-        }
-        _ => label.to_owned(),
+fn event_label(label: &str) -> Option<String> {
+    match label {
+        "reportingController" => Some("reportingComponent".to_owned()),
+        "reason" | "type" | "metadata.name" | "metadata.namespace" => Some(label.to_owned()),
+        _ => label.strip_prefix("regarding.").map(|field| format!("involvedObject.{field}")),
     }
 }
 
@@ -72,7 +69,10 @@ impl Selection {
         if !fields.is_empty() {
             selection.fields = FieldSelector::parse(fields).map_err(bad)?;
             if kind.group == "events.k8s.io" {
-                selection.fields = selection.fields.renamed(event_label);
+                if let Some(field) = selection.fields.unsupported(|label| event_label(label).is_some()) {
+                    return Err(Status::bad_request(format!("field label not supported: {field}")));
+                }
+                selection.fields = selection.fields.renamed(|label| event_label(label).unwrap_or_default());
             }
             selection.read_fields(kind)?;
         }

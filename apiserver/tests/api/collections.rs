@@ -114,3 +114,32 @@ async fn lists_come_as_tables_metadata_and_yaml() {
     let parsed = minik8s_api::protobuf::decode_object(&protobuf.bytes).expect("protobuf");
     assert_eq!(names(&parsed), ["m0", "m1"]);
 }
+
+#[tokio::test]
+async fn events_are_selected_by_the_labels_of_their_group() {
+    let server = TestServer::start().await;
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": { "name": "e" }, "reportingComponent": "kubelet", "reason": "Started",
+        "involvedObject": { "kind": "Pod", "name": "web", "namespace": "default" },
+    });
+    server.post("/api/v1/namespaces/default/events", &event).await.expect(201);
+    const CORE: &str = "/api/v1/events";
+    const GROUP: &str = "/apis/events.k8s.io/v1/events";
+    for (path, field, known) in [
+        (CORE, "involvedObject.kind%3DPod", true),
+        (CORE, "regarding.kind%3DPod", false),
+        (GROUP, "regarding.kind%3DPod", true),
+        (GROUP, "reportingController%3Dkubelet,reason%3DStarted", true),
+        (GROUP, "involvedObject.kind%3DPod", false),
+        (GROUP, "reportingComponent%3Dkubelet", false),
+    ] {
+        let answer = server.get(&format!("{path}?fieldSelector={field}")).await;
+        match known {
+            true => assert_eq!(answer.expect(200)["items"].as_array().map(Vec::len), Some(1), "{path} {field}"),
+            false => {
+                let label = field.split('%').next().expect("a label");
+                assert_eq!(answer.message(), format!("field label not supported: {label}"));
+            }
+        }
+    }
+}

@@ -55,6 +55,10 @@ impl Behavior for Service {
         }
         carry_over(new, Some(old));
         drop_type_dependent(edit::child(new, "spec"), &old["spec"]);
+        // Nobody balances the load of what is no balancer any more.
+        if edit::text(&new["spec"], "type") != "LoadBalancer" {
+            edit::set(edit::child(new, "status"), "loadBalancer", json!({}));
+        }
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {

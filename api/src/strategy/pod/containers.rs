@@ -138,7 +138,8 @@ fn validate_ephemeral<'a>(
         "lifecycle",
     ] {
         let member = container.get(name);
-        if if name == "resources" { !member.is_empty() } else { member.is_set() } {
+        // Every container has resources, most have none in them.
+        if member.is_set() && !(name == "resources" && member.is_empty()) {
             errors.push(member.forbidden("cannot be set for an Ephemeral Container"));
         }
     }
