@@ -10,6 +10,7 @@
 //! the value that encoding such a struct again would give, and Go's sentence where it would fail. What goes wrong is
 //! looked at only once it has: a body without fault is read in a single pass.
 
+mod duplicates;
 mod problems;
 mod syntax;
 mod walk;
@@ -17,7 +18,7 @@ mod walk;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::DeserializeSeed;
+use serde::de::{DeserializeSeed, IgnoredAny};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -29,6 +30,7 @@ use crate::status::{FieldError, FieldPath, Result, Status, go_quote};
 use problems::Problems;
 use walk::Walk;
 
+pub use duplicates::duplicate_keys;
 pub use syntax::syntax_error;
 
 /// How deep objects and arrays may nest. Go allows 10,000; serde_json, which reads what is stored, allows 127, and a watch
@@ -130,7 +132,11 @@ pub fn decode(body: &[u8], format: Format, expected: &Expected, validation: Fiel
         Format::Yaml => read_yaml(body, &ty, &mut problems),
         Format::Protobuf => return decode_protobuf(body, expected),
     };
-    let finished = value.and_then(|value| finish(value, problems, validation));
+    let twice = match format {
+        Format::Yaml if validation != FieldValidation::Ignore => yaml_duplicates(body),
+        _ => Vec::new(),
+    };
+    let finished = value.and_then(|value| finish(value, problems, twice, validation));
     // What the object says it is counts before any fault of its content.
     match finished {
         Ok(mut decoded) => {
@@ -158,7 +164,22 @@ pub fn normalize(ty: &Type, value: Value, validation: FieldValidation) -> std::r
     let mut problems = Problems::default();
     let value = Walk::new(ty, &mut problems).deserialize(value);
     let value = value.map_err(|error| problems.fault(|| error.to_string()));
-    value.and_then(|value| finish(value, problems, validation))
+    value.and_then(|value| finish(value, problems, Vec::new(), validation))
+}
+
+/// What a YAML body says twice, as [`duplicate_keys`] has it.
+pub fn yaml_duplicates(body: &[u8]) -> Vec<String> {
+    // JSON is read by far quicker, and is what most clients send as YAML.
+    if body.starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(body).is_ok() && duplicate_fields(body).is_empty()
+    {
+        return Vec::new();
+    }
+    std::str::from_utf8(body).map(duplicate_keys).unwrap_or_default()
+}
+
+/// Those lines as one error.
+pub fn yaml_errors(lines: &[String]) -> String {
+    format!("yaml: unmarshal errors:\n  {}", lines.join("\n  "))
 }
 
 /// What a JSON text says twice, as `duplicate field "data.a"`.
@@ -185,15 +206,24 @@ pub(crate) fn raw_json(json: &[u8], depth: usize) -> std::result::Result<Value, 
     read.map_err(|error| problems.fault(|| syntax_error(json).unwrap_or_else(|| error.to_string())))
 }
 
-fn finish(value: Value, problems: Problems, validation: FieldValidation) -> std::result::Result<Decoded, DecodeError> {
+/// `twice` is what YAML says of its own.
+fn finish(
+    value: Value,
+    problems: Problems,
+    twice: Vec<String>,
+    validation: FieldValidation,
+) -> std::result::Result<Decoded, DecodeError> {
     if let Some(mismatch) = problems.mismatch() {
         return Err(DecodeError::Type(mismatch));
     }
     let found = problems.into_field_problems();
     match validation {
-        FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
+        FieldValidation::Strict if !found.is_empty() || !twice.is_empty() => {
+            let twice = (!twice.is_empty()).then(|| yaml_errors(&twice));
+            Err(DecodeError::Strict(twice.into_iter().chain(found).collect()))
+        }
         FieldValidation::Strict | FieldValidation::Ignore => Ok(Decoded { object: value, warnings: Vec::new() }),
-        FieldValidation::Warn => Ok(Decoded { object: value, warnings: found }),
+        FieldValidation::Warn => Ok(Decoded { object: value, warnings: twice.into_iter().chain(found).collect() }),
     }
 }
 
@@ -207,6 +237,8 @@ fn read_json(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Re
 fn read_yaml(body: &[u8], ty: &Type, problems: &mut Problems) -> std::result::Result<Value, DecodeError> {
     check_flow_level(body).map_err(DecodeError::Type)?;
     let read = Walk::new(ty, problems).deserialize(first_document(body));
+    // Go has made JSON of it by then, in which nothing stands twice.
+    problems.forget_duplicates();
     read.map_err(|error| problems.fault(|| yaml_error(&error)))
 }
 

@@ -31,14 +31,14 @@ const WATCH_TIMEOUT: Duration = Duration::from_secs(45 * 60);
 const MAX_WATCH_LINE_BYTES: usize = 8 << 20;
 
 /// What an informer can hold: anything that comes with Kubernetes' metadata.
-pub trait Watched: DeserializeOwned + Send + Sync + 'static {
+pub trait Watched: DeserializeOwned + Clone + Send + Sync + 'static {
     /// The metadata of the object.
     fn object_meta(&self) -> &ObjectMeta;
 }
 
 impl<K> Watched for K
 where
-    K: k8s_openapi::Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync + 'static,
+    K: k8s_openapi::Metadata<Ty = ObjectMeta> + DeserializeOwned + Clone + Send + Sync + 'static,
 {
     fn object_meta(&self) -> &ObjectMeta {
         self.metadata()

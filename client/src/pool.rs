@@ -70,7 +70,9 @@ impl ObjectPool {
         {
             return Ok(object);
         }
-        let object = Arc::new(decode::<K>(json, &head)?);
+        // Decoding leaves each vector room for four elements, of which most hold one: half of what a pod takes. A clone has
+        // no such room.
+        let object = Arc::new(decode::<K>(json, &head)?.clone());
         let held: Arc<dyn Any + Send + Sync> = object.clone();
         shard.held.insert(version, Arc::downgrade(&held));
         shard.sweep();

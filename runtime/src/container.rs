@@ -51,6 +51,16 @@ struct State {
     resources: Option<LinuxContainerResources>,
 }
 
+impl State {
+    fn to_cri(&self) -> ContainerState {
+        match (&self.exit, self.started_at) {
+            (Some(_), _) => ContainerState::ContainerExited,
+            (None, 0) => ContainerState::ContainerCreated,
+            (None, _) => ContainerState::ContainerRunning,
+        }
+    }
+}
+
 /// How a container ended.
 #[derive(Debug, Clone)]
 struct Exit {
@@ -124,7 +134,7 @@ impl Container {
         {
             let mut state = self.state.lock();
             if state.started_at != 0 || state.exit.is_some() {
-                let name = cri_state_name(self.cri_state(&state));
+                let name = cri_state_name(state.to_cri());
                 return Err(Error::WrongState(format!("container {:?} is in {name} state", self.id)));
             }
             state.started_at = runtime.now_nanos();
@@ -305,12 +315,8 @@ impl Container {
         self.config.metadata.clone().unwrap_or_default()
     }
 
-    fn cri_state(&self, state: &State) -> ContainerState {
-        match (&state.exit, state.started_at) {
-            (Some(_), _) => ContainerState::ContainerExited,
-            (None, 0) => ContainerState::ContainerCreated,
-            (None, _) => ContainerState::ContainerRunning,
-        }
+    pub fn cri_state(&self) -> ContainerState {
+        self.state.lock().to_cri()
     }
 
     pub fn to_cri(&self) -> CriContainer {
@@ -320,7 +326,7 @@ impl Container {
             metadata: self.config.metadata.clone(),
             image: self.config.image.clone(),
             image_ref: self.image.id.clone(),
-            state: self.cri_state(&self.state.lock()) as i32,
+            state: self.cri_state() as i32,
             created_at: self.created_at,
             labels: self.config.labels.clone(),
             annotations: self.config.annotations.clone(),
@@ -341,7 +347,7 @@ impl Container {
         ContainerStatus {
             id: self.id.clone(),
             metadata: self.config.metadata.clone(),
-            state: self.cri_state(&state) as i32,
+            state: state.to_cri() as i32,
             created_at: self.created_at,
             started_at: state.started_at,
             finished_at: exit.finished_at,

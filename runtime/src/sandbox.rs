@@ -97,7 +97,7 @@ impl Sandbox {
         format!("{name}_{namespace}_{uid}_{attempt}")
     }
 
-    fn cri_state(&self) -> i32 {
+    pub fn cri_state(&self) -> i32 {
         match self.is_ready() {
             true => PodSandboxState::SandboxReady as i32,
             false => PodSandboxState::SandboxNotready as i32,

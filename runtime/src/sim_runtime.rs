@@ -186,7 +186,8 @@ impl SimRuntime {
     /// Enters a sandbox under its name, which no other may have.
     pub(crate) fn add_sandbox(&self, sandbox: Arc<Sandbox>) -> Result<()> {
         let mut state = self.state.write();
-        if let Some(other) = state.sandboxes.values().find(|other| other.name() == sandbox.name()) {
+        let same = |other: &&Arc<Sandbox>| other.config.metadata == sandbox.config.metadata;
+        if let Some(other) = state.sandboxes.values().find(same) {
             return Err(Error::NameReserved { kind: "sandbox", name: sandbox.name(), id: other.id.clone() });
         }
         state.sandboxes.insert(sandbox.id.clone(), sandbox);
@@ -197,7 +198,7 @@ impl SimRuntime {
     pub(crate) fn add_container(&self, container: Arc<Container>) -> Result<()> {
         let mut state = self.state.write();
         let same = |other: &&Arc<Container>| {
-            other.sandbox_id == container.sandbox_id && other.metadata() == container.metadata()
+            other.sandbox_id == container.sandbox_id && other.config.metadata == container.config.metadata
         };
         if let Some(other) = state.containers.values().find(same) {
             let name = format!("{}_{}", container.metadata().name, container.metadata().attempt);

@@ -10,7 +10,10 @@ use crate::schema::{Field, Struct, Type};
 use crate::status;
 
 /// sigs.k8s.io/json reports at most so many unknown and duplicate fields.
-const MAX_FIELD_PROBLEMS: usize = 100;
+pub(super) const MAX_FIELD_PROBLEMS: usize = 100;
+
+/// What is said of a field that stands twice.
+pub(super) const DUPLICATE: &str = "duplicate field";
 
 /// So many values an object may have. A body in JSON meets the API server's bound of 3 MiB before; in YAML, aliases make
 /// much of little.
@@ -96,6 +99,10 @@ impl Problems {
         if self.fields.len() < MAX_FIELD_PROBLEMS {
             self.fields.push(FieldProblem { what, path: vec![Segment::Name(name.into())] });
         }
+    }
+
+    pub fn forget_duplicates(&mut self) {
+        self.fields.retain(|problem| problem.what != DUPLICATE);
     }
 
     pub fn type_mismatch(&mut self, value: impl Into<Cow<'static, str>>, ty: &Type) {

@@ -12,7 +12,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqA
 use serde_json::{Map, Number, Value};
 
 use super::MAX_DEPTH;
-use super::problems::{Problems, Segment};
+use super::problems::{DUPLICATE, Problems, Segment};
 use crate::quantity::{Quantity, QuantityError};
 use crate::schema::{Conformance, Scalar, Struct, Type, UnknownFields, double, zero};
 use crate::time;
@@ -324,7 +324,7 @@ impl Walk<'_> {
             self.problems.place(mark, || Segment::Name(key.clone().into()), None);
             let value = self.not_null(value, value_type);
             if report_duplicates && object.contains_key(&key) {
-                self.problems.field_problem("duplicate field", key.clone());
+                self.problems.field_problem(DUPLICATE, key.clone());
             }
             object.insert(key, value);
         }
@@ -356,7 +356,7 @@ impl Walk<'_> {
             let value = access.next_value_seed(walk)?;
             self.problems.place(mark, || Segment::Name(field.name.clone()), Some((of, field)));
             if seen.insert(index) {
-                self.problems.field_problem("duplicate field", field.name.clone());
+                self.problems.field_problem(DUPLICATE, field.name.clone());
                 object.remove(field.name.as_ref());
             }
             if structural || field.is_written(&value) {

@@ -41,7 +41,7 @@ pub trait Behavior: Send + Sync {
         None
     }
 
-    /// Label and JSON pointer of each selectable field.
+    /// Label and JSON pointer of each selectable field; of rows with the same label the first that is not empty counts.
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
         &[]
     }
@@ -105,7 +105,8 @@ impl BuiltIn {
     }
 
     fn new(row: &'static Row, namespaced: bool, has_status: bool, zero_status: Option<Value>) -> BuiltIn {
-        let labels = row.behavior.selectable().iter().map(|(label, _)| *label).collect();
+        let mut labels: Vec<&str> = row.behavior.selectable().iter().map(|(label, _)| *label).collect();
+        labels.dedup();
         BuiltIn { row, namespaced, has_status, zero_status, labels }
     }
 
@@ -258,8 +259,19 @@ impl Strategy for BuiltIn {
             Some(Value::Null) | None => String::new(),
             Some(other) => other.to_string(),
         };
-        let fields = self.behavior().selectable();
-        fields.iter().map(|(label, pointer)| (Cow::Borrowed(*label), zero_if_absent(label, text(pointer)))).collect()
+        let mut fields: Vec<(Cow<'static, str>, String)> = Vec::new();
+        for (label, pointer) in self.behavior().selectable() {
+            let value = zero_if_absent(label, text(pointer));
+            match fields.last_mut() {
+                Some((earlier, found)) if earlier == label => {
+                    if found.is_empty() {
+                        *found = value;
+                    }
+                }
+                _ => fields.push((Cow::Borrowed(*label), value)),
+            }
+        }
+        fields
     }
 
     fn status_keeps_metadata(&self) -> bool {

@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use minik8s_api::decode::{Expected, FieldValidation, Format, decode, duplicate_fields, yaml_to_json};
+use minik8s_api::decode::{Expected, FieldValidation, Format, decode, duplicate_fields, yaml_duplicates, yaml_to_json};
 use minik8s_api::kinds::{GroupVersionKind, Kind};
 use minik8s_api::status::Status;
 use minik8s_api::strategy::strategy_for;
@@ -86,7 +86,7 @@ pub fn patch(kind: &Kind, headers: &HeaderMap, bytes: &[u8]) -> Result<Patch, St
     let patch_type = patch_type(kind, headers)?;
     if patch_type == PatchType::Apply {
         let body = applied(bytes).map_err(|why| Status::bad_request(format!("error decoding patch: {why}")))?;
-        return Ok(Patch { patch_type, body, duplicates: Vec::new() });
+        return Ok(Patch { patch_type, body, duplicates: yaml_duplicates(bytes) });
     }
     let body = serde_json::from_slice(bytes).map_err(|_| Status::bad_request("invalid JSON patch"))?;
     let duplicates = if patch_type == PatchType::Json { Vec::new() } else { duplicate_fields(bytes) };

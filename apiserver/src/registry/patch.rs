@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use minik8s_api::decode::{self, DecodeError, FieldValidation};
+use minik8s_api::decode::{self, DecodeError, FieldValidation, yaml_errors};
 use minik8s_api::kinds::GroupKind;
 use minik8s_api::meta;
 use minik8s_api::patch;
@@ -40,7 +40,7 @@ pub struct Patch {
     pub patch_type: PatchType,
     /// Its body.
     pub body: Value,
-    /// What it says twice, as `duplicate field "data.a"`.
+    /// What it says twice, as `duplicate field "data.a"`; an apply configuration in the words of YAML.
     pub duplicates: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         if patch.patch_type == PatchType::Apply {
-            return self.apply(context, target, &patch.body, options).await;
+            return self.apply(context, target, patch, options).await;
         }
         let mut change = |present: Option<&Value>| {
             let present = present.ok_or_else(|| target.not_found())?;
@@ -72,13 +72,14 @@ impl Registry {
         &self,
         context: &Context,
         target: &Target,
-        body: &Value,
+        patch: &Patch,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         let versions = OtherVersions::of(target, self.kinds());
         let mut change = |present: Option<&Value>| {
             // As it was sent: decoding it would add the zeros of its type, which the applier does not mean to own.
-            let mut applied = self.applied(target, present, body, options, &versions)?;
+            let mut applied = self.applied(target, present, &patch.body, options, &versions)?;
+            check_duplicates(context, patch, options.field_validation)?;
             check_applied(target, present, &mut applied)?;
             let mut object = normalized(context, &target.kind.ty(), applied, &[], FieldValidation::Ignore)?;
             strategy_for(&target.kind).set_defaults(&mut object);
@@ -106,6 +107,22 @@ impl Registry {
         let mut object = normalized(context, &target.kind.ty(), object, &patch.duplicates, validation)?;
         strategy_for(&target.kind).set_defaults(&mut object);
         Ok(object)
+    }
+}
+
+/// What an apply configuration says twice. Only then is it looked at: conflicts are told first.
+pub(super) fn check_duplicates(context: &Context, patch: &Patch, validation: FieldValidation) -> Result<(), Status> {
+    match validation {
+        FieldValidation::Strict if !patch.duplicates.is_empty() => {
+            let errors = yaml_errors(&patch.duplicates);
+            let message = format!("error strict decoding patch: error converting YAML to JSON: {errors}");
+            Err(Status::bad_request(message))
+        }
+        FieldValidation::Warn => {
+            patch.duplicates.iter().for_each(|found| context.warnings.add(found.clone()));
+            Ok(())
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(()),
     }
 }
 

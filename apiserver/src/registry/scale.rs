@@ -14,7 +14,7 @@ use minik8s_api::strategy::{scale_errors, strategy_for};
 use serde_json::Value;
 
 use super::create::check_namespace;
-use super::patch::{Patch, PatchType, apply_patch, normalized};
+use super::patch::{Patch, PatchType, apply_patch, check_duplicates, normalized};
 use super::read::Freshness;
 use super::update::{Ownership, check_name};
 use super::{Context, Registry, Target};
@@ -77,7 +77,9 @@ impl Registry {
         self.write_scale(context, target, options, &mut |present| {
             let mut scale = if patch.patch_type == PatchType::Apply {
                 let apply = Apply { patch: &patch.body, manager, force: options.force, now: self.clock.now() };
-                OWNERS.apply(Some(present), apply)?
+                let applied = OWNERS.apply(Some(present), apply)?;
+                check_duplicates(context, patch, options.field_validation)?;
+                applied
             } else {
                 let mut scale = present.clone();
                 apply_patch(&SCHEMA, patch, &mut scale)?;
@@ -88,11 +90,11 @@ impl Registry {
             };
             check_namespace(target, &mut scale)?;
             check_name(target, &scale)?;
-            let validation = match patch.patch_type {
-                PatchType::Apply => FieldValidation::Ignore,
-                _ => options.field_validation,
+            let (duplicates, validation) = match patch.patch_type {
+                PatchType::Apply => (&[][..], FieldValidation::Ignore),
+                _ => (&patch.duplicates[..], options.field_validation),
             };
-            let mut scale = normalized(context, &SCALE, scale, &patch.duplicates, validation)?;
+            let mut scale = normalized(context, &SCALE, scale, duplicates, validation)?;
             if patch.patch_type != PatchType::Apply {
                 OWNERS.update(Some(present), &mut scale, manager, self.clock.now());
             }

@@ -56,23 +56,24 @@ fn unimplemented(call: &str) -> Status {
 impl SimRuntime {
     fn sandboxes_of(&self, filter: Option<PodSandboxFilter>) -> Vec<PodSandbox> {
         let filter = filter.unwrap_or_default();
-        let matches = |sandbox: &PodSandbox| {
+        // What does not match is not copied: a kubelet asks for one pod at a time.
+        let matches = |sandbox: &&Arc<Sandbox>| {
             id_matches(&filter.id, &sandbox.id)
-                && filter.state.is_none_or(|wanted| wanted.state == sandbox.state)
-                && selects(&filter.label_selector, &sandbox.labels)
+                && filter.state.is_none_or(|wanted| wanted.state == sandbox.cri_state())
+                && selects(&filter.label_selector, &sandbox.config.labels)
         };
-        self.sandboxes().iter().map(|sandbox| sandbox.to_cri()).filter(matches).collect()
+        self.sandboxes().iter().filter(matches).map(|sandbox| sandbox.to_cri()).collect()
     }
 
     fn containers_matching(&self, filter: Option<ContainerFilter>) -> Vec<minik8s_cri::proto::Container> {
         let filter = filter.unwrap_or_default();
-        let matches = |container: &minik8s_cri::proto::Container| {
+        let matches = |container: &&Arc<Container>| {
             id_matches(&filter.id, &container.id)
-                && id_matches(&filter.pod_sandbox_id, &container.pod_sandbox_id)
-                && filter.state.is_none_or(|wanted| wanted.state == container.state)
-                && selects(&filter.label_selector, &container.labels)
+                && id_matches(&filter.pod_sandbox_id, &container.sandbox_id)
+                && filter.state.is_none_or(|wanted| wanted.state == container.cri_state() as i32)
+                && selects(&filter.label_selector, &container.config.labels)
         };
-        self.containers().iter().map(|container| container.to_cri()).filter(matches).collect()
+        self.containers().iter().filter(matches).map(|container| container.to_cri()).collect()
     }
 
     fn container_stats_of(&self, filter: Option<ContainerStatsFilter>) -> Vec<ContainerStats> {

@@ -46,6 +46,7 @@ impl Behavior for Event {
             ("reason", "/reason"),
             ("reportingComponent", "/reportingComponent"),
             ("source", "/source/component"),
+            ("source", "/reportingComponent"),
             ("type", "/type"),
         ]
     }
