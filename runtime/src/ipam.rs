@@ -35,6 +35,12 @@ impl Ipam {
         Ok(())
     }
 
+    /// The node's own address in the range; the unspecified one without a range.
+    pub fn gateway(&self) -> IpAddr {
+        let network = self.state.lock().as_ref().map(|pool| pool.network);
+        IpAddr::V4(network.map_or(Ipv4Addr::UNSPECIFIED, |network| Ipv4Addr::from(network + 1)))
+    }
+
     /// Whether there is a range.
     pub fn is_ready(&self) -> bool {
         self.state.lock().is_some()

@@ -53,5 +53,8 @@ mod stats;
 mod streaming;
 
 pub use error::{Error, Result};
-pub use network::{LISTEN_BACKLOG, Listener, Network, PodNetwork, ResolveError, Unreachable};
+pub use network::{
+    Connection, LISTEN_BACKLOG, Listener, Network, PodNetwork, ResolveError, UDP_DATAGRAM_BYTES, UDP_QUEUE_DATAGRAMS,
+    UdpFlow, UdpListener, Unreachable,
+};
 pub use sim_runtime::{SimConfig, SimRuntime};

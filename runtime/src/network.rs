@@ -1,16 +1,25 @@
 //! The network a pod sees: its own listening sockets, and whoever else answers through [`Network`].
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use minik8s_streaming::BoxedStream;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use tokio::sync::mpsc;
 
 /// How many connections wait to be accepted on a port before further ones are refused (`SOMAXCONN` of older kernels).
 pub const LISTEN_BACKLOG: usize = 128;
+
+/// How many datagrams wait in one direction of a UDP flow; further ones are lost, as with a full socket buffer.
+pub const UDP_QUEUE_DATAGRAMS: usize = 64;
+/// The largest datagram (UDP over IPv4).
+pub const UDP_DATAGRAM_BYTES: usize = 65_507;
+/// Ports that connections come from (`net.ipv4.ip_local_port_range`).
+const EPHEMERAL_PORTS: std::ops::Range<u16> = 32_768..60_999;
 
 /// Why a name has no address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +39,45 @@ pub trait Network: Send + Sync + 'static {
     async fn resolve(&self, pod: &PodNetwork, name: &str) -> Result<Vec<IpAddr>, ResolveError>;
     /// Opens a connection from a pod.
     async fn connect(&self, pod: &PodNetwork, to: SocketAddr) -> io::Result<BoxedStream>;
+    /// Opens a flow of datagrams from a pod. A network that carries none reaches no host.
+    async fn connect_udp(&self, _pod: &PodNetwork, _to: SocketAddr) -> io::Result<UdpFlow> {
+        Err(io::ErrorKind::HostUnreachable.into())
+    }
+}
+
+/// One end of a flow of datagrams between two addresses and ports, as connection tracking sees UDP.
+#[derive(Debug)]
+pub struct UdpFlow {
+    outgoing: mpsc::Sender<Bytes>,
+    incoming: mpsc::Receiver<Bytes>,
+}
+
+impl UdpFlow {
+    /// Both ends of a flow.
+    pub fn pair() -> (UdpFlow, UdpFlow) {
+        let (near_sender, far_receiver) = mpsc::channel(UDP_QUEUE_DATAGRAMS);
+        let (far_sender, near_receiver) = mpsc::channel(UDP_QUEUE_DATAGRAMS);
+        let near = UdpFlow { outgoing: near_sender, incoming: near_receiver };
+        let far = UdpFlow { outgoing: far_sender, incoming: far_receiver };
+        (near, far)
+    }
+
+    /// Sends a datagram, which is lost where the other end does not keep up. An error says that nobody is there any more, as
+    /// ICMP's "port unreachable" does.
+    pub fn send(&self, datagram: Bytes) -> io::Result<()> {
+        if datagram.len() > UDP_DATAGRAM_BYTES {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "message too long"));
+        }
+        match self.outgoing.try_send(datagram) {
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(io::ErrorKind::ConnectionRefused.into()),
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+        }
+    }
+
+    /// The next datagram; `None` when the other end is gone.
+    pub async fn receive(&mut self) -> Option<Bytes> {
+        self.incoming.recv().await
+    }
 }
 
 /// A network without anybody: no name server answers, and no host can be reached.
@@ -61,7 +109,32 @@ pub struct PodNetwork {
     pub declared_ports: Vec<u16>,
     host_name: String,
     outside: Arc<dyn Network>,
-    listeners: Arc<Mutex<BTreeMap<u16, mpsc::Sender<BoxedStream>>>>,
+    sockets: Arc<Sockets>,
+}
+
+/// The sockets of a network namespace.
+#[derive(Default)]
+struct Sockets {
+    tcp: Mutex<BTreeMap<u16, mpsc::Sender<Connection>>>,
+    udp: Mutex<BTreeMap<u16, mpsc::Sender<(UdpFlow, SocketAddr)>>>,
+    /// How many connections came in; each comes from another port.
+    accepted: AtomicU16,
+}
+
+impl Sockets {
+    /// The address of a client's socket.
+    fn peer(&self, from: IpAddr) -> SocketAddr {
+        let count = self.accepted.fetch_add(1, Ordering::Relaxed);
+        SocketAddr::new(from, EPHEMERAL_PORTS.start + count % EPHEMERAL_PORTS.len() as u16)
+    }
+}
+
+/// A connection that was accepted.
+pub struct Connection {
+    /// What is said over it.
+    pub stream: BoxedStream,
+    /// Whom it comes from, as the server sees it.
+    pub peer: SocketAddr,
 }
 
 impl PodNetwork {
@@ -75,47 +148,84 @@ impl PodNetwork {
             declared_ports: Vec::new(),
             host_name,
             outside,
-            listeners: Arc::default(),
+            sockets: Arc::default(),
         }
     }
 
     /// Another view of the same network namespace: what listens here listens there. Pods on the node's network share one.
     pub fn shared_with(mut self, other: &PodNetwork) -> PodNetwork {
-        self.listeners = other.listeners.clone();
+        self.sockets = other.sockets.clone();
         self
     }
 
     /// Listens on a port, until the listener is dropped.
     pub fn listen(&self, port: u16) -> io::Result<Listener> {
-        let mut listeners = self.listeners.lock();
+        let mut listeners = self.sockets.tcp.lock();
         if listeners.contains_key(&port) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let (sender, incoming) = mpsc::channel(LISTEN_BACKLOG);
         listeners.insert(port, sender);
-        Ok(Listener { port, incoming, listeners: self.listeners.clone() })
+        Ok(Listener { port, incoming, sockets: self.sockets.clone() })
+    }
+
+    /// Receives datagrams on a port, until the listener is dropped.
+    pub fn listen_udp(&self, port: u16) -> io::Result<UdpListener> {
+        let mut listeners = self.sockets.udp.lock();
+        if listeners.contains_key(&port) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let (sender, incoming) = mpsc::channel(LISTEN_BACKLOG);
+        listeners.insert(port, sender);
+        Ok(UdpListener { port, incoming, sockets: self.sockets.clone() })
     }
 
     /// Whether anything listens on a port.
     pub fn listens(&self, port: u16) -> bool {
-        self.listeners.lock().contains_key(&port)
+        self.sockets.tcp.lock().contains_key(&port)
     }
 
-    /// Connects to a port of this pod, from wherever.
-    pub fn accept(&self, port: u16) -> io::Result<BoxedStream> {
-        let listeners = self.listeners.lock();
+    /// Connects to a port of this pod, from an address that the server sees as its client's.
+    pub fn accept(&self, port: u16, from: IpAddr) -> io::Result<BoxedStream> {
+        let listeners = self.sockets.tcp.lock();
         let listener = listeners.get(&port).ok_or(io::ErrorKind::ConnectionRefused)?;
         let (near, far) = minik8s_streaming::pair();
-        listener.try_send(far).map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        let connection = Connection { stream: far, peer: self.sockets.peer(from) };
+        listener.try_send(connection).map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(near)
+    }
+
+    /// Opens a flow of datagrams to a port of this pod, from an address that the server sees as its client's.
+    pub fn accept_udp(&self, port: u16, from: IpAddr) -> io::Result<UdpFlow> {
+        let listeners = self.sockets.udp.lock();
+        let listener = listeners.get(&port).ok_or(io::ErrorKind::ConnectionRefused)?;
+        let (near, far) = UdpFlow::pair();
+        listener.try_send((far, self.sockets.peer(from))).map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(near)
     }
 
     /// Connects from this pod: to itself over loopback, else to the network outside.
     pub async fn connect(&self, to: SocketAddr) -> io::Result<BoxedStream> {
-        if to.ip().is_loopback() || to.ip().is_unspecified() || Some(to.ip()) == self.ip {
-            return self.accept(to.port());
+        match self.own_source(to.ip()) {
+            Some(from) => self.accept(to.port(), from),
+            None => self.outside.connect(self, to).await,
         }
-        self.outside.connect(self, to).await
+    }
+
+    /// Opens a flow of datagrams from this pod.
+    pub async fn connect_udp(&self, to: SocketAddr) -> io::Result<UdpFlow> {
+        match self.own_source(to.ip()) {
+            Some(from) => self.accept_udp(to.port(), from),
+            None => self.outside.connect_udp(self, to).await,
+        }
+    }
+
+    /// Where a connection to one of this pod's own addresses comes from; `None` for those of others.
+    fn own_source(&self, to: IpAddr) -> Option<IpAddr> {
+        if to.is_loopback() || to.is_unspecified() {
+            return Some(if to.is_ipv6() { to } else { IpAddr::V4(Ipv4Addr::LOCALHOST) });
+        }
+        self.ip.filter(|own| *own == to)
     }
 
     /// The addresses of a name, with the search domains of `resolv.conf` (`resolv.conf(5)`).
@@ -151,8 +261,8 @@ impl PodNetwork {
 /// A listening socket.
 pub struct Listener {
     port: u16,
-    incoming: mpsc::Receiver<BoxedStream>,
-    listeners: Arc<Mutex<BTreeMap<u16, mpsc::Sender<BoxedStream>>>>,
+    incoming: mpsc::Receiver<Connection>,
+    sockets: Arc<Sockets>,
 }
 
 impl Listener {
@@ -162,9 +272,9 @@ impl Listener {
     }
 
     /// The next connection.
-    pub async fn accept(&mut self) -> BoxedStream {
+    pub async fn accept(&mut self) -> Connection {
         match self.incoming.recv().await {
-            Some(stream) => stream,
+            Some(connection) => connection,
             // The sender stands in the table as long as this listener lives.
             None => std::future::pending().await,
         }
@@ -173,6 +283,30 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.listeners.lock().remove(&self.port);
+        self.sockets.tcp.lock().remove(&self.port);
+    }
+}
+
+/// A socket that datagrams come in on.
+pub struct UdpListener {
+    port: u16,
+    incoming: mpsc::Receiver<(UdpFlow, SocketAddr)>,
+    sockets: Arc<Sockets>,
+}
+
+impl UdpListener {
+    /// The next flow, with the client's address.
+    pub async fn accept(&mut self) -> (UdpFlow, SocketAddr) {
+        match self.incoming.recv().await {
+            Some(flow) => flow,
+            // The sender stands in the table as long as this listener lives.
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for UdpListener {
+    fn drop(&mut self) {
+        self.sockets.udp.lock().remove(&self.port);
     }
 }

@@ -4,7 +4,7 @@ use crate::container::Container;
 use crate::events::Events;
 use crate::image::{ImageStore, Profiles};
 use crate::ipam::Ipam;
-use crate::network::{Network, PodNetwork};
+use crate::network::{Network, PodNetwork, UdpFlow};
 use crate::process::Program;
 use crate::programs::Programs;
 use crate::sandbox::Sandbox;
@@ -16,7 +16,7 @@ use minik8s_streaming::BoxedStream;
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Weak};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,16 +107,30 @@ impl SimRuntime {
         crate::streaming::connector(self.clone())
     }
 
-    /// Connects to a port of a pod on this node, by the pod's address: what the network outside of the node delivers.
+    /// Connects to a port of a pod on this node, by the pod's address, from the node itself: how a kubelet probes.
     pub fn dial(&self, pod_ip: IpAddr, port: u16) -> io::Result<BoxedStream> {
-        let sandbox =
-            self.sandboxes().into_iter().find(|sandbox| sandbox.network.ip == Some(pod_ip) && sandbox.is_ready());
-        sandbox.ok_or(io::ErrorKind::HostUnreachable)?.network.accept(port)
+        self.dial_from(self.ipam.gateway(), pod_ip, port)
+    }
+
+    /// Connects to a port of a pod on this node, by the pod's address: what the network outside of the node delivers from
+    /// another address.
+    pub fn dial_from(&self, from: IpAddr, pod_ip: IpAddr, port: u16) -> io::Result<BoxedStream> {
+        self.pod_at(pod_ip)?.network.accept(port, from)
+    }
+
+    /// [`SimRuntime::dial_from`], for datagrams.
+    pub fn dial_udp_from(&self, from: IpAddr, pod_ip: IpAddr, port: u16) -> io::Result<UdpFlow> {
+        self.pod_at(pod_ip)?.network.accept_udp(port, from)
+    }
+
+    fn pod_at(&self, ip: IpAddr) -> io::Result<Arc<Sandbox>> {
+        let at = |sandbox: &Arc<Sandbox>| sandbox.network.ip == Some(ip) && sandbox.is_ready();
+        Ok(self.sandboxes().into_iter().find(at).ok_or(io::ErrorKind::HostUnreachable)?)
     }
 
     /// Connects to a port of the node itself, where pods on the node's network listen.
     pub fn dial_host(&self, port: u16) -> io::Result<BoxedStream> {
-        self.host_network.accept(port)
+        self.host_network.accept(port, Ipv4Addr::LOCALHOST.into())
     }
 
     /// Ends everything at once, as a power cut does: processes are gone without a word, and calls fail from now on.

@@ -123,7 +123,7 @@ fn seconds(text: Option<&str>) -> Option<Duration> {
     text.and_then(|text| text.parse().ok()).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
-const CURL_FLAGS: [&str; 24] = [
+const CURL_FLAGS: [&str; 29] = [
     "s",
     "S",
     "silent",
@@ -148,8 +148,13 @@ const CURL_FLAGS: [&str; 24] = [
     "no-progress-meter",
     "progress-bar",
     "fail-with-body",
+    "g",
+    "globoff",
+    "q",
+    "disable",
+    "http1.0",
 ];
-const CURL_VALUES: [&str; 22] = [
+const CURL_VALUES: [&str; 23] = [
     "o",
     "output",
     "w",
@@ -172,6 +177,7 @@ const CURL_VALUES: [&str; 22] = [
     "retry-delay",
     "data-binary",
     "cacert",
+    "interface",
 ];
 
 pub(super) async fn curl(process: Process) -> io::Result<i32> {

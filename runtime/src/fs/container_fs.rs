@@ -26,6 +26,31 @@ pub struct Mount {
     pub read_only: bool,
 }
 
+/// A kind of file system, as `statfs(2)` tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filesystem {
+    /// The image and the writable layer.
+    Overlay,
+    /// In memory.
+    Tmpfs,
+    /// The node's disk.
+    Ext4,
+    /// `/proc`.
+    Proc,
+}
+
+impl Filesystem {
+    /// Its number (`linux/magic.h`).
+    pub fn magic(self) -> u32 {
+        match self {
+            Filesystem::Overlay => 0x794c_7630,
+            Filesystem::Tmpfs => 0x0102_1994,
+            Filesystem::Ext4 => 0xef53,
+            Filesystem::Proc => 0x9fa0,
+        }
+    }
+}
+
 /// The files of one container.
 pub struct ContainerFs {
     clock: Clock,
@@ -264,6 +289,29 @@ impl ContainerFs {
             _ if resolved.path == "/tmp" => Ok(made_up(kind, 0, 0o1777)),
             _ => Ok(made_up(kind, 0, mode)),
         }
+    }
+
+    /// The kind of file system that a path is in. A kubelet keeps Secrets, projected volumes and fields of a pod in memory
+    /// (`pkg/volume/secret`, `projected`, `downwardapi`).
+    pub fn filesystem(&self, path: &str) -> io::Result<Filesystem> {
+        const IN_MEMORY: [&str; 3] =
+            ["/kubernetes.io~secret/", "/kubernetes.io~projected/", "/kubernetes.io~downward-api/"];
+        let resolved = self.existing(path, true)?;
+        Ok(match self.place(&resolved.path) {
+            Place::Mounted { mount, .. } if IN_MEMORY.iter().any(|plugin| mount.host_path.contains(plugin)) => {
+                Filesystem::Tmpfs
+            }
+            Place::Mounted { .. } => Filesystem::Ext4,
+            Place::Device(_) => Filesystem::Tmpfs,
+            Place::Proc if resolved.path.starts_with("/proc") => Filesystem::Proc,
+            _ => Filesystem::Overlay,
+        })
+    }
+
+    /// User and group number that own what a path leads to: always root, since owners are not simulated.
+    pub fn owner(&self, path: &str) -> io::Result<(u32, u32)> {
+        self.existing(path, true)?;
+        Ok((0, 0))
     }
 
     /// Names in a directory, sorted.

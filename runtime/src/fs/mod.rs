@@ -13,6 +13,6 @@ mod device;
 mod layer;
 mod proc;
 
-pub use container_fs::{ContainerFs, Mount, WRITABLE_LAYER_BYTES};
+pub use container_fs::{ContainerFs, Filesystem, Mount, WRITABLE_LAYER_BYTES};
 pub use device::Device;
 pub use layer::{Layer, LayerNode};

@@ -52,6 +52,12 @@ struct ProfileSource {
     /// Programs that the image has besides those of its base.
     #[serde(default)]
     commands: Vec<String>,
+    /// Programs at other paths than `/usr/bin`: by path, the program's name.
+    #[serde(default)]
+    executables: BTreeMap<String, String>,
+    /// Directories that the image has besides those of its files.
+    #[serde(default)]
+    directories: Vec<String>,
     #[serde(default)]
     entrypoint: Vec<String>,
     #[serde(default)]
@@ -394,6 +400,10 @@ impl ProfileSource {
         for command in &self.commands {
             own.add(&format!("/usr/bin/{command}"), super::layers::executable(command));
         }
+        for (path, program) in &self.executables {
+            own.add(path, super::layers::executable(program));
+        }
+        self.directories.iter().for_each(|path| own.add_directory(path));
         for (name, program) in &self.programs {
             for path in &program.paths {
                 own.add(path, super::layers::executable(name));

@@ -3,12 +3,13 @@
 //! ```text
 //!  a name in an executable file   found in
 //!  nginx, postgres, …             the image's profile: a Scripted program, which is data
-//!  stress, perl, …                the table below: programs whose behaviour is code
+//!  agnhost, stress, perl, …       the table below: programs whose behaviour is code
 //!  sh, ls, curl, …                commands/ and shell/: the tools of a distribution
 //!  component:kube-scheduler, …    the process itself: SimConfig::host_programs
 //! ```
 //! A new one is a file here and a row in [`BUILTIN`], if a profile cannot say it.
 
+mod agnhost;
 mod http;
 mod perl;
 mod scripted;
@@ -29,8 +30,11 @@ use std::sync::{Arc, LazyLock};
 const DEFAULT_PROGRAM: &str = "main";
 
 /// Programs whose behaviour is code, besides the tools of a distribution.
-const BUILTIN: [(&str, Applet); 2] =
-    [("stress", |process| Box::pin(stress::run(process))), ("perl", |process| Box::pin(perl::run(process)))];
+const BUILTIN: [(&str, Applet); 3] = [
+    ("agnhost", |process| Box::pin(agnhost::run(process))),
+    ("stress", |process| Box::pin(stress::run(process))),
+    ("perl", |process| Box::pin(perl::run(process))),
+];
 
 struct AppletProgram(Applet);
 

@@ -130,7 +130,7 @@ async fn serve(server: Option<Arc<Server>>, mut listeners: Vec<Listener>) {
         let accepted = futures::future::select_all(accepting);
         tokio::select! {
             biased;
-            (stream, _, _) = accepted, if room => connections.push(connection(server.clone(), stream)),
+            (accepted, _, _) = accepted, if room => connections.push(connection(server.clone(), accepted.stream)),
             Some(()) = connections.next() => {}
         }
     }
