@@ -185,6 +185,7 @@ pub fn yaml_errors(lines: &[String]) -> String {
 /// What a JSON text says twice, as `duplicate field "data.a"`.
 pub fn duplicate_fields(json: &[u8]) -> Vec<String> {
     let mut problems = Problems::default();
+    problems.without_schema = true;
     // What is wrong besides is for those who read it.
     let _ = Walk::new(&walk::ANY, &mut problems).deserialize(&mut serde_json::Deserializer::from_slice(json));
     problems.into_field_problems()

@@ -77,7 +77,7 @@ mod tests {
             "line 10: key 1 already set in map",
         ];
         assert_eq!(duplicate_keys(yaml), expected);
-        assert_eq!(duplicate_keys("{\"a\": {\"b\": 1}, \"a\": 2}"), ["line 1: key \"a\" already set in map"]);
+        assert_eq!(duplicate_keys("{\"a\":{\"b\":1},\"a\":2}"), ["line 1: key \"a\" already set in map"]);
         assert_eq!(duplicate_keys("a: &x {b: 1}\nc: *x\nd: *x\n---\na: 1\na: 2\n"), [""; 0], "the first document");
         assert_eq!(duplicate_keys("a: 1\na: [\n"), ["line 2: key \"a\" already set in map"], "up to the fault");
     }

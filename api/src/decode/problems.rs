@@ -26,6 +26,8 @@ pub(super) struct Problems {
     mismatch: Option<Mismatch>,
     fatal: Option<String>,
     values: usize,
+    /// Whether a map is read without a schema, whose duplicate keys count at any depth.
+    pub without_schema: bool,
 }
 
 /// An unknown or duplicate field; segments from the innermost outwards.

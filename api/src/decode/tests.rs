@@ -184,6 +184,16 @@ fn unknown_and_duplicate_fields_are_found_where_they_are() {
 }
 
 #[test]
+fn duplicates_are_found_without_a_schema() {
+    let json = br#"{"data":{"a":"b","a":[{"c":1,"c":2}]},"data":{"b":"c"}}"#;
+    let expected = ["duplicate field \"data.a[0].c\"", "duplicate field \"data.a\"", "duplicate field \"data\""];
+    assert_eq!(duplicate_fields(json), expected);
+    let lines = ["line 1: key \"a\" already set in map", "line 1: key \"c\" already set in map"];
+    assert_eq!(yaml_duplicates(json)[..2], lines);
+    assert_eq!(yaml_duplicates(br#"{"data":{"a":"b"}}"#), [""; 0]);
+}
+
+#[test]
 fn yaml_is_read_too() {
     let body = b"kind: Pod\nmetadata: {name: p, labels: {1: one}}\nspec:\n  containers:\n  - &c {name: c, image: nginx}\n  - <<: {}\n    name: d\n";
     let decoded = decode(body, Format::Yaml, &pod(), FieldValidation::Warn).unwrap();

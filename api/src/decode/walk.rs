@@ -264,7 +264,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
             Type::Struct(of) => self.object(of, access, depth),
             Type::Map(map) => self.map(&map.value, true, access, depth),
             Type::Either(either) => Walk { ty: &either.object, ..self }.visit_map(access),
-            Type::Scalar(Scalar::Any | Scalar::FieldsV1) => self.map(&ANY, false, access, depth),
+            Type::Scalar(Scalar::Any | Scalar::FieldsV1) => {
+                let report = self.problems.without_schema;
+                self.map(&ANY, report, access, depth)
+            }
             _ if self.structural => self.map(&ANY, false, access, depth),
             Type::Scalar(scalar) => {
                 drain_map(access)?;

@@ -81,7 +81,7 @@ impl Registry {
             let mut applied = self.applied(target, present, &patch.body, options, &versions)?;
             check_duplicates(context, patch, options.field_validation)?;
             check_applied(target, present, &mut applied)?;
-            let mut object = normalized(context, &target.kind.ty(), applied, &[], FieldValidation::Ignore)?;
+            let mut object = normalized(context, &target.kind.ty(), applied, None, FieldValidation::Ignore)?;
             strategy_for(&target.kind).set_defaults(&mut object);
             Ok(object)
         };
@@ -104,7 +104,7 @@ impl Registry {
             let error = FieldError::invalid(&FieldPath::new("patch"), patch::go_value(&patch.body), why);
             return Err(Status::invalid(&GroupKind::default(), "", vec![error]));
         }
-        let mut object = normalized(context, &target.kind.ty(), object, &patch.duplicates, validation)?;
+        let mut object = normalized(context, &target.kind.ty(), object, Some(patch), validation)?;
         strategy_for(&target.kind).set_defaults(&mut object);
         Ok(object)
     }
@@ -126,14 +126,15 @@ pub(super) fn check_duplicates(context: &Context, patch: &Patch, validation: Fie
     }
 }
 
-/// A patched value, decoded as if a client had sent it.
+/// A patched value, decoded as if a client had sent it. `patch` is what made it of another, if one did.
 pub(super) fn normalized(
     context: &Context,
     ty: &Type,
     object: Value,
-    duplicates: &[String],
+    patch: Option<&Patch>,
     validation: FieldValidation,
 ) -> Result<Value, Status> {
+    let duplicates = patch.map_or(&[][..], |patch| &patch.duplicates);
     let mut decoded = decode::normalize(ty, object.clone(), validation);
     match validation {
         FieldValidation::Strict if !duplicates.is_empty() => {
@@ -153,9 +154,13 @@ pub(super) fn normalized(
             }
             Ok(decoded.object)
         }
-        // The patched object is the bad value, as Kubernetes shows it.
+        // The bad value is the patched object, or a strategic patch, as Kubernetes shows it.
         Err(error) => {
-            let error = FieldError::invalid(&FieldPath::new("patch"), object.to_string(), error.to_string());
+            let shown = match patch {
+                Some(patch) if patch.patch_type == PatchType::Strategic => patch::go_value(&patch.body),
+                _ => object.to_string(),
+            };
+            let error = FieldError::invalid(&FieldPath::new("patch"), shown, error.to_string());
             Err(Status::invalid(&GroupKind::default(), "", vec![error]))
         }
     }

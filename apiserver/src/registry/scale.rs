@@ -90,11 +90,11 @@ impl Registry {
             };
             check_namespace(target, &mut scale)?;
             check_name(target, &scale)?;
-            let (duplicates, validation) = match patch.patch_type {
-                PatchType::Apply => (&[][..], FieldValidation::Ignore),
-                _ => (&patch.duplicates[..], options.field_validation),
+            let (patched_by, validation) = match patch.patch_type {
+                PatchType::Apply => (None, FieldValidation::Ignore),
+                _ => (Some(patch), options.field_validation),
             };
-            let mut scale = normalized(context, &SCALE, scale, duplicates, validation)?;
+            let mut scale = normalized(context, &SCALE, scale, patched_by, validation)?;
             if patch.patch_type != PatchType::Apply {
                 OWNERS.update(Some(present), &mut scale, manager, self.clock.now());
             }
