@@ -103,7 +103,7 @@ impl Node {
         image: &str,
         command: Vec<String>,
         memory: i64,
-        mounts: Vec<Mount>,
+        more: ContainerConfig,
     ) -> Answer {
         let linux = LinuxContainerConfig {
             resources: Some(LinuxContainerResources { memory_limit_in_bytes: memory, ..Default::default() }),
@@ -115,8 +115,7 @@ impl Node {
             command,
             log_path: format!("{name}/0.log"),
             linux: Some(linux),
-            mounts,
-            ..Default::default()
+            ..more
         };
         let sandbox_config = self.configs.get(pod).cloned().unwrap_or_default();
         let sandbox = self.id(pod)?;
@@ -239,8 +238,17 @@ impl Node {
                     })
                 });
                 let mounts = mounts.into_iter().collect();
+                let envs = args.take_key("env").unwrap_or_default().split(',').filter_map(|pair| pair.split_once('='));
+                let envs = envs.map(|(key, value)| KeyValue { key: key.to_string(), value: value.into() }).collect();
                 let command = std::iter::from_fn(|| args.next_pos()).map(str::to_string).collect();
-                self.create(&pod, &name, &image, command, memory, mounts)
+                self.create(
+                    &pod,
+                    &name,
+                    &image,
+                    command,
+                    memory,
+                    ContainerConfig { mounts, envs, ..Default::default() },
+                )
             }
             "write" => {
                 let path = args.next_pos().ok_or("which file?")?.to_string();
@@ -308,7 +316,7 @@ impl Node {
                     &image,
                     command,
                     args.take_key("memory").map(str::parse).transpose()?.unwrap_or(0),
-                    Vec::new(),
+                    ContainerConfig::default(),
                 )?;
                 self.tokio.block_on(self.client.start_container(&self.id("box")?))?;
                 Ok(String::new())

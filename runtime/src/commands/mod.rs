@@ -4,20 +4,24 @@
 //! said on errors is busybox's, and GNU's where the image has GNU's tools and the words are often seen.
 
 mod data;
+mod dns;
 mod files;
 mod filters;
 mod find;
 mod grep;
 mod listing;
+mod netcat;
 mod network;
 mod options;
 mod sed;
 mod system;
 mod test;
 mod text;
+mod tls;
 
 pub(crate) use options::{Options, complain_usage};
 pub(crate) use test::{Surroundings, evaluate as evaluate_test};
+pub(crate) use tls::Trust;
 
 use crate::process::{Process, Signal, errno_text};
 use futures::future::BoxFuture;
@@ -76,10 +80,10 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("ls", |process| finish(listing::ls(process))),
     ("mkdir", |process| finish(files::mkdir(process))),
     ("mv", |process| finish(files::mv(process))),
-    ("nc", |process| finish(network::nc(process))),
+    ("nc", |process| finish(netcat::nc(process))),
     ("nohup", |process| finish(system::nohup(process))),
     ("nproc", |process| finish(system::nproc(process))),
-    ("nslookup", |process| finish(network::nslookup(process))),
+    ("nslookup", |process| finish(dns::nslookup(process))),
     ("printenv", |process| finish(system::printenv(process))),
     ("printf", |process| finish(text::printf(process))),
     ("ps", |process| finish(system::ps(process))),

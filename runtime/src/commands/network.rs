@@ -1,5 +1,6 @@
-//! Tools that speak over the network: `curl`, `wget`, `nslookup`, `nc`.
+//! Tools that speak HTTP: `curl`, `wget`.
 
+use super::tls::Trust;
 use super::{Options, complain_usage};
 use crate::network::ResolveError;
 use crate::process::{Process, errno_text};
@@ -13,20 +14,22 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How long a name server is waited for (`resolv.conf(5)`: two attempts of five seconds).
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const RESOLVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection is waited for where no option says it: a TCP handshake gives up after about two minutes.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(130);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(130);
 /// How many redirects are followed.
 const REDIRECT_LIMIT: usize = 20;
 /// How much of an answer is taken.
 const BODY_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a request came to nothing.
-enum Failure {
+pub(super) enum Failure {
     Resolve(String),
     Connect(SocketAddr, io::Error),
     TimedOut(Duration),
     Scheme(String),
+    /// Why the server is not trusted, or does not speak TLS.
+    Tls(String),
     Url,
     Protocol,
 }
@@ -41,6 +44,7 @@ struct Ask {
     connect_timeout: Duration,
     timeout: Option<Duration>,
     redirects: bool,
+    trust: Trust,
 }
 
 struct Answered {
@@ -55,12 +59,13 @@ fn absolute(url: &str) -> Result<Uri, Failure> {
     let uri: Uri = url.parse().map_err(|_| Failure::Url)?;
     match (uri.scheme_str(), uri.host()) {
         (_, None | Some("")) => Err(Failure::Url),
-        (Some("http"), _) => Ok(uri),
+        (Some("http" | "https"), _) => Ok(uri),
         (scheme, _) => Err(Failure::Scheme(scheme.unwrap_or_default().to_string())),
     }
 }
 
-async fn resolve(process: &Process, name: &str, timeout: Duration) -> Result<IpAddr, Failure> {
+/// The address of a host, within a time.
+pub(super) async fn resolve(process: &Process, name: &str, timeout: Duration) -> Result<IpAddr, Failure> {
     let host = name.trim_start_matches('[').trim_end_matches(']');
     let network = &process.world.network;
     let answer =
@@ -72,13 +77,21 @@ async fn resolve(process: &Process, name: &str, timeout: Duration) -> Result<IpA
 async fn exchange(process: &Process, ask: &Ask, uri: &Uri) -> Result<Answered, Failure> {
     let host = uri.host().ok_or(Failure::Url)?;
     let ip = resolve(process, host, RESOLVE_TIMEOUT.min(ask.connect_timeout)).await?;
-    let address = SocketAddr::new(ip, uri.port_u16().unwrap_or(80));
+    let secure = uri.scheme_str() == Some("https");
+    let address = SocketAddr::new(ip, uri.port_u16().unwrap_or(if secure { 443 } else { 80 }));
     let connecting = process.world.network.connect(address);
-    let stream = match process.world.clock.timeout(ask.connect_timeout, connecting).await {
+    let mut stream = match process.world.clock.timeout(ask.connect_timeout, connecting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(Failure::Connect(address, error)),
         Err(_) => return Err(Failure::TimedOut(ask.connect_timeout)),
     };
+    if secure {
+        let shaking = ask.trust.connect(&process.world.clock, host, stream);
+        stream = match process.world.clock.timeout(ask.connect_timeout, shaking).await {
+            Ok(shaken) => shaken.map_err(Failure::Tls)?,
+            Err(_) => return Err(Failure::TimedOut(ask.connect_timeout)),
+        };
+    }
     let mut request = Request::builder().method(&ask.method).uri(uri);
     let named = |name: &str| ask.headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name));
     for (name, value) in [("User-Agent", ask.agent), ("Accept", "*/*")] {
@@ -106,7 +119,7 @@ async fn ask(process: &Process, ask: &Ask) -> Result<Answered, Failure> {
                 None => return Ok(answered),
                 Some(to) if to.starts_with('/') => {
                     let authority = uri.authority().map(|authority| authority.to_string()).unwrap_or_default();
-                    uri = absolute(&format!("http://{authority}{to}"))?;
+                    uri = absolute(&format!("{}://{authority}{to}", uri.scheme_str().unwrap_or("http")))?;
                 }
                 Some(to) => uri = absolute(to)?,
             }
@@ -119,7 +132,8 @@ async fn ask(process: &Process, ask: &Ask) -> Result<Answered, Failure> {
     }
 }
 
-fn seconds(text: Option<&str>) -> Option<Duration> {
+/// The time of an option, in seconds.
+pub(super) fn seconds(text: Option<&str>) -> Option<Duration> {
     text.and_then(|text| text.parse().ok()).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }
 
@@ -199,7 +213,7 @@ pub(super) async fn curl(process: Process) -> io::Result<i32> {
     Ok(code)
 }
 
-fn curl_ask(options: &Options, url: &str) -> Ask {
+fn curl_ask(options: &Options, url: &str, trust: Trust) -> Ask {
     let data: Vec<&str> = options.all(&["d", "data", "data-raw", "data-binary"]).collect();
     let mut headers: Vec<(String, String)> = options
         .all(&["H", "header"])
@@ -227,20 +241,32 @@ fn curl_ask(options: &Options, url: &str) -> Ask {
         connect_timeout: seconds(options.value(&["connect-timeout"])).unwrap_or(CONNECT_TIMEOUT),
         timeout: seconds(options.value(&["m", "max-time"])),
         redirects: options.has(&["L", "location"]),
+        trust,
     }
 }
 
 async fn curl_one(process: &Process, options: &Options, url: &str) -> io::Result<i32> {
+    let trust = match (options.has(&["k", "insecure"]), options.value(&["cacert"])) {
+        (true, _) => Trust::anyone(),
+        (false, None) => Trust::nobody(),
+        (false, Some(path)) => match process.world.fs.read(&process.path(path)) {
+            Ok(roots) => Trust::roots(&roots),
+            Err(_) => {
+                process.stderr.line(format!("curl: (77) error setting certificate file: {path}")).await?;
+                return Ok(77);
+            }
+        },
+    };
     let started = process.world.clock.monotonic();
-    let result = ask(process, &curl_ask(options, url)).await;
-    let elapsed = process.world.clock.monotonic().saturating_sub(started).as_millis();
+    let result = ask(process, &curl_ask(options, url, trust)).await;
+    let elapsed = process.world.clock.monotonic().saturating_sub(started);
     let silent = options.has(&["s", "silent"]) && !options.has(&["S", "show-error"]);
     let answered = match result {
         Ok(answered) => answered,
         Err(failure) => {
-            let (code, words) = curl_words(&failure, elapsed);
+            let (code, words) = curl_words(&failure, elapsed.as_millis());
             if let Some(format) = options.value(&["w", "write-out"]) {
-                process.stdout.write(write_out(format, None)).await?;
+                process.stdout.write(write_out(format, None, elapsed)).await?;
             }
             if !silent {
                 process.stderr.line(format!("curl: ({code}) {words}")).await?;
@@ -284,7 +310,7 @@ async fn curl_one(process: &Process, options: &Options, url: &str) -> io::Result
         None => process.stdout.write(text).await?,
     }
     if let Some(format) = options.value(&["w", "write-out"]) {
-        process.stdout.write(write_out(format, Some(&answered))).await?;
+        process.stdout.write(write_out(format, Some(&answered), elapsed)).await?;
     }
     Ok(0)
 }
@@ -299,14 +325,14 @@ fn head(answered: &Answered) -> String {
     text
 }
 
-fn write_out(format: &str, answered: Option<&Answered>) -> String {
+fn write_out(format: &str, answered: Option<&Answered>, elapsed: Duration) -> String {
     let status = answered.map_or("000".to_string(), |answered| answered.response.status.as_u16().to_string());
     let size = answered.map_or(0, |answered| answered.body.len()).to_string();
     format
         .replace("%{http_code}", &status)
         .replace("%{response_code}", &status)
         .replace("%{size_download}", &size)
-        .replace("%{time_total}", "0.001")
+        .replace("%{time_total}", &format!("{:.6}", elapsed.as_secs_f64()))
         .replace("\\n", "\n")
         .replace("\\t", "\t")
 }
@@ -315,6 +341,7 @@ fn write_out(format: &str, answered: Option<&Answered>) -> String {
 fn curl_words(failure: &Failure, elapsed: u128) -> (i32, String) {
     match failure {
         Failure::Scheme(scheme) => (1, format!("Protocol \"{scheme}\" is not simulated")),
+        Failure::Tls(reason) => (60, format!("SSL certificate problem: {reason}")),
         Failure::Url => (3, "URL rejected: Malformed input to a URL function".to_string()),
         Failure::Resolve(name) => (6, format!("Could not resolve host: {name}")),
         Failure::Connect(address, _) => {
@@ -347,6 +374,8 @@ pub(super) async fn wget(process: Process) -> io::Result<i32> {
         connect_timeout: seconds(options.value(&["T", "timeout"])).unwrap_or(CONNECT_TIMEOUT),
         timeout: None,
         redirects: true,
+        // busybox checks no certificates.
+        trust: Trust::anyone(),
     };
     let quiet = options.has(&["q", "quiet"]);
     let answered = match ask(&process, &request).await {
@@ -396,6 +425,7 @@ pub(super) async fn wget(process: Process) -> io::Result<i32> {
 fn wget_words(failure: &Failure) -> String {
     match failure {
         Failure::Scheme(scheme) => format!("{scheme}: not simulated"),
+        Failure::Tls(reason) => format!("TLS error from peer: {reason}"),
         Failure::Url => "bad address ''".to_string(),
         Failure::Resolve(name) => format!("bad address '{name}'"),
         Failure::Connect(address, error) => {
@@ -406,94 +436,4 @@ fn wget_words(failure: &Failure) -> String {
         Failure::TimedOut(_) => "download timed out".to_string(),
         Failure::Protocol => "error getting response".to_string(),
     }
-}
-
-pub(super) async fn nslookup(process: Process) -> io::Result<i32> {
-    let options = match Options::parse(process.arguments(), &[], &["type", "query", "timeout"]) {
-        Ok(options) => options,
-        Err(_) => Options::operands(process.arguments().iter().filter(|word| !word.starts_with('-'))),
-    };
-    let Some(name) = options.operands.first() else {
-        return complain_usage(&process, "usage: nslookup HOST [DNS_SERVER]".to_string()).await;
-    };
-    let server = options.operands.get(1).or(process.world.network.dns_servers.first()).cloned();
-    let server = server.unwrap_or_else(|| "127.0.0.1".to_string());
-    let resolving = process.world.network.resolve(name);
-    let answer = process.world.clock.timeout(RESOLVE_TIMEOUT, resolving).await.unwrap_or(Err(ResolveError::NoServer));
-    if answer != Err(ResolveError::NoServer) {
-        process.stdout.line(format!("Server:\t\t{server}\nAddress:\t{server}:53\n")).await?;
-    }
-    match answer {
-        Ok(addresses) => {
-            for address in addresses {
-                process.stdout.line(format!("Name:\t{name}\nAddress: {address}")).await?;
-            }
-            process.stdout.write("\n").await?;
-            Ok(0)
-        }
-        Err(ResolveError::NoSuchName) => {
-            process.stdout.line(format!("** server can't find {name}: NXDOMAIN\n")).await?;
-            Ok(1)
-        }
-        Err(ResolveError::NoServer) => {
-            process.stdout.line(";; connection timed out; no servers could be reached\n").await?;
-            Ok(1)
-        }
-    }
-}
-
-pub(super) async fn nc(process: Process) -> io::Result<i32> {
-    let options = match Options::parse(process.arguments(), &["z", "v", "n", "u"], &["w"]) {
-        Ok(options) => options,
-        Err(message) => return complain_usage(&process, message).await,
-    };
-    let target = options.operands.first().zip(options.operands.get(1).and_then(|port| port.parse::<u16>().ok()));
-    let Some((host, port)) = target else {
-        return complain_usage(&process, "usage: nc [-vz] [-w SEC] HOST PORT".to_string()).await;
-    };
-    let limit = seconds(options.value(&["w"])).unwrap_or(CONNECT_TIMEOUT);
-    let ip = match resolve(&process, host, limit).await {
-        Ok(ip) => ip,
-        Err(_) => {
-            process.complain(format!("bad address '{host}'")).await;
-            return Ok(1);
-        }
-    };
-    let connecting = process.world.network.connect(SocketAddr::new(ip, port));
-    let connected = process.world.clock.timeout(limit, connecting).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()));
-    let stream = match connected {
-        Ok(stream) => stream,
-        Err(error) => {
-            process.complain(format!("{host} ({ip}:{port}): {}", errno_text(&error))).await;
-            return Ok(1);
-        }
-    };
-    if options.has(&["v"]) {
-        process.stderr.line(format!("{host} ({ip}:{port}) open")).await?;
-    }
-    if options.has(&["z"]) {
-        return Ok(0);
-    }
-    let (reader, mut writer) = tokio::io::split(stream);
-    let reader = crate::process::Input::stream(reader);
-    let sending = async {
-        loop {
-            let chunk = process.stdin.read().await?;
-            if chunk.is_empty() {
-                return tokio::io::AsyncWriteExt::shutdown(&mut writer).await;
-            }
-            tokio::io::AsyncWriteExt::write_all(&mut writer, &chunk).await?;
-        }
-    };
-    let receiving = async {
-        loop {
-            let chunk = reader.read().await?;
-            if chunk.is_empty() {
-                return Ok::<(), io::Error>(());
-            }
-            process.stdout.write(chunk).await?;
-        }
-    };
-    let (sent, received) = tokio::join!(sending, receiving);
-    Ok(i32::from(sent.is_err() || received.is_err()))
 }

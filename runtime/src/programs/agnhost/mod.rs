@@ -12,13 +12,23 @@
 //! error, with exit code 1: SCTP, mostly.
 
 mod client;
+mod connect;
+mod conversion;
 mod flags;
 mod go_format;
+mod guestbook;
+mod in_cluster;
+mod inclusterclient;
 mod mounttest;
+mod names;
 mod netexec;
+mod nettest;
+mod ports;
 mod server;
 mod servers;
+mod snat;
 mod waiting;
+mod webhook;
 
 use crate::process::{Output, Process, Signal, Spawn, World};
 use flags::{Flag, Flags};
@@ -49,6 +59,38 @@ struct Subcommand {
 /// Every subcommand, by name.
 const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
+        name: "connect",
+        short: "Attempts a TCP, UDP or SCTP connection and returns useful errors",
+        operands: Some("[host:port]"),
+        flags: connect::FLAGS,
+        handles: &[],
+        run: |call| Box::pin(connect::run(call)),
+    },
+    Subcommand {
+        name: "crd-conversion-webhook",
+        short: "Starts HTTP server on port 443 for testing CustomResourceConversionWebhook",
+        operands: None,
+        flags: conversion::FLAGS,
+        handles: &[],
+        run: |call| Box::pin(conversion::run(call)),
+    },
+    Subcommand {
+        name: "dns-server-list",
+        short: "Prints the host's DNS Server list",
+        operands: None,
+        flags: &[],
+        handles: &[],
+        run: |call| Box::pin(names::dns_server_list(call)),
+    },
+    Subcommand {
+        name: "dns-suffix",
+        short: "Prints the host's DNS suffix list",
+        operands: None,
+        flags: &[],
+        handles: &[],
+        run: |call| Box::pin(names::dns_suffix(call)),
+    },
+    Subcommand {
         name: "entrypoint-tester",
         short: "Prints the args it's passed and exits",
         operands: Some("[args]"),
@@ -57,12 +99,36 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: |call| Box::pin(waiting::entrypoint_tester(call)),
     },
     Subcommand {
+        name: "etc-hosts",
+        short: "Prints the host's /etc/hosts file",
+        operands: None,
+        flags: &[],
+        handles: &[],
+        run: |call| Box::pin(names::etc_hosts(call)),
+    },
+    Subcommand {
         name: "fake-gitserver",
         short: "Fakes a git server",
         operands: None,
         flags: &[],
         handles: &[],
         run: |call| Box::pin(servers::fake_gitserver(call)),
+    },
+    Subcommand {
+        name: "guestbook",
+        short: "Creates a HTTP server with various endpoints representing a guestbook app",
+        operands: None,
+        flags: guestbook::FLAGS,
+        handles: &[],
+        run: |call| Box::pin(guestbook::run(call)),
+    },
+    Subcommand {
+        name: "inclusterclient",
+        short: "Periodically poll the Kubernetes \"/healthz\" endpoint",
+        operands: None,
+        flags: inclusterclient::FLAGS,
+        handles: &[],
+        run: |call| Box::pin(inclusterclient::run(call)),
     },
     Subcommand {
         name: "liveness",
@@ -97,6 +163,30 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: |call| Box::pin(netexec::run(call)),
     },
     Subcommand {
+        name: "nettest",
+        short: "Starts a tiny web server for checking networking connectivity",
+        operands: None,
+        flags: nettest::FLAGS,
+        handles: &[Signal::Term],
+        run: |call| Box::pin(nettest::run(call)),
+    },
+    Subcommand {
+        name: "no-snat-test",
+        short: "Creates the /checknosnat and /whoami endpoints",
+        operands: None,
+        flags: snat::FLAGS,
+        handles: &[],
+        run: |call| Box::pin(snat::no_snat_test(call)),
+    },
+    Subcommand {
+        name: "no-snat-test-proxy",
+        short: "Creates a proxy for the /checknosnat endpoint",
+        operands: None,
+        flags: snat::PROXY_FLAGS,
+        handles: &[],
+        run: |call| Box::pin(snat::no_snat_test_proxy(call)),
+    },
+    Subcommand {
         name: "nonewprivs",
         short: "Prints the UID of the running process",
         operands: None,
@@ -113,6 +203,22 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: |call| Box::pin(waiting::pause(call)),
     },
     Subcommand {
+        name: "port-forward-tester",
+        short: "Creates a TCP server that sends chunks of data",
+        operands: None,
+        flags: &[],
+        handles: &[],
+        run: |call| Box::pin(ports::port_forward_tester(call)),
+    },
+    Subcommand {
+        name: "porter",
+        short: "Serves requested data on ports specified in ENV variables",
+        operands: None,
+        flags: ports::PORTER_FLAGS,
+        handles: &[],
+        run: |call| Box::pin(ports::porter(call)),
+    },
+    Subcommand {
         name: "serve-hostname",
         short: "Serves the hostname",
         operands: None,
@@ -121,12 +227,28 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: |call| Box::pin(servers::serve_hostname(call)),
     },
     Subcommand {
+        name: "tcp-reset",
+        short: "Serves on a tcp port and RST the connections received",
+        operands: None,
+        flags: ports::TCP_RESET_FLAGS,
+        handles: &[Signal::Term],
+        run: |call| Box::pin(ports::tcp_reset(call)),
+    },
+    Subcommand {
         name: "test-webserver",
         short: "Starts a simple HTTP fileserver",
         operands: None,
         flags: servers::TEST_WEBSERVER_FLAGS,
         handles: &[],
         run: |call| Box::pin(servers::test_webserver(call)),
+    },
+    Subcommand {
+        name: "webhook",
+        short: "Starts a HTTP server, useful for testing MutatingAdmissionWebhook and ValidatingAdmissionWebhook",
+        operands: None,
+        flags: webhook::FLAGS,
+        handles: &[],
+        run: |call| Box::pin(webhook::run(call)),
     },
 ];
 

@@ -370,7 +370,7 @@ impl NetExec {
 
     async fn dial_udp(&self, request: &str, address: SocketAddr) -> Result<String, String> {
         let datagram = Bytes::copy_from_slice(request.as_bytes());
-        let answer = client::exchange_udp(&self.call, address, datagram, DIAL_TIMEOUT).await;
+        let answer = client::exchange_udp(&self.call, address, datagram, Some(DIAL_TIMEOUT)).await;
         let answer = answer.map_err(|error| {
             let reason = match error.kind() {
                 std::io::ErrorKind::TimedOut => "i/o timeout".to_string(),
