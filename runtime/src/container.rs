@@ -102,6 +102,7 @@ impl Container {
             clock: runtime.clock.clone(),
             random: runtime.random.fork(),
             user: user_of(&fs, &config, &image),
+            no_new_privileges: security.no_new_privs,
             fs,
             memory,
             processes,

@@ -54,7 +54,7 @@ mod streaming;
 
 pub use error::{Error, Result};
 pub use network::{
-    Connection, LISTEN_BACKLOG, Listener, Network, PodNetwork, ResolveError, UDP_DATAGRAM_BYTES, UDP_QUEUE_DATAGRAMS,
-    UdpFlow, UdpListener, Unreachable,
+    Connection, LISTEN_BACKLOG, Listener, Network, PodNetwork, Record, RecordData, RecordType, ResolveError,
+    UDP_DATAGRAM_BYTES, UDP_QUEUE_DATAGRAMS, UdpFlow, UdpListener, Unreachable,
 };
 pub use sim_runtime::{SimConfig, SimRuntime};

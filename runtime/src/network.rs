@@ -5,6 +5,7 @@ use bytes::Bytes;
 use minik8s_streaming::BoxedStream;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -32,11 +33,118 @@ pub enum ResolveError {
     NoServer,
 }
 
+/// A kind of DNS record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum RecordType {
+    A,
+    Aaaa,
+    Cname,
+    Ptr,
+    Srv,
+    Txt,
+}
+
+impl RecordType {
+    const TABLE: [(RecordType, &'static str); 6] = [
+        (RecordType::A, "A"),
+        (RecordType::Aaaa, "AAAA"),
+        (RecordType::Cname, "CNAME"),
+        (RecordType::Ptr, "PTR"),
+        (RecordType::Srv, "SRV"),
+        (RecordType::Txt, "TXT"),
+    ];
+
+    /// A kind by its name, in any case.
+    pub fn parse(name: &str) -> Option<RecordType> {
+        RecordType::TABLE.into_iter().find(|(_, known)| known.eq_ignore_ascii_case(name)).map(|(kind, _)| kind)
+    }
+}
+
+impl fmt::Display for RecordType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Every variant has a row.
+        let name = RecordType::TABLE.into_iter().find(|(kind, _)| kind == self).map_or("", |(_, name)| name);
+        f.write_str(name)
+    }
+}
+
+/// What a DNS record says. Names in it have no final dot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordData {
+    /// An A or AAAA record.
+    Address(IpAddr),
+    /// A CNAME record.
+    Cname(String),
+    /// A PTR record.
+    Ptr(String),
+    /// An SRV record.
+    Srv {
+        /// The lowest is tried first.
+        priority: u16,
+        /// A share among those of the same priority.
+        weight: u16,
+        /// The port.
+        port: u16,
+        /// The host.
+        target: String,
+    },
+    /// A TXT record.
+    Txt(String),
+}
+
+impl RecordData {
+    /// Its kind.
+    pub fn kind(&self) -> RecordType {
+        match self {
+            RecordData::Address(IpAddr::V4(_)) => RecordType::A,
+            RecordData::Address(IpAddr::V6(_)) => RecordType::Aaaa,
+            RecordData::Cname(_) => RecordType::Cname,
+            RecordData::Ptr(_) => RecordType::Ptr,
+            RecordData::Srv { .. } => RecordType::Srv,
+            RecordData::Txt(_) => RecordType::Txt,
+        }
+    }
+}
+
+/// As zone files have it (RFC 1035, section 5).
+impl fmt::Display for RecordData {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecordData::Address(address) => write!(f, "{address}"),
+            RecordData::Cname(name) | RecordData::Ptr(name) => write!(f, "{name}."),
+            RecordData::Srv { priority, weight, port, target } => write!(f, "{priority} {weight} {port} {target}."),
+            RecordData::Txt(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// A DNS record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Whose it is, without a final dot.
+    pub name: String,
+    /// How many seconds it may be remembered.
+    pub ttl: u32,
+    /// What it says.
+    pub data: RecordData,
+}
+
+/// What records live that only an address is known of.
+const ADDRESS_TTL: u32 = 30;
+
 /// All of the network outside of a pod. The simulated data plane implements it: Services, DNS, policies.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
     /// The addresses of a name, asked for as it stands, by a pod.
     async fn resolve(&self, pod: &PodNetwork, name: &str) -> Result<Vec<IpAddr>, ResolveError>;
+    /// The records of a name, asked for as it stands, by a pod; none where the name exists without such records. A network
+    /// that only knows addresses has no others.
+    async fn lookup(&self, pod: &PodNetwork, name: &str, kind: RecordType) -> Result<Vec<Record>, ResolveError> {
+        let record = |address| Record { name: name.to_string(), ttl: ADDRESS_TTL, data: RecordData::Address(address) };
+        let addresses = self.resolve(pod, name).await?;
+        Ok(addresses.into_iter().map(record).filter(|record| record.data.kind() == kind).collect())
+    }
     /// Opens a connection from a pod.
     async fn connect(&self, pod: &PodNetwork, to: SocketAddr) -> io::Result<BoxedStream>;
     /// Opens a flow of datagrams from a pod. A network that carries none reaches no host.
@@ -50,6 +158,8 @@ pub trait Network: Send + Sync + 'static {
 pub struct UdpFlow {
     outgoing: mpsc::Sender<Bytes>,
     incoming: mpsc::Receiver<Bytes>,
+    /// The other end, of a flow that reaches nobody.
+    _unread: Option<Box<UdpFlow>>,
 }
 
 impl UdpFlow {
@@ -57,9 +167,15 @@ impl UdpFlow {
     pub fn pair() -> (UdpFlow, UdpFlow) {
         let (near_sender, far_receiver) = mpsc::channel(UDP_QUEUE_DATAGRAMS);
         let (far_sender, near_receiver) = mpsc::channel(UDP_QUEUE_DATAGRAMS);
-        let near = UdpFlow { outgoing: near_sender, incoming: near_receiver };
-        let far = UdpFlow { outgoing: far_sender, incoming: far_receiver };
+        let near = UdpFlow { outgoing: near_sender, incoming: near_receiver, _unread: None };
+        let far = UdpFlow { outgoing: far_sender, incoming: far_receiver, _unread: None };
         (near, far)
+    }
+
+    /// A flow to nobody: what is sent is lost, and nothing comes.
+    pub fn lost() -> UdpFlow {
+        let (near, far) = UdpFlow::pair();
+        UdpFlow { _unread: Some(Box::new(far)), ..near }
     }
 
     /// Sends a datagram, which is lost where the other end does not keep up. An error says that nobody is there any more, as
@@ -240,6 +356,37 @@ impl PodNetwork {
         if let (true, Some(ip)) = (bare == self.host_name, self.ip) {
             return Ok(vec![ip]);
         }
+        for candidate in self.candidates(name) {
+            match self.outside.resolve(self, &candidate).await {
+                Err(ResolveError::NoSuchName) => {}
+                answer => return answer,
+            }
+        }
+        Err(ResolveError::NoSuchName)
+    }
+
+    /// The records of a name as its server has them; with `search` also in the search domains. The name that was found comes
+    /// with them.
+    pub async fn lookup(
+        &self,
+        name: &str,
+        kind: RecordType,
+        search: bool,
+    ) -> Result<(String, Vec<Record>), ResolveError> {
+        let candidates = if search { self.candidates(name) } else { vec![name.trim_end_matches('.').to_string()] };
+        for candidate in candidates {
+            match self.outside.lookup(self, &candidate, kind).await {
+                Err(ResolveError::NoSuchName) => {}
+                Err(error) => return Err(error),
+                Ok(records) => return Ok((candidate, records)),
+            }
+        }
+        Err(ResolveError::NoSuchName)
+    }
+
+    /// What a name is tried as, one after another.
+    fn candidates(&self, name: &str) -> Vec<String> {
+        let bare = name.trim_end_matches('.');
         let absolute = name.ends_with('.');
         let as_is_first = absolute || bare.matches('.').count() >= self.dns_ndots;
         let mut candidates = vec![bare.to_string()];
@@ -248,13 +395,7 @@ impl PodNetwork {
             let at = if as_is_first { candidates.len() } else { 0 };
             candidates.splice(at..at, searched.collect::<Vec<_>>());
         }
-        for candidate in candidates {
-            match self.outside.resolve(self, &candidate).await {
-                Err(ResolveError::NoSuchName) => {}
-                answer => return answer,
-            }
-        }
-        Err(ResolveError::NoSuchName)
+        candidates
     }
 }
 

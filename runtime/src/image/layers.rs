@@ -25,7 +25,7 @@ pub(crate) enum Base {
 /// What Debian's slim images leave out of the tools we have.
 const NOT_IN_DEBIAN: [&str; 9] = ["busybox", "curl", "dig", "ip", "nc", "nslookup", "ping", "ps", "wget"];
 /// What busybox does not have of the tools we have.
-const NOT_IN_BUSYBOX: [&str; 3] = ["bash", "curl", "dig"];
+const NOT_IN_BUSYBOX: [&str; 4] = ["bash", "curl", "dig", "getent"];
 
 const DIRECTORIES: [&str; 16] = [
     "/bin",

@@ -47,6 +47,8 @@ pub struct World {
     pub hostname: String,
     /// Who it runs as.
     pub user: User,
+    /// Whether no program gives its processes more rights than they have (`no_new_privs`).
+    pub no_new_privileges: bool,
     /// What its image does.
     pub profile: Arc<ImageProfile>,
     /// The version that the image's tag names.

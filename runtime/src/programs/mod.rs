@@ -3,7 +3,7 @@
 //! ```text
 //!  a name in an executable file   found in
 //!  nginx, postgres, …             the image's profile: a Scripted program, which is data
-//!  agnhost, stress, perl, …       the table below: programs whose behaviour is code
+//!  agnhost, nnp, stress, perl, …  the table below: programs whose behaviour is code
 //!  sh, ls, curl, …                commands/ and shell/: the tools of a distribution
 //!  component:kube-scheduler, …    the process itself: SimConfig::host_programs
 //! ```
@@ -11,6 +11,7 @@
 
 mod agnhost;
 mod http;
+mod nnp;
 mod perl;
 mod scripted;
 mod stress;
@@ -30,9 +31,10 @@ use std::sync::{Arc, LazyLock};
 const DEFAULT_PROGRAM: &str = "main";
 
 /// Programs whose behaviour is code, besides the tools of a distribution.
-const BUILTIN: [(&str, Applet); 3] = [
+const BUILTIN: [(&str, Applet); 4] = [
     ("agnhost", |process| Box::pin(agnhost::run(process))),
     ("stress", |process| Box::pin(stress::run(process))),
+    ("nnp", |process| Box::pin(nnp::run(process))),
     ("perl", |process| Box::pin(perl::run(process))),
 ];
 

@@ -1,7 +1,7 @@
 //! HTTP as a client inside of a pod, with Go's words where it fails.
 
 use super::{Call, go_format};
-use crate::network::ResolveError;
+use crate::network::{ResolveError, UdpFlow};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, USER_AGENT};
 use http::{Method, Request, StatusCode, Uri};
@@ -174,7 +174,7 @@ pub(super) async fn exchange_udp(
     let exchanging = async {
         let mut flow = match call.world.network.connect_udp(to).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Err(error),
-            Err(_) => std::future::pending().await,
+            Err(_) => UdpFlow::lost(),
             Ok(flow) => flow,
         };
         flow.send(datagram)?;
