@@ -17,12 +17,14 @@ mod conversion;
 mod flags;
 mod go_format;
 mod guestbook;
+mod http2;
 mod in_cluster;
 mod inclusterclient;
 mod mounttest;
 mod names;
 mod netexec;
 mod nettest;
+mod openidmetadata;
 mod ports;
 mod server;
 mod servers;
@@ -115,12 +117,28 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: |call| Box::pin(servers::fake_gitserver(call)),
     },
     Subcommand {
+        name: "grpc-health-checking",
+        short: "Starts a simple grpc health checking endpoint",
+        operands: None,
+        flags: http2::GRPC_FLAGS,
+        handles: &[],
+        run: |call| Box::pin(http2::grpc_health_checking(call)),
+    },
+    Subcommand {
         name: "guestbook",
         short: "Creates a HTTP server with various endpoints representing a guestbook app",
         operands: None,
         flags: guestbook::FLAGS,
         handles: &[],
         run: |call| Box::pin(guestbook::run(call)),
+    },
+    Subcommand {
+        name: "h2c-server",
+        short: "Starts a simple HTTP/2 cleartext (h2c) server",
+        operands: None,
+        flags: http2::H2C_FLAGS,
+        handles: &[],
+        run: |call| Box::pin(http2::h2c_server(call)),
     },
     Subcommand {
         name: "inclusterclient",
@@ -233,6 +251,14 @@ const SUBCOMMANDS: &[Subcommand] = &[
         flags: ports::TCP_RESET_FLAGS,
         handles: &[Signal::Term],
         run: |call| Box::pin(ports::tcp_reset(call)),
+    },
+    Subcommand {
+        name: "test-service-account-issuer-discovery",
+        short: "Tests the ServiceAccountIssuerDiscovery feature",
+        operands: None,
+        flags: openidmetadata::FLAGS,
+        handles: &[],
+        run: |call| Box::pin(openidmetadata::run(call)),
     },
     Subcommand {
         name: "test-webserver",

@@ -146,6 +146,17 @@ pub(super) fn listen(call: &Call, port: u16) -> Result<Listener, String> {
 
 /// The certificate and key of a server, in files of its container (`tls.LoadX509KeyPair`).
 pub(super) fn load_key_pair(call: &Call, certificate: &str, key: &str) -> Result<TlsAcceptor, String> {
+    Ok(TlsAcceptor::from(Arc::new(key_pair(call, certificate, key)?)))
+}
+
+/// [`load_key_pair`], for a server that speaks HTTP/2.
+pub(super) fn load_http2_key_pair(call: &Call, certificate: &str, key: &str) -> Result<TlsAcceptor, String> {
+    let mut config = key_pair(call, certificate, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+fn key_pair(call: &Call, certificate: &str, key: &str) -> Result<ServerConfig, String> {
     let read =
         |path: &str| call.world.fs.read(&call.path(path)).map_err(|error| go_format::path_error("open", path, &error));
     let (certificate, key) = (read(certificate)?, read(key)?);
@@ -154,13 +165,12 @@ pub(super) fn load_key_pair(call: &Call, certificate: &str, key: &str) -> Result
     let chain = chain.ok_or("tls: failed to find any PEM data in certificate input")?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| "tls: failed to find any PEM data in key input")?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider)
+    ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("tls: {error}"))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
-        .map_err(|error| format!("tls: {error}"))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+        .map_err(|error| format!("tls: {error}"))
 }
 
 /// An HTTP server: a listening socket and how it answers.
