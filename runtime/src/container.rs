@@ -14,7 +14,7 @@ use minik8s_clock::Watched;
 use minik8s_cri::proto::{
     Container as CriContainer, ContainerConfig, ContainerEventType, ContainerMetadata, ContainerResources,
     ContainerState, ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerUser,
-    Signal as CriSignal,
+    Signal as CriSignal, SupplementalGroupsPolicy,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -410,6 +410,20 @@ fn user_of(fs: &ContainerFs, config: &ContainerConfig, image: &PulledImage) -> U
     let uid = user.parse().ok().or_else(|| number(2)).unwrap_or(0);
     let gid = security.run_as_group.map(|gid| gid.value).or_else(|| group.parse().ok()).or_else(|| number(3));
     let gid = gid.unwrap_or(0);
-    let groups = std::iter::once(gid).chain(security.supplemental_groups).collect();
-    User { uid, gid, groups, name: row.map(|row| row[0].to_string()).unwrap_or_default() }
+    let name = row.map(|row| row[0].to_string()).unwrap_or_default();
+    let mut groups: Vec<i64> = std::iter::once(gid).chain(security.supplemental_groups).collect();
+    if security.supplemental_groups_policy != SupplementalGroupsPolicy::Strict as i32 {
+        groups
+            .extend(groups_in_image(fs, &name).into_iter().filter(|group| !groups.contains(group)).collect::<Vec<_>>());
+    }
+    User { uid, gid, groups, name }
+}
+
+/// The groups that the image's `/etc/group` lists a user in.
+fn groups_in_image(fs: &ContainerFs, user: &str) -> Vec<i64> {
+    let text = fs.read("/etc/group").unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let rows = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let members = |row: &Vec<&str>| !user.is_empty() && row.len() > 3 && row[3].split(',').any(|member| member == user);
+    rows.filter(members).filter_map(|row| row[2].parse().ok()).collect()
 }

@@ -12,6 +12,18 @@ use parking_lot::Mutex;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+/// Parameters of the kernel that a sandbox has of its own, where its pod does not set them.
+const SYSCTLS: [(&str, &str); 8] = [
+    ("kernel.msgmax", "8192"),
+    ("kernel.shm_rmid_forced", "0"),
+    ("net.ipv4.conf.all.route_localnet", "0"),
+    ("net.ipv4.ip_forward", "1"),
+    ("net.ipv4.ip_local_port_range", "32768\t60999"),
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0\t2147483647"),
+    ("net.ipv4.tcp_syncookies", "1"),
+];
+
 /// One sandbox.
 pub(crate) struct Sandbox {
     pub id: String,
@@ -20,7 +32,7 @@ pub(crate) struct Sandbox {
     pub created_at: i64,
     pub network: Arc<PodNetwork>,
     pub hostname: String,
-    /// `/etc/hostname`, `/etc/hosts` and `/etc/resolv.conf`, for all its containers.
+    /// `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf` and `/proc/sys`, for all its containers.
     pub files: Arc<Layer>,
     state: Mutex<State>,
 }
@@ -155,6 +167,11 @@ fn network_files(config: &PodSandboxConfig, hostname: &str, ip: Option<IpAddr>) 
             resolv += &format!("options {}\n", dns.options.join(" "));
         }
         layer.add("/etc/resolv.conf", text(resolv));
+    }
+    let asked =
+        config.linux.iter().flat_map(|linux| &linux.sysctls).map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in SYSCTLS.into_iter().chain(asked) {
+        layer.add(&format!("/proc/sys/{}", name.replace('.', "/")), text(format!("{value}\n")));
     }
     layer
 }

@@ -1,4 +1,4 @@
-//! Tools that move or digest bytes: `dd`, `base64`, `sha256sum`.
+//! Tools that move, show or digest bytes: `dd`, `hexdump`, `base64`, `sha256sum`.
 
 use super::{Options, complain_usage};
 use crate::image::parse_bytes;
@@ -8,6 +8,8 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 use std::io;
 
+/// How many bytes `hexdump` shows in a line.
+const HEXDUMP_LINE_BYTES: usize = 16;
 /// How much `dd` really reads at once of a block that may be larger.
 const PIECE_BYTES: u64 = 64 * 1024;
 
@@ -139,4 +141,61 @@ pub(super) async fn sha256sum(process: Process) -> io::Result<i32> {
         }
     }
     Ok(code)
+}
+
+/// Bytes in hexadecimal: `-C` with their characters beside them, else as 16-bit words. Lines that repeat are one `*`.
+pub(super) async fn hexdump(process: Process) -> io::Result<i32> {
+    let options = match Options::parse(process.arguments(), &["C", "v"], &["n"]) {
+        Ok(options) => options,
+        Err(message) => return complain_usage(&process, message).await,
+    };
+    let mut bytes = Vec::new();
+    for operand in &options.operands {
+        match process.world.fs.read(&process.path(operand)) {
+            Ok(content) => bytes.extend_from_slice(&content),
+            Err(error) => {
+                process.complain(format!("{operand}: {}", errno_text(&error))).await;
+                return Ok(1);
+            }
+        }
+    }
+    if options.operands.is_empty() {
+        bytes = process.stdin.rest().await?;
+    }
+    if let Some(most) = options.value(&["n"]) {
+        match most.parse() {
+            Ok(most) => bytes.truncate(most),
+            Err(_) => return complain_usage(&process, format!("invalid number '{most}'")).await,
+        }
+    }
+    let (canonical, mut text) = (options.has(&["C"]), String::new());
+    let (mut last, mut starred): (&[u8], bool) = (&[], false);
+    for (row, line) in bytes.chunks(HEXDUMP_LINE_BYTES).enumerate() {
+        if line == last && !options.has(&["v"]) {
+            text += if starred { "" } else { "*\n" };
+            starred = true;
+            continue;
+        }
+        (last, starred) = (line, false);
+        let offset = row * HEXDUMP_LINE_BYTES;
+        text += &if canonical { canonical_line(offset, line) } else { word_line(offset, line) };
+    }
+    if !bytes.is_empty() {
+        let length = bytes.len();
+        text += &if canonical { format!("{length:08x}\n") } else { format!("{length:07x}\n") };
+    }
+    process.stdout.write(text).await?;
+    Ok(0)
+}
+
+fn canonical_line(offset: usize, line: &[u8]) -> String {
+    let half = |half: &[u8]| half.iter().map(|byte| format!(" {byte:02x}")).collect::<String>();
+    let (left, right) = line.split_at(line.len().min(8));
+    let shown = line.iter().map(|byte| if matches!(byte, 32..=126) { char::from(*byte) } else { '.' });
+    format!("{offset:08x} {:<24} {:<24}  |{}|\n", half(left), half(right), shown.collect::<String>())
+}
+
+fn word_line(offset: usize, line: &[u8]) -> String {
+    let word = |pair: &[u8]| format!(" {:02x}{:02x}", pair.get(1).copied().unwrap_or_default(), pair[0]);
+    format!("{offset:07x}{}\n", line.chunks(2).map(word).collect::<String>())
 }

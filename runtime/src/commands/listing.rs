@@ -172,6 +172,7 @@ pub(super) async fn stat(process: Process) -> io::Result<i32> {
             FileKind::File => "regular file",
         };
         let (octal, text) = (format!("{:o}", found.mode), mode_text(&found));
+        let (uid, gid) = process.world.fs.owner(&process.path(operand)).unwrap_or_default();
         let line = match options.value(&["c"]) {
             Some(format) => format
                 .replace("%s", &found.len.to_string())
@@ -179,6 +180,8 @@ pub(super) async fn stat(process: Process) -> io::Result<i32> {
                 .replace("%A", &text)
                 .replace("%F", kind)
                 .replace("%n", operand)
+                .replace("%u", &uid.to_string())
+                .replace("%g", &gid.to_string())
                 .replace("%Y", &found.modified.as_second().to_string()),
             None => format!(
                 "  File: {operand}\n  Size: {}\t{kind}\nAccess: (0{octal}/{text})\nModify: {}",

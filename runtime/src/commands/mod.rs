@@ -48,6 +48,7 @@ fn finish(run: impl Future<Output = io::Result<i32>> + Send + 'static) -> BoxFut
 /// Every tool, by name.
 pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("[", |process| finish(test::test(process))),
+    ("[[", |process| finish(test::test(process))),
     ("ash", |process| crate::shell::run(process)),
     ("base64", |process| finish(data::base64(process))),
     ("basename", |process| finish(text::basename(process))),
@@ -75,6 +76,7 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("getent", |process| finish(dns::getent(process))),
     ("grep", |process| finish(grep::grep(process))),
     ("head", |process| finish(filters::head(process))),
+    ("hexdump", |process| finish(data::hexdump(process))),
     ("hostname", |process| finish(system::hostname(process))),
     ("id", |process| finish(system::id(process))),
     ("kill", |process| finish(system::kill(process))),
@@ -100,6 +102,8 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("sleep", |process| finish(system::sleep(process))),
     ("sort", |process| finish(filters::sort(process))),
     ("stat", |process| finish(listing::stat(process))),
+    ("sync", |process| finish(system::sync(process))),
+    ("sysctl", |process| finish(system::sysctl(process))),
     ("tail", |process| finish(filters::tail(process))),
     ("tee", |process| finish(filters::tee(process))),
     ("test", |process| finish(test::test(process))),
@@ -112,6 +116,7 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("uptime", |process| finish(system::uptime(process))),
     ("wc", |process| finish(filters::wc(process))),
     ("wget", |process| finish(network::wget(process))),
+    ("which", |process| finish(system::which(process))),
     ("whoami", |process| finish(system::whoami(process))),
     ("xargs", |process| finish(system::xargs(process))),
     ("yes", |process| finish(text::yes(process))),

@@ -1,7 +1,7 @@
 //! Tools about the system and its processes: `ps`, `kill`, `sleep`, `env`, `date`, `id` and their like.
 
 use super::{Options, complain_usage};
-use crate::process::{self, CANNOT_EXECUTE, ExecError, NOT_FOUND, Process, Signal, Spawn};
+use crate::process::{self, CANNOT_EXECUTE, ExecError, NOT_FOUND, Process, Signal, Spawn, errno_text};
 use std::io;
 use std::time::Duration;
 
@@ -292,10 +292,64 @@ pub(super) async fn hostname(process: Process) -> io::Result<i32> {
     let line = match process.arguments().first().map(String::as_str) {
         Some("-i" | "-I") => process.world.network.ip.map_or_else(|| "127.0.0.1".to_string(), |ip| ip.to_string()),
         Some("-s") => process.world.hostname.split('.').next().unwrap_or_default().to_string(),
-        None | Some("-f") => process.world.hostname.clone(),
+        Some("-f") => full_host_name(&process),
+        None => process.world.hostname.clone(),
         Some(_) => return complain_usage(&process, "you must be root to change the host name".to_string()).await,
     };
     process.stdout.line(line).await?;
+    Ok(0)
+}
+
+/// The first name of the line of `/etc/hosts` that has the host's.
+fn full_host_name(process: &Process) -> String {
+    let hostname = &process.world.hostname;
+    let hosts = process.world.read_text("/etc/hosts").unwrap_or_default();
+    let lines = hosts.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>());
+    let found = lines.into_iter().find(|names| names.contains(&hostname.as_str()));
+    found.map_or_else(|| hostname.clone(), |names| names[0].to_string())
+}
+
+/// Kernel parameters, as files of `/proc/sys`.
+pub(super) async fn sysctl(process: Process) -> io::Result<i32> {
+    let options = match Options::parse(process.arguments(), &["n", "e", "a"], &[]) {
+        Ok(options) => options,
+        Err(message) => return complain_usage(&process, message).await,
+    };
+    let mut code = 0;
+    for name in &options.operands {
+        if name.contains('=') {
+            process.complain("permission denied on a parameter of the kernel".to_string()).await;
+            code = 1;
+            continue;
+        }
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        match process.world.read_text(&path) {
+            Ok(value) if options.has(&["n"]) => process.stdout.line(value.trim_end()).await?,
+            Ok(value) => process.stdout.line(format!("{name} = {}", value.trim_end())).await?,
+            Err(_) if options.has(&["e"]) => {}
+            Err(error) => {
+                process.complain(format!("error: '{path}' {}", errno_text(&error))).await;
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+/// Where commands are found.
+pub(super) async fn which(process: Process) -> io::Result<i32> {
+    let mut code = 0;
+    for name in process.arguments().iter().filter(|name| !name.starts_with('-')) {
+        match process.world.locate(name, process.env.get("PATH").map(String::as_str), &process.cwd) {
+            Ok(path) => process.stdout.line(path).await?,
+            Err(_) => code = 1,
+        }
+    }
+    Ok(code)
+}
+
+/// Everything is on the simulated disk at once.
+pub(super) async fn sync(_process: Process) -> io::Result<i32> {
     Ok(0)
 }
 

@@ -1,4 +1,4 @@
-//! `test` and `[`.
+//! `test`, `[`, and `[[` as busybox has it: a third name.
 
 use crate::process::{Process, World};
 use minik8s_cri::FileKind;
@@ -22,11 +22,16 @@ impl Surroundings<'_> {
 
 pub(super) async fn test(process: Process) -> io::Result<i32> {
     let mut words = process.arguments();
-    if process.name() == "[" {
+    let closing = match process.name() {
+        "[" => Some("]"),
+        "[[" => Some("]]"),
+        _ => None,
+    };
+    if let Some(closing) = closing {
         match words.split_last() {
-            Some((last, rest)) if last == "]" => words = rest,
+            Some((last, rest)) if last == closing => words = rest,
             _ => {
-                process.complain("missing ]").await;
+                process.complain(format!("missing {closing}")).await;
                 return Ok(2);
             }
         }

@@ -6,7 +6,7 @@ use crate::process::ProcessInfo;
 /// The memory that `/proc/meminfo` reports: the node's, as it is in a real container too.
 const NODE_MEMORY_KIB: u64 = 8 * 1024 * 1024;
 const FILES: [&str; 6] = ["cpuinfo", "loadavg", "meminfo", "mounts", "uptime", "version"];
-const PROCESS_FILES: [&str; 4] = ["cmdline", "comm", "environ", "status"];
+const PROCESS_FILES: [&str; 6] = ["cmdline", "comm", "environ", "gid_map", "status", "uid_map"];
 const CGROUP: &str = "/sys/fs/cgroup";
 const CGROUP_FILES: [&str; 3] = ["cpu.max", "memory.current", "memory.max"];
 
@@ -52,7 +52,9 @@ pub(super) fn names(fs: &ContainerFs, directory: &str) -> Vec<String> {
         "/sys" => owned(&["fs"]),
         "/sys/fs" => owned(&["cgroup"]),
         CGROUP => owned(&CGROUP_FILES),
-        other if other.starts_with("/proc/") && !other.ends_with("/fd") => owned(&PROCESS_FILES),
+        other if other.starts_with("/proc/") && !other.ends_with("/fd") && lookup(fs, other).is_some() => {
+            owned(&PROCESS_FILES)
+        }
         _ => Vec::new(),
     }
 }
@@ -100,6 +102,8 @@ fn process_file(process: &ProcessInfo, file: &str) -> Option<String> {
         "cmdline" => format!("{}\0", process.command.replace(' ', "\0")),
         "comm" => format!("{name}\n"),
         "environ" => String::new(),
+        // There are no user namespaces: every number is itself.
+        "gid_map" | "uid_map" => format!("{:>10} {:>10} {:>10}\n", 0, 0, u32::MAX),
         "status" => format!("Name:\t{name}\nState:\tS (sleeping)\nPid:\t{}\nPPid:\t{}\n", process.pid, process.parent),
         _ => return None,
     })
