@@ -222,4 +222,9 @@ pub const CONTROLLERS: &[Row] = &[
         service_account: "validatingadmissionpolicy-status-controller",
         build: |context| Box::new(policy_status::PolicyStatus::new(context)),
     },
+    Row {
+        name: "volumeattributesclass-protection-controller",
+        service_account: "volumeattributesclass-protection-controller",
+        build: |context| Box::new(volume_protection::ClassProtection::new(context)),
+    },
 ];

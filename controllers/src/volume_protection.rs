@@ -1,10 +1,12 @@
-//! Claims and volumes that are in use stay until they are not.
+//! Claims, volumes and classes of their attributes that are in use stay until they are not.
 //!
-//! Watches PersistentVolumeClaims, Pods and PersistentVolumes; owns the finalizers `kubernetes.io/pvc-protection` and
-//! `kubernetes.io/pv-protection`. Two controllers, for two identities.
-//! (Kubernetes: `pkg/controller/volume/pvcprotection`, `pvprotection`.)
+//! Watches PersistentVolumeClaims, Pods, PersistentVolumes and VolumeAttributesClasses; owns the finalizers
+//! `kubernetes.io/pvc-protection`, `kubernetes.io/pv-protection` and `kubernetes.io/vac-protection`. Three controllers, for
+//! three identities.
+//! (Kubernetes: `pkg/controller/volume/pvcprotection`, `pvprotection`, `vacprotection`.)
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{ListParams, PostParams};
 use minik8s_client::{Client, Event, Lister, WorkQueue, is_not_found};
@@ -15,8 +17,11 @@ use crate::pods;
 
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 const VOLUME_FINALIZER: &str = "kubernetes.io/pv-protection";
+const CLASS_FINALIZER: &str = "kubernetes.io/vac-protection";
 /// The index of pods by the claims that they use.
 const BY_CLAIM: &str = "protection/claim";
+/// The index of claims and of volumes by the classes of attributes that they name.
+const BY_CLASS: &str = "protection/class";
 
 /// What a finalizer needs: to be put on, to be taken off, nothing.
 fn change(meta: &ObjectMeta, finalizer: &str, in_use: impl FnOnce() -> bool) -> Option<Vec<String>> {
@@ -162,6 +167,103 @@ impl Reconciler for VolumeProtection {
     }
 }
 
+/// The classes that a claim has, or is on the way to.
+fn classes_of(claim: &PersistentVolumeClaim) -> Vec<String> {
+    let wanted = claim.spec.iter().filter_map(|spec| spec.volume_attributes_class_name.clone());
+    let status = claim.status.iter();
+    let present = status.clone().filter_map(|status| status.current_volume_attributes_class_name.clone());
+    let changing = status.filter_map(|status| status.modify_volume_status.as_ref());
+    let target = changing.filter_map(|change| change.target_volume_attributes_class_name.clone());
+    wanted.chain(present).chain(target).filter(|name| !name.is_empty()).collect()
+}
+
+fn class_of(volume: &PersistentVolume) -> Vec<String> {
+    volume.spec.iter().filter_map(|spec| spec.volume_attributes_class_name.clone()).collect()
+}
+
+/// Protects classes of attributes that claims or volumes name.
+#[derive(Clone)]
+pub struct ClassProtection {
+    client: Client,
+    classes: Lister<VolumeAttributesClass>,
+    claims: Lister<PersistentVolumeClaim>,
+    volumes: Lister<PersistentVolume>,
+    queue: WorkQueue<String>,
+}
+
+impl ClassProtection {
+    /// Asks for its informers.
+    pub fn new(context: &Context) -> Self {
+        let classes = context.informers.informer::<VolumeAttributesClass>();
+        let claims = context.informers.informer::<PersistentVolumeClaim>();
+        let volumes = context.informers.informer::<PersistentVolume>();
+        claims.add_index(BY_CLASS, classes_of);
+        volumes.add_index(BY_CLASS, class_of);
+        let queue: WorkQueue<String> = WorkQueue::new(context.client.clock().clone());
+        let add = queue.clone();
+        classes.on_event(move |event| {
+            if !matches!(event, Event::Deleted(_)) {
+                add.add(event.object().metadata.name.clone().unwrap_or_default());
+            }
+        });
+        // What was named before may be free now.
+        let add = queue.clone();
+        claims.on_event(move |event| match event {
+            Event::Added(_) => {}
+            Event::Updated { old, .. } => classes_of(old).into_iter().for_each(|class| add.add(class)),
+            Event::Deleted(claim) => classes_of(claim).into_iter().for_each(|class| add.add(class)),
+        });
+        let add = queue.clone();
+        volumes.on_event(move |event| match event {
+            Event::Added(_) => {}
+            Event::Updated { old, .. } => class_of(old).into_iter().for_each(|class| add.add(class)),
+            Event::Deleted(volume) => class_of(volume).into_iter().for_each(|class| add.add(class)),
+        });
+        Self {
+            client: context.client.clone(),
+            classes: classes.lister(),
+            claims: claims.lister(),
+            volumes: volumes.lister(),
+            queue,
+        }
+    }
+
+    /// Whether a claim or a volume names the class; that none does the API itself must say.
+    async fn in_use(&self, name: &str) -> Result<bool, kube::Error> {
+        if !self.claims.by_index(BY_CLASS, name).is_empty() || !self.volumes.by_index(BY_CLASS, name).is_empty() {
+            return Ok(true);
+        }
+        let everything = ListParams::default();
+        let volumes = self.client.all::<PersistentVolume>().list(&everything).await?;
+        if volumes.items.iter().any(|volume| class_of(volume).iter().any(|class| class == name)) {
+            return Ok(true);
+        }
+        let claims = self.client.all::<PersistentVolumeClaim>().list(&everything).await?;
+        Ok(claims.items.iter().any(|claim| classes_of(claim).iter().any(|class| class == name)))
+    }
+}
+
+impl Reconciler for ClassProtection {
+    const NAME: &'static str = "volumeattributesclass-protection-controller";
+    const WORKERS: usize = 1;
+
+    fn queue(&self) -> &WorkQueue<String> {
+        &self.queue
+    }
+
+    async fn sync(&self, name: String) -> Result<(), kube::Error> {
+        let Some(class) = self.classes.get("", &name) else { return Ok(()) };
+        let in_use = class.metadata.deletion_timestamp.is_some() && self.in_use(&name).await?;
+        let Some(finalizers) = change(&class.metadata, CLASS_FINALIZER, || in_use) else { return Ok(()) };
+        let mut fresh = VolumeAttributesClass::clone(&class);
+        fresh.metadata.finalizers = Some(finalizers);
+        match self.client.all::<VolumeAttributesClass>().replace(&name, &PostParams::default(), &fresh).await {
+            Err(error) if is_not_found(&error) => Ok(()),
+            other => other.map(drop),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -176,6 +278,16 @@ mod tests {
         assert_eq!(change(&meta(json!({})), CLAIM_FINALIZER, || false).unwrap(), [CLAIM_FINALIZER]);
         assert_eq!(change(&going, CLAIM_FINALIZER, || true), None);
         assert_eq!(change(&going, CLAIM_FINALIZER, || false).unwrap(), ["other"]);
+    }
+
+    #[test]
+    fn a_claim_uses_the_class_that_it_has_and_the_one_it_is_to_have() {
+        let claim: PersistentVolumeClaim = serde_json::from_value(json!({"metadata": {},
+            "spec": {"volumeAttributesClassName": "fast"},
+            "status": {"currentVolumeAttributesClassName": "slow",
+                "modifyVolumeStatus": {"status": "InProgress", "targetVolumeAttributesClassName": "faster"}}}))
+        .unwrap();
+        assert_eq!(classes_of(&claim), ["fast", "slow", "faster"]);
     }
 
     #[test]

@@ -4,24 +4,23 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod};
+use k8s_openapi::api::core::v1::{
+    Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
+};
 
 use crate::error::Result;
 use crate::resources::{Amount, Amounts, pod_request};
 use crate::spec::PodExt as _;
 use crate::status::Forced;
 
+/// A host port without an address of its own is taken on all.
+const ANY_ADDRESS: &str = "0.0.0.0";
+
 /// Whether `pod` may run on `node`, on which `others` run already. `Some` is the verdict that fails the pod.
 ///
 /// # Errors
 /// A quantity is malformed.
 pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allocatable: &Amounts) -> Result<Option<Forced>> {
-    if !matches_node(pod, node) {
-        return Ok(Some(rejected(
-            "NodeAffinity",
-            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
-        )));
-    }
     let limit = allocatable.get("pods").copied().unwrap_or_default();
     if Amount::from_units(i128::try_from(others.len()).unwrap_or(i128::MAX) + 1) > limit {
         return Ok(Some(out_of("pods", others.len() as i128, 1, limit.units().into())));
@@ -41,7 +40,69 @@ pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allocatable: &Amounts) -> 
             return Ok(Some(out_of(name, used, count(requested), count(capacity))));
         }
     }
+    let failed = |name: &str, why: &str| Ok(Some(rejected(name, &format!("Predicate {name} failed: {why}"))));
+    if !matches_node(pod, node) {
+        return failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector");
+    }
+    let taken: Vec<HostPort<'_>> = others.iter().flat_map(|other| host_ports(other)).collect();
+    if host_ports(pod).iter().any(|wanted| taken.iter().any(|other| wanted.conflicts(other))) {
+        return failed("NodePorts", "node(s) didn't have free ports for the requested pod ports");
+    }
+    if !tolerates_eviction(pod, node) {
+        return failed("TaintToleration", "node(s) had taints that the pod didn't tolerate");
+    }
     Ok(None)
+}
+
+/// A port of the node that a container asks for.
+struct HostPort<'a> {
+    ip: &'a str,
+    protocol: &'a str,
+    port: i32,
+}
+
+impl HostPort<'_> {
+    fn conflicts(&self, other: &HostPort<'_>) -> bool {
+        let any = |port: &HostPort<'_>| port.ip == ANY_ADDRESS;
+        self.port == other.port && self.protocol == other.protocol && (self.ip == other.ip || any(self) || any(other))
+    }
+}
+
+fn host_ports(pod: &Pod) -> Vec<HostPort<'_>> {
+    let sidecars = pod.spec().init_containers.iter().flatten();
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let ports = pod.spec().containers.iter().chain(sidecars).flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            Some(HostPort {
+                ip: port.host_ip.as_deref().filter(|ip| !ip.is_empty()).unwrap_or(ANY_ADDRESS),
+                protocol: port.protocol.as_deref().unwrap_or("TCP"),
+                port: port.host_port.filter(|port| *port > 0)?,
+            })
+        })
+        .collect()
+}
+
+/// Whether the pod tolerates the taints by which pods are evicted; static pods stay whatever the node says.
+fn tolerates_eviction(pod: &Pod, node: &Node) -> bool {
+    if pod.is_static() {
+        return true;
+    }
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let mut evicting = taints.into_iter().flatten().filter(|taint| taint.effect == "NoExecute");
+    evicting.all(|taint| pod.spec().tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint)))
+}
+
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let said = |text: &Option<String>| text.as_deref().unwrap_or_default().to_owned();
+    let (effect, key) = (said(&toleration.effect), said(&toleration.key));
+    if !(effect.is_empty() || effect == taint.effect) || !(key.is_empty() || key == taint.key) {
+        return false;
+    }
+    match said(&toleration.operator).as_str() {
+        "" | "Equal" => said(&toleration.value) == said(&taint.value),
+        operator => operator == "Exists",
+    }
 }
 
 fn rejected(reason: &str, why: &str) -> Forced {

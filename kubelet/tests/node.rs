@@ -572,6 +572,26 @@ async fn refusals_name_their_reason() {
 }
 
 #[tokio::test]
+async fn a_host_port_is_given_once() {
+    let world = World::new(Vec::new());
+    let on = |protocol: &str| {
+        let port = json!({"containerPort": 53, "hostPort": 53, "protocol": protocol});
+        web(json!({"containers": [{"name": "c", "image": "nginx:1.27", "ports": [port]}]}))
+    };
+    let phase_of = |name: &str| {
+        let status = &world.api.get(&format!("/api/v1/namespaces/default/pods/{name}")).unwrap()["status"];
+        format!("{} {}", status["phase"].as_str().unwrap(), status["message"].as_str().unwrap_or_default())
+    };
+    for (name, protocol) in [("first", "TCP"), ("second", "UDP"), ("third", "TCP")] {
+        world.api.put(&format!("/api/v1/namespaces/default/pods/{name}"), on(protocol));
+        world.settle().await;
+    }
+    assert_eq!((phase_of("first"), phase_of("second")), ("Running ".to_owned(), "Running ".to_owned()));
+    let why = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+    assert_eq!(phase_of("third"), format!("Failed Pod was rejected: {why}"));
+}
+
+#[tokio::test]
 async fn probes_decide_over_traffic_and_life() {
     let world = World::new(Vec::new());
     let probe = json!({"tcpSocket": {"port": 80}, "periodSeconds": 1, "failureThreshold": 2});

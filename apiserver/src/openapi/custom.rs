@@ -8,12 +8,20 @@ use serde_json::{Map, Value, json};
 use super::definitions::Dialect;
 use super::descriptions;
 
+/// What the objects of a kind can be selected by.
+fn add_selectable_fields(schema: &mut Value, kind: &Kind) {
+    let fields = kind.definition.iter().flat_map(|definition| &definition.selectable);
+    let fields: Vec<Value> = fields.map(|(label, _)| json!({ "fieldPath": label })).collect();
+    if !fields.is_empty() {
+        schema["x-kubernetes-selectable-fields"] = Value::Array(fields);
+    }
+}
+
 /// Whose words describe `apiVersion`, `kind` and `metadata`.
 const ANY_OBJECT: &str = "io.k8s.api.core.v1.Pod";
-const ANY_LIST: &str = "io.k8s.api.core.v1.PodList";
 
 /// What version 2 has no words for.
-const NOT_IN_V2: [&str; 4] = ["allOf", "anyOf", "oneOf", "not"];
+const NOT_IN_V2: [&str; 5] = ["allOf", "anyOf", "oneOf", "not", "default"];
 const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 const EMBEDDED: &str = "x-kubernetes-embedded-resource";
 
@@ -30,13 +38,14 @@ pub fn object(kind: &Kind, dialect: Dialect, metadata: Value) -> Value {
                 reduce(&mut schema);
             }
             embed(&mut schema, &metadata, dialect);
-            describe(&mut schema, ANY_OBJECT, metadata, dialect);
+            describe(&mut schema, false, metadata, dialect);
             schema
         }
         None => json!({ "type": "object" }),
     };
     schema["x-kubernetes-group-version-kind"] =
         json!([{ "group": kind.group, "kind": kind.kind, "version": kind.version }]);
+    add_selectable_fields(&mut schema, kind);
     schema
 }
 
@@ -55,13 +64,14 @@ pub fn list(kind: &Kind, dialect: Dialect, metadata: Value, item: Value) -> Valu
         "properties": { "items": { "description": items, "type": "array", "items": item } },
         "x-kubernetes-group-version-kind": [{ "group": kind.group, "kind": name, "version": kind.version }],
     });
-    describe(&mut schema, ANY_LIST, metadata, dialect);
+    describe(&mut schema, true, metadata, dialect);
+    add_selectable_fields(&mut schema, kind);
     schema
 }
 
-/// Adds what every object has.
-fn describe(schema: &mut Value, like: &str, metadata: Value, dialect: Dialect) {
-    let words = |field: &str| descriptions::of_field(like, field).map(|text| json!(text));
+/// Adds what every object has, or every list.
+fn describe(schema: &mut Value, of_list: bool, metadata: Value, dialect: Dialect) {
+    let words = |field: &str| descriptions::of_field(ANY_OBJECT, field).map(|text| json!(text));
     let text = |field: &str| {
         let mut property = json!({ "type": "string" });
         if let Some(words) = words(field) {
@@ -71,7 +81,7 @@ fn describe(schema: &mut Value, like: &str, metadata: Value, dialect: Dialect) {
     };
     let (version, kind) = (text("apiVersion"), text("kind"));
     let mut metadata = if dialect == Dialect::V3 { json!({ "allOf": [metadata] }) } else { metadata };
-    if let Some(words) = words("metadata") {
+    if let Some(words) = words("metadata").filter(|_| !of_list) {
         metadata["description"] = words;
     }
     let properties = &mut schema["properties"];
@@ -126,7 +136,7 @@ fn embed(schema: &mut Value, metadata: &Value, dialect: Dialect) {
     if !is_set(schema, EMBEDDED) || (dialect == Dialect::V2 && is_set(schema, PRESERVE)) {
         return;
     }
-    describe(schema, ANY_OBJECT, metadata.clone(), dialect);
+    describe(schema, false, metadata.clone(), dialect);
     let required = &mut schema["required"];
     if !required.is_array() {
         *required = json!([]);
@@ -177,7 +187,8 @@ mod tests {
                 "b": { "type": "array", "items": { "type": "string" }, PRESERVE: true },
             },
         });
-        let expected = json!({ "type": "object", "required": ["b"], "properties": { "a": { "default": "x" }, "b": { PRESERVE: true } } });
+        let expected =
+            json!({ "type": "object", "required": ["b"], "properties": { "a": {}, "b": { PRESERVE: true } } });
         assert_eq!(reduced(nullable), expected);
     }
 

@@ -1,10 +1,10 @@
 //! Types as JSON schemas, in the two dialects of OpenAPI.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use minik8s_api::kinds::{Kind, Kinds};
-use minik8s_api::schema::{Field, List, ListType, Scalar, Struct, Type, built_in};
+use minik8s_api::schema::{Field, ListType, Scalar, Struct, Type, built_in};
 use serde_json::{Map, Value, json};
 
 use super::{custom, descriptions};
@@ -34,6 +34,8 @@ const MICRO_TIME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime";
 const DURATION: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Duration";
 const RAW_EXTENSION: &str = "io.k8s.apimachinery.pkg.runtime.RawExtension";
 const FIELDS_V1: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1";
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// Bodies that are not a kind of their own row.
 const STATUS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.Status";
@@ -89,6 +91,11 @@ impl Definitions {
         self.named(STATUS)
     }
 
+    /// Refers to a type of all groups, such as `APIResourceList`.
+    pub fn meta(&mut self, name: &str) -> Value {
+        self.named(&format!("{META}{name}"))
+    }
+
     /// Refers to `DeleteOptions`.
     pub fn delete_options(&mut self) -> Value {
         self.named(DELETE_OPTIONS)
@@ -140,27 +147,11 @@ impl Definitions {
     fn ty(&mut self, ty: &Type) -> Value {
         match ty {
             Type::Struct(of) => self.structure(of),
-            Type::List(list) => json!({ "type": "array", "items": self.element(list) }),
-            Type::Map(map) => {
-                let value = self.ty(&map.value);
-                json!({ "type": "object", "additionalProperties": self.with_default(value, &map.value) })
-            }
+            Type::List(list) => json!({ "type": "array", "items": self.ty(&list.element) }),
+            Type::Map(map) => json!({ "type": "object", "additionalProperties": self.ty(&map.value) }),
             Type::Scalar(scalar) => self.scalar(*scalar),
             // Either an object of a type or something else; OpenAPI leaves such types open, as Kubernetes does.
             Type::Either(_) => json!({}),
-        }
-    }
-
-    fn element(&mut self, list: &List) -> Value {
-        let element = self.ty(&list.element);
-        self.with_default(element, &list.element)
-    }
-
-    fn with_default(&self, schema: Value, ty: &Type) -> Value {
-        if matches!(ty, Type::Struct(_)) {
-            self.beside(schema, Map::from_iter([("default".to_owned(), json!({}))]))
-        } else {
-            schema
         }
     }
 
@@ -181,17 +172,24 @@ impl Definitions {
     }
 
     fn field(&mut self, owner: &str, field: &Field) -> Value {
-        let schema = self.ty(&field.ty);
+        let mut schema = self.ty(&field.ty);
+        if let Some(values) = enums().get(&(owner, &*field.name)) {
+            let of = if matches!(field.ty, Type::List(_)) { &mut schema["items"] } else { &mut schema };
+            of["enum"] = json!(values);
+        }
         let mut more = Map::new();
         if let Some(text) = descriptions::of_field(owner, &field.name) {
             more.insert("description".into(), json!(text));
         }
-        match (&field.default, &field.ty) {
-            (Some(default), _) => drop(more.insert("default".into(), default.clone())),
-            (None, Type::Struct(_)) if !field.pointer => drop(more.insert("default".into(), json!({}))),
-            _ => {}
+        if self.dialect == Dialect::V3
+            && let Some(default) = default(field)
+        {
+            more.insert("default".into(), default);
         }
-        if let Type::List(list) = &field.ty {
+        if let Type::List(list) = &field.ty
+            // Of a list of objects nobody applies anything.
+            && !(field.name == "items" && owner.ends_with("List"))
+        {
             let (list_type, keys) = match &list.list_type {
                 ListType::Atomic => ("atomic", None),
                 ListType::Set => ("set", None),
@@ -277,6 +275,33 @@ impl Definitions {
     }
 }
 
+/// The values that a field or the elements of a list may have, where Kubernetes' types name them all.
+fn enums() -> &'static BTreeMap<(&'static str, &'static str), Vec<&'static str>> {
+    static ENUMS: LazyLock<BTreeMap<(&str, &str), Vec<&str>>> = LazyLock::new(|| {
+        let row = |line: &'static str| {
+            let mut cells = line.split('\t');
+            Some(((cells.next()?, cells.next()?), cells.next()?.split(',').collect()))
+        };
+        include_str!("enums.tsv").lines().skip(1).filter_map(row).collect()
+    });
+    &ENUMS
+}
+
+/// What Go has in a field of which nothing is said. Version 2 has no word for it.
+fn default(field: &Field) -> Option<Value> {
+    if field.default.is_some() || field.pointer {
+        return field.default.clone();
+    }
+    match &field.ty {
+        Type::Struct(_) => Some(json!({})),
+        Type::Scalar(_) if field.omit_empty => None,
+        Type::Scalar(Scalar::String) => Some(json!("")),
+        Type::Scalar(Scalar::Bool) => Some(json!(false)),
+        Type::Scalar(Scalar::Int32 | Scalar::Int64 | Scalar::Double) => Some(json!(0)),
+        _ => None,
+    }
+}
+
 fn scalar_definition(scalar: Scalar, dialect: Dialect) -> Value {
     match (scalar, dialect) {
         (Scalar::Quantity, Dialect::V3) => {
@@ -315,7 +340,7 @@ fn group_version_kinds(of: &Struct, kinds: &Kinds) -> Vec<Value> {
         }
     }
     // Options and Status belong to every group.
-    if known.is_empty() && of.name().contains(".apimachinery.") {
+    if known.is_empty() && of.name().contains(".apimachinery.") && of.short_name() != "OwnerReference" {
         known.push(value("", "v1", of.short_name()));
     }
     known.sort_by_key(Value::to_string);

@@ -17,7 +17,7 @@ pub mod descriptions;
 pub mod gnostic;
 pub mod paths;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -29,6 +29,9 @@ use self::definitions::{Definitions, Dialect};
 use crate::aggregator::{Documents as Others, services};
 use crate::documents::{Document, Documents, Surface};
 use crate::version::GIT_VERSION;
+
+/// The version of the documents: that of the API, without its patches.
+const VERSION: &str = "1.37";
 
 /// OpenAPI documents of the present snapshot of kinds.
 #[derive(Default)]
@@ -44,7 +47,9 @@ impl OpenApi {
     pub fn index(&self, surface: &Surface, others: &Others) -> Option<Document> {
         self.merged.get(surface, "index", || {
             let own = places(&surface.kinds).into_iter().filter(|(place, _)| !is_others(surface, place));
+            let information = information(&surface.kinds).into_iter().map(|place| (place, Vec::new()));
             let mut paths: Map<String, Value> = own
+                .chain(information)
                 .map(|(place, rows)| {
                     let url = format!("/openapi/v3/{place}?hash={}", hash(&place, &rows));
                     (place, json!({ "serverRelativeURL": url }))
@@ -59,19 +64,27 @@ impl OpenApi {
         })
     }
 
-    /// The description of `api/v1` or `apis/{group}/{version}`.
+    /// The description of `api/v1` or `apis/{group}/{version}`, or of what stands above: `api`, `apis`, `apis/{group}`.
     pub fn v3(&self, kinds: &Arc<Kinds>, place: &str) -> Option<Document> {
         let place = place.trim_end_matches('/');
         self.documents.get(kinds, place, || {
-            let rows = places(kinds).remove(place)?;
             let mut definitions = Definitions::new(Dialect::V3);
-            let paths = paths::of(&rows, &mut definitions);
-            Some(json!({
-                "openapi": "3.0.0",
-                "info": { "title": "Kubernetes", "version": GIT_VERSION },
-                "paths": paths,
-                "components": { "schemas": definitions.finish(kinds) },
-            }))
+            let (paths, custom) = match places(kinds).remove(place) {
+                Some(rows) => (paths::of(&rows, &mut definitions), rows.iter().all(|kind| kind.custom)),
+                None if information(kinds).iter().any(|one| one == place) => {
+                    (paths::information(place, &mut definitions), false)
+                }
+                None => return None,
+            };
+            let info = match custom {
+                true => json!({ "title": "Kubernetes CRD Swagger", "version": "v0.1.0" }),
+                false => json!({ "title": "Kubernetes", "version": VERSION }),
+            };
+            let mut components = json!({ "schemas": definitions.finish(kinds) });
+            if !custom {
+                components["securitySchemes"] = bearer_token();
+            }
+            Some(json!({ "openapi": "3.0.0", "info": info, "paths": paths, "components": components }))
         })
     }
 
@@ -106,13 +119,34 @@ fn merged(surface: &Surface, others: &Others) -> Value {
 fn everything(kinds: &Arc<Kinds>) -> Value {
     let mut definitions = Definitions::new(Dialect::V2);
     let rows: Vec<Arc<Kind>> = kinds.iter().cloned().collect();
-    let paths = paths::of(&rows, &mut definitions);
+    let mut paths = paths::of(&rows, &mut definitions);
+    paths::add_information(&mut paths, &information(kinds), &mut definitions);
     json!({
         "swagger": "2.0",
-        "info": { "title": "Kubernetes", "version": GIT_VERSION },
+        "info": { "title": "Kubernetes", "version": VERSION },
         "paths": paths,
         "definitions": definitions.finish(kinds),
+        "securityDefinitions": bearer_token(),
+        "security": [{ "BearerToken": [] }],
     })
+}
+
+fn bearer_token() -> Value {
+    json!({
+        "BearerToken": {
+            "description": "Bearer Token authentication",
+            "type": "apiKey",
+            "name": "authorization",
+            "in": "header",
+        },
+    })
+}
+
+/// What stands above the versions of groups: `api`, `apis`, and `apis/{group}` of the groups that come with the server.
+fn information(kinds: &Kinds) -> Vec<String> {
+    let groups: BTreeSet<&str> = kinds.iter().filter(|kind| !kind.custom).map(|kind| kind.group.as_str()).collect();
+    let named = groups.into_iter().filter(|group| !group.is_empty()).map(|group| format!("apis/{group}"));
+    ["api", "apis"].into_iter().map(str::to_owned).chain(named).collect()
 }
 
 /// The rows of each `api/v1`, `apis/{group}/{version}`.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use minik8s_api::kinds::GroupResource;
+use minik8s_api::kinds::{GroupResource, Kind};
 use minik8s_api::meta;
 use minik8s_api::status::Status;
 use minik8s_api::strategy::{GarbageCollectionPolicy, strategy_for};
@@ -47,6 +47,11 @@ const RETURN_DELETED: [(&str, &str); 16] = [
     ("storage.k8s.io", "volumeattributesclasses"),
 ];
 
+/// Whether the deletion of such an object answers with it.
+pub fn returns_deleted(kind: &Kind) -> bool {
+    RETURN_DELETED.contains(&(kind.group.as_str(), kind.plural.as_str()))
+}
+
 /// What a delete came to.
 #[derive(Debug, Clone)]
 pub struct Deleted {
@@ -81,7 +86,7 @@ impl Registry {
         object: Value,
         gone: bool,
     ) -> Result<Deleted, Status> {
-        let returned = RETURN_DELETED.contains(&(target.kind.group.as_str(), target.kind.plural.as_str()));
+        let returned = returns_deleted(&target.kind);
         let object = match context.internal {
             true => object,
             false => self.converter.one(present.kind(), &target.kind, object).await?,

@@ -47,6 +47,9 @@ impl Registry {
         }
         // What was decided on is what is deleted.
         delete.uid.get_or_insert_with(|| object.uid().to_owned());
+        if !delete.dry_run {
+            self.mark_as_evicted(&pod, &mut delete).await?;
+        }
         self.delete(context, &pod, &delete).await?;
         Ok(Status::success_with_code(201))
     }
@@ -63,7 +66,7 @@ impl Registry {
                 let target = self.target("policy", "v1", "poddisruptionbudgets", budget.namespace(), budget.name())?;
                 let (name, now) = (pod.name.clone(), self.now());
                 let mut change = |budget: &mut Value| take_one(budget, &name, &now);
-                self.modify_stored(&target, dry_run, &mut change).await
+                self.modify_stored(&target, dry_run, &mut change).await.map(drop)
             }
             _ => Err(Status {
                 code: 500,
@@ -73,6 +76,33 @@ impl Registry {
                 )
             }),
         }
+    }
+
+    /// Says in the pod's status why it goes, for those who tell disruptions from failures (`addConditionAndDeletePod`).
+    async fn mark_as_evicted(&self, pod: &Target, delete: &mut DeleteOptions) -> Result<(), Status> {
+        let now = self.now();
+        let (uid, version) = (delete.uid.clone(), delete.resource_version.clone());
+        let mut change = |object: &mut Value| {
+            let preconditions =
+                [("UID", &uid, meta::uid(object)), ("ResourceVersion", &version, meta::resource_version(object))];
+            for (name, wanted, is) in preconditions {
+                let Some(wanted) = wanted.as_deref().filter(|wanted| !wanted.is_empty() && *wanted != is) else {
+                    continue;
+                };
+                let rest = if name == "UID" { "deleted and then recreated" } else { "modified" };
+                let why = format!(
+                    "the {name} in the precondition ({wanted}) does not match the {name} in record ({is}). The object might have been {rest}"
+                );
+                return Err(Status::conflict(&GroupResource::new("", "Pod"), &pod.name, &why));
+            }
+            set_disruption_target(object, &now);
+            Ok(())
+        };
+        let revision = self.modify_stored(pod, false, &mut change).await?;
+        if let (Some(version), Some(revision)) = (&mut delete.resource_version, revision) {
+            *version = revision.to_string();
+        }
+        Ok(())
     }
 
     fn budgets_of(&self, pod: &Object) -> Vec<Arc<Object>> {
@@ -90,6 +120,31 @@ fn can_ignore_budgets(pod: &Object) -> bool {
     let value = pod.value();
     matches!(value["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
         || pod.meta().deletion_timestamp.is_some()
+}
+
+fn set_disruption_target(pod: &mut Value, now: &str) {
+    let target = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+        "lastProbeTime": null,
+        "lastTransitionTime": now,
+    });
+    if !pod["status"]["conditions"].is_array() {
+        pod["status"]["conditions"] = json!([]);
+    }
+    let Some(conditions) = pod["status"]["conditions"].as_array_mut() else { return };
+    match conditions.iter_mut().find(|condition| condition["type"] == target["type"]) {
+        // Evicted once more: the moment is the first one's.
+        Some(condition) if condition["status"] == target["status"] => {
+            for field in ["reason", "message"] {
+                condition[field] = target[field].clone();
+            }
+        }
+        Some(condition) => *condition = target,
+        None => conditions.push(target),
+    }
 }
 
 fn is_ready(pod: &Value) -> bool {

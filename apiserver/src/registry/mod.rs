@@ -53,6 +53,7 @@ use crate::metrics::StoreTimes;
 
 pub use commit::Leases;
 pub use context::{Context, Warnings};
+pub use delete::returns_deleted;
 pub use target::Target;
 
 /// Reads and writes objects of every kind. Shared by the HTTP endpoints and by the server's own writers

@@ -10,7 +10,7 @@ use minik8s_api::managed;
 use minik8s_api::meta;
 use minik8s_api::status::{FieldError, FieldPath, Status};
 use minik8s_api::strategy::strategy_for;
-use minik8s_store::Txn;
+use minik8s_store::{Revision, Txn};
 use serde_json::Value;
 
 use super::commit::Outcome;
@@ -78,13 +78,13 @@ impl Registry {
     }
 
     /// Reads, changes and writes an object as it is stored, past admission, strategy and field owners: for subresources
-    /// that are a rule of their own (binding, eviction).
+    /// that are a rule of their own (binding, eviction). The answer is the revision, unless nothing was to be written.
     pub(super) async fn modify_stored(
         &self,
         target: &Target,
         dry_run: bool,
         change: &mut (dyn FnMut(&mut Value) -> Result<(), Status> + Send),
-    ) -> Result<(), Status> {
+    ) -> Result<Option<Revision>, Status> {
         self.cache.wait_latest().await?;
         let mut present = self.cached(target)?;
         for _ in 0..MAX_CONFLICTS {
@@ -92,10 +92,10 @@ impl Registry {
             let mut new = object.value();
             change(&mut new)?;
             if dry_run {
-                return Ok(());
+                return Ok(None);
             }
             match self.put(target, Some(object.revision()), object::encode(object.kind(), &new)).await? {
-                Outcome::Committed(_) => return Ok(()),
+                Outcome::Committed(revision) => return Ok(Some(revision)),
                 Outcome::Conflict(current) => present = self.after_conflict(target, current)?,
             }
         }

@@ -42,6 +42,12 @@ impl Behavior for Service {
         }
         if edit::text(spec, "type") == "LoadBalancer" {
             edit::default(spec, "allocateLoadBalancerNodePorts", true);
+            let status = edit::child(object, "status");
+            for point in edit::each(edit::child(status, "loadBalancer"), "ingress") {
+                if !edit::text(point, "ip").is_empty() {
+                    edit::default(point, "ipMode", "VIP");
+                }
+            }
         }
     }
 
