@@ -31,7 +31,7 @@
 //! # Left out, compared with a real runtime
 //! File ownership and permissions (everything runs as if it were root, except that `id` tells who it is); cgroup throttling;
 //! user namespaces, devices, seccomp, AppArmor and SELinux (accepted, without effect); checkpoints; SPDY, so port forwarding;
-//! machine code: what is not simulated says so.
+//! SCTP; machine code: what is not simulated says so.
 
 pub mod commands;
 mod container;

@@ -35,10 +35,17 @@ pub(super) async fn run(call: Arc<Call>) -> i32 {
         async move {
             match request.path.as_str() {
                 "/readyz" => server::ok("ok"),
-                "/crdconvert" => review(&request).unwrap_or_else(|message| {
-                    tracing::debug!(pid = call.pid, message, "conversion refused");
-                    server::error(StatusCode::BAD_REQUEST, message)
-                }),
+                "/crdconvert" => {
+                    let body = String::from_utf8_lossy(&request.body);
+                    call.verbose(2, "framework.go:134", format!("handling request: {body}")).await;
+                    match review(&request) {
+                        Ok(reply) => reply,
+                        Err(message) => {
+                            call.klog('E', "framework.go:129", &message).await;
+                            server::error(StatusCode::BAD_REQUEST, message)
+                        }
+                    }
+                }
                 _ => server::not_found(),
             }
         }

@@ -286,11 +286,13 @@ mod tests {
                 response.into_body().collect().await.expect("a body")
             };
             tokio::select! {
+                biased;
                 body = asked => body,
                 ended = connection => panic!("{ended:?}"),
             }
         };
         let body = tokio::select! {
+                biased;
             body = asking => body,
             () = serve_stream(far, answer) => panic!("no answer"),
         };

@@ -46,6 +46,27 @@ const DIED_FROM_SIGNAL: i32 = 2;
 /// Signals that end a Go program.
 const ENDING: [Signal; 4] = [Signal::Hup, Signal::Int, Signal::Quit, Signal::Term];
 
+/// Flags of every subcommand: those of `klog`, which say how much is logged and where. Here all goes to standard error.
+const LOGGING_FLAGS: &[Flag] = &[
+    Flag::bool("alsologtostderr", "false", "log to standard error as well as files"),
+    Flag::duration("log-flush-frequency", "5s", "Maximum number of seconds between log flushes"),
+    Flag::bool("logtostderr", "true", "log to standard error instead of files"),
+    Flag::string("stderrthreshold", "2", "logs at or above this threshold go to stderr"),
+    Flag::int("v", "0", "number for the log level verbosity").letter('v'),
+    Flag::string("vmodule", "", "comma-separated list of pattern=N settings for file-filtered logging"),
+];
+/// Subcommands of the real one that are not simulated.
+const NOT_SIMULATED: [&str; 8] = [
+    "audit-proxy",
+    "external-metrics",
+    "fake-registry-server",
+    "mtlsclient",
+    "mtlsserver",
+    "podcertificatesigner",
+    "resource-consumer-controller",
+    "stress",
+];
+
 /// A subcommand, as `cobra` describes one.
 struct Subcommand {
     name: &'static str,
@@ -304,6 +325,9 @@ pub(super) async fn run(process: Process) -> i32 {
         Some((&"help", [name, ..])) => (*name, ["--help"].as_slice()),
         Some((name, rest)) => (*name, rest),
     };
+    if NOT_SIMULATED.contains(&name) {
+        return complained(&stderr, &format!("agnhost: {name}: not simulated\n")).await;
+    }
     let Some(subcommand) = SUBCOMMANDS.iter().find(|subcommand| subcommand.name == name) else {
         return complained(
             &stderr,
@@ -314,7 +338,7 @@ pub(super) async fn run(process: Process) -> i32 {
     if rest.iter().any(|word| matches!(*word, "--help" | "-h")) {
         return said(&stdout, &subcommand.usage()).await;
     }
-    let flags = match Flags::parse(subcommand.flags, rest) {
+    let flags = match Flags::parse(&[subcommand.flags, LOGGING_FLAGS].concat(), rest) {
         Ok(flags) => flags,
         Err(message) => return complained(&stderr, &format!("Error: {message}\n{}", subcommand.usage())).await,
     };
@@ -372,6 +396,10 @@ impl Subcommand {
         for flag in self.flags {
             let _infallible = writeln!(text, "{flag}");
         }
+        text += "\nGlobal Flags:\n";
+        for flag in LOGGING_FLAGS {
+            let _infallible = writeln!(text, "{flag}");
+        }
         text
     }
 }
@@ -402,6 +430,13 @@ impl Call {
     async fn klog(&self, severity: char, place: &str, message: impl Display) {
         let line = go_format::klog_line(severity, self.world.clock.now(), self.pid, place, &message.to_string());
         let _told = self.stderr.write(line).await;
+    }
+
+    /// [`Call::klog`], where `-v` asks for as much.
+    async fn verbose(&self, level: i64, place: &str, message: impl Display) {
+        if self.flags.number("v") >= level {
+            self.klog('I', place, message).await;
+        }
     }
 
     /// [`Call::log`] for what ends a program; returns the exit code for it.

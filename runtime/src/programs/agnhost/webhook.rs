@@ -109,6 +109,7 @@ async fn review(call: &Call, request: &Received, judge: Judge) -> Reply {
         call.klog('E', "main.go:122", format!("contentType={content_type}, expect application/json")).await;
         return server::ok("");
     }
+    call.verbose(2, "main.go:126", format!("handling request: {}", String::from_utf8_lossy(&request.body))).await;
     let refused = |message: String| async move {
         call.klog('E', "main.go:132", &message).await;
         server::error(StatusCode::BAD_REQUEST, message)
@@ -139,6 +140,7 @@ async fn review(call: &Call, request: &Received, judge: Judge) -> Reply {
     };
     response["uid"] = asked["uid"].clone();
     let answer = json!({ "kind": kind, "apiVersion": api_version, "response": response });
+    call.verbose(2, "main.go:174", format!("sending response: {answer}")).await;
     server::typed(StatusCode::OK, "application/json", answer.to_string())
 }
 
