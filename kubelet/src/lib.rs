@@ -35,7 +35,7 @@
 //!
 //! # Left out, compared with Kubernetes
 //! Eviction under pressure, in-place resize, image garbage collection, compressed logs, device plugins, dynamic resources,
-//! volumes other than those in `volumes`, user namespaces, checkpointing, HTTPS probes. TLS and the
+//! volumes other than those in `volumes`, user namespaces, checkpointing. TLS and the
 //! authentication of the HTTP API are of those who listen: [`server::questions`] says what they have to ask.
 
 mod admission;

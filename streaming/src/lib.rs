@@ -13,7 +13,8 @@
 //! in-process [`pair`]. So a simulated cluster of a thousand nodes needs not a single port.
 //!
 //! Reading order: [`BoxedStream`] (what is passed around), [`http_over()`] (one request on one stream), [`proxy`] (a request
-//! passed on with its upgrade), [`remotecommand`] (the channel protocol at the end of the line).
+//! passed on with its upgrade), [`remotecommand`] (the channel protocol at the end of the line). [`tls`] is for those who do
+//! not ask whom they talk to.
 //!
 //! # Invariants
 //! - A proxy never looks into what it splices: WebSocket and SPDY pass alike, and a half-closed direction stays half closed.
@@ -31,6 +32,7 @@ mod http_over;
 pub mod proxy;
 pub mod remotecommand;
 mod stream;
+pub mod tls;
 
 pub use error::{Error, Result};
 pub use http_over::http_over;
