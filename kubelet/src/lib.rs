@@ -18,7 +18,7 @@
 //! 2. [`source`], `worker`, `sync`: from a pod in the API to one attempt at it.
 //! 3. [`runtime`], [`plan`], [`status`], [`backoff`]: the pure middle. What the runtime has, what to do, what to say.
 //! 4. `observe`, `start`, `terminate`, `images`, `container_config`, `env`, `downward`,
-//!    `resources`, `volumes`, `objects`, `tokens`: the hands.
+//!    `resources`, `runtime_class`, `volumes`, `objects`, `tokens`: the hands.
 //! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
 //!    `log_rotation`: what containers say too much.
 //! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `unsupported`: refusals.
@@ -59,6 +59,7 @@ mod pleg;
 mod probe;
 mod resources;
 pub mod runtime;
+mod runtime_class;
 pub mod server;
 pub mod source;
 pub mod spec;

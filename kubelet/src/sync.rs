@@ -26,6 +26,7 @@ use crate::kubelet::Kubelet;
 use crate::observe::observe;
 use crate::plan::{self, Action, Plan};
 use crate::runtime::RuntimePod;
+use crate::runtime_class::runtime_handler;
 use crate::spec::{ContainerKind, PodExt as _};
 use crate::start::StartRequest;
 use crate::status::{self, Forced, StartFailure};
@@ -387,15 +388,17 @@ impl Kubelet {
     async fn create_sandbox(&self, pod: &Arc<Pod>, attempt: u32) -> Result<()> {
         let config = crate::container_config::sandbox_config(pod, attempt, &self.config.node_name, &self.dns());
         self.config.fs.create_dir_all(&config.log_directory)?;
-        match self.config.cri.run_pod_sandbox(config, "").await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let message = format!("Failed to create pod sandbox: {error}");
-                let reference = object_reference(pod.as_ref());
-                self.event(&reference, EventType::Warning, "FailedCreatePodSandBox", message);
-                Err(error.into())
-            }
-        }
+        let run = async {
+            let handler = runtime_handler(&self.config.client, pod).await?;
+            Ok(self.config.cri.run_pod_sandbox(config, &handler).await?)
+        };
+        let made: Result<String> = run.await;
+        let Err(error) = made else {
+            return Ok(());
+        };
+        let message = format!("Failed to create pod sandbox: {error}");
+        self.event(&object_reference(pod.as_ref()), EventType::Warning, "FailedCreatePodSandBox", message);
+        Err(error)
     }
 
     /// Computes the pod's status and sends it if it is news. Returns the phase.

@@ -15,7 +15,6 @@ const POD_FIELDS: &[Row<Pod>] = &[
     ("spec.hostUsers", |pod| pod.spec().host_users == Some(false)),
     ("spec.os.name", |pod| pod.spec().os.as_ref().is_some_and(|os| os.name != "linux")),
     ("spec.resourceClaims", |pod| pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())),
-    ("spec.runtimeClassName", |pod| pod.spec().runtime_class_name.as_ref().is_some_and(|name| !name.is_empty())),
     ("spec.evictionResponders", |pod| pod.spec().eviction_responders.as_ref().is_some_and(|list| !list.is_empty())),
     ("spec.securityContext.sysctls", |pod| {
         let context = pod.spec().security_context.as_ref();

@@ -76,7 +76,7 @@ impl Node {
         out
     }
 
-    fn run_sandbox(&mut self, name: &str, labels: BTreeMap<String, String>) -> Answer {
+    fn run_sandbox(&mut self, name: &str, labels: BTreeMap<String, String>, handler: &str) -> Answer {
         let metadata = PodSandboxMetadata {
             name: name.to_string(),
             uid: format!("uid-{name}"),
@@ -90,7 +90,7 @@ impl Node {
             labels,
             ..PodSandboxConfig::default()
         };
-        let id = self.tokio.block_on(self.client.run_pod_sandbox(config.clone(), ""))?;
+        let id = self.tokio.block_on(self.client.run_pod_sandbox(config.clone(), handler))?;
         self.ids.insert(name.to_string(), id);
         self.configs.insert(name.to_string(), config);
         Ok(String::new())
@@ -218,7 +218,8 @@ impl Node {
                 let name = args.next_pos().ok_or("which sandbox?")?.to_string();
                 let labels = args.take_key("job").into_iter().map(|job| ("job-name".to_string(), job.to_string()));
                 let labels = labels.collect();
-                self.run_sandbox(&name, labels)
+                let handler = args.take_key("handler").unwrap_or_default().to_string();
+                self.run_sandbox(&name, labels, &handler)
             }
             "sandbox-status" => {
                 let id = self.id(args.next_pos().ok_or("which sandbox?")?)?;
@@ -308,7 +309,7 @@ impl Node {
                 let image = args.next_pos().ok_or("which image?")?.to_string();
                 let spec = ImageSpec { image: image.clone(), ..Default::default() };
                 self.tokio.block_on(self.client.pull_image(spec, None, None))?;
-                self.run_sandbox("pod", BTreeMap::new())?;
+                self.run_sandbox("pod", BTreeMap::new(), "")?;
                 let command = vec!["sleep".to_string(), "infinity".to_string()];
                 self.create(
                     "pod",

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use minik8s_api::{kinds::GroupResource, status::Status};
 use serde_json::Value;
 
+use super::pod_resources::quantities;
 use super::{Attributes, Operation, Plugin, items, push};
 use crate::cache::Objects;
 
@@ -36,6 +37,11 @@ impl RuntimeClass {
 
 fn is_empty(value: &Value) -> bool {
     value.as_object().is_none_or(serde_json::Map::is_empty)
+}
+
+/// Whether two lists of amounts say the same, in whatever notation (`1` is `1000m`).
+fn same_resources(one: &Value, other: &Value) -> bool {
+    quantities(one) == quantities(other)
 }
 
 fn set_scheduling(write: &Attributes<'_>, pod: &mut Value, class: &Value) -> Result<(), Status> {
@@ -76,7 +82,7 @@ impl Plugin for RuntimeClass {
         if let Some(class) = self.class(write, &pod)? {
             let fixed = &class["overhead"]["podFixed"];
             if !is_empty(fixed) {
-                if !is_empty(&pod["spec"]["overhead"]) && pod["spec"]["overhead"] != *fixed {
+                if !is_empty(&pod["spec"]["overhead"]) && !same_resources(&pod["spec"]["overhead"], fixed) {
                     return Err(
                         write.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead")
                     );
@@ -94,14 +100,13 @@ impl Plugin for RuntimeClass {
             return Ok(());
         };
         let overhead = &pod["spec"]["overhead"];
-        if is_empty(overhead) {
-            return Ok(());
-        }
-        match self.class(write, pod)? {
-            Some(class) if class["overhead"]["podFixed"] == *overhead => Ok(()),
+        let class = self.class(write, pod)?.filter(|class| !class["overhead"].is_null());
+        match class {
+            Some(class) if same_resources(&class["overhead"]["podFixed"], overhead) => Ok(()),
             Some(_) => {
                 Err(write.forbidden("pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"))
             }
+            None if is_empty(overhead) => Ok(()),
             None => {
                 Err(write
                     .forbidden("pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"))

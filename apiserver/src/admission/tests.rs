@@ -146,6 +146,16 @@ async fn classes_give_what_they_promise() {
         (&stored["spec"]["overhead"], &stored["spec"]["nodeSelector"]),
         (&json!({ "cpu": "250m" }), &json!({ "vm": "yes" }))
     );
+    let own = |class: &str, cpu: &str| pod(json!({ "runtimeClassName": class, "overhead": { "cpu": cpu } }));
+    create(&world, ("", "pods"), &own("vm", "0.25")).await.expect("the same amount");
+    world.put(json!({ "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": { "name": "light" }, "handler": "runc" }));
+    for (class, why) in [
+        ("vm", "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead"),
+        ("light", "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+    ] {
+        let refused = create(&world, ("", "pods"), &own(class, "1")).await.expect_err("refused");
+        assert_eq!(refused, format!("pods \"p\" is forbidden: {why}"));
+    }
     let stored = create(&world, ("", "pods"), &pod(json!({}))).await.expect("admitted");
     assert_eq!((&stored["spec"]["priority"], &stored["spec"]["priorityClassName"]), (&json!(5), &json!("usual")));
 

@@ -22,6 +22,9 @@ use tonic::{Request, Response, Status};
 const RUNTIME_NAME: &str = "minik8s";
 /// How many items one message of a streamed list holds.
 const CHUNK_ITEMS: usize = 512;
+/// The runtime handlers that are configured: the default one, the same by its name, and the one that clusters for
+/// Kubernetes' end-to-end tests have besides (`test/e2e/framework/node/runtimeclass`). All of them simulate.
+const RUNTIME_HANDLERS: [&str; 3] = ["", "runc", "test-handler"];
 
 /// A streamed answer.
 pub(super) type Chunks<T> = BoxStream<'static, Result<T, Status>>;
@@ -133,7 +136,7 @@ impl RuntimeService for SimRuntime {
         self.check_power()?;
         let RunPodSandboxRequest { config, runtime_handler } = request.into_inner();
         let config = config.ok_or_else(|| Error::InvalidRequest("sandbox config must be specified".to_string()))?;
-        if !runtime_handler.is_empty() {
+        if !RUNTIME_HANDLERS.contains(&runtime_handler.as_str()) {
             let message = format!("failed to get sandbox runtime: no runtime for {runtime_handler:?} is configured");
             return Err(Error::WrongState(message).into());
         }
@@ -412,7 +415,10 @@ impl RuntimeService for SimRuntime {
         Ok(Response::new(StatusResponse {
             status: Some(RuntimeStatus { conditions }),
             info: BTreeMap::new(),
-            runtime_handlers: vec![RuntimeHandler { name: String::new(), features: None }],
+            runtime_handlers: RUNTIME_HANDLERS
+                .iter()
+                .map(|name| RuntimeHandler { name: name.to_string(), features: None })
+                .collect(),
             features: Some(RuntimeFeatures { supplemental_groups_policy: true, ..RuntimeFeatures::default() }),
         }))
     }

@@ -72,6 +72,11 @@ impl FakeRuntime {
         self.state.lock().sandboxes.len()
     }
 
+    /// The runtime handlers of all sandboxes.
+    pub fn runtime_handlers(&self) -> Vec<String> {
+        self.state.lock().sandboxes.values().map(|sandbox| sandbox.runtime_handler.clone()).collect()
+    }
+
     /// What the running container of that name was made from.
     pub fn config(&self, name: &str) -> proto::ContainerConfig {
         let id = self.running(name);
@@ -219,7 +224,11 @@ impl FakeRuntime {
         let mut state = self.state.lock();
         match call {
             "RunPodSandbox" => {
-                let config = decode::<proto::RunPodSandboxRequest>(message)?.config.unwrap_or_default();
+                let proto::RunPodSandboxRequest { config, runtime_handler } = decode(message)?;
+                let config = config.unwrap_or_default();
+                if !matches!(runtime_handler.as_str(), "" | "runc") {
+                    return Err(Status::unknown(format!("no runtime for {runtime_handler:?} is configured")));
+                }
                 state.born += 1;
                 let id = format!("sandbox{}", state.born);
                 let ip = format!("10.128.0.{}", state.born + 1);
@@ -229,6 +238,7 @@ impl FakeRuntime {
                     labels: config.labels,
                     network: Some(proto::PodSandboxNetworkStatus { ip, ..Default::default() }),
                     created_at: now,
+                    runtime_handler,
                     ..Default::default()
                 };
                 state.sandboxes.insert(id.clone(), status);

@@ -1,4 +1,0 @@
-//! The two neighbours of a kubelet, as simple as can be: an API that stores objects, a runtime that keeps records.
-
-pub mod api;
-pub mod runtime;
