@@ -3,21 +3,25 @@
 //! (kubelet: `kubelet_pods.go`, `makeEnvironmentVariables`; `envvars/envvars.go`; `third_party/forked/golang/expansion`.)
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
 
 use crate::downward::{self, NodeView};
 use crate::error::{Error, Result};
 use crate::spec::PodExt as _;
 
-/// The ConfigMaps and Secrets that the containers of a pod name, by name, fetched beforehand. What is absent here is
-/// absent in the cluster.
+/// The objects that the containers and volumes of a pod name, fetched beforehand. What is absent here is absent in the
+/// cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Objects {
     /// The ConfigMaps of the pod's namespace.
     pub config_maps: BTreeMap<String, ConfigMap>,
     /// The Secrets of the pod's namespace.
     pub secrets: BTreeMap<String, Secret>,
+    /// All ClusterTrustBundles, if the pod selects any of them and they could be read.
+    pub trust_bundles: Option<Vec<Arc<ClusterTrustBundle>>>,
 }
 
 impl Objects {

@@ -1,12 +1,14 @@
-//! The ConfigMaps and Secrets that the pods of this node name, each watched on its own for as long as a pod names it.
+//! The objects that the pods of this node name: ConfigMaps and Secrets, each watched on its own for as long as a pod names it.
 //!
-//! A node may read no others, so there is no list of all of them to watch. (kubelet:
-//! `pkg/kubelet/util/manager/watch_based_manager.go`.)
+//! A node may read no others, so there is no list of all of them to watch. ClusterTrustBundles are for everyone: they are
+//! watched together, for as long as a pod selects any. (kubelet: `pkg/kubelet/util/manager/watch_based_manager.go`,
+//! `clustertrustbundle/clustertrustbundle_manager.go`.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use minik8s_client::{Client, Informer, ListOptions, Watched};
 use parking_lot::Mutex;
@@ -17,6 +19,7 @@ use crate::spec::PodExt as _;
 
 /// How long a sync waits for an object it has not seen yet.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(10);
+const TRUST_BUNDLES: &str = "/apis/certificates.k8s.io/v1/clustertrustbundles";
 
 /// The names of the objects a pod refers to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct References {
     pub config_maps: BTreeSet<String>,
     /// Secrets.
     pub secrets: BTreeSet<String>,
+    /// Whether it selects ClusterTrustBundles.
+    pub trust_bundles: bool,
 }
 
 /// What `pod` refers to, in its environment, its volumes and its pull secrets.
@@ -47,6 +52,7 @@ pub fn references(pod: &Pod) -> References {
         for source in projected {
             found.config_maps.extend(source.config_map.iter().map(|source| source.name.clone()));
             found.secrets.extend(source.secret.iter().map(|source| source.name.clone()));
+            found.trust_bundles |= source.cluster_trust_bundle.is_some();
         }
     }
     found.secrets.extend(pod.spec().image_pull_secrets.iter().flatten().map(|reference| reference.name.clone()));
@@ -60,7 +66,9 @@ struct Watch<K> {
     cancel: CancellationToken,
 }
 
-type Watches<K> = Mutex<BTreeMap<(String, String), Watch<K>>>;
+/// Namespace and name.
+type Key = (String, String);
+type Watches<K> = Mutex<BTreeMap<Key, Watch<K>>>;
 type Changed = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The watched objects of one kubelet.
@@ -70,12 +78,21 @@ pub struct ObjectCache {
     changed: Changed,
     config_maps: Watches<ConfigMap>,
     secrets: Watches<Secret>,
+    /// The one watch of all of them, under the empty name.
+    trust_bundles: Watches<ClusterTrustBundle>,
 }
 
 impl ObjectCache {
     /// A cache whose watches end with `cancel`. `changed` is called with the UID of every pod that names a changed object.
     pub fn new(client: Client, cancel: CancellationToken, changed: Changed) -> Self {
-        Self { client, cancel, changed, config_maps: Mutex::default(), secrets: Mutex::default() }
+        Self {
+            client,
+            cancel,
+            changed,
+            config_maps: Mutex::default(),
+            secrets: Mutex::default(),
+            trust_bundles: Mutex::default(),
+        }
     }
 
     /// The objects `pod` names, watched from now on. Those that are not there are missing in the answer.
@@ -83,12 +100,19 @@ impl ObjectCache {
         let names = references(pod);
         let mut objects = Objects::default();
         for name in names.config_maps {
-            let found = self.read(&self.config_maps, "configmaps", pod, &name).await;
+            let informer = self.named(&self.config_maps, "configmaps", pod, &name).await;
+            let found = informer.lister().get(pod.namespace(), &name);
             objects.config_maps.extend(found.map(|object| (name, object.as_ref().clone())));
         }
         for name in names.secrets {
-            let found = self.read(&self.secrets, "secrets", pod, &name).await;
+            let informer = self.named(&self.secrets, "secrets", pod, &name).await;
+            let found = informer.lister().get(pod.namespace(), &name);
             objects.secrets.extend(found.map(|object| (name, object.as_ref().clone())));
+        }
+        if names.trust_bundles {
+            let path = TRUST_BUNDLES.to_owned();
+            let informer = self.watch(&self.trust_bundles, Key::default(), path, ListOptions::default(), pod).await;
+            objects.trust_bundles = informer.has_synced().then(|| informer.lister().list());
         }
         objects
     }
@@ -97,37 +121,50 @@ impl ObjectCache {
     pub fn release(&self, uid: &str) {
         release(&self.config_maps, uid);
         release(&self.secrets, uid);
+        release(&self.trust_bundles, uid);
     }
 
-    async fn read<K: Watched>(&self, watches: &Watches<K>, plural: &str, pod: &Pod, name: &str) -> Option<Arc<K>> {
-        let informer = self.watch(watches, plural, pod, name);
+    /// The watch of the object of that name in the pod's namespace.
+    async fn named<K: Watched>(&self, watches: &Watches<K>, plural: &str, pod: &Pod, name: &str) -> Informer<K> {
+        let key = (pod.namespace().to_owned(), name.to_owned());
+        let path = format!("/api/v1/namespaces/{}/{plural}", pod.namespace());
+        let options = ListOptions { field_selector: Some(format!("metadata.name={name}")), ..ListOptions::default() };
+        self.watch(watches, key, path, options, pod).await
+    }
+
+    /// A watch that `pod` needs, begun if nobody did, and its first list waited for.
+    async fn watch<K: Watched>(
+        &self,
+        watches: &Watches<K>,
+        key: Key,
+        path: String,
+        options: ListOptions,
+        pod: &Pod,
+    ) -> Informer<K> {
+        let informer = {
+            let mut watches = watches.lock();
+            let watch = watches.entry(key.clone()).or_insert_with(|| self.begin(path.clone(), options));
+            watch.pods.lock().insert(pod.uid().to_owned());
+            watch.informer.clone()
+        };
         let synced = self.client.clock().timeout(FIRST_READ_TIMEOUT, informer.wait_synced()).await;
         if synced.is_err() {
-            tracing::warn!(plural, namespace = pod.namespace(), name, "could not be read in time");
+            tracing::warn!(path, name = key.1, "could not be read in time");
         }
-        informer.lister().get(pod.namespace(), name)
+        informer
     }
 
-    fn watch<K: Watched>(&self, watches: &Watches<K>, plural: &str, pod: &Pod, name: &str) -> Informer<K> {
-        let key = (pod.namespace().to_owned(), name.to_owned());
-        let mut watches = watches.lock();
-        let watch = watches.entry(key).or_insert_with(|| {
-            let path = format!("/api/v1/namespaces/{}/{plural}", pod.namespace());
-            let options =
-                ListOptions { field_selector: Some(format!("metadata.name={name}")), ..ListOptions::default() };
-            let informer = Informer::new(self.client.clone(), path, options);
-            let pods: Arc<Mutex<BTreeSet<String>>> = Arc::default();
-            let (interested, changed) = (pods.clone(), self.changed.clone());
-            informer.on_event(move |_| {
-                let interested = interested.lock().clone();
-                interested.iter().for_each(|uid| changed(uid));
-            });
-            let cancel = self.cancel.child_token();
-            informer.start(cancel.clone());
-            Watch { informer, pods, cancel }
+    fn begin<K: Watched>(&self, path: String, options: ListOptions) -> Watch<K> {
+        let informer = Informer::new(self.client.clone(), path, options);
+        let pods: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+        let (interested, changed) = (pods.clone(), self.changed.clone());
+        informer.on_event(move |_| {
+            let interested = interested.lock().clone();
+            interested.iter().for_each(|uid| changed(uid));
         });
-        watch.pods.lock().insert(pod.uid().to_owned());
-        watch.informer.clone()
+        let cancel = self.cancel.child_token();
+        informer.start(cancel.clone());
+        Watch { informer, pods, cancel }
     }
 }
 

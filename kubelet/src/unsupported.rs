@@ -77,7 +77,6 @@ const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("scaleIO", |v| v.scale_io.is_some()),
     ("storageos", |v| v.storageos.is_some()),
     ("vsphereVolume", |v| v.vsphere_volume.is_some()),
-    ("projected.sources.clusterTrustBundle", |v| projects(v, |p| p.cluster_trust_bundle.is_some())),
     ("projected.sources.podCertificate", |v| projects(v, |p| p.pod_certificate.is_some())),
 ];
 

@@ -3,13 +3,14 @@
 //! [`payload`] says which files a volume holds, as a pure function of the pod and of the objects it names; [`atomic`]
 //! puts them on the node so that a reader never sees half of an update; [`set_up`] and [`tear_down`] join the two.
 //!
-//! [`claim`] finds the folder behind a PersistentVolumeClaim.
+//! [`claim`] finds the folder behind a PersistentVolumeClaim, [`trust_anchors`] the certificates of ClusterTrustBundles.
 //!
 //! (`pkg/volume/{configmap,secret,projected,downwardapi,emptydir,hostpath}`.)
 
 pub mod atomic;
 pub mod claim;
 pub mod payload;
+pub mod trust_anchors;
 
 use std::collections::BTreeMap;
 

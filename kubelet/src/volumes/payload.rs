@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{
 use crate::downward::{self, NodeView};
 use crate::env::Objects;
 use crate::error::{Error, Result};
+use crate::volumes::trust_anchors::trust_anchors;
 
 /// The permission bits of files unless the volume says otherwise.
 const DEFAULT_MODE: u32 = 0o644;
@@ -62,13 +63,32 @@ pub fn files(pod: &Pod, volume: &Volume, sources: &Sources<'_>) -> Result<Files>
         add_downward(&mut files, pod, items, sources.node, bits(source.default_mode))?;
     } else if let Some(source) = &volume.projected {
         let mode = bits(source.default_mode);
+        let mut failures = Vec::new();
         for projection in source.sources.iter().flatten() {
-            add_projection(&mut files, pod, &volume.name, projection, sources, mode)?;
+            failures.extend(add_projection(&mut files, pod, &volume.name, projection, sources, mode).err());
+        }
+        if let Some(failure) = aggregate(failures) {
+            return Err(failure);
         }
     } else {
         return Err(Error::InvalidPod(format!("no volume plugin matched volume {}", volume.name)));
     }
     Ok(files)
+}
+
+/// Several failures as one, as Kubernetes joins them (`apimachinery/pkg/util/errors`, `NewAggregate`).
+fn aggregate(mut failures: Vec<Error>) -> Option<Error> {
+    if failures.len() < 2 {
+        return failures.pop();
+    }
+    let mut words: Vec<String> = Vec::new();
+    for failure in failures {
+        let failure = failure.to_string();
+        if !words.contains(&failure) {
+            words.push(failure);
+        }
+    }
+    Some(Error::MissingObject(format!("[{}]", words.join(", "))))
 }
 
 fn bits(mode: Option<i32>) -> u32 {
@@ -95,6 +115,10 @@ fn add_projection(
     }
     if let Some(source) = &projection.downward_api {
         add_downward(files, pod, source.items.as_deref().unwrap_or_default(), sources.node, mode)?;
+    }
+    if let Some(source) = &projection.cluster_trust_bundle {
+        let data = trust_anchors(sources.objects.trust_bundles.as_deref(), source)?.into_bytes();
+        files.insert(source.path.clone(), File { data, mode });
     }
     if let Some(source) = &projection.service_account_token {
         let key = (volume.to_owned(), source.path.clone());

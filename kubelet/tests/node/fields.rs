@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::fakes::world::{POD, World, nginx};
+use crate::fakes::world::{POD, World, nginx, web};
+use minik8s_cri::NodeFs as _;
 use serde_json::{Value, json};
 
 fn of_class(name: &str) -> Value {
@@ -38,4 +39,44 @@ async fn a_pod_waits_for_a_runtime_class_that_can_be_had() {
             format!("{failed} rpc error: code = Unknown desc = no runtime for \"kata\" is configured"),
         ]
     );
+}
+
+/// The content of a file of a container, by mount path and name.
+fn read(world: &World, mount: &str, file: &str) -> Option<String> {
+    let config = world.runtime.config("c");
+    let mount = config.mounts.iter().find(|found| found.container_path == mount).unwrap();
+    let data = world.fs.read(&format!("{}/{file}", mount.host_path)).ok()?;
+    Some(String::from_utf8(data.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn trust_bundles_appear_and_follow_their_objects() {
+    const BUNDLE: &str = "/apis/certificates.k8s.io/v1/clustertrustbundles/s:one";
+    let pem = |data: &str| format!("-----BEGIN CERTIFICATE-----\n{data}\n-----END CERTIFICATE-----\n");
+    let bundle = |data: &str| json!({"spec": {"signerName": "s", "trustBundle": pem(data)}});
+    let by_signer = json!({"path": "signer.pem", "signerName": "s", "labelSelector": {}});
+    let by_name = json!({"path": "name.pem", "name": "s:one"});
+    let sources = json!([{"clusterTrustBundle": by_signer}, {"clusterTrustBundle": by_name}]);
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let world = World::new(Vec::new());
+    world.api.put(
+        POD,
+        web(json!({
+            "containers": [{"name": "c", "image": "nginx:1.27", "volumeMounts": mounts}],
+            "volumes": [{"name": "v", "projected": {"sources": sources}}],
+        })),
+    );
+    world.settle().await;
+    assert_eq!(world.summary(), "Pending waiting ContainerCreating restarts=0");
+    let missing = "[combination of signerName and labelSelector matched zero ClusterTrustBundles, \
+                   while getting ClusterTrustBundle: clustertrustbundle.certificates.k8s.io \"s:one\" not found]";
+    let failed = format!("Warning FailedMount x1: MountVolume.SetUp failed for volume \"v\" : {missing}");
+    assert_eq!(world.api.event_messages("web"), [failed]);
+    world.api.put(BUNDLE, bundle("AAAA"));
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    assert_eq!(read(&world, "/v", "name.pem"), Some(pem("AAAA")));
+    world.api.put(BUNDLE, bundle("BBBB"));
+    world.settle().await;
+    assert_eq!(read(&world, "/v", "signer.pem"), Some(pem("BBBB")));
 }
