@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::resources::{Amount, Amounts, pod_request};
 use crate::spec::PodExt as _;
 use crate::status::Forced;
+use crate::sysctl;
 
 /// A host port without an address of its own is taken on all.
 const ANY_ADDRESS: &str = "0.0.0.0";
@@ -21,6 +22,9 @@ const ANY_ADDRESS: &str = "0.0.0.0";
 /// # Errors
 /// A quantity is malformed.
 pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allocatable: &Amounts) -> Result<Option<Forced>> {
+    if let Some(why) = sysctl::forbidden(pod) {
+        return Ok(Some(rejected("SysctlForbidden", &why)));
+    }
     let limit = allocatable.get("pods").copied().unwrap_or_default();
     if Amount::from_units(i128::try_from(others.len()).unwrap_or(i128::MAX) + 1) > limit {
         return Ok(Some(out_of("pods", others.len() as i128, 1, limit.units().into())));

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::resources;
 use crate::runtime;
 use crate::spec::{self, PodExt as _};
+use crate::sysctl::sysctls;
 
 /// Where the logs of pods are.
 const POD_LOGS: &str = "/var/log/pods";
@@ -210,6 +211,7 @@ fn linux_sandbox(pod: &Pod) -> proto::LinuxPodSandboxConfig {
     proto::LinuxPodSandboxConfig {
         cgroup_parent: format!("/kubepods{qos}/pod{}", pod.uid()),
         security_context: Some(security_context),
+        sysctls: sysctls(pod),
         ..Default::default()
     }
 }

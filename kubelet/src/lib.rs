@@ -21,7 +21,7 @@
 //!    `resources`, `runtime_class`, `volumes`, `objects`, `tokens`: the hands.
 //! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
 //!    `log_rotation`: what containers say too much.
-//! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `unsupported`: refusals.
+//! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `sysctl`, `unsupported`: refusals.
 //! 7. [`server`]: logs, exec, attach, port-forward, stats.
 //!
 //! # Invariants
@@ -68,6 +68,7 @@ mod static_pods;
 pub mod status;
 mod status_patch;
 mod sync;
+mod sysctl;
 mod terminate;
 mod tokens;
 mod unsupported;

@@ -16,10 +16,6 @@ const POD_FIELDS: &[Row<Pod>] = &[
     ("spec.os.name", |pod| pod.spec().os.as_ref().is_some_and(|os| os.name != "linux")),
     ("spec.resourceClaims", |pod| pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())),
     ("spec.evictionResponders", |pod| pod.spec().eviction_responders.as_ref().is_some_and(|list| !list.is_empty())),
-    ("spec.securityContext.sysctls", |pod| {
-        let context = pod.spec().security_context.as_ref();
-        context.and_then(|c| c.sysctls.as_ref()).is_some_and(|list| !list.is_empty())
-    }),
     ("spec.securityContext.seLinuxOptions", |pod| {
         pod.spec().security_context.as_ref().is_some_and(|c| c.se_linux_options.is_some())
     }),

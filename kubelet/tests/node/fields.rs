@@ -80,3 +80,31 @@ async fn trust_bundles_appear_and_follow_their_objects() {
     world.settle().await;
     assert_eq!(read(&world, "/v", "signer.pem"), Some(pem("BBBB")));
 }
+
+fn with_sysctl(name: &str, value: &str) -> Value {
+    let mut pod = nginx();
+    pod["spec"]["securityContext"] = json!({"sysctls": [{"name": name, "value": value}]});
+    pod
+}
+
+#[tokio::test]
+async fn safe_sysctls_are_the_sandboxs() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, with_sysctl("kernel/shm_rmid_forced", "1"));
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    let sysctls = world.runtime.sandbox_configs().pop().and_then(|config| config.linux).unwrap().sysctls;
+    assert_eq!(sysctls.into_iter().collect::<Vec<_>>(), [("kernel.shm_rmid_forced".to_owned(), "1".to_owned())]);
+}
+
+#[tokio::test]
+async fn unsafe_sysctls_fail_the_pod() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, with_sysctl("kernel.msgmax", "10000000000"));
+    world.settle().await;
+    let status = &world.pod()["status"];
+    assert_eq!((status["phase"].as_str(), status["reason"].as_str()), (Some("Failed"), Some("SysctlForbidden")));
+    assert_eq!(status["message"], "Pod was rejected: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+    let events = world.api.event_messages("web");
+    assert_eq!(events, ["Warning SysctlForbidden x1: forbidden sysctl: \"kernel.msgmax\" not allowlisted"]);
+}

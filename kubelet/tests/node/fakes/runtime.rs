@@ -25,6 +25,7 @@ const EVENTS: usize = 1024;
 #[derive(Default)]
 struct State {
     sandboxes: BTreeMap<String, proto::PodSandboxStatus>,
+    sandbox_configs: BTreeMap<String, proto::PodSandboxConfig>,
     containers: BTreeMap<String, (String, proto::ContainerStatus)>,
     images: BTreeMap<String, proto::Image>,
     configs: BTreeMap<String, proto::ContainerConfig>,
@@ -75,6 +76,11 @@ impl FakeRuntime {
     /// The runtime handlers of all sandboxes.
     pub fn runtime_handlers(&self) -> Vec<String> {
         self.state.lock().sandboxes.values().map(|sandbox| sandbox.runtime_handler.clone()).collect()
+    }
+
+    /// What all sandboxes were made from.
+    pub fn sandbox_configs(&self) -> Vec<proto::PodSandboxConfig> {
+        self.state.lock().sandbox_configs.values().cloned().collect()
     }
 
     /// What the running container of that name was made from.
@@ -225,13 +231,14 @@ impl FakeRuntime {
         match call {
             "RunPodSandbox" => {
                 let proto::RunPodSandboxRequest { config, runtime_handler } = decode(message)?;
-                let config = config.unwrap_or_default();
+                let config: proto::PodSandboxConfig = config.unwrap_or_default();
                 if !matches!(runtime_handler.as_str(), "" | "runc") {
                     return Err(Status::unknown(format!("no runtime for {runtime_handler:?} is configured")));
                 }
                 state.born += 1;
                 let id = format!("sandbox{}", state.born);
                 let ip = format!("10.128.0.{}", state.born + 1);
+                state.sandbox_configs.insert(id.clone(), config.clone());
                 let status = proto::PodSandboxStatus {
                     id: id.clone(),
                     metadata: config.metadata,
@@ -254,6 +261,7 @@ impl FakeRuntime {
             "RemovePodSandbox" => {
                 let id = decode::<proto::RemovePodSandboxRequest>(message)?.pod_sandbox_id;
                 state.sandboxes.remove(&id);
+                state.sandbox_configs.remove(&id);
                 encode(proto::RemovePodSandboxResponse {})
             }
             "PodSandboxStatus" => {
