@@ -216,6 +216,15 @@ fn linux_sandbox(pod: &Pod) -> proto::LinuxPodSandboxConfig {
     }
 }
 
+/// The volumes of a pod, by name.
+#[derive(Clone, Copy)]
+pub struct Volumes<'a> {
+    /// Where on the node they are.
+    pub paths: &'a BTreeMap<String, String>,
+    /// Those that are images.
+    pub images: &'a BTreeMap<String, proto::ImageSpec>,
+}
+
 /// What a container is made from, beside its spec.
 pub struct Parts<'a> {
     /// How often it was started before.
@@ -224,8 +233,8 @@ pub struct Parts<'a> {
     pub image_ref: String,
     /// Its environment.
     pub env: BTreeMap<String, String>,
-    /// Where on the node its pod's volumes are, by name.
-    pub volumes: &'a BTreeMap<String, String>,
+    /// Its pod's volumes.
+    pub volumes: Volumes<'a>,
     /// The pod's hosts file on the node, unless the container mounts its own.
     pub hosts_file: Option<String>,
     /// Where on the node its termination message will be.
@@ -306,10 +315,6 @@ fn bind(host_path: String, container_path: &str) -> proto::Mount {
 }
 
 fn volume_mount(pod: &Pod, mount: &VolumeMount, parts: &Parts<'_>) -> Result<proto::Mount> {
-    let volume = parts
-        .volumes
-        .get(&mount.name)
-        .ok_or_else(|| Error::InvalidPod(format!("cannot find volume {:?} to mount into container", mount.name)))?;
     let sub_path = match (&mount.sub_path_expr, &mount.sub_path) {
         (Some(expression), _) if !expression.is_empty() => env::expand(expression, &parts.env),
         (_, Some(path)) => path.clone(),
@@ -319,7 +324,6 @@ fn volume_mount(pod: &Pod, mount: &VolumeMount, parts: &Parts<'_>) -> Result<pro
         let words = "must be a relative path without '..'";
         return Err(Error::InvalidPod(format!("subPath {sub_path:?} of volume {:?} {words}", mount.name)));
     }
-    let host_path = if sub_path.is_empty() { volume.clone() } else { format!("{volume}/{sub_path}") };
     let propagation = match mount.mount_propagation.as_deref() {
         Some("HostToContainer") => proto::MountPropagation::PropagationHostToContainer,
         Some("Bidirectional") => proto::MountPropagation::PropagationBidirectional,
@@ -327,6 +331,18 @@ fn volume_mount(pod: &Pod, mount: &VolumeMount, parts: &Parts<'_>) -> Result<pro
     };
     // A relative mount path is below the root (`pkg/kubelet/kubelet_pods.go`, `makeMounts`).
     let container_path = format!("/{}", mount.mount_path.trim_start_matches('/'));
+    if let Some(image) = parts.volumes.images.get(&mount.name) {
+        return Ok(proto::Mount {
+            image: Some(image.clone()),
+            image_sub_path: sub_path,
+            readonly: true,
+            propagation: propagation as i32,
+            ..bind(String::new(), &container_path)
+        });
+    }
+    let missing = || Error::InvalidPod(format!("cannot find volume {:?} to mount into container", mount.name));
+    let volume = parts.volumes.paths.get(&mount.name).ok_or_else(missing)?;
+    let host_path = if sub_path.is_empty() { volume.clone() } else { format!("{volume}/{sub_path}") };
     Ok(proto::Mount {
         readonly: mount.read_only == Some(true) || is_claimed_read_only(pod, &mount.name),
         propagation: propagation as i32,

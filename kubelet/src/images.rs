@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod, Secret};
-use minik8s_client::EventType;
+use minik8s_client::{EventType, object_reference};
 use minik8s_cri::{Code, Error as CriError, proto};
 use serde::Deserialize;
 
@@ -30,19 +30,46 @@ impl ImageFailure {
 }
 
 impl Kubelet {
-    /// Sees to it that the image is on the node; returns it.
-    pub(crate) async fn ensure_image(
+    /// The images of the volumes that the container mounts, by volume; each is brought to the node as its policy says.
+    pub(crate) async fn ensure_image_volumes(
         &self,
         pod: &Pod,
         container: &Container,
+        objects: &Objects,
+        sandbox: &proto::PodSandboxConfig,
+    ) -> Result<BTreeMap<String, proto::ImageSpec>, ImageFailure> {
+        let mut images = BTreeMap::new();
+        let reference = object_reference(pod);
+        for volume in pod.spec().volumes.iter().flatten() {
+            let is_mounted = container.volume_mounts.iter().flatten().any(|mount| mount.name == volume.name);
+            let Some(source) = volume.image.as_ref().filter(|_| is_mounted) else {
+                continue;
+            };
+            let named = source.reference.as_deref().unwrap_or_default();
+            let policy = source.pull_policy.as_deref();
+            let image = self.ensure_image(pod, (named, policy), &reference, objects, sandbox).await?;
+            let spec = proto::ImageSpec {
+                image: image.id,
+                user_specified_image: named.to_owned(),
+                ..proto::ImageSpec::default()
+            };
+            images.insert(volume.name.clone(), spec);
+        }
+        Ok(images)
+    }
+
+    /// Sees to it that an image, given by name and pull policy, is on the node; returns it.
+    pub(crate) async fn ensure_image(
+        &self,
+        pod: &Pod,
+        (named, policy): (&str, Option<&str>),
         reference: &ObjectReference,
         objects: &Objects,
         sandbox: &proto::PodSandboxConfig,
     ) -> Result<proto::Image, ImageFailure> {
-        let named = container.image.clone().unwrap_or_default();
-        let quoted = words::quoted(&named);
+        let quoted = words::quoted(named);
         let warn = |reason: &str, message: &str| self.event(reference, EventType::Warning, reason, message);
-        let image = image_name::with_default_tag(&named).map_err(|why| {
+        let image = image_name::with_default_tag(named).map_err(|why| {
             let message =
                 format!("Failed to apply default image tag {quoted}: couldn't parse image name {quoted}: {why}");
             warn("InspectFailed", &message);
@@ -50,7 +77,7 @@ impl Kubelet {
         })?;
         let spec = proto::ImageSpec {
             image: image.clone(),
-            user_specified_image: named.clone(),
+            user_specified_image: named.to_owned(),
             ..proto::ImageSpec::default()
         };
         let present = self.config.cri.image_status(spec.clone()).await.map_err(|error| {
@@ -59,7 +86,7 @@ impl Kubelet {
             ImageFailure::new("ImageInspectError", message)
         })?;
         let default = if image.ends_with(":latest") { "Always" } else { "IfNotPresent" };
-        match (container.image_pull_policy.as_deref().unwrap_or(default), present) {
+        match (policy.unwrap_or(default), present) {
             ("Never", None) => {
                 let message = format!("Container image {quoted} is not present with pull policy of Never");
                 warn("ErrImageNeverPull", &message);
@@ -71,7 +98,7 @@ impl Kubelet {
                 self.event(reference, EventType::Normal, "Pulled", message);
                 Ok(image)
             }
-            _ => self.pull(pod, &named, spec, reference, objects, sandbox).await,
+            _ => self.pull(pod, named, spec, reference, objects, sandbox).await,
         }
     }
 

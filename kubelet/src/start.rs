@@ -10,10 +10,11 @@ use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use minik8s_client::EventType;
 use minik8s_cri::proto;
 
-use crate::container_config::{Parts, container_config, hosts_file, log_directory, sandbox_config};
+use crate::container_config::{Parts, Volumes, container_config, hosts_file, log_directory, sandbox_config};
 use crate::env::{self, Objects};
 use crate::error::Result;
 use crate::hooks::Hook;
+use crate::images::ImageFailure;
 use crate::kubelet::Kubelet;
 use crate::log_rotation;
 use crate::resources::Amount;
@@ -58,14 +59,19 @@ impl Kubelet {
         };
         let reference = pod.container_reference(kind, name);
         let config = sandbox_config(pod, sandbox.attempt, &self.config.node_name, &self.dns());
-        let image = match self.ensure_image(pod, &container, &reference, request.objects, &config).await {
-            Ok(image) => image,
-            Err(error) => {
-                let message = format!("Error: {}", error.failure.reason);
-                self.event(&reference, EventType::Warning, "Failed", message);
-                return Err((error.failure, error.retry_at));
-            }
+        let objects = request.objects;
+        let images = async {
+            let image_volumes = self.ensure_image_volumes(pod, &container, objects, &config).await?;
+            let image = (container.image.as_deref().unwrap_or_default(), container.image_pull_policy.as_deref());
+            Ok((self.ensure_image(pod, image, &reference, objects, &config).await?, image_volumes))
         };
+        let images: std::result::Result<_, ImageFailure> = images.await;
+        let (image, image_volumes) = images.map_err(|error| {
+            let message = format!("Error: {}", error.failure.reason);
+            self.event(&reference, EventType::Warning, "Failed", message);
+            (error.failure, error.retry_at)
+        })?;
+        let volumes = Volumes { paths: volumes, images: &image_volumes };
         let made = self.container_config(request, &container, attempt, &image, volumes, &sandbox.ips);
         let made = made.map_err(|error| {
             self.event(&reference, EventType::Warning, "Failed", format!("Error: {error}"));
@@ -117,7 +123,7 @@ impl Kubelet {
         container: &Container,
         attempt: u32,
         image: &proto::Image,
-        volumes: &BTreeMap<String, String>,
+        volumes: Volumes<'_>,
         sandbox_ips: &[String],
     ) -> Result<proto::ContainerConfig> {
         let pod = request.pod;
@@ -141,7 +147,7 @@ impl Kubelet {
             Some(path)
         };
         for mount in container.volume_mounts.iter().flatten() {
-            self.make_sub_path(volumes, mount, &env)?;
+            self.make_sub_path(volumes.paths, mount, &env)?;
         }
         let image_user = image
             .uid

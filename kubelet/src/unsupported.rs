@@ -63,7 +63,6 @@ const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("gcePersistentDisk", |v| v.gce_persistent_disk.is_some()),
     ("gitRepo", |v| v.git_repo.is_some()),
     ("glusterfs", |v| v.glusterfs.is_some()),
-    ("image", |v| v.image.is_some()),
     ("iscsi", |v| v.iscsi.is_some()),
     ("nfs", |v| v.nfs.is_some()),
     ("photonPersistentDisk", |v| v.photon_persistent_disk.is_some()),

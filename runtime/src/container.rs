@@ -1,6 +1,6 @@
 //! One container, from create to exit.
 
-use crate::fs::{ContainerFs, Mount};
+use crate::fs::{ContainerFs, ImageTree, Mount};
 use crate::image::PulledImage;
 use crate::log::{ContainerLog, LogSink, LogStream};
 use crate::process::{
@@ -92,7 +92,7 @@ impl Container {
             runtime.clock.clone(),
             runtime.fs.clone(),
             layers.collect(),
-            mounts(&config)?,
+            mounts(runtime, &config)?,
             security.readonly_rootfs,
             processes.clone(),
             memory.clone(),
@@ -378,16 +378,27 @@ fn memory_limit(resources: Option<&LinuxContainerResources>) -> Option<u64> {
     resources.and_then(|resources| u64::try_from(resources.memory_limit_in_bytes).ok()).filter(|limit| *limit > 0)
 }
 
-fn mounts(config: &ContainerConfig) -> Result<Vec<Mount>> {
-    let mount = |mount: &minik8s_cri::proto::Mount| match mount.image {
-        Some(_) => Err(Error::Unimplemented(format!("image volume at {}: not simulated", mount.container_path))),
-        None => Ok(Mount {
+fn mounts(runtime: &SimRuntime, config: &ContainerConfig) -> Result<Vec<Mount>> {
+    let mount = |mount: &minik8s_cri::proto::Mount| {
+        Ok(Mount {
             container_path: mount.container_path.clone(),
             host_path: mount.host_path.clone(),
-            read_only: mount.readonly,
-        }),
+            image: mount.image.as_ref().map(|image| image_tree(runtime, mount, &image.image)).transpose()?,
+            read_only: mount.readonly || mount.image.is_some(),
+        })
     };
     config.mounts.iter().map(mount).collect()
+}
+
+/// What an image volume shows: the image, or one of its directories.
+fn image_tree(runtime: &SimRuntime, mount: &minik8s_cri::proto::Mount, image: &str) -> Result<ImageTree> {
+    let refused = |why: &str| Error::InvalidRequest(format!("failed to mount image volume {image:?}: {why}"));
+    if !mount.host_path.is_empty() {
+        return Err(refused("hostpath must be empty while mount image"));
+    }
+    let layers = runtime.images.require(image)?.profile.layers.clone();
+    let sub_path = &mount.image_sub_path;
+    ImageTree::new(layers, &format!("/{sub_path}")).ok_or_else(|| refused(&format!("no {sub_path:?} in it")))
 }
 
 /// Who the container runs as: what the pod says, else what the image says, looked up in the image's `/etc/passwd`.

@@ -238,7 +238,15 @@ impl Node {
                         ..Default::default()
                     })
                 });
-                let mounts = mounts.into_iter().collect();
+                // An image as a volume, and what of it.
+                let image_mount = args.take_key("image-volume").map(|image| Mount {
+                    container_path: "/volume".to_string(),
+                    image: Some(ImageSpec { image: image.to_string(), ..Default::default() }),
+                    image_sub_path: args.take_key("sub-path").unwrap_or_default().to_string(),
+                    readonly: true,
+                    ..Default::default()
+                });
+                let mounts = mounts.into_iter().chain(image_mount).collect();
                 let envs = args.take_key("env").unwrap_or_default().split(',').filter_map(|pair| pair.split_once('='));
                 let envs = envs.map(|(key, value)| KeyValue { key: key.to_string(), value: value.into() }).collect();
                 let command = std::iter::from_fn(|| args.next_pos()).map(str::to_string).collect();

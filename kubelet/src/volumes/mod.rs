@@ -91,6 +91,10 @@ fn set_up_one(fs: &dyn NodeFs, pod: &Pod, volume: &Volume, sources: &Sources<'_>
         mounted.paths.insert(volume.name.clone(), host_path.path.clone());
         return Ok(());
     }
+    if volume.image.is_some() {
+        // The runtime mounts it; the image comes when a container starts.
+        return Ok(());
+    }
     let plugin = plugin(volume);
     let path = format!("{}/volumes/kubernetes.io~{plugin}/{}", pod_directory(pod.uid()), volume.name);
     if volume.empty_dir.is_some() {

@@ -108,3 +108,43 @@ async fn unsafe_sysctls_fail_the_pod() {
     let events = world.api.event_messages("web");
     assert_eq!(events, ["Warning SysctlForbidden x1: forbidden sysctl: \"kernel.msgmax\" not allowlisted"]);
 }
+
+fn with_image_volume(reference: &str, policy: &str) -> Value {
+    let mounts = json!([{"name": "v", "mountPath": "/v", "subPath": "etc"}]);
+    let image = json!({"reference": reference, "pullPolicy": policy});
+    web(json!({
+        "containers": [{"name": "c", "image": "nginx:1.27", "volumeMounts": mounts}],
+        "volumes": [{"name": "v", "image": image}],
+    }))
+}
+
+#[tokio::test]
+async fn an_image_is_a_volume() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, with_image_volume("kitten:1", "Always"));
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    let mounts = world.runtime.config("c").mounts;
+    let mount = mounts.into_iter().find(|mount| mount.container_path == "/v").unwrap();
+    assert_eq!((mount.host_path.as_str(), mount.image_sub_path.as_str(), mount.readonly), ("", "etc", true));
+    let image = mount.image.unwrap();
+    assert_eq!((image.image.as_str(), image.user_specified_image.as_str()), ("sha256:kitten:1", "kitten:1"));
+    let events = world.api.event_messages("web");
+    assert_eq!(events[0], "Normal Pulling x1: Pulling image \"kitten:1\"");
+}
+
+#[tokio::test]
+async fn a_container_waits_for_the_images_of_its_volumes() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, with_image_volume("kitten:nonexistent", "IfNotPresent"));
+    world.settle().await;
+    assert_eq!(world.summary(), "Pending waiting ErrImagePull restarts=0");
+    world.pass(Duration::from_secs(2)).await;
+    assert_eq!(world.summary(), "Pending waiting ImagePullBackOff restarts=0");
+    let events = world.api.event_messages("web");
+    assert!(events.contains(&"Warning Failed x1: Error: ErrImagePull".to_owned()), "{events:?}");
+    assert!(
+        events.contains(&"Normal BackOff x1: Back-off pulling image \"kitten:nonexistent\"".to_owned()),
+        "{events:?}"
+    );
+}

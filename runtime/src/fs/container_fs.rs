@@ -15,15 +15,54 @@ use std::sync::{Arc, OnceLock};
 /// How much one container may write into its own layer, in real memory of the machine that simulates it.
 pub const WRITABLE_LAYER_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A place in the node's file system, seen at a path of the container.
+/// A place in the node's file system, or an image, seen at a path of the container.
 #[derive(Clone)]
 pub struct Mount {
     /// Where the container sees it; normalized.
     pub container_path: String,
-    /// Where it is on the node.
+    /// Where it is on the node; empty for an image.
     pub host_path: String,
+    /// The image, in place of a place on the node.
+    pub image: Option<ImageTree>,
     /// Whether the container may not write to it.
     pub read_only: bool,
+}
+
+/// The files of an image, or those below one of its directories. They cannot be changed.
+#[derive(Clone)]
+pub struct ImageTree {
+    /// The image's layers, from the top.
+    layers: Vec<Arc<Layer>>,
+    /// The directory; normalized.
+    root: String,
+}
+
+impl ImageTree {
+    /// What an image has at `root`; `None` if that is nothing. Layers are given from the top.
+    pub fn new(layers: Vec<Arc<Layer>>, root: &str) -> Option<ImageTree> {
+        let tree = ImageTree { layers, root: normalize(root) };
+        (tree.root == "/" || tree.get("").is_some()).then_some(tree)
+    }
+
+    /// The path in the image; `rest` begins with a slash, or is empty for the tree itself.
+    fn path(&self, rest: &str) -> String {
+        normalize(&format!("{}{rest}", self.root))
+    }
+
+    fn get(&self, rest: &str) -> Option<&LayerNode> {
+        let path = self.path(rest);
+        self.layers.iter().find_map(|layer| layer.get(&path))
+    }
+
+    fn names(&self, rest: &str) -> BTreeMap<String, FileKind> {
+        let path = self.path(rest);
+        let layers = self.layers.iter().rev();
+        layers
+            .flat_map(|layer| {
+                layer.names(&path).map(|(name, node)| (name.to_string(), kind_of(node))).collect::<Vec<_>>()
+            })
+            .collect()
+    }
 }
 
 /// A kind of file system, as `statfs(2)` tells them apart.
@@ -133,7 +172,8 @@ impl ContainerFs {
         let root = format!("overlay / overlay {},relatime 0 0\n", if self.read_only { "ro" } else { "rw" });
         self.mounts.iter().rev().fold(root, |table, mount| {
             let access = if mount.read_only { "ro" } else { "rw" };
-            format!("{table}{} {} none {access},relatime 0 0\n", mount.host_path, mount.container_path)
+            let source = if mount.image.is_some() { "overlay" } else { &mount.host_path };
+            format!("{table}{source} {} none {access},relatime 0 0\n", mount.container_path)
         })
     }
 
@@ -151,13 +191,25 @@ impl ContainerFs {
         self.upper.get_or_init(|| MemoryFs::new(self.clock.clone(), WRITABLE_LAYER_BYTES))
     }
 
+    /// The innermost mount that a path is in, and the path below it.
+    fn mounted<'a>(&self, path: &'a str) -> Option<(&Mount, &'a str)> {
+        self.mounts.iter().find_map(|mount| {
+            let rest = path.strip_prefix(&mount.container_path)?;
+            (rest.is_empty() || rest.starts_with('/') || mount.container_path == "/").then_some((mount, rest))
+        })
+    }
+
     fn place(&self, path: &str) -> Place<'_> {
-        for mount in &self.mounts {
-            if let Some(rest) = path.strip_prefix(&mount.container_path)
-                && (rest.is_empty() || rest.starts_with('/') || mount.container_path == "/")
-            {
-                return Place::Mounted { path: format!("{}{rest}", mount.host_path), mount };
+        match self.mounted(path) {
+            Some((Mount { image: Some(image), .. }, rest)) => {
+                return match image.get(rest) {
+                    Some(node) => Place::Layer(node),
+                    None if rest.is_empty() => Place::Implied,
+                    None => Place::Missing,
+                };
             }
+            Some((mount, rest)) => return Place::Mounted { path: format!("{}{rest}", mount.host_path), mount },
+            None => {}
         }
         if let Some(device) = Device::at(path) {
             return Place::Device(device);
@@ -321,7 +373,9 @@ impl ContainerFs {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{path}: not a directory")));
         }
         let mut names: BTreeMap<String, FileKind> = BTreeMap::new();
-        if let Place::Mounted { path, .. } = self.place(&path) {
+        if let Some((Mount { image: Some(image), .. }, rest)) = self.mounted(&path) {
+            names = image.names(rest);
+        } else if let Place::Mounted { path, .. } = self.place(&path) {
             names.extend(self.node.list(&path)?.into_iter().map(|entry| (entry.name, entry.kind)));
         } else {
             let below = |name: &str| format!("{}/{name}", path.trim_end_matches('/'));
@@ -361,7 +415,8 @@ impl ContainerFs {
 
     /// Makes a path of the image or of the writable layer writable: its directory exists in the writable layer.
     fn prepare(&self, path: &str) -> io::Result<&MemoryFs> {
-        if self.read_only {
+        // No other mount comes here: what is mounted and no image is the node's.
+        if self.read_only || self.mounted(path).is_some() {
             return Err(read_only(path));
         }
         let upper = self.upper();
