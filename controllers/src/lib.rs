@@ -30,8 +30,8 @@
 //! - Timers only where something waits: an idle cluster has idle controllers.
 //!
 //! # Left out, compared with kube-controller-manager
-//! - Controllers: HorizontalPodAutoscaler, attach/detach, volume expansion, ephemeral volumes, resource claims, load
-//!   balancers, routes, storage version migration, pod certificates. Objects that only they would act on stay as they are.
+//! - Controllers: HorizontalPodAutoscaler, attach/detach, volume expansion, resource claims, load balancers,
+//!   routes, storage version migration, pod certificates. Objects that only they would act on stay as they are.
 //! - Type checking of policies: expressions are checked once for each generation of a policy, against the custom kinds
 //!   that are known then; `namespaceObject` has no type.
 //! - Periodic resyncs: informers and timers of what waits are enough, and an idle cluster costs nothing.
@@ -53,6 +53,7 @@ pub mod disruption;
 pub mod endpoint_slice_mirroring;
 pub mod endpoint_slices;
 pub mod endpoints;
+pub mod ephemeral_volume;
 pub mod expectations;
 pub mod garbage_collector;
 pub mod job;

@@ -4,10 +4,10 @@ use crate::certificates::{approver, cleaner, signer};
 use crate::manager::{Context, Controller, Keys};
 use crate::{
     bootstrap_tokens, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice_mirroring,
-    endpoint_slices, endpoints, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam, node_lifecycle,
-    node_ttl, persistent_volume, pod_gc, policy_status, replica_set, replication, resource_quota, root_ca_publisher,
-    service_account, service_account_tokens, service_cidrs, stateful_set, taint_eviction, ttl_after_finished,
-    volume_protection,
+    endpoint_slices, endpoints, ephemeral_volume, garbage_collector, job, legacy_token_cleaner, namespace, node_ipam,
+    node_lifecycle, node_ttl, persistent_volume, pod_gc, policy_status, replica_set, replication, resource_quota,
+    root_ca_publisher, service_account, service_account_tokens, service_cidrs, stateful_set, taint_eviction,
+    ttl_after_finished, volume_protection,
 };
 
 /// One controller.
@@ -111,6 +111,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "endpointslice-mirroring-controller",
         service_account: "endpointslicemirroring-controller",
         build: |context| Box::new(endpoint_slice_mirroring::EndpointSliceMirroring::new(context)),
+    },
+    Row {
+        name: "ephemeral-volume-controller",
+        service_account: "ephemeral-volume-controller",
+        build: |context| Box::new(ephemeral_volume::EphemeralVolumeController::new(context)),
     },
     Row {
         name: "garbage-collector-controller",

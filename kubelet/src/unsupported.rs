@@ -56,7 +56,6 @@ const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("cephfs", |v| v.cephfs.is_some()),
     ("cinder", |v| v.cinder.is_some()),
     ("csi", |v| v.csi.is_some()),
-    ("ephemeral", |v| v.ephemeral.is_some()),
     ("fc", |v| v.fc.is_some()),
     ("flexVolume", |v| v.flex_volume.is_some()),
     ("flocker", |v| v.flocker.is_some()),

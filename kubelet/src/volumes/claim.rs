@@ -1,4 +1,4 @@
-//! Claims: from the PersistentVolumeClaim a pod names to the folder of the node that its PersistentVolume is.
+//! Claims: from the PersistentVolumeClaim a pod names, or that was made for it, to the folder of the node that its PersistentVolume is.
 //!
 //! A node may get the claims and the volumes of its own pods, but not watch them, so each is read once: what a bound
 //! claim leads to does not change. (kubelet: `volumemanager/populator/desired_state_of_world_populator.go`,
@@ -55,12 +55,15 @@ impl Claims {
     ) -> BTreeMap<String, Result<HostPathVolumeSource, String>> {
         let mut current = BTreeMap::new();
         for volume in pod.spec().volumes.iter().flatten() {
-            let Some(source) = &volume.persistent_volume_claim else {
+            let named = volume.persistent_volume_claim.as_ref().map(|source| source.claim_name.clone());
+            let made = || volume.ephemeral.as_ref().map(|_| format!("{}-{}", pod.name(), volume.name));
+            let Some(name) = named.or_else(made) else {
                 continue;
             };
+            let owner = volume.ephemeral.as_ref().map(|_| pod);
             let folder = match self.found.get(&volume.name) {
                 Some(folder) => Ok(folder.clone()),
-                None => look_up(client, pod.namespace(), &source.claim_name, node).await,
+                None => look_up(client, pod.namespace(), &name, owner, node).await,
             };
             if let Ok(folder) = &folder {
                 self.found.insert(volume.name.clone(), folder.clone());
@@ -71,16 +74,32 @@ impl Claims {
     }
 }
 
-async fn look_up(client: &Client, namespace: &str, name: &str, node: &Node) -> Result<HostPathVolumeSource, String> {
+/// What a claim leads to. A claim that was made for a pod's ephemeral volume has to be that pod's.
+async fn look_up(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    owner: Option<&Pod>,
+    node: &Node,
+) -> Result<HostPathVolumeSource, String> {
     let unresolved = |why: String| format!("error processing PVC {namespace}/{name}: {why}");
     let claim = client.namespaced::<PersistentVolumeClaim>(namespace).get(name).await;
     let claim = claim.map_err(|error| unresolved(format!("failed to fetch PVC from API server: {}", words(&error))))?;
     let volume_name = bound_to(&claim).map_err(|why| unresolved(why.to_owned()))?;
+    if let Some(pod) = owner.filter(|pod| !is_controlled_by(&claim, pod)) {
+        let pod = format!("{namespace}/{}", pod.name());
+        return Err(format!("PVC {namespace}/{name} was not created for pod {pod} (pod is not owner)"));
+    }
     let volume = client.all::<PersistentVolume>().get(volume_name).await;
     let volume = volume
         .map_err(|error| unresolved(format!("failed to fetch PV {volume_name} from API server: {}", words(&error))))?;
     is_bound_to(&volume, &claim).map_err(unresolved)?;
     folder(&volume, node).map_err(unresolved)
+}
+
+fn is_controlled_by(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let mut owners = claim.metadata.owner_references.iter().flatten();
+    owners.any(|owner| owner.controller == Some(true) && owner.uid == pod.uid())
 }
 
 /// The name of the volume the claim is bound to.

@@ -333,6 +333,37 @@ async fn a_claimed_folder_outlives_its_pods() {
 }
 
 #[tokio::test]
+async fn the_claim_of_an_ephemeral_volume_is_the_pods_own() {
+    const MADE: &str = "/api/v1/namespaces/default/persistentvolumeclaims/web-v";
+    let world = World::new(Vec::new());
+    let mut volume = volume("hostPath", json!({"path": "/srv/pv-1", "type": "DirectoryOrCreate"}));
+    volume["spec"]["claimRef"] = json!({"namespace": "default", "name": "web-v", "uid": "uid-web-v"});
+    world.api.put(VOLUME, volume);
+    let mut pod = claiming(false);
+    pod["spec"]["volumes"] = json!([{"name": "v", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}}]);
+    world.api.put(POD, pod);
+    world.settle().await;
+    let claim = |owners: Value| {
+        let metadata = json!({"ownerReferences": owners});
+        json!({"metadata": metadata, "spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"}})
+    };
+    world.api.put(MADE, claim(json!([])));
+    world.pass(Duration::from_secs(3)).await;
+    assert_eq!(world.summary(), "Pending waiting ContainerCreating restarts=0");
+    let events = world.api.event_messages("web");
+    for why in [
+        "error processing PVC default/web-v: failed to fetch PVC from API server: /api/v1/namespaces/default/persistentvolumeclaims/web-v not found",
+        "PVC default/web-v was not created for pod default/web (pod is not owner)",
+    ] {
+        assert!(events.iter().any(|event| event.ends_with(why)), "{why} in {events:?}");
+    }
+    let owner = json!({"apiVersion": "v1", "kind": "Pod", "name": "web", "uid": "uid-web", "controller": true});
+    world.api.put(MADE, claim(json!([owner])));
+    world.pass(Duration::from_secs(3)).await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+}
+
+#[tokio::test]
 async fn a_claim_to_what_is_not_supported_says_so() {
     let world = World::new(Vec::new());
     world.api.put(VOLUME, volume("nfs", json!({"server": "s", "path": "/"})));

@@ -29,10 +29,9 @@ const DISABLED_BY_DEFAULT: [&str; 2] = [BOOTSTRAP_SIGNER, TOKEN_CLEANER];
 
 /// The controllers of kube-controller-manager that this program does not have
 /// (`cmd/kube-controller-manager/names/controller_names.go`); those it has are in the table.
-const ABSENT: [&str; 15] = [
+const ABSENT: [&str; 14] = [
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
-    "ephemeral-volume-controller",
     "horizontal-pod-autoscaler-controller",
     "kube-apiserver-serving-clustertrustbundle-publisher-controller",
     "node-route-controller",
