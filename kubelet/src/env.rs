@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
+use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
 
 use crate::downward::{self, NodeView};
@@ -22,6 +22,8 @@ pub struct Objects {
     pub secrets: BTreeMap<String, Secret>,
     /// All ClusterTrustBundles, if the pod selects any of them and they could be read.
     pub trust_bundles: Option<Vec<Arc<ClusterTrustBundle>>>,
+    /// The PodCertificateRequests of the node, if the pod needs any and they could be read.
+    pub certificate_requests: Option<Vec<Arc<PodCertificateRequest>>>,
 }
 
 impl Objects {

@@ -76,7 +76,7 @@ impl Kubelet {
         let cancel = CancellationToken::new();
         let enqueue = queue.clone();
         let changed = Arc::new(move |uid: &str| enqueue.add(uid.to_owned()));
-        let objects = ObjectCache::new(config.client.clone(), cancel.clone(), changed);
+        let objects = ObjectCache::new(config.client.clone(), &config.node_name, cancel.clone(), changed);
         Ok(Arc::new(Self {
             recorder,
             queue,

@@ -18,7 +18,7 @@
 //! 2. [`source`], `worker`, `sync`: from a pod in the API to one attempt at it.
 //! 3. [`runtime`], [`plan`], [`status`], [`backoff`]: the pure middle. What the runtime has, what to do, what to say.
 //! 4. `observe`, `start`, `terminate`, `images`, `container_config`, `env`, `downward`,
-//!    `resources`, `runtime_class`, `volumes`, `objects`, `tokens`: the hands.
+//!    `resources`, `runtime_class`, `volumes`, `objects`, `tokens`, `certificates`: the hands.
 //! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
 //!    `log_rotation`: what containers say too much.
 //! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `sysctl`, `unsupported`: refusals.
@@ -40,6 +40,7 @@
 
 mod admission;
 pub mod backoff;
+mod certificates;
 pub mod config;
 mod container_config;
 mod downward;

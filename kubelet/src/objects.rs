@@ -1,14 +1,14 @@
 //! The objects that the pods of this node name: ConfigMaps and Secrets, each watched on its own for as long as a pod names it.
 //!
-//! A node may read no others, so there is no list of all of them to watch. ClusterTrustBundles are for everyone: they are
-//! watched together, for as long as a pod selects any. (kubelet: `pkg/kubelet/util/manager/watch_based_manager.go`,
+//! A node may read no others, so there is no list of all of them to watch. ClusterTrustBundles are for everyone, and
+//! PodCertificateRequests for their node: each kind has one watch, for as long as a pod needs it. (kubelet: `pkg/kubelet/util/manager/watch_based_manager.go`,
 //! `clustertrustbundle/clustertrustbundle_manager.go`.)
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::certificates::v1::ClusterTrustBundle;
+use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use minik8s_client::{Client, Informer, ListOptions, Watched};
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use crate::spec::PodExt as _;
 
 /// How long a sync waits for an object it has not seen yet.
 const FIRST_READ_TIMEOUT: Duration = Duration::from_secs(10);
+const CERTIFICATE_REQUESTS: &str = "/apis/certificates.k8s.io/v1/podcertificaterequests";
 const TRUST_BUNDLES: &str = "/apis/certificates.k8s.io/v1/clustertrustbundles";
 
 /// The names of the objects a pod refers to.
@@ -30,6 +31,8 @@ pub struct References {
     pub secrets: BTreeSet<String>,
     /// Whether it selects ClusterTrustBundles.
     pub trust_bundles: bool,
+    /// Whether it wants certificates of its own.
+    pub certificates: bool,
 }
 
 /// What `pod` refers to, in its environment, its volumes and its pull secrets.
@@ -53,6 +56,7 @@ pub fn references(pod: &Pod) -> References {
             found.config_maps.extend(source.config_map.iter().map(|source| source.name.clone()));
             found.secrets.extend(source.secret.iter().map(|source| source.name.clone()));
             found.trust_bundles |= source.cluster_trust_bundle.is_some();
+            found.certificates |= source.pod_certificate.is_some();
         }
     }
     found.secrets.extend(pod.spec().image_pull_secrets.iter().flatten().map(|reference| reference.name.clone()));
@@ -74,24 +78,29 @@ type Changed = Arc<dyn Fn(&str) + Send + Sync>;
 /// The watched objects of one kubelet.
 pub struct ObjectCache {
     client: Client,
+    node_name: String,
     cancel: CancellationToken,
     changed: Changed,
     config_maps: Watches<ConfigMap>,
     secrets: Watches<Secret>,
     /// The one watch of all of them, under the empty name.
     trust_bundles: Watches<ClusterTrustBundle>,
+    /// The one watch of those of this node, under the empty name.
+    certificate_requests: Watches<PodCertificateRequest>,
 }
 
 impl ObjectCache {
     /// A cache whose watches end with `cancel`. `changed` is called with the UID of every pod that names a changed object.
-    pub fn new(client: Client, cancel: CancellationToken, changed: Changed) -> Self {
+    pub fn new(client: Client, node_name: &str, cancel: CancellationToken, changed: Changed) -> Self {
         Self {
             client,
+            node_name: node_name.to_owned(),
             cancel,
             changed,
             config_maps: Mutex::default(),
             secrets: Mutex::default(),
             trust_bundles: Mutex::default(),
+            certificate_requests: Mutex::default(),
         }
     }
 
@@ -114,6 +123,14 @@ impl ObjectCache {
             let informer = self.watch(&self.trust_bundles, Key::default(), path, ListOptions::default(), pod).await;
             objects.trust_bundles = informer.has_synced().then(|| informer.lister().list());
         }
+        if names.certificates {
+            let (key, path) = (Key::default(), CERTIFICATE_REQUESTS.to_owned());
+            let selector = Some(format!("spec.nodeName={}", self.node_name));
+            let options = ListOptions { field_selector: selector, ..ListOptions::default() };
+            let informer = self.watch(&self.certificate_requests, key, path, options, pod).await;
+            objects.certificate_requests =
+                informer.has_synced().then(|| informer.lister().list_namespace(pod.namespace()));
+        }
         objects
     }
 
@@ -122,6 +139,7 @@ impl ObjectCache {
         release(&self.config_maps, uid);
         release(&self.secrets, uid);
         release(&self.trust_bundles, uid);
+        release(&self.certificate_requests, uid);
     }
 
     /// The watch of the object of that name in the pod's namespace.

@@ -126,9 +126,7 @@ impl Kubelet {
         }
         let runtime = self.act(worker, &pod, state, runtime, &objects, &mut wake).await?;
         let phase = self.report(&pod, &runtime, worker, state, false).await?;
-        if let Some(at) = state.tokens.renew_at() {
-            wake.at(at);
-        }
+        state.tokens.renew_at().into_iter().chain(state.certificates.wake_at()).for_each(|at| wake.at(at));
         if matches!(phase.as_deref(), Some("Succeeded" | "Failed")) {
             return self.terminate(worker, state).await;
         }
@@ -232,7 +230,9 @@ impl Kubelet {
         let node = self.node_view(Vec::new());
         let own_node = self.node.lock().clone();
         let claims = state.claims.current(&self.config.client, pod, &own_node).await;
-        let sources = Sources { objects, tokens: &tokens, claims: &claims, node: &node };
+        let requests = objects.certificate_requests.as_deref();
+        let certificates = self.pod_certificates(pod, &mut state.certificates, requests).await;
+        let sources = Sources { objects, tokens: &tokens, certificates: &certificates, claims: &claims, node: &node };
         let failures = volumes::set_up(self.config.fs.as_ref(), pod, &sources, &mut state.mounted);
         if failures.is_empty() {
             state.mount_failures = 0;

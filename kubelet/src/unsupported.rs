@@ -71,7 +71,6 @@ const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("scaleIO", |v| v.scale_io.is_some()),
     ("storageos", |v| v.storageos.is_some()),
     ("vsphereVolume", |v| v.vsphere_volume.is_some()),
-    ("projected.sources.podCertificate", |v| projects(v, |p| p.pod_certificate.is_some())),
 ];
 
 fn hook(
@@ -80,11 +79,6 @@ fn hook(
     is_set: fn(&LifecycleHandler) -> bool,
 ) -> bool {
     container.lifecycle.as_ref().and_then(which).is_some_and(is_set)
-}
-
-fn projects(volume: &Volume, is_set: fn(&k8s_openapi::api::core::v1::VolumeProjection) -> bool) -> bool {
-    let sources = volume.projected.as_ref().and_then(|projected| projected.sources.as_ref());
-    sources.is_some_and(|sources| sources.iter().any(is_set))
 }
 
 fn rows<T>(found: &mut Vec<String>, prefix: &str, table: &[Row<T>], object: &T) {

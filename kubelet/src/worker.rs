@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::Certificates;
 use crate::probe::Probes;
 use crate::spec::PodExt as _;
 use crate::status::{Forced, StartFailure};
@@ -70,6 +71,8 @@ pub struct SyncState {
     pub claims: Claims,
     /// The tokens in its volumes.
     pub tokens: Tokens,
+    /// The certificates in its volumes.
+    pub certificates: Certificates,
     /// Whether everything of the pod has ended and will not come back.
     pub terminated: bool,
     /// What of it is not supported and has been reported.
@@ -108,6 +111,7 @@ impl PodWorker {
             mount_failures: 0,
             claims: Claims::default(),
             tokens: Tokens::default(),
+            certificates: Certificates::default(),
             terminated: false,
             reported_unsupported: false,
         };

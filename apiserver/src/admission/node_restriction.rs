@@ -155,6 +155,65 @@ impl NodeRestriction {
         }
     }
 
+    /// A certificate is for a pod of the node, as whom that pod runs, from a signer that it names.
+    fn check_certificate_request(&self, write: &Attributes<'_>, node: &str) -> Result<(), Status> {
+        if write.operation != Operation::Create {
+            return Err(write.forbidden(format!("unexpected operation {}", write.operation.as_str())));
+        }
+        if !write.subresource.is_empty() {
+            return Err(write.forbidden(format!("unexpected subresource {}", write.subresource)));
+        }
+        let Some(request) = &write.object else {
+            return Ok(());
+        };
+        let text = |field: &str| request["spec"][field].as_str().unwrap_or_default();
+        if text("nodeName") != node {
+            let name = text("nodeName");
+            return Err(write.forbidden(format!(
+                "PodCertificateRequest.Spec.NodeName={name:?}, which is not the requesting node {node:?}"
+            )));
+        }
+        let pod = self.pod(write.namespace, text("podName"))?;
+        let full = format!("{}/{}", write.namespace, text("podName"));
+        if pod["spec"]["nodeName"] != node {
+            return Err(write.forbidden(format!(
+                "pod {full:?} is not running on node {node:?} named in the PodCertificateRequest"
+            )));
+        }
+        if pod["metadata"]["annotations"].get(MIRROR_POD).is_some() {
+            return Err(write.forbidden(format!("pod {full:?} is a mirror pod")));
+        }
+        let account = pod["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+        if text("serviceAccountName") != account {
+            let asked = text("serviceAccountName");
+            return Err(write.forbidden(format!(
+                "PodCertificateRequest for pod {full:?} contains serviceAccountName ({asked:?}) that differs from running \
+                 pod ({account:?})"
+            )));
+        }
+        let uid = |resource: &str, namespace: &str, name: &str| {
+            let found = self.objects.get(&GroupResource::new("", resource), namespace, name);
+            found.map(|object| object.uid().to_owned()).unwrap_or_default()
+        };
+        for (what, asked, own) in [
+            ("pod UID", text("podUID"), pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned()),
+            ("node UID", text("nodeUID"), uid("nodes", "", node)),
+            ("service account UID", text("serviceAccountUID"), uid("serviceaccounts", write.namespace, account)),
+        ] {
+            if asked != own {
+                return Err(write.forbidden(format!(
+                    "PodCertificateRequest for pod {full:?} names {what} {asked:?}, which differs from the running one ({own:?})"
+                )));
+            }
+        }
+        let mut sources = items(&pod["spec"]["volumes"]).flat_map(|volume| items(&volume["projected"]["sources"]));
+        if sources.any(|source| source["podCertificate"]["signerName"] == text("signerName")) {
+            return Ok(());
+        }
+        let signer = text("signerName");
+        Err(write.forbidden(format!("no podCertificate volume of pod {full:?} names signer {signer:?}")))
+    }
+
     fn check_token(&self, write: &Attributes<'_>, node: &str) -> Result<(), Status> {
         let Some(request) = &write.object else {
             return Ok(());
@@ -302,6 +361,7 @@ impl Plugin for NodeRestriction {
             ("", "nodes") => check_node(write, node),
             ("", "persistentvolumeclaims") => check_claim(write),
             ("", "serviceaccounts") if write.subresource == "token" => self.check_token(write, node),
+            ("certificates.k8s.io", "podcertificaterequests") => self.check_certificate_request(write, node),
             ("coordination.k8s.io", "leases") => check_lease(write, node),
             ("storage.k8s.io", "csinodes") => {
                 check_own_name(write, node, "can only access CSINode with the same name as the requesting node")

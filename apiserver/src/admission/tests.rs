@@ -323,3 +323,45 @@ async fn kubelets_write_only_their_own() {
         "{refused}"
     );
 }
+
+#[tokio::test]
+async fn nodes_ask_for_certificates_of_their_own_pods() {
+    let world = world();
+    let account = |name: &str, uid: &str| json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "rec", "name": name, "uid": uid } });
+    world.put(account("bot", "u-bot"));
+    world.put(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1", "uid": "u-n1" } }));
+    let source = json!({ "podCertificate": { "signerName": "example.com/s", "keyType": "ED25519" } });
+    let mut running = pod(
+        json!({ "nodeName": "n1", "serviceAccountName": "bot", "volumes": [{ "name": "v", "projected": { "sources": [source] } }] }),
+    );
+    running["metadata"]["uid"] = json!("u-p");
+    world.put(running);
+    let right = json!({
+        "podName": "p", "podUID": "u-p", "nodeName": "n1", "nodeUID": "u-n1", "serviceAccountName": "bot",
+        "serviceAccountUID": "u-bot", "signerName": "example.com/s",
+    });
+    let node = UserInfo::node("n1");
+    for (field, value, why) in [
+        ("podName", "p", ""),
+        ("nodeName", "n2", r#"PodCertificateRequest.Spec.NodeName="n2", which is not the requesting node "n1""#),
+        (
+            "serviceAccountName",
+            "default",
+            r#"PodCertificateRequest for pod "rec/p" contains serviceAccountName ("default") that differs from running pod ("bot")"#,
+        ),
+        (
+            "podUID",
+            "u-q",
+            r#"PodCertificateRequest for pod "rec/p" names pod UID "u-q", which differs from the running one ("u-p")"#,
+        ),
+        ("signerName", "other.com/s", r#"no podCertificate volume of pod "rec/p" names signer "other.com/s""#),
+    ] {
+        let mut spec = right.clone();
+        spec[field] = json!(value);
+        let request = json!({ "apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest", "metadata": { "namespace": "rec", "name": "r" }, "spec": spec });
+        let asked = write(Operation::Create, ("certificates.k8s.io", "podcertificaterequests"), &request, None, &node);
+        let refused = run(&world.chain(), asked).await.err();
+        let expect = format!(r#"podcertificaterequests.certificates.k8s.io "r" is forbidden: {why}"#);
+        assert_eq!(refused, Some(expect).filter(|_| !why.is_empty()));
+    }
+}

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | get secrets, configmaps, persistentvolumeclaims, resourceclaims | a pod on it refers to them |
 //! | get persistentvolumes | a claim of a pod on it is bound to them |
-//! | create serviceaccounts/token | a pod on it runs as the account |
+//! | get serviceaccounts, create serviceaccounts/token | a pod on it runs as the account |
+//! | get podcertificaterequests; list and watch them with the field selector `spec.nodeName={itself}` | they are for a pod on it |
 //! | get volumeattachments | they attach to it |
 //! | get pods; list and watch them with the field selector `spec.nodeName={itself}` | they are bound to it |
 //! | read and write its Node, Lease and CSINode | it is its own |
@@ -177,6 +178,10 @@ impl NodeAuthorizer {
                 let attachment = self.objects.get(&GroupResource::new("storage.k8s.io", "volumeattachments"), "", name);
                 attachment.is_some_and(|attachment| attachment.value()["spec"]["nodeName"] == node)
             }
+            "podcertificaterequests" => self
+                .objects
+                .get(&GroupResource::new("certificates.k8s.io", "podcertificaterequests"), namespace, name)
+                .is_some_and(|request| request.value()["spec"]["nodeName"] == node),
             "pods" => self
                 .objects
                 .get(&GroupResource::new("", "pods"), namespace, name)
@@ -242,7 +247,10 @@ impl NodeAuthorizer {
         Verdict::no_opinion(format!("no relationship found between node '{node}' and this object"))
     }
 
-    fn token(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+    fn service_account(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+        if attributes.verb == "get" && attributes.subresource.is_empty() {
+            return self.related(node, attributes);
+        }
         let token = attributes.verb == "create" && attributes.subresource == "token";
         if !token || attributes.namespace.is_empty() || attributes.name.is_empty() {
             return Verdict::no_opinion("can only create tokens for individual service accounts");
@@ -250,22 +258,35 @@ impl NodeAuthorizer {
         self.related(node, attributes)
     }
 
+    fn certificate_request(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+        match (attributes.subresource, attributes.verb) {
+            // NodeRestriction sees to it that these are for pods on the node.
+            ("", "create") => Verdict::allow(""),
+            ("", "get") => self.related(node, attributes),
+            ("", "list" | "watch") if selects_node(node, attributes) => Verdict::allow(""),
+            ("", "list" | "watch") => {
+                Verdict::no_opinion("can only list/watch podcertificaterequests with nodeName field selector")
+            }
+            ("", verb) => Verdict::no_opinion(format!("nodes may not {verb} podcertificaterequests")),
+            _ => Verdict::no_opinion("nodes may not access the status subresource of PodCertificateRequests"),
+        }
+    }
+
     fn pod(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
         match (attributes.subresource, attributes.verb) {
             ("", "get") => self.read(node, attributes, &["get"]),
-            ("", "list" | "watch") => {
-                let own = FieldSelector::parse(attributes.field_selector)
-                    .is_ok_and(|selector| selector.exact_match("spec.nodeName") == Some(node));
-                if own {
-                    Verdict::allow("")
-                } else {
-                    Verdict::no_opinion("can only list/watch pods with spec.nodeName field selector")
-                }
-            }
+            ("", "list" | "watch") if selects_node(node, attributes) => Verdict::allow(""),
+            ("", "list" | "watch") => Verdict::no_opinion("can only list/watch pods with spec.nodeName field selector"),
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Verdict::allow(""),
             _ => Verdict::no_opinion(""),
         }
     }
+}
+
+/// Whether only objects of the node are asked for.
+fn selects_node(node: &str, attributes: &Attributes<'_>) -> bool {
+    FieldSelector::parse(attributes.field_selector)
+        .is_ok_and(|selector| selector.exact_match("spec.nodeName") == Some(node))
 }
 
 fn own_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
@@ -329,7 +350,8 @@ impl Authorizer for NodeAuthorizer {
                 | ("resource.k8s.io", "resourceclaims") => {
                     return self.read(node, attributes, &["get"]);
                 }
-                ("", "serviceaccounts") => return self.token(node, attributes),
+                ("", "serviceaccounts") => return self.service_account(node, attributes),
+                ("certificates.k8s.io", "podcertificaterequests") => return self.certificate_request(node, attributes),
                 ("", "nodes") => return own_node(node, attributes),
                 ("", "pods") => return self.pod(node, attributes),
                 ("coordination.k8s.io", "leases") => return own_lease(node, attributes),

@@ -178,6 +178,9 @@ async fn nodes_read_what_their_pods_refer_to() {
     world.put(pod("one", "n1"));
     world.put(pod("two", "n2"));
     world.put(json!({ "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "pv-one" }, "spec": { "claimRef": { "namespace": "a", "name": "claim-one" } } }));
+    for (name, node) in [("mine", "n1"), ("theirs", "n2")] {
+        world.put(json!({ "apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest", "metadata": { "namespace": "a", "name": name }, "spec": { "nodeName": node } }));
+    }
     let node = UserInfo::node("n1");
     for (text, expect) in [
         ("get core/secrets a secret-one", true),
@@ -196,7 +199,8 @@ async fn nodes_read_what_their_pods_refer_to() {
         ("get core/persistentvolumes - pv-two", false),
         ("create core/serviceaccounts/token a sa-one", true),
         ("create core/serviceaccounts/token a sa-two", false),
-        ("get core/serviceaccounts a sa-one", false),
+        ("get core/serviceaccounts a sa-one", true),
+        ("get core/serviceaccounts a sa-two", false),
         ("get core/pods a one", true),
         ("get core/pods a two", false),
         ("list core/pods?spec.nodeName=n1", true),
@@ -205,6 +209,12 @@ async fn nodes_read_what_their_pods_refer_to() {
         ("list core/pods", false),
         ("update core/pods/status a one", true),
         ("create core/pods/exec a one", false),
+        ("get certificates.k8s.io/podcertificaterequests a mine", true),
+        ("get certificates.k8s.io/podcertificaterequests a theirs", false),
+        ("create certificates.k8s.io/podcertificaterequests a", true),
+        ("watch certificates.k8s.io/podcertificaterequests?spec.nodeName=n1", true),
+        ("watch certificates.k8s.io/podcertificaterequests?spec.nodeName=n2", false),
+        ("update certificates.k8s.io/podcertificaterequests/status a mine", false),
         ("get core/nodes - n1", true),
         ("get core/nodes - n2", false),
         ("patch core/nodes/status - n1", true),

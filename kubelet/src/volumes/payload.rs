@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Secret, Volume, VolumeProjection,
 };
 
+use crate::certificates::{Credentials, Place};
 use crate::downward::{self, NodeView};
 use crate::env::Objects;
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Sources<'a> {
     pub objects: &'a Objects,
     /// The tokens of the pod's ServiceAccount, by volume and path: fetched, or why not.
     pub tokens: &'a BTreeMap<(String, String), Result<String, String>>,
+    /// The certificates of the pod, by volume and source: issued, or why not.
+    pub certificates: &'a BTreeMap<Place, Result<Credentials, String>>,
     /// What the claims the pod names lead to, by volume: a folder of the node, or why there is none.
     pub claims: &'a BTreeMap<String, Result<HostPathVolumeSource, String>>,
     /// What the pod may learn about itself.
@@ -64,8 +67,9 @@ pub fn files(pod: &Pod, volume: &Volume, sources: &Sources<'_>) -> Result<Files>
     } else if let Some(source) = &volume.projected {
         let mode = bits(source.default_mode);
         let mut failures = Vec::new();
-        for projection in source.sources.iter().flatten() {
-            failures.extend(add_projection(&mut files, pod, &volume.name, projection, sources, mode).err());
+        for (index, projection) in source.sources.iter().flatten().enumerate() {
+            let place = (volume.name.clone(), index);
+            failures.extend(add_projection(&mut files, pod, &place, projection, sources, mode).err());
         }
         if let Some(failure) = aggregate(failures) {
             return Err(failure);
@@ -98,7 +102,7 @@ fn bits(mode: Option<i32>) -> u32 {
 fn add_projection(
     files: &mut Files,
     pod: &Pod,
-    volume: &str,
+    place: &Place,
     projection: &VolumeProjection,
     sources: &Sources<'_>,
     mode: u32,
@@ -120,8 +124,22 @@ fn add_projection(
         let data = trust_anchors(sources.objects.trust_bundles.as_deref(), source)?.into_bytes();
         files.insert(source.path.clone(), File { data, mode });
     }
+    if let Some(source) = &projection.pod_certificate {
+        let missing = || Err("credential bundle is not issued yet".to_owned());
+        let credentials = sources.certificates.get(place).cloned().unwrap_or_else(missing);
+        let Credentials { key, chain } = credentials.map_err(Error::MissingObject)?;
+        for (path, data) in [
+            (&source.credential_bundle_path, format!("{key}{chain}")),
+            (&source.key_path, key),
+            (&source.certificate_chain_path, chain),
+        ] {
+            if let Some(path) = path.as_ref().filter(|path| !path.is_empty()) {
+                files.insert(path.clone(), File { data: data.into_bytes(), mode });
+            }
+        }
+    }
     if let Some(source) = &projection.service_account_token {
-        let key = (volume.to_owned(), source.path.clone());
+        let key = (place.0.clone(), source.path.clone());
         let token = match sources.tokens.get(&key) {
             Some(Ok(token)) => token,
             Some(Err(why)) => {

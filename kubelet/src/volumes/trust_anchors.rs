@@ -66,6 +66,11 @@ fn selector(source: &ClusterTrustBundleProjection) -> Result<LabelSelector> {
         .map_err(|error| Error::InvalidPod(format!("while parsing label selector: {error}")))
 }
 
+/// The certificates of a PEM text, in their order, without what stands between them.
+pub fn normalized(text: &str) -> String {
+    certificates(text).iter().map(|certificate| pem(certificate)).collect()
+}
+
 /// The blocks of a PEM text, each as one line of base64: without headers, and without what stands between blocks.
 fn certificates(text: &str) -> Vec<String> {
     let mut found = Vec::new();

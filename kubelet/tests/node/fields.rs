@@ -148,3 +148,59 @@ async fn a_container_waits_for_the_images_of_its_volumes() {
         "{events:?}"
     );
 }
+
+#[tokio::test]
+async fn a_pod_gets_certificates_and_new_ones_in_time() {
+    const REQUESTS: &str = "/apis/certificates.k8s.io/v1/namespaces/default/podcertificaterequests/";
+    let source = json!({
+        "signerName": "example.com/spiffe", "keyType": "ECDSAP256", "credentialBundlePath": "bundle.pem",
+        "keyPath": "key.pem", "userAnnotations": {"a": "b"},
+    });
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let world = World::new(Vec::new());
+    world.api.put("/api/v1/namespaces/default/serviceaccounts/default", json!({}));
+    world.api.put(
+        POD,
+        web(json!({
+            "containers": [{"name": "c", "image": "nginx:1.27", "volumeMounts": mounts}],
+            "serviceAccountName": "default",
+            "volumes": [{"name": "v", "projected": {"sources": [{"podCertificate": source}]}}],
+        })),
+    );
+    world.settle().await;
+    assert_eq!(world.summary(), "Pending waiting ContainerCreating restarts=0");
+    let events = world.api.event_messages("web");
+    let failed = "MountVolume.SetUp failed for volume \"v\" : credential bundle is not issued yet";
+    assert!(events.iter().any(|event| event.ends_with(failed)), "{events:?}");
+    let issue = |path: &str, chain: &str, refresh: &str| {
+        let mut request = world.api.get(path).unwrap();
+        let condition = json!({
+            "type": "Issued", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        });
+        request["status"] = json!({
+            "conditions": [condition], "beginRefreshAt": refresh,
+            "certificateChain": format!("-----BEGIN CERTIFICATE-----\n{chain}\n-----END CERTIFICATE-----\n"),
+        });
+        world.api.put(path, request);
+    };
+    let requests = world.api.paths(REQUESTS);
+    assert_eq!(requests.len(), 1);
+    let spec = &world.api.get(&requests[0]).unwrap()["spec"];
+    assert_eq!((&spec["podUID"], &spec["serviceAccountUID"]), (&json!("uid-web"), &json!("uid-default")));
+    assert_eq!((&spec["nodeName"], &spec["nodeUID"]), (&json!("node-1"), &json!("uid-node-1")));
+    assert_eq!(spec["unverifiedUserAnnotations"], json!({"a": "b"}));
+    issue(&requests[0], "AAAA", "2026-01-01T01:00:00Z");
+    world.settle().await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    let (key, bundle) = (read(&world, "/v", "key.pem").unwrap(), read(&world, "/v", "bundle.pem").unwrap());
+    assert!(bundle.starts_with(&key) && bundle.contains("AAAA"), "{bundle}");
+    world.pass(Duration::from_secs(59 * 60)).await;
+    assert_eq!(world.api.paths(REQUESTS).len(), 1);
+    world.pass(Duration::from_secs(7 * 60)).await;
+    let requests = world.api.paths(REQUESTS);
+    assert_eq!(requests.len(), 2);
+    assert_eq!(read(&world, "/v", "bundle.pem"), Some(bundle), "the old one serves while the new one is made");
+    issue(&requests[1], "BBBB", "2026-01-01T02:00:00Z");
+    world.settle().await;
+    assert!(read(&world, "/v", "bundle.pem").unwrap().contains("BBBB"));
+}

@@ -68,6 +68,14 @@ impl FakeApi {
         }
     }
 
+    /// The paths of the objects of one collection, the oldest first.
+    pub fn paths(&self, collection: &str) -> Vec<String> {
+        let state = self.state.lock();
+        let mut found: Vec<_> = state.objects.iter().filter(|(path, _)| path.starts_with(collection)).collect();
+        found.sort_by_key(|(_, object)| object["metadata"]["born"].as_u64());
+        found.into_iter().map(|(path, _)| path.clone()).collect()
+    }
+
     /// The messages of all events about the object of that name, with their counts.
     pub fn event_messages(&self, name: &str) -> Vec<String> {
         let state = self.state.lock();
@@ -117,7 +125,12 @@ impl FakeApi {
             }
             Method::POST => {
                 let object = value();
-                let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+                let name = match object["metadata"]["name"].as_str() {
+                    Some(name) => name.to_owned(),
+                    None => {
+                        format!("{}{}", object["metadata"]["generateName"].as_str().unwrap(), self.version.get() + 1)
+                    }
+                };
                 let path = format!("{path}/{name}");
                 let path = self.event_path(&path, &object);
                 if self.get(&path).is_some() {
