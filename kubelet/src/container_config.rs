@@ -235,6 +235,8 @@ pub struct Parts<'a> {
     pub env: BTreeMap<String, String>,
     /// Its pod's volumes.
     pub volumes: Volumes<'a>,
+    /// Whether the runtime can make mounts read-only with all that is mounted below them.
+    pub recursive_read_only: bool,
     /// The pod's hosts file on the node, unless the container mounts its own.
     pub hosts_file: Option<String>,
     /// Where on the node its termination message will be.
@@ -331,11 +333,13 @@ fn volume_mount(pod: &Pod, mount: &VolumeMount, parts: &Parts<'_>) -> Result<pro
     };
     // A relative mount path is below the root (`pkg/kubelet/kubelet_pods.go`, `makeMounts`).
     let container_path = format!("/{}", mount.mount_path.trim_start_matches('/'));
+    let recursive_read_only = recursive_read_only(mount, parts.recursive_read_only)?;
     if let Some(image) = parts.volumes.images.get(&mount.name) {
         return Ok(proto::Mount {
             image: Some(image.clone()),
             image_sub_path: sub_path,
             readonly: true,
+            recursive_read_only,
             propagation: propagation as i32,
             ..bind(String::new(), &container_path)
         });
@@ -345,9 +349,31 @@ fn volume_mount(pod: &Pod, mount: &VolumeMount, parts: &Parts<'_>) -> Result<pro
     let host_path = if sub_path.is_empty() { volume.clone() } else { format!("{volume}/{sub_path}") };
     Ok(proto::Mount {
         readonly: mount.read_only == Some(true) || is_claimed_read_only(pod, &mount.name),
+        recursive_read_only,
         propagation: propagation as i32,
         ..bind(host_path, &container_path)
     })
+}
+
+/// Whether what is mounted below a mount is to be read-only too (kubelet: `kubelet_pods.go`, `resolveRecursiveReadOnly`).
+fn recursive_read_only(mount: &VolumeMount, supported: bool) -> Result<bool> {
+    let mode = match mount.recursive_read_only.as_deref() {
+        None | Some("Disabled") => return Ok(false),
+        Some(mode) => mode,
+    };
+    let refused = |why: &str| {
+        Err(Error::InvalidPod(format!(
+            "failed to resolve recursive read-only mode: volume {:?} requested recursive read-only mode, but it is {why}",
+            mount.name
+        )))
+    };
+    let propagation = mount.mount_propagation.as_deref().filter(|propagation| *propagation != "None");
+    match (mode, propagation) {
+        _ if mount.read_only != Some(true) => refused("not read-only"),
+        (_, Some(propagation)) => refused(&format!("not compatible with propagation {propagation:?}")),
+        ("Enabled", None) if !supported => refused("not supported by the runtime"),
+        _ => Ok(supported),
+    }
 }
 
 /// Whether the pod wants a claim to be read-only in all its containers.

@@ -6,11 +6,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::certificates::v1::{ClusterTrustBundle, PodCertificateRequest};
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVarSource, FileKeySelector, Pod, Secret, Service};
+use minik8s_cri::{FileKind, NodeFs};
 
 use crate::downward::{self, NodeView};
+use crate::env_file;
 use crate::error::{Error, Result};
 use crate::spec::PodExt as _;
+
+/// How large a file of variables may be.
+const ENV_FILE_MAX_BYTES: u64 = 64 << 10;
 
 /// The objects that the containers and volumes of a pod name, fetched beforehand. What is absent here is absent in the
 /// cluster.
@@ -75,17 +80,27 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
     out
 }
 
+/// What variables take their values from, beside the pod itself.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// The ConfigMaps and Secrets the pod names.
+    pub objects: &'a Objects,
+    /// The variables of Services.
+    pub services: &'a BTreeMap<String, String>,
+    /// What the pod may learn about itself.
+    pub node: &'a NodeView,
+    /// Where on the node its volumes are, by name.
+    pub volumes: &'a BTreeMap<String, String>,
+    /// The node's files.
+    pub fs: &'a dyn NodeFs,
+}
+
 /// The environment of one container.
 ///
 /// # Errors
 /// The first reference that leads nowhere, in the words that `CreateContainerConfigError` shows.
-pub fn environment(
-    pod: &Pod,
-    container: &Container,
-    objects: &Objects,
-    services: &BTreeMap<String, String>,
-    node: &NodeView,
-) -> Result<BTreeMap<String, String>> {
+pub fn environment(pod: &Pod, container: &Container, sources: Sources<'_>) -> Result<BTreeMap<String, String>> {
+    let Sources { objects, services, .. } = sources;
     let mut result = BTreeMap::new();
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
@@ -112,7 +127,7 @@ pub fn environment(
                 known.extend(result.iter().map(|(name, value)| (name.clone(), value.clone())));
                 Some(expand(value, &known))
             }
-            (_, Some(source)) => referenced(pod, container, source, objects, node)?,
+            (_, Some(source)) => referenced(pod, container, source, sources)?,
             _ => Some(String::new()),
         };
         if let Some(value) = value {
@@ -126,13 +141,8 @@ pub fn environment(
 }
 
 /// The value a variable refers to; none if the reference is optional and leads nowhere.
-fn referenced(
-    pod: &Pod,
-    container: &Container,
-    source: &EnvVarSource,
-    objects: &Objects,
-    node: &NodeView,
-) -> Result<Option<String>> {
+fn referenced(pod: &Pod, container: &Container, source: &EnvVarSource, sources: Sources<'_>) -> Result<Option<String>> {
+    let Sources { objects, node, .. } = sources;
     if let Some(field) = &source.field_ref {
         return downward::field(pod, &field.field_path, node).map(Some);
     }
@@ -159,7 +169,38 @@ fn referenced(
             None => Err(missing_key(&reference.key, "Secret", pod, &reference.name)),
         };
     }
+    if let Some(reference) = &source.file_key_ref {
+        return from_file(reference, sources);
+    }
     Err(Error::InvalidPod("environment variable refers to nothing that is supported".to_owned()))
+}
+
+/// The value of a variable of a file in a volume. A container may have made a link of the file, to what only the node may
+/// read: links are not followed.
+fn from_file(reference: &FileKeySelector, sources: Sources<'_>) -> Result<Option<String>> {
+    let FileKeySelector { key, volume_name, path, optional } = reference;
+    let Some(volume) = sources.volumes.get(volume_name) else {
+        let why = format!("cannot find the volume {volume_name:?} referenced by FileKeyRef");
+        return Err(Error::InvalidPod(why));
+    };
+    let mut file = volume.clone();
+    let mut unreadable = false;
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
+        file = format!("{file}/{part}");
+        let kind = sources.fs.symlink_metadata(&file).map(|metadata| metadata.kind);
+        unreadable |= part == ".." || !matches!(kind, Ok(FileKind::File | FileKind::Directory));
+    }
+    let read = || {
+        let small = sources.fs.metadata(&file).ok()?.len <= ENV_FILE_MAX_BYTES;
+        let data = sources.fs.read(&file).ok().filter(|_| small && !unreadable)?;
+        env_file::value(&String::from_utf8_lossy(&data), key).ok()
+    };
+    match read() {
+        None => Err(Error::InvalidPod("couldn't parse env file".to_owned())),
+        Some(value) if !value.is_empty() => Ok(Some(value)),
+        Some(_) if *optional == Some(true) => Ok(None),
+        Some(_) => Err(Error::InvalidPod(format!("environment variable key {key:?} not found in file {file:?}"))),
+    }
 }
 
 fn missing_key(key: &str, kind: &str, pod: &Pod, name: &str) -> Error {

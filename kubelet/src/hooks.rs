@@ -50,6 +50,7 @@ impl Kubelet {
             self.config.clock.sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
             return Ok(());
         }
+        // `tcpSocket` is kept for the sake of old objects, and does nothing but fail.
         Err("invalid handler: the hook names no action".to_owned())
     }
 }

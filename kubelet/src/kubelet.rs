@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeRuntimeHandler, ObjectReference, Pod};
 use minik8s_client::{Event, EventRecorder, EventType, WorkQueue};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -63,6 +63,17 @@ pub(crate) struct RuntimeIdentity {
     pub name: String,
     /// `2.2.0`.
     pub version: String,
+    /// What it makes sandboxes by, as it last said.
+    pub handlers: Vec<NodeRuntimeHandler>,
+}
+
+impl RuntimeIdentity {
+    /// Whether mounts in sandboxes of that handler can be read-only with all that is mounted below them.
+    pub fn mounts_recursively_read_only(&self, handler: &str) -> bool {
+        let found = self.handlers.iter().find(|known| known.name.as_deref().unwrap_or_default() == handler);
+        let features = found.and_then(|handler| handler.features.as_ref());
+        features.is_some_and(|features| features.recursive_read_only_mounts == Some(true))
+    }
 }
 
 impl Kubelet {

@@ -17,7 +17,7 @@
 //! 1. [`config`] and [`kubelet`]: what a kubelet is given, its loops.
 //! 2. [`source`], `worker`, `sync`: from a pod in the API to one attempt at it.
 //! 3. [`runtime`], [`plan`], [`status`], [`backoff`]: the pure middle. What the runtime has, what to do, what to say.
-//! 4. `observe`, `start`, `terminate`, `images`, `container_config`, `env`, `downward`,
+//! 4. `observe`, `start`, `terminate`, `images`, `container_config`, `env`, `env_file`, `downward`,
 //!    `resources`, `runtime_class`, `volumes`, `objects`, `tokens`, `certificates`: the hands.
 //! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
 //!    `log_rotation`: what containers say too much.
@@ -45,6 +45,7 @@ pub mod config;
 mod container_config;
 mod downward;
 mod env;
+mod env_file;
 pub mod error;
 mod hooks;
 mod image_name;

@@ -82,6 +82,8 @@ fn convert(status: proto::ContainerStatus, sandbox_id: String, fs: &dyn NodeFs) 
     } else {
         String::new()
     };
+    let recursive = status.mounts.iter().filter(|mount| mount.recursive_read_only);
+    let recursive_read_only = recursive.map(|mount| mount.container_path.clone()).collect();
     let metadata = status.metadata.unwrap_or_default();
     let image = status.image.unwrap_or_default();
     let named = [image.user_specified_image, image.image].into_iter().find(|name| !name.is_empty());
@@ -103,6 +105,7 @@ fn convert(status: proto::ContainerStatus, sandbox_id: String, fs: &dyn NodeFs) 
         hash: status.annotations.get(CONTAINER_HASH_ANNOTATION).cloned().unwrap_or_default(),
         user: user.map(|user| (user.uid, user.gid, user.supplemental_groups)),
         log_path: status.log_path,
+        recursive_read_only,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! (kubelet: `pkg/kubelet/container/runtime.go`, `PodStatus`.)
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 /// Label of sandboxes and containers: the pod's name.
@@ -94,6 +96,8 @@ pub struct RuntimeContainer {
     pub user: Option<(i64, i64, Vec<i64>)>,
     /// Where its log is, on the node.
     pub log_path: String,
+    /// The paths at which mounts are read-only with all that is mounted below them.
+    pub recursive_read_only: BTreeSet<String>,
 }
 
 impl RuntimePod {

@@ -19,6 +19,7 @@ use crate::kubelet::Kubelet;
 use crate::log_rotation;
 use crate::resources::Amount;
 use crate::runtime::{RuntimePod, RuntimeState};
+use crate::runtime_class::runtime_handler;
 use crate::spec::{ContainerKind, PodExt as _};
 use crate::status::StartFailure;
 use crate::volumes::pod_directory;
@@ -72,7 +73,9 @@ impl Kubelet {
             (error.failure, error.retry_at)
         })?;
         let volumes = Volumes { paths: volumes, images: &image_volumes };
-        let made = self.container_config(request, &container, attempt, &image, volumes, &sandbox.ips);
+        let recursive = container.volume_mounts.iter().flatten().any(|mount| mount.recursive_read_only.is_some());
+        let recursive = recursive && self.mounts_recursively_read_only(pod).await;
+        let made = self.container_config(request, &container, attempt, (&image, volumes, recursive), &sandbox.ips);
         let made = made.map_err(|error| {
             self.event(&reference, EventType::Warning, "Failed", format!("Error: {error}"));
             failure("CreateContainerConfigError", error.to_string())
@@ -122,14 +125,20 @@ impl Kubelet {
         request: StartRequest<'_>,
         container: &Container,
         attempt: u32,
-        image: &proto::Image,
-        volumes: Volumes<'_>,
+        (image, volumes, recursive_read_only): (&proto::Image, Volumes<'_>, bool),
         sandbox_ips: &[String],
     ) -> Result<proto::ContainerConfig> {
         let pod = request.pod;
         let ips = if pod.is_host_network() { self.host_ips() } else { sandbox_ips.to_vec() };
-        let env = env::environment(pod, container, request.objects, request.services, &self.node_view(ips.clone()))?;
         let fs = self.config.fs.as_ref();
+        let sources = env::Sources {
+            objects: request.objects,
+            services: request.services,
+            node: &self.node_view(ips.clone()),
+            volumes: volumes.paths,
+            fs,
+        };
+        let env = env::environment(pod, container, sources)?;
         let directory = pod_directory(pod.uid());
         let own = format!("{directory}/containers/{}", container.name);
         fs.create_dir_all(&own)?;
@@ -159,12 +168,18 @@ impl Kubelet {
             image_ref: image.id.clone(),
             env,
             volumes,
+            recursive_read_only,
             hosts_file,
             termination_log,
             memory_capacity: Amount::parse(&self.config.capacity.memory)?.units(),
             image_user,
         };
         container_config(pod, container, parts)
+    }
+
+    async fn mounts_recursively_read_only(&self, pod: &Pod) -> bool {
+        let handler = runtime_handler(&self.config.client, pod).await;
+        handler.is_ok_and(|handler| self.runtime.lock().mounts_recursively_read_only(&handler))
     }
 
     /// A sub path that is not there yet becomes a folder (`subpath.SafeMakeDir`).

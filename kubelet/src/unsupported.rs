@@ -4,7 +4,7 @@
 //! The table is the whole truth: a field that is neither here nor used somewhere in this crate means nothing to any
 //! kubelet (scheduling, admission, bookkeeping).
 
-use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod, SecurityContext, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, SecurityContext, Volume, VolumeMount};
 
 use crate::spec::PodExt as _;
 
@@ -31,11 +31,6 @@ const CONTAINER_FIELDS: &[Row<Container>] = &[
         c.restart_policy_rules.iter().flatten().any(|rule| rule.action != "Restart")
     }),
     ("lifecycle.stopSignal", |c| c.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.stop_signal.is_some())),
-    ("lifecycle.postStart.tcpSocket", |c| hook(c, |l| l.post_start.as_ref(), |h| h.tcp_socket.is_some())),
-    ("lifecycle.preStop.tcpSocket", |c| hook(c, |l| l.pre_stop.as_ref(), |h| h.tcp_socket.is_some())),
-    ("env.valueFrom.fileKeyRef", |c| {
-        c.env.iter().flatten().any(|v| v.value_from.as_ref().is_some_and(|from| from.file_key_ref.is_some()))
-    }),
 ];
 
 const SECURITY_FIELDS: &[Row<SecurityContext>] = &[
@@ -44,10 +39,8 @@ const SECURITY_FIELDS: &[Row<SecurityContext>] = &[
     ("securityContext.procMount", |s| s.proc_mount.as_ref().is_some_and(|mount| mount != "Default")),
 ];
 
-const MOUNT_FIELDS: &[Row<VolumeMount>] = &[
-    ("volumeMounts.recursiveReadOnly", |m| m.recursive_read_only.as_ref().is_some_and(|mode| mode == "Enabled")),
-    ("volumeMounts.bindMountOptions", |m| m.bind_mount_options.as_ref().is_some_and(|list| !list.is_empty())),
-];
+const MOUNT_FIELDS: &[Row<VolumeMount>] =
+    &[("volumeMounts.bindMountOptions", |m| m.bind_mount_options.as_ref().is_some_and(|list| !list.is_empty()))];
 
 const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("awsElasticBlockStore", |v| v.aws_elastic_block_store.is_some()),
@@ -72,14 +65,6 @@ const VOLUME_FIELDS: &[Row<Volume>] = &[
     ("storageos", |v| v.storageos.is_some()),
     ("vsphereVolume", |v| v.vsphere_volume.is_some()),
 ];
-
-fn hook(
-    container: &Container,
-    which: fn(&k8s_openapi::api::core::v1::Lifecycle) -> Option<&LifecycleHandler>,
-    is_set: fn(&LifecycleHandler) -> bool,
-) -> bool {
-    container.lifecycle.as_ref().and_then(which).is_some_and(is_set)
-}
 
 fn rows<T>(found: &mut Vec<String>, prefix: &str, table: &[Row<T>], object: &T) {
     found.extend(table.iter().filter(|(_, is_set)| is_set(object)).map(|(field, _)| format!("{prefix}{field}")));

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::config::Capacity;
 use crate::error::{Error, Result};
-use crate::kubelet::{Kubelet, RuntimeIdentity};
+use crate::kubelet::Kubelet;
 use crate::resources::{Amount, Amounts};
 use crate::spec::PodExt as _;
 
@@ -94,7 +94,8 @@ impl Kubelet {
     pub(crate) async fn prepare_runtime(&self) {
         match self.config.cri.version().await {
             Ok(version) => {
-                *self.runtime.lock() = RuntimeIdentity { name: version.runtime_name, version: version.runtime_version };
+                let mut runtime = self.runtime.lock();
+                (runtime.name, runtime.version) = (version.runtime_name, version.runtime_version);
             }
             Err(error) => {
                 tracing::warn!(node = self.config.node_name, %error, "the runtime does not answer")
@@ -223,7 +224,10 @@ impl Kubelet {
 
     async fn node_status(&self, old: &NodeStatus) -> NodeStatus {
         let problems = match self.config.cri.status().await {
-            Ok(answer) => status::runtime_problems(&answer.status.unwrap_or_default()),
+            Ok(answer) => {
+                self.runtime.lock().handlers = status::runtime_handlers(&answer.runtime_handlers);
+                status::runtime_problems(&answer.status.unwrap_or_default())
+            }
             Err(error) => vec![format!("container runtime is down: {error}")],
         };
         let mut images = self.config.cri.list_images().await.unwrap_or_default();
@@ -232,6 +236,7 @@ impl Kubelet {
         status::status(&status::View {
             config: &self.config,
             runtime: format!("{}://{}", runtime.name, runtime.version),
+            handlers: runtime.handlers,
             problems: &problems,
             images: &images,
             old,

@@ -4,7 +4,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeRuntimeHandler,
+    NodeRuntimeHandlerFeatures, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -27,6 +28,8 @@ pub(super) struct View<'a> {
     pub config: &'a KubeletConfig,
     /// `containerd://2.2.0`.
     pub runtime: String,
+    /// What the runtime makes sandboxes by.
+    pub handlers: Vec<NodeRuntimeHandler>,
     /// Why the node cannot run pods.
     pub problems: &'a [String],
     /// The images on the node, the largest first.
@@ -64,6 +67,7 @@ pub(super) fn status(view: &View<'_>) -> NodeStatus {
         declared_features: Some(DECLARED_FEATURES.map(str::to_owned).into()),
         images: Some(images(view.images)),
         node_info: Some(node_info(view)),
+        runtime_handlers: Some(view.handlers.clone()).filter(|handlers| !handlers.is_empty()),
         ..NodeStatus::default()
     }
 }
@@ -99,6 +103,20 @@ fn images(images: &[proto::Image]) -> Vec<ContainerImage> {
         size_bytes: i64::try_from(image.size).ok(),
     });
     listed.collect()
+}
+
+/// The runtime's handlers, by name, with what they can do.
+pub(super) fn runtime_handlers(handlers: &[proto::RuntimeHandler]) -> Vec<NodeRuntimeHandler> {
+    let handler = |handler: &proto::RuntimeHandler| NodeRuntimeHandler {
+        name: Some(handler.name.clone()),
+        features: handler.features.as_ref().map(|features| NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
+    };
+    let mut handlers: Vec<_> = handlers.iter().map(handler).collect();
+    handlers.sort_by(|a, b| a.name.cmp(&b.name));
+    handlers
 }
 
 /// What the runtime's own conditions say against running pods.
@@ -173,6 +191,7 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
         || old.images != new.images
         || old.node_info != new.node_info
         || old.declared_features != new.declared_features
+        || old.runtime_handlers != new.runtime_handlers
         || old.daemon_endpoints != new.daemon_endpoints
 }
 

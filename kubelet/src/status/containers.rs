@@ -1,5 +1,7 @@
 //! The status of each container, from what the runtime has of it and from what was known before.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     ContainerUser, LinuxContainerUser, Pod, PodStatus, ResourceRequirements, VolumeMountStatus,
@@ -63,7 +65,7 @@ impl Statuses<'_> {
             container_id: Some(self.container_id(latest)),
             restart_count: i32::try_from(latest.attempt).unwrap_or(i32::MAX),
             state: self.state(latest).or_else(|| Some(waiting(None))),
-            volume_mounts: volume_mounts(container),
+            volume_mounts: volume_mounts(container, &latest.recursive_read_only),
             ..ContainerStatus::default()
         };
         if let Some((uid, gid, groups)) = &latest.user {
@@ -96,7 +98,7 @@ impl Statuses<'_> {
             restart_count: old.map_or(0, |old| old.restart_count),
             state: Some(waiting(Some(reason))),
             last_state: old.and_then(|old| old.last_state.clone()),
-            volume_mounts: volume_mounts(container),
+            volume_mounts: volume_mounts(container, &BTreeSet::new()),
             ..ContainerStatus::default()
         };
         let ran = old.is_some_and(|old| old.state.as_ref().is_some_and(|state| state.running.is_some()));
@@ -225,13 +227,15 @@ fn lost() -> ContainerState {
     ContainerState { terminated: Some(terminated), ..ContainerState::default() }
 }
 
-fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
+/// What became of the container's mounts; `recursive` are the paths of those that are read-only all the way down.
+fn volume_mounts(container: &Container, recursive: &BTreeSet<String>) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
     let status = mounts.iter().map(|mount| VolumeMountStatus {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only.filter(|read_only| *read_only),
-        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".to_owned()),
+        recursive_read_only: (mount.read_only == Some(true))
+            .then(|| if recursive.contains(&mount.mount_path) { "Enabled" } else { "Disabled" }.to_owned()),
         ..VolumeMountStatus::default()
     });
     Some(status.collect())

@@ -204,3 +204,80 @@ async fn a_pod_gets_certificates_and_new_ones_in_time() {
     world.settle().await;
     assert!(read(&world, "/v", "bundle.pem").unwrap().contains("BBBB"));
 }
+
+#[tokio::test]
+async fn read_only_goes_all_the_way_down_if_the_runtime_can() {
+    let world = World::new(Vec::new());
+    world.settle().await;
+    let mount = json!([{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": "IfPossible"}]);
+    let mut pod = web(json!({
+        "containers": [{"name": "c", "image": "nginx:1.27", "volumeMounts": mount}],
+        "volumes": [{"name": "v", "emptyDir": {}}],
+    }));
+    world.api.put(POD, pod.clone());
+    world.settle().await;
+    let mounted = world.runtime.config("c").mounts.into_iter().find(|mount| mount.container_path == "/v").unwrap();
+    assert!(mounted.readonly && mounted.recursive_read_only);
+    assert_eq!(world.pod()["status"]["containerStatuses"][0]["volumeMounts"][0]["recursiveReadOnly"], "Enabled");
+    // The handler of this class cannot.
+    world.api.put("/apis/node.k8s.io/v1/runtimeclasses/plain", json!({"handler": "runc"}));
+    pod["spec"]["runtimeClassName"] = json!("plain");
+    pod["spec"]["containers"][0]["name"] = json!("d");
+    pod["spec"]["containers"][0]["volumeMounts"][0]["recursiveReadOnly"] = json!("Enabled");
+    world.api.put("/api/v1/namespaces/default/pods/plain", pod);
+    world.settle().await;
+    let plain = world.api.get("/api/v1/namespaces/default/pods/plain").unwrap();
+    let waiting = &plain["status"]["containerStatuses"][0]["state"]["waiting"];
+    let why = "failed to resolve recursive read-only mode: volume \"v\" requested recursive read-only mode, \
+               but it is not supported by the runtime";
+    assert_eq!((&waiting["reason"], &waiting["message"]), (&json!("CreateContainerConfigError"), &json!(why)));
+}
+
+#[tokio::test]
+async fn variables_come_from_a_file_that_an_init_container_wrote() {
+    const VOLUME: &str = "/var/lib/kubelet/pods/uid-web/volumes/kubernetes.io~empty-dir/v";
+    let variable = |name: &str, optional: bool| {
+        let reference = json!({"volumeName": "v", "path": "a/env", "key": name, "optional": optional});
+        json!({"name": name, "valueFrom": {"fileKeyRef": reference}})
+    };
+    let world = World::new(Vec::new());
+    let env = json!([variable("ONE", false), variable("TWO", true)]);
+    world.api.put(
+        POD,
+        web(json!({
+            "initContainers": [{"name": "i", "image": "busybox:1"}],
+            "containers": [{"name": "c", "image": "nginx:1.27", "env": env}],
+            "volumes": [{"name": "v", "emptyDir": {}}],
+        })),
+    );
+    world.settle().await;
+    world.fs.symlink("/etc", &format!("{VOLUME}/a")).unwrap();
+    world.fs.create_dir_all("/etc").unwrap();
+    world.fs.write("/etc/env", b"ONE='secret'\n").unwrap();
+    world.runtime.exit("i", 0);
+    world.settle().await;
+    assert_eq!(world.summary(), "Pending waiting CreateContainerConfigError restarts=0");
+    world.fs.remove_file(&format!("{VOLUME}/a")).unwrap();
+    world.fs.create_dir_all(&format!("{VOLUME}/a")).unwrap();
+    world.fs.write(&format!("{VOLUME}/a/env"), "# too long\n".repeat(8 << 10).as_bytes()).unwrap();
+    world.pass(Duration::from_secs(20)).await;
+    let waiting = &world.pod()["status"]["containerStatuses"][0]["state"]["waiting"];
+    assert_eq!(waiting["message"], "couldn't parse env file");
+    world.fs.write(&format!("{VOLUME}/a/env"), b"ONE='1'\n").unwrap();
+    world.pass(Duration::from_secs(20)).await;
+    assert_eq!(world.summary(), "Running running restarts=0");
+    let env = world.runtime.config("c").envs;
+    let value = |name: &str| env.iter().find(|pair| pair.key == name).map(|pair| pair.value.clone());
+    assert_eq!((value("ONE"), value("TWO")), (Some(b"1".to_vec()), None));
+}
+
+#[tokio::test]
+async fn a_hook_that_dials_a_port_only_fails() {
+    let world = World::new(Vec::new());
+    let mut pod = nginx();
+    pod["spec"]["containers"][0]["lifecycle"] = json!({"postStart": {"tcpSocket": {"port": 80}}});
+    world.api.put(POD, pod);
+    world.settle().await;
+    let events = world.api.event_messages("web");
+    assert!(events.iter().any(|event| event.starts_with("Warning FailedPostStartHook")), "{events:?}");
+}

@@ -417,7 +417,11 @@ impl RuntimeService for SimRuntime {
             info: BTreeMap::new(),
             runtime_handlers: RUNTIME_HANDLERS
                 .iter()
-                .map(|name| RuntimeHandler { name: name.to_string(), features: None })
+                .map(|name| RuntimeHandler {
+                    name: name.to_string(),
+                    // No simulated mount has others below it on the node.
+                    features: Some(RuntimeHandlerFeatures { recursive_read_only_mounts: true, user_namespaces: false }),
+                })
                 .collect(),
             features: Some(RuntimeFeatures { supplemental_groups_policy: true, ..RuntimeFeatures::default() }),
         }))

@@ -184,8 +184,10 @@ impl FakeRuntime {
                 };
                 let network = !self.state.lock().without_network;
                 let conditions = vec![condition("RuntimeReady", true), condition("NetworkReady", network)];
+                let features = proto::RuntimeHandlerFeatures { recursive_read_only_mounts: true, ..Default::default() };
                 encode(proto::StatusResponse {
                     status: Some(proto::RuntimeStatus { conditions }),
+                    runtime_handlers: vec![proto::RuntimeHandler { features: Some(features), ..Default::default() }],
                     ..Default::default()
                 })
             }
