@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SeccompProfile, SecurityContext, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext, VolumeMount,
+};
 use minik8s_cri::proto;
 
 use crate::env;
@@ -202,6 +204,7 @@ fn linux_sandbox(pod: &Pod) -> proto::LinuxPodSandboxConfig {
         supplemental_groups_policy: groups_policy(&context),
         privileged: pod.all_containers().iter().any(|(_, container)| is_privileged(container)),
         seccomp: seccomp(context.seccomp_profile.as_ref()),
+        selinux_options: selinux(context.se_linux_options.as_ref()),
         ..Default::default()
     };
     let qos = match resources::qos_class(pod) {
@@ -214,6 +217,17 @@ fn linux_sandbox(pod: &Pod) -> proto::LinuxPodSandboxConfig {
         sysctls: sysctls(pod),
         ..Default::default()
     }
+}
+
+/// A label for the runtime, which lets it be where the node has no SELinux.
+fn selinux(options: Option<&SELinuxOptions>) -> Option<proto::SeLinuxOption> {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    options.map(|options| proto::SeLinuxOption {
+        user: text(&options.user),
+        role: text(&options.role),
+        r#type: text(&options.type_),
+        level: text(&options.level),
+    })
 }
 
 /// The volumes of a pod, by name.
@@ -448,6 +462,7 @@ fn linux_container(
         masked_paths: paths(&masked),
         readonly_paths: paths(&readonly),
         seccomp: seccomp(context.seccomp_profile.as_ref().or(pod_context.seccomp_profile.as_ref())),
+        selinux_options: selinux(context.se_linux_options.as_ref().or(pod_context.se_linux_options.as_ref())),
         ..Default::default()
     };
     Ok(proto::LinuxContainerConfig {

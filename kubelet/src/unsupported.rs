@@ -16,9 +16,6 @@ const POD_FIELDS: &[Row<Pod>] = &[
     ("spec.os.name", |pod| pod.spec().os.as_ref().is_some_and(|os| os.name != "linux")),
     ("spec.resourceClaims", |pod| pod.spec().resource_claims.as_ref().is_some_and(|claims| !claims.is_empty())),
     ("spec.evictionResponders", |pod| pod.spec().eviction_responders.as_ref().is_some_and(|list| !list.is_empty())),
-    ("spec.securityContext.seLinuxOptions", |pod| {
-        pod.spec().security_context.as_ref().is_some_and(|c| c.se_linux_options.is_some())
-    }),
     ("spec.securityContext.windowsOptions", |pod| {
         pod.spec().security_context.as_ref().is_some_and(|c| c.windows_options.is_some())
     }),
@@ -34,7 +31,6 @@ const CONTAINER_FIELDS: &[Row<Container>] = &[
 ];
 
 const SECURITY_FIELDS: &[Row<SecurityContext>] = &[
-    ("securityContext.seLinuxOptions", |s| s.se_linux_options.is_some()),
     ("securityContext.windowsOptions", |s| s.windows_options.is_some()),
     ("securityContext.procMount", |s| s.proc_mount.as_ref().is_some_and(|mount| mount != "Default")),
 ];
