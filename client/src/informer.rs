@@ -321,14 +321,19 @@ impl<K: Watched> Informer<K> {
         }
         let body = self.request(self.query("resourceVersion=0"), true).await?.into_body().collect_bytes().await?;
         let list: List<'_> = serde_json::from_slice(&body).map_err(|source| self.decode_error(source))?;
-        let items: Result<Vec<Arc<K>>> = list.items.iter().flatten().map(|item| self.decode(item.get())).collect();
-        self.replace(items?);
+        let items = list.items.iter().flatten().filter_map(|item| self.decode_or_warn(item.get())).collect();
+        self.replace(items);
         self.shared.synced.set(true);
         Ok(list.metadata.resource_version)
     }
 
     fn decode(&self, json: &str) -> Result<Arc<K>> {
         self.shared.client.objects().decode(json).map_err(|source| self.decode_error(source))
+    }
+
+    /// An object that is not of its type is passed over: all others are still followed.
+    fn decode_or_warn(&self, json: &str) -> Option<Arc<K>> {
+        self.decode(json).inspect_err(|error| tracing::warn!(path = self.shared.path, %error, "passed over")).ok()
     }
 
     fn decode_error(&self, source: serde_json::Error) -> Error {
@@ -420,7 +425,15 @@ impl<K: Watched> Informer<K> {
         let raw = line.object.get();
         match line.r#type {
             "ADDED" | "MODIFIED" | "DELETED" => {
-                let object = self.decode(raw)?;
+                let Some(object) = self.decode_or_warn(raw) else {
+                    // The next watch goes on behind it; asking for it again would end the same way for ever.
+                    let passed: ObjectMetadata =
+                        serde_json::from_str(raw).map_err(|source| self.decode_error(source))?;
+                    if let Some(seen) = passed.metadata.resource_version {
+                        *version = seen;
+                    }
+                    return Ok(());
+                };
                 let meta = object.object_meta();
                 if let Some(seen) = &meta.resource_version {
                     version.clone_from(seen);

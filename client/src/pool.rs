@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::informer::Watched;
@@ -20,6 +21,10 @@ use crate::informer::Watched;
 const SHARDS: usize = 16;
 /// Entries looked at whenever one is added, to forget what nobody holds any more: so many that the dead stay few.
 const SWEPT_EACH: usize = 4;
+
+/// The one time that a type cannot be without, and Go's zero of it.
+const CONDITION_TIME: &str = "lastTransitionTime";
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// A version of an object: resource version, type, UID.
 type Version = (u64, TypeId, Box<str>);
@@ -112,16 +117,39 @@ impl Shard {
 
 fn decode<K: Watched>(json: &str, head: &Head<'_>) -> serde_json::Result<K> {
     let Some(managed) = head.metadata.managed_fields.map(RawValue::get) else {
-        return serde_json::from_str(json);
+        return decode_as_go(json);
     };
     // The raw value borrows from `json`, so the distance of their starts is where it stands.
     let start = managed.as_ptr() as usize - json.as_ptr() as usize;
-    serde_json::from_str(&[&json[..start], "null", &json[start + managed.len()..]].concat())
+    decode_as_go(&[&json[..start], "null", &json[start + managed.len()..]].concat())
+}
+
+/// In Go null is the zero of any type, and is written where a time is not set.
+fn decode_as_go<K: Watched>(json: &str) -> serde_json::Result<K> {
+    serde_json::from_str(json).or_else(|error| {
+        let mut value: Value = serde_json::from_str(json)?;
+        replace_nulls(&mut value);
+        serde_json::from_value(value).map_err(|_| error)
+    })
+}
+
+fn replace_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(time) = fields.get_mut(CONDITION_TIME).filter(|time| time.is_null()) {
+                *time = Value::from(ZERO_TIME);
+            }
+            fields.retain(|_, field| !field.is_null());
+            fields.values_mut().for_each(replace_nulls);
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(replace_nulls),
+        _ => {}
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+    use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 
     use super::*;
 
@@ -142,6 +170,16 @@ mod tests {
         assert!(!Arc::ptr_eq(&first, &pool.decode(&config_map("b", "7")).unwrap()), "another object");
         let other: Arc<Pod> = pool.decode(&config_map("a", "7")).unwrap();
         assert_eq!(other.metadata.uid.as_deref(), Some("a"), "another type");
+    }
+
+    #[test]
+    fn null_is_the_zero_of_any_type() {
+        let pool = ObjectPool::default();
+        let json = r#"{"metadata":{"name":"s","uid":"a","resourceVersion":"7"},"spec":{"ports":null},
+            "status":{"conditions":[{"type":"T","status":"True","reason":"R","message":null,"lastTransitionTime":null}]}}"#;
+        let service: Arc<Service> = pool.decode(json).unwrap();
+        assert_eq!(service.status.as_ref().unwrap().conditions.as_ref().unwrap()[0].reason, "R");
+        assert!(pool.decode::<Service>(r#"{"metadata":{"name":"s"},"spec":{"ports":7}}"#).is_err());
     }
 
     #[test]
