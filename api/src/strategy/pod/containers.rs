@@ -286,8 +286,14 @@ fn file_key(source: &Field<'_>, around: &Surroundings<'_>, errors: &mut Errors) 
     } else {
         volumes::no_backsteps(&path, errors);
     }
-    if !around.volumes.contains_key(volume.str()) {
-        errors.push(volume.with(&volume.str().into()).not_found());
+    let volumes = around.spec.get("volumes");
+    let named = |candidate: &Field<'_>| candidate.get("name").str() == volume.str();
+    match volumes.items().find(named) {
+        None => errors.push(volume.with(&volume.str().into()).not_found()),
+        Some(found) if !found.get("emptyDir").is_set() => {
+            errors.push(volume.invalid("referenced volume must be of type emptyDir"));
+        }
+        Some(_) => {}
     }
 }
 
