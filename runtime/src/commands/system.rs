@@ -322,7 +322,9 @@ pub(super) async fn sysctl(process: Process) -> io::Result<i32> {
             code = 1;
             continue;
         }
+        // Both kinds of separators are taken, and dots are shown.
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        let name = name.replace('/', ".");
         match process.world.read_text(&path) {
             Ok(value) if options.has(&["n"]) => process.stdout.line(value.trim_end()).await?,
             Ok(value) => process.stdout.line(format!("{name} = {}", value.trim_end())).await?,
