@@ -35,8 +35,9 @@
 //!
 //! # Left out, compared with Kubernetes
 //! Eviction under pressure, in-place resize, image garbage collection, compressed logs, device plugins, dynamic resources,
-//! volumes other than those in `volumes`, user namespaces, checkpointing. TLS and the
-//! authentication of the HTTP API are of those who listen: [`server::questions`] says what they have to ask.
+//! volumes other than those in `volumes`, unsafe sysctls, user namespaces, rules that restart all containers, RSA keys for
+//! pod certificates, checkpointing. TLS and the authentication of the HTTP API are of those who listen:
+//! [`server::questions`] says what they have to ask.
 
 mod admission;
 pub mod backoff;
