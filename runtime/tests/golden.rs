@@ -259,6 +259,10 @@ impl Node {
                     ContainerConfig { mounts, envs, ..Default::default() },
                 )
             }
+            "tmpfs" => {
+                self.fs.create_tmpfs(args.next_pos().ok_or("which directory?")?)?;
+                Ok(String::new())
+            }
             "write" => {
                 let path = args.next_pos().ok_or("which file?")?.to_string();
                 let text = args.next_pos().ok_or("which text?")?.to_string();

@@ -1,6 +1,7 @@
 //! A node's files in a folder of the machine.
 
 use super::resolve::not_found;
+use super::tmpfs::TmpfsMounts;
 use super::{DirEntry, FileKind, FileWatch, FileWatchers, Lookup, Metadata, NodeFs, Resolved, normalize, resolve};
 use bytes::Bytes;
 use std::fs::{self, OpenOptions};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 pub struct DiskFs {
     root: PathBuf,
     watchers: FileWatchers,
+    tmpfs: TmpfsMounts,
     /// How many bytes there are said to be.
     capacity: u64,
 }
@@ -21,7 +23,7 @@ impl DiskFs {
     pub fn new(root: impl Into<PathBuf>) -> io::Result<DiskFs> {
         let root = root.into();
         fs::create_dir_all(&root)?;
-        Ok(DiskFs { root, watchers: FileWatchers::default(), capacity: u64::MAX })
+        Ok(DiskFs { root, watchers: FileWatchers::default(), tmpfs: TmpfsMounts::default(), capacity: u64::MAX })
     }
 
     /// The same, said to hold so many bytes. What the folder may really grow to is the host's business.
@@ -140,6 +142,16 @@ impl NodeFs for DiskFs {
         Ok(())
     }
 
+    fn create_tmpfs(&self, path: &str) -> io::Result<()> {
+        self.create_dir_all(path)?;
+        self.tmpfs.add(path);
+        Ok(())
+    }
+
+    fn is_tmpfs(&self, path: &str) -> bool {
+        self.tmpfs.contains(path)
+    }
+
     fn remove_file(&self, path: &str) -> io::Result<()> {
         let resolved = self.resolve(path, false)?.path;
         fs::remove_file(self.host_path(&resolved))?;
@@ -148,6 +160,7 @@ impl NodeFs for DiskFs {
     }
 
     fn remove_all(&self, path: &str) -> io::Result<()> {
+        self.tmpfs.forget(path);
         let resolved = match self.resolve(path, false) {
             Ok(resolved) => resolved,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

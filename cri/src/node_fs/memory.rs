@@ -1,6 +1,7 @@
 //! A node's files in memory.
 
 use super::resolve::not_found;
+use super::tmpfs::TmpfsMounts;
 use super::{
     DirEntry, FileKind, FileWatch, FileWatchers, Lookup, Metadata, NodeFs, Resolved, normalize, parent, resolve,
 };
@@ -23,6 +24,7 @@ pub struct MemoryFs {
     capacity: u64,
     tree: RwLock<Tree>,
     watchers: FileWatchers,
+    tmpfs: TmpfsMounts,
 }
 
 #[derive(Default)]
@@ -46,7 +48,13 @@ enum Content {
 impl MemoryFs {
     /// An empty file system that holds at most `capacity` bytes.
     pub fn new(clock: Clock, capacity: u64) -> MemoryFs {
-        MemoryFs { clock, capacity, tree: RwLock::default(), watchers: FileWatchers::default() }
+        MemoryFs {
+            clock,
+            capacity,
+            tree: RwLock::default(),
+            watchers: FileWatchers::default(),
+            tmpfs: TmpfsMounts::default(),
+        }
     }
 
     fn node(&self, content: Content, mode: u32) -> Node {
@@ -253,6 +261,16 @@ impl NodeFs for MemoryFs {
         Ok(())
     }
 
+    fn create_tmpfs(&self, path: &str) -> io::Result<()> {
+        self.create_dir_all(path)?;
+        self.tmpfs.add(path);
+        Ok(())
+    }
+
+    fn is_tmpfs(&self, path: &str) -> bool {
+        self.tmpfs.contains(path)
+    }
+
     fn remove_file(&self, path: &str) -> io::Result<()> {
         let resolved = {
             let mut tree = self.tree.write();
@@ -271,6 +289,7 @@ impl NodeFs for MemoryFs {
     }
 
     fn remove_all(&self, path: &str) -> io::Result<()> {
+        self.tmpfs.forget(path);
         let resolved = {
             let mut tree = self.tree.write();
             let resolved = match tree.resolve(path, false) {

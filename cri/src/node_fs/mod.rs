@@ -7,6 +7,7 @@
 mod disk;
 mod memory;
 mod resolve;
+mod tmpfs;
 mod watch;
 
 pub use disk::DiskFs;
@@ -71,6 +72,10 @@ pub trait NodeFs: Send + Sync + 'static {
     fn list(&self, path: &str) -> io::Result<Vec<DirEntry>>;
     /// Creates a directory and what is missing above it. An existing one is no error.
     fn create_dir_all(&self, path: &str) -> io::Result<()>;
+    /// Mounts a `tmpfs`: [`NodeFs::create_dir_all`] of a directory whose files are said to be in memory, until it is removed.
+    fn create_tmpfs(&self, path: &str) -> io::Result<()>;
+    /// Whether a path is in such a directory.
+    fn is_tmpfs(&self, path: &str) -> bool;
     /// Removes a file or a symbolic link.
     fn remove_file(&self, path: &str) -> io::Result<()>;
     /// Removes whatever is there, with all below it. A missing path is no error.

@@ -97,21 +97,32 @@ fn set_up_one(fs: &dyn NodeFs, pod: &Pod, volume: &Volume, sources: &Sources<'_>
     }
     let plugin = plugin(volume);
     let path = format!("{}/volumes/kubernetes.io~{plugin}/{}", pod_directory(pod.uid()), volume.name);
+    let make = || if is_in_memory(volume) { fs.create_tmpfs(&path) } else { fs.create_dir_all(&path) };
     if volume.empty_dir.is_some() {
         // What is in it survives restarts of containers and of the kubelet.
-        if !fs.exists(&path) {
-            fs.create_dir_all(&path)?;
+        let new = !fs.exists(&path);
+        make()?;
+        if new {
             fs.set_mode(&path, 0o777)?;
         }
     } else {
         let files = payload::files(pod, volume, sources)?;
         if mounted.written.get(&volume.name) != Some(&files) {
+            make()?;
             atomic::write(fs, &path, &files)?;
             mounted.written.insert(volume.name.clone(), files);
         }
     }
     mounted.paths.insert(volume.name.clone(), path);
     Ok(())
+}
+
+/// Whether a volume is a `tmpfs`: all that may hold secrets is, and what asks for it (`wrappedVolumeSpec` of each plugin).
+fn is_in_memory(volume: &Volume) -> bool {
+    match &volume.empty_dir {
+        Some(empty_dir) => empty_dir.medium.as_deref() == Some("Memory"),
+        None => volume.config_map.is_none(),
+    }
 }
 
 fn plugin(volume: &Volume) -> &'static str {

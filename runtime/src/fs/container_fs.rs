@@ -343,16 +343,11 @@ impl ContainerFs {
         }
     }
 
-    /// The kind of file system that a path is in. A kubelet keeps Secrets, projected volumes and fields of a pod in memory
-    /// (`pkg/volume/secret`, `projected`, `downwardapi`).
+    /// The kind of file system that a path is in.
     pub fn filesystem(&self, path: &str) -> io::Result<Filesystem> {
-        const IN_MEMORY: [&str; 3] =
-            ["/kubernetes.io~secret/", "/kubernetes.io~projected/", "/kubernetes.io~downward-api/"];
         let resolved = self.existing(path, true)?;
         Ok(match self.place(&resolved.path) {
-            Place::Mounted { mount, .. } if IN_MEMORY.iter().any(|plugin| mount.host_path.contains(plugin)) => {
-                Filesystem::Tmpfs
-            }
+            Place::Mounted { path, .. } if self.node.is_tmpfs(&path) => Filesystem::Tmpfs,
             Place::Mounted { .. } => Filesystem::Ext4,
             Place::Device(_) => Filesystem::Tmpfs,
             Place::Proc if resolved.path.starts_with("/proc") => Filesystem::Proc,

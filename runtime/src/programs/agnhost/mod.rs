@@ -43,6 +43,8 @@ use std::sync::Arc;
 /// The exit code of a Go program that a signal ends which it does not handle, as the first process of a container: the kernel
 /// shields it from the signal, so that the Go runtime ends it (`dieFromSignal` in `runtime/signal_unix.go`).
 const DIED_FROM_SIGNAL: i32 = 2;
+/// What a Go program holds when it does nothing.
+const RESIDENT_BYTES: u64 = 3 * 1024 * 1024;
 /// Signals that end a Go program.
 const ENDING: [Signal; 4] = [Signal::Hup, Signal::Int, Signal::Quit, Signal::Term];
 
@@ -316,6 +318,7 @@ struct Call {
 /// Runs a subcommand.
 pub(super) async fn run(process: Process) -> i32 {
     let Process { args, env, cwd, stdout, stderr, mut signals, world, .. } = process;
+    let _held = world.memory.allocate(RESIDENT_BYTES);
     let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
     let (name, rest) = match words.split_first() {
         None | Some((&("help" | "--help" | "-h"), [])) => return said(&stdout, &help()).await,
