@@ -31,7 +31,7 @@
 //!
 //! # Left out, compared with kube-controller-manager
 //! - Controllers: HorizontalPodAutoscaler, attach/detach, volume expansion, resource claims, load balancers,
-//!   routes, storage version migration, pod certificates. Objects that only they would act on stay as they are.
+//!   routes, storage version migration. Objects that only they would act on stay as they are.
 //! - Type checking of policies: expressions are checked once for each generation of a policy, against the custom kinds
 //!   that are known then; `namespaceObject` has no type.
 //! - Periodic resyncs: informers and timers of what waits are enough, and an idle cluster costs nothing.

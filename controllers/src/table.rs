@@ -1,6 +1,6 @@
 //! Which controllers there are. A new one is a file and a row here.
 
-use crate::certificates::{approver, cleaner, signer};
+use crate::certificates::{approver, cleaner, pod_cleaner, signer};
 use crate::manager::{Context, Controller, Keys};
 use crate::{
     bootstrap_tokens, cluster_role_aggregation, cron_job, daemon_set, deployment, disruption, endpoint_slice_mirroring,
@@ -166,6 +166,11 @@ pub const CONTROLLERS: &[Row] = &[
         name: "pod-garbage-collector-controller",
         service_account: "pod-garbage-collector",
         build: |context| Box::new(pod_gc::PodGarbageCollector::new(context)),
+    },
+    Row {
+        name: "podcertificaterequest-cleaner-controller",
+        service_account: "podcertificaterequestcleaner",
+        build: |context| Box::new(pod_cleaner::PodCertificateCleaner::new(context)),
     },
     Row {
         name: "replicaset-controller",

@@ -7,12 +7,15 @@
 //!                                                                     cleaner: hours later it is gone
 //! ```
 //!
+//! Requests for certificates of pods are signed by others; [`pod_cleaner`] takes them away.
+//!
 //! [`authority`] holds the only copy of the CA's key outside of the API server's own start; only [`signer`] has it.
 //! (Kubernetes: `pkg/controller/certificates`.)
 
 pub mod approver;
 pub mod authority;
 pub mod cleaner;
+pub mod pod_cleaner;
 pub mod signer;
 
 use k8s_openapi::ByteString;

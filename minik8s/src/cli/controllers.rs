@@ -29,7 +29,7 @@ const DISABLED_BY_DEFAULT: [&str; 2] = [BOOTSTRAP_SIGNER, TOKEN_CLEANER];
 
 /// The controllers of kube-controller-manager that this program does not have
 /// (`cmd/kube-controller-manager/names/controller_names.go`); those it has are in the table.
-const ABSENT: [&str; 14] = [
+const ABSENT: [&str; 13] = [
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
     "horizontal-pod-autoscaler-controller",
@@ -37,7 +37,6 @@ const ABSENT: [&str; 14] = [
     "node-route-controller",
     "persistentvolume-attach-detach-controller",
     "persistentvolume-expander-controller",
-    "podcertificaterequest-cleaner-controller",
     "resourceclaim-controller",
     "selinux-warning-controller",
     "service-lb-controller",
