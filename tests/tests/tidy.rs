@@ -56,7 +56,7 @@ const CONFINED: [(&str, &[&str]); 10] = [
     ("tonic", &["cri", "kubelet", "runtime"]),
     ("brush-parser", &["runtime"]),
     ("cel", &["api"]),
-    ("rcgen", &["controllers", "minik8s"]),
+    ("rcgen", &["controllers", "kubelet", "minik8s"]),
 ];
 
 /// Lines of a Rust file, tables and tests included. Beyond it, a file holds two ideas.

@@ -29,7 +29,7 @@ const DISABLED_BY_DEFAULT: [&str; 2] = [BOOTSTRAP_SIGNER, TOKEN_CLEANER];
 
 /// The controllers of kube-controller-manager that this program does not have
 /// (`cmd/kube-controller-manager/names/controller_names.go`); those it has are in the table.
-const ABSENT: [&str; 13] = [
+const ABSENT: [&str; 12] = [
     "cloud-node-lifecycle-controller",
     "device-taint-eviction-controller",
     "horizontal-pod-autoscaler-controller",
@@ -42,7 +42,6 @@ const ABSENT: [&str; 13] = [
     "service-lb-controller",
     "storage-version-migrator-controller",
     "storageversion-garbage-collector-controller",
-    "volumeattributesclass-protection-controller",
 ];
 
 /// The older names that `--controllers` takes too (`cmd/kube-controller-manager/names`, `KCMControllerAliases`).
