@@ -425,6 +425,56 @@ fn refuse(kind: &str, errors: Vec<FieldError>) -> Result<(), Status> {
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid_options(kind, errors)) }
 }
 
+/// A query parameter: its name, its type.
+pub type Parameter = (&'static str, &'static str);
+
+/// What connections are asked with, by the kind of their options.
+pub const CONNECT_OPTIONS: &[(&str, &[Parameter])] = &[
+    (
+        "PodAttachOptions",
+        &[
+            ("container", "string"),
+            ("stderr", "boolean"),
+            ("stdin", "boolean"),
+            ("stdout", "boolean"),
+            ("tty", "boolean"),
+        ],
+    ),
+    (
+        "PodExecOptions",
+        &[
+            ("command", "string"),
+            ("container", "string"),
+            ("stderr", "boolean"),
+            ("stdin", "boolean"),
+            ("stdout", "boolean"),
+            ("tty", "boolean"),
+        ],
+    ),
+    ("PodPortForwardOptions", &[("ports", "integer")]),
+    ("PodProxyOptions", &[("path", "string")]),
+    ("ServiceProxyOptions", &[("path", "string")]),
+    ("NodeProxyOptions", &[("path", "string")]),
+];
+/// The query of a connection as the object that it is in Kubernetes, for admission to look at.
+pub fn connect_options(kind: &GroupVersionKind, query: &Query) -> Value {
+    let mut object = json!({ "kind": kind.kind, "apiVersion": kind.api_version() });
+    let known = CONNECT_OPTIONS.iter().find(|(options, _)| *options == kind.kind);
+    for (name, ty) in known.into_iter().flat_map(|(_, parameters)| parameters.iter()) {
+        let Some(first) = query.get(name) else { continue };
+        match (*name, *ty) {
+            ("command", _) => object[*name] = query.all(name).collect(),
+            ("ports", _) => object[*name] = query.all(name).filter_map(|port| port.parse::<i32>().ok()).collect(),
+            // As Go reads it; what is false is not written.
+            (_, "boolean") if first != "0" && !first.eq_ignore_ascii_case("false") => object[*name] = json!(true),
+            (_, "boolean") => {}
+            _ if first.is_empty() => {}
+            _ => object[*name] = json!(first),
+        }
+    }
+    object
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -129,14 +129,20 @@ fn termination_message(status: &proto::ContainerStatus, fs: &dyn NodeFs) -> Opti
     let window = (LOG_MESSAGE_MAX_BYTES + LOG_MESSAGE_MAX_LINES * 50) as u64;
     let tail = fs.read_at(&status.log_path, length.saturating_sub(window), usize::MAX / 2).ok()?;
     let text = String::from_utf8_lossy(&tail);
-    let lines: Vec<&str> = text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).collect();
-    let mut message = lines[lines.len().saturating_sub(LOG_MESSAGE_MAX_LINES)..].join("\n");
-    message.push('\n');
+    let lines: Vec<String> = text.lines().filter_map(said).collect();
+    let mut message = lines[lines.len().saturating_sub(LOG_MESSAGE_MAX_LINES)..].concat();
     let mut cut = message.len().saturating_sub(LOG_MESSAGE_MAX_BYTES);
     while !message.is_char_boundary(cut) {
         cut += 1;
     }
     Some(message.split_off(cut)).filter(|message| message != "\n")
+}
+
+/// The text of a log line, with its end if it has one: of a partial line the rest follows, or never came.
+fn said(line: &str) -> Option<String> {
+    let mut parts = line.splitn(4, ' ').skip(2);
+    let (tag, text) = (parts.next()?, parts.next()?);
+    Some(if tag == "P" { text.to_owned() } else { format!("{text}\n") })
 }
 
 /// The UIDs of all pods the runtime has something of, with their namespaces and names.
@@ -182,6 +188,8 @@ mod tests {
         assert_eq!(termination_message(&status, &fs).unwrap(), "short\n".repeat(LOG_MESSAGE_MAX_LINES));
         fs.write("/0.log", lines(100, &"x".repeat(1000)).as_bytes()).unwrap();
         assert_eq!(termination_message(&status, &fs).unwrap().len(), LOG_MESSAGE_MAX_BYTES);
+        fs.write("/0.log", b"2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stdout P two\n").unwrap();
+        assert_eq!(termination_message(&status, &fs).unwrap(), "one\ntwo", "its last line had no end");
         let words = ["x", "y"].map(|word| word.repeat(MESSAGE_MAX_BYTES));
         fs.write("/message", words.concat().as_bytes()).unwrap();
         assert_eq!(termination_message(&status, &fs).unwrap(), words[1], "the end of it");

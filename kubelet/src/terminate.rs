@@ -52,6 +52,7 @@ impl Kubelet {
         if !input.gone {
             self.report(&input.pod, &runtime, worker, state, true).await?;
         }
+        // What its containers said last stays beside them.
         volumes::tear_down(self.config.fs.as_ref(), &worker.uid)?;
         self.objects.release(&worker.uid);
         if !input.is_ending() {
@@ -87,7 +88,7 @@ impl Kubelet {
             ignore_not_found(self.config.cri.remove_pod_sandbox(&sandbox.id).await)?;
         }
         self.config.fs.remove_all(logs)?;
-        volumes::tear_down(self.config.fs.as_ref(), uid)
+        volumes::forget(self.config.fs.as_ref(), uid)
     }
 
     /// Deletes the pod for good. False if it must not be deleted yet: something else still holds it.

@@ -9,10 +9,8 @@ use minik8s_api::kinds::{Kind, Subresource};
 use serde_json::{Map, Value, json};
 
 use super::definitions::{Definitions, Dialect};
+use crate::options::{CONNECT_OPTIONS, Parameter};
 use crate::registry::returns_deleted;
-
-/// A query parameter: its name, its type.
-type Parameter = (&'static str, &'static str);
 
 /// One operation of a path.
 struct Operation<'a> {
@@ -94,34 +92,6 @@ const DELETE: &[Parameter] = &[
     ("propagationPolicy", "string"),
 ];
 
-/// What connections are asked with, by the kind of their options.
-const CONNECT: &[(&str, &[Parameter])] = &[
-    (
-        "PodAttachOptions",
-        &[
-            ("container", "string"),
-            ("stderr", "boolean"),
-            ("stdin", "boolean"),
-            ("stdout", "boolean"),
-            ("tty", "boolean"),
-        ],
-    ),
-    (
-        "PodExecOptions",
-        &[
-            ("command", "string"),
-            ("container", "string"),
-            ("stderr", "boolean"),
-            ("stdin", "boolean"),
-            ("stdout", "boolean"),
-            ("tty", "boolean"),
-        ],
-    ),
-    ("PodPortForwardOptions", &[("ports", "integer")]),
-    ("PodProxyOptions", &[("path", "string")]),
-    ("ServiceProxyOptions", &[("path", "string")]),
-    ("NodeProxyOptions", &[("path", "string")]),
-];
 const LOG: &[Parameter] = &[
     ("container", "string"),
     ("follow", "boolean"),
@@ -518,7 +488,7 @@ impl<'a> Writer<'a> {
 
     fn part(&self, definitions: &mut Definitions, part: &'a Subresource, suffix: &str) -> Vec<Operation<'a>> {
         let gvk = &part.kind;
-        if let Some((_, parameters)) = CONNECT.iter().find(|(options, _)| *options == gvk.kind) {
+        if let Some((_, parameters)) = CONNECT_OPTIONS.iter().find(|(options, _)| *options == gvk.kind) {
             return self.connections(part, parameters, suffix);
         }
         let body = if *gvk == self.kind.gvk() {

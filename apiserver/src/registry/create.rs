@@ -6,7 +6,7 @@
 use minik8s_api::meta;
 use minik8s_api::status::{Status, StatusReason};
 use minik8s_api::strategy::{self, strategy_for};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::commit::Outcome;
 use super::{Context, Registry, Target, Written, hooks};
@@ -181,10 +181,11 @@ impl Registry {
 
     /// Admission of a connection.
     pub async fn admit_connect(&self, context: &Context, target: &Target, query: &Query) -> Result<(), Status> {
-        let mut attributes =
-            attributes(context, target, &target.name, Operation::Connect, None, None, &WriteOptions::default());
-        attributes.options =
-            query.iter().map(|(key, value)| (key.to_owned(), Value::from(value))).collect::<Map<_, _>>().into();
+        let part = target.kind.subresource(&target.subresource);
+        let object = part.map(|part| connect_options(&part.kind, query));
+        let (name, operation) = (&target.name, Operation::Connect);
+        let mut attributes = attributes(context, target, name, operation, object, None, &WriteOptions::default());
+        attributes.options = Value::Null;
         let chain = self.chain();
         let mut admitted = chain.admit(&mut attributes).await;
         if admitted.is_ok() {

@@ -1,7 +1,7 @@
 //! Volumes: what a pod's containers find under their mount paths.
 //!
 //! [`payload`] says which files a volume holds, as a pure function of the pod and of the objects it names; [`atomic`]
-//! puts them on the node so that a reader never sees half of an update; [`set_up`] and [`tear_down`] join the two.
+//! puts them on the node so that a reader never sees half of an update; [`set_up`] and [`tear_down`] join the two; [`forget`] comes last.
 //!
 //! [`claim`] finds the folder behind a PersistentVolumeClaim, [`trust_anchors`] the certificates of ClusterTrustBundles.
 //!
@@ -72,11 +72,19 @@ pub fn set_up(fs: &dyn NodeFs, pod: &Pod, sources: &Sources<'_>, mounted: &mut M
     failures
 }
 
-/// Removes everything the pod had on the node.
+/// Removes the volumes of a pod.
 ///
 /// # Errors
 /// The file system's.
 pub fn tear_down(fs: &dyn NodeFs, uid: &str) -> Result<()> {
+    Ok(fs.remove_all(&format!("{}/volumes", pod_directory(uid)))?)
+}
+
+/// Removes everything that a pod had on the node.
+///
+/// # Errors
+/// The file system's.
+pub fn forget(fs: &dyn NodeFs, uid: &str) -> Result<()> {
     Ok(fs.remove_all(&pod_directory(uid))?)
 }
 

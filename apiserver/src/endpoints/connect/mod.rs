@@ -50,7 +50,10 @@ pub async fn serve(
 ) -> Result<Response<Body>, Status> {
     let place = server.places().tunnel()?;
     let (registry, query) = (server.registry(), &request.query);
-    registry.admit_connect(&request.context(), &target, query).await?;
+    // A log is read, not connected to.
+    if target.subresource != "log" {
+        registry.admit_connect(&request.context(), &target, query).await?;
+    }
     let location = if target.subresource == "proxy" {
         // The names of a proxy carry scheme and port: they are resolved by a rule of their own.
         location::proxy(server, &target, &request.info, request.parts.uri.query().unwrap_or_default())?
