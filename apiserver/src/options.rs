@@ -6,6 +6,7 @@ use std::num::IntErrorKind;
 use std::time::Duration;
 
 use minik8s_api::decode::FieldValidation;
+use minik8s_api::kinds::GroupVersionKind;
 use minik8s_api::patch::unclassified;
 use minik8s_api::status::{FieldError, FieldPath, Status};
 use minik8s_store::Revision;

@@ -13,8 +13,8 @@ use crate::{Error, Result};
 use minik8s_clock::Watched;
 use minik8s_cri::proto::{
     Container as CriContainer, ContainerConfig, ContainerEventType, ContainerMetadata, ContainerResources,
-    ContainerState, ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerUser,
-    Signal as CriSignal, SupplementalGroupsPolicy,
+    ContainerState, ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerSecurityContext,
+    LinuxContainerUser, Signal as CriSignal, SupplementalGroupsPolicy,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -97,11 +97,13 @@ impl Container {
             processes.clone(),
             memory.clone(),
         ));
+        let user = user_of(&fs, &config, &image);
         let labels = &sandbox.config.labels;
         let world = World {
             clock: runtime.clock.clone(),
             random: runtime.random.fork(),
-            user: user_of(&fs, &config, &image),
+            network_admin: user.uid == 0 && may_change_network(&security),
+            user,
             no_new_privileges: security.no_new_privs,
             fs,
             memory,
@@ -399,6 +401,13 @@ fn image_tree(runtime: &SimRuntime, mount: &minik8s_cri::proto::Mount, image: &s
     let layers = runtime.images.require(image)?.profile.layers.clone();
     let sub_path = &mount.image_sub_path;
     ImageTree::new(layers, &format!("/{sub_path}")).ok_or_else(|| refused(&format!("no {sub_path:?} in it")))
+}
+
+/// Whether root in the container has `CAP_NET_ADMIN`, which runtimes give no container unasked.
+fn may_change_network(security: &LinuxContainerSecurityContext) -> bool {
+    let has = |list: &[String]| list.iter().any(|name| ["ALL", "NET_ADMIN"].contains(&name.trim_start_matches("CAP_")));
+    let asked = security.capabilities.as_ref();
+    security.privileged || asked.is_some_and(|asked| has(&asked.add_capabilities))
 }
 
 /// Who the container runs as: what the pod says, else what the image says, looked up in the image's `/etc/passwd`.

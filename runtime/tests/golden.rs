@@ -107,7 +107,7 @@ impl Node {
     ) -> Answer {
         let linux = LinuxContainerConfig {
             resources: Some(LinuxContainerResources { memory_limit_in_bytes: memory, ..Default::default() }),
-            ..Default::default()
+            ..more.linux.clone().unwrap_or_default()
         };
         let config = ContainerConfig {
             metadata: Some(ContainerMetadata { name: name.to_string(), attempt: 0 }),
@@ -231,6 +231,9 @@ impl Node {
                 let name = args.next_pos().ok_or("which name?")?.to_string();
                 let image = args.next_pos().ok_or("which image?")?.to_string();
                 let memory = args.take_key("memory").map(str::parse).transpose()?.unwrap_or(0);
+                let privileged = args.take_key("privileged").map(str::parse).transpose()?.unwrap_or(false);
+                let security = LinuxContainerSecurityContext { privileged, ..Default::default() };
+                let linux = LinuxContainerConfig { security_context: Some(security), ..Default::default() };
                 let mounts = args.take_key("mount").and_then(|mount| {
                     mount.split_once(':').map(|(host, container)| Mount {
                         host_path: host.to_string(),
@@ -256,7 +259,7 @@ impl Node {
                     &image,
                     command,
                     memory,
-                    ContainerConfig { mounts, envs, ..Default::default() },
+                    ContainerConfig { mounts, envs, linux: Some(linux), ..Default::default() },
                 )
             }
             "tmpfs" => {

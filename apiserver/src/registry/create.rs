@@ -12,7 +12,7 @@ use super::commit::Outcome;
 use super::{Context, Registry, Target, Written, hooks};
 use crate::admission::{Attributes, Operation};
 use crate::cache::object;
-use crate::options::WriteOptions;
+use crate::options::{WriteOptions, connect_options};
 use crate::query::Query;
 
 /// Random characters of a generated name, and the length names are cut to before them

@@ -9,6 +9,7 @@ mod files;
 mod filters;
 mod find;
 mod grep;
+mod ip;
 mod listing;
 mod netcat;
 mod network;
@@ -79,6 +80,7 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("hexdump", |process| finish(data::hexdump(process))),
     ("hostname", |process| finish(system::hostname(process))),
     ("id", |process| finish(system::id(process))),
+    ("ip", |process| finish(ip::ip(process))),
     ("kill", |process| finish(system::kill(process))),
     ("ln", |process| finish(files::ln(process))),
     ("ls", |process| finish(listing::ls(process))),

@@ -49,6 +49,8 @@ pub struct World {
     pub user: User,
     /// Whether no program gives its processes more rights than they have (`no_new_privs`).
     pub no_new_privileges: bool,
+    /// Whether it may change its network (`CAP_NET_ADMIN`).
+    pub network_admin: bool,
     /// What its image does.
     pub profile: Arc<ImageProfile>,
     /// The version that the image's tag names.
