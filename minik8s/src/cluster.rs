@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -465,8 +466,14 @@ impl Nodes {
         let attached = self.attached();
         let disk = {
             let mut machines = self.machines.lock();
-            let new = || Hardware { disk: Arc::new(MemoryFs::new(self.clock.clone(), DISK_BYTES)), power: None };
-            machines.entry(node.name.clone()).or_insert_with(new).disk.clone()
+            match machines.entry(node.name.clone()) {
+                Entry::Occupied(machine) => machine.get().disk.clone(),
+                Entry::Vacant(place) => {
+                    let disk = Arc::new(MemoryFs::new(self.clock.clone(), DISK_BYTES));
+                    machine::install(disk.as_ref(), &node.name, &node::address(node.number).to_string())?;
+                    place.insert(Hardware { disk, power: None }).disk.clone()
+                }
+            }
         };
         let programs = self.programs.get().filter(|_| node.control_plane).cloned().unwrap_or_default();
         let static_pods = match node.control_plane {

@@ -96,7 +96,12 @@ impl CronJobController {
         let odd: Vec<Arc<Job>> = work.jobs.iter().filter(odd).cloned().collect();
         if !odd.is_empty() {
             let live = self.client.namespaced::<CronJob>(&namespace).get_opt(&name).await?;
-            let live = live.and_then(|live| live.status?.active).unwrap_or_default();
+            let live = live.and_then(|live| live.status).unwrap_or_default();
+            let known = work.status.last_schedule_time.as_ref().map(|time| time.0);
+            if let Some(last) = live.last_schedule_time.filter(|last| known.is_none_or(|known| last.0 > known)) {
+                work.status.last_schedule_time = Some(last);
+            }
+            let live = live.active.unwrap_or_default();
             for job in odd {
                 let name = job.metadata.name.as_deref().unwrap_or_default();
                 if lists(&live, &job) {
@@ -208,6 +213,13 @@ impl CronJobController {
         }
         let policy = spec.concurrency_policy.as_deref().unwrap_or("Allow");
         let active = work.status.active.clone().unwrap_or_default();
+        // An earlier look did it, and the lister has not heard of it yet.
+        let wanted = job_name(&cron_job, at);
+        if active.iter().any(|job| job.name.as_deref() == Some(&wanted))
+            || work.status.last_schedule_time.as_ref().is_some_and(|last| last.0 == at)
+        {
+            return Ok(next);
+        }
         if policy == "Forbid" && !active.is_empty() {
             let message = "Not starting job because prior execution is running and concurrency policy is Forbid";
             self.tell(work, "JobAlreadyActive", message.to_owned());
@@ -272,6 +284,10 @@ fn is_too_late(cron_job: &CronJob, at: Timestamp, now: Timestamp) -> bool {
     deadline.is_some_and(|deadline| now.duration_since(at).as_secs() > deadline)
 }
 
+fn job_name(cron_job: &CronJob, at: Timestamp) -> String {
+    format!("{}-{}", cron_job.metadata.name.as_deref().unwrap_or_default(), at.as_second() / 60)
+}
+
 /// The Job of one moment of the schedule. Its name says which, so that there is never a second one.
 fn job(cron_job: &CronJob, at: Timestamp, zone: &TimeZone) -> Job {
     let template = cron_job.spec.job_template.clone();
@@ -280,10 +296,9 @@ fn job(cron_job: &CronJob, at: Timestamp, zone: &TimeZone) -> Job {
     let moment = at.to_zoned(zone.clone());
     let offset = if moment.offset().is_zero() { "Z".to_owned() } else { moment.strftime("%:z").to_string() };
     annotations.insert(SCHEDULED_AT.to_owned(), format!("{}{offset}", moment.strftime("%Y-%m-%dT%H:%M:%S")));
-    let name = cron_job.metadata.name.as_deref().unwrap_or_default();
     Job {
         metadata: ObjectMeta {
-            name: Some(format!("{name}-{}", at.as_second() / 60)),
+            name: Some(job_name(cron_job, at)),
             labels: meta.labels,
             annotations: Some(annotations),
             owner_references: Some(vec![controller_reference(cron_job)]),

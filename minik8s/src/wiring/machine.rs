@@ -76,6 +76,17 @@ pub struct Assembled {
     pub runtime: Arc<SimRuntime>,
 }
 
+/// Writes what a machine's disk holds from the start.
+///
+/// # Errors
+/// The file system's.
+pub fn install(disk: &dyn NodeFs, name: &str, address: &str) -> io::Result<()> {
+    disk.create_dir_all("/etc")?;
+    disk.write("/etc/hosts", format!("127.0.0.1\tlocalhost\n{address}\t{name}\n").as_bytes())?;
+    disk.write("/etc/hostname", format!("{name}\n").as_bytes())?;
+    disk.write("/etc/os-release", b"NAME=\"minik8s simulated node\"\nID=minik8s\n")
+}
+
 /// Puts a node together. Its watch of pods ends with `cancel`.
 ///
 /// # Errors
