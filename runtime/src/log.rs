@@ -71,7 +71,8 @@ impl ContainerLog {
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             let rest = std::mem::take(&mut self.partial.lock()[stream as usize]);
             if !rest.is_empty() {
-                self.write_lines(&[self.line(stream, 'F', &rest)].concat());
+                // As with containerd: it is a part of a line, whose end never came.
+                self.write_lines(&[self.line(stream, 'P', &rest)].concat());
             }
         }
         self.attached.lock().clear();
@@ -188,7 +189,7 @@ mod tests {
                 "2026-01-01T00:00:00.000000000Z stderr F oops",
                 "2026-01-01T00:00:00.000000000Z stdout F two",
                 "2026-01-01T00:00:00.000000000Z stdout P xxxx",
-                "2026-01-01T00:00:00.000000000Z stdout F x",
+                "2026-01-01T00:00:00.000000000Z stdout P x",
             ]
         );
     }
