@@ -488,6 +488,17 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_is_an_object_for_admission() {
+        let kind = GroupVersionKind::new("", "v1", "PodExecOptions");
+        let query = Query::parse("command=sh&command=-c&stdin=true&tty=False&stdout=1&container=c&other=x");
+        let expected = json!({
+            "kind": "PodExecOptions", "apiVersion": "v1",
+            "command": ["sh", "-c"], "container": "c", "stdin": true, "stdout": true,
+        });
+        assert_eq!(connect_options(&kind, &query), expected);
+    }
+
+    #[test]
     fn numbers_of_a_list_read_as_go_reads_them() {
         assert_eq!(list("limit=-1&timeoutSeconds=-1", false), "Latest limit 0");
         assert_eq!(list("limit=", false), r#"400 strconv.ParseInt: parsing "": invalid syntax"#);

@@ -192,6 +192,10 @@ async fn an_eviction_asks_the_budget() {
     server.post("/api/v1/namespaces/ns/pods/p/eviction", &eviction).await.expect(201);
     let after = server.get(&format!("{budgets}/b")).await.expect(200);
     assert_eq!(after["status"]["disruptionsAllowed"], 0);
+    let going = server.get("/api/v1/namespaces/ns/pods/p").await.expect(200);
+    let why = going["status"]["conditions"].as_array().and_then(|all| all.last()).expect("a condition");
+    assert_eq!((&why["type"], &why["reason"]), (&json!("DisruptionTarget"), &json!("EvictionByEvictionAPI")));
+    assert!(going["metadata"]["deletionTimestamp"].is_string(), "{going}");
     assert!(after["status"]["disruptedPods"]["p"].is_string());
     assert!(server.get("/api/v1/namespaces/ns/pods/p").await.expect(200)["metadata"]["deletionTimestamp"].is_string());
 }
@@ -306,4 +310,22 @@ async fn who_scales_owns_the_replicas() {
         refused.message(),
         "the namespace of the provided object does not match the namespace sent on the request"
     );
+}
+
+#[tokio::test]
+async fn an_event_is_selected_by_whoever_reported_it() {
+    let server = TestServer::start().await;
+    server.namespace("ns").await;
+    let event = json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": { "name": "e" }, "type": "Normal", "reason": "Test",
+        "action": "Do", "reportingController": "test-controller", "reportingInstance": "test-node",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "regarding": { "namespace": "ns" },
+    });
+    server.post("/apis/events.k8s.io/v1/namespaces/ns/events", &event).await.expect(201);
+    for (selector, found) in
+        [("source=test-controller", 1), ("source=other", 0), ("reportingComponent=test-controller", 1)]
+    {
+        let list = server.get(&format!("/api/v1/namespaces/ns/events?fieldSelector={selector}")).await.expect(200);
+        assert_eq!(list["items"].as_array().map(Vec::len), Some(found), "{selector}");
+    }
 }
