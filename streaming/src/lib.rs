@@ -13,7 +13,8 @@
 //! in-process [`pair`]. So a simulated cluster of a thousand nodes needs not a single port.
 //!
 //! Reading order: [`BoxedStream`] (what is passed around), [`http_over()`] (one request on one stream), [`proxy`] (a request
-//! passed on with its upgrade), [`remotecommand`] (the channel protocol at the end of the line). [`tls`] is for those who do
+//! passed on with its upgrade), [`remotecommand`] (the channel protocol at the end of the line). [`messages`] is an answer sent piece by piece over a
+//! WebSocket. [`tls`] is for those who do
 //! not ask whom they talk to.
 //!
 //! # Invariants
@@ -29,6 +30,7 @@
 
 mod error;
 mod http_over;
+pub mod messages;
 pub mod proxy;
 pub mod remotecommand;
 mod stream;

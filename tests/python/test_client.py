@@ -4,10 +4,12 @@ tests/tests/e2e_python.rs starts the cluster and runs this with KUBECONFIG set, 
 what requirements.txt names.
 """
 
+import json
 import pathlib
 import time
 import unittest
 
+import websocket
 from kubernetes import client, config, dynamic, utils, watch
 from kubernetes.client.exceptions import ApiException, ConflictException
 from kubernetes.dynamic.exceptions import ConflictError, NotFoundError
@@ -280,6 +282,35 @@ class PythonClient(unittest.TestCase):
         maps.delete(name="dyn", namespace=self.namespace)
         with self.assertRaises(NotFoundError):
             maps.get(name="dyn", namespace=self.namespace)
+
+    def test_watches_and_logs_come_over_websockets(self):
+        socket = self.websocket("configmaps?watch=true&labelSelector=told%3Dyes")
+        self.core.create_namespaced_config_map(self.namespace, config_map("told", labels={"told": "yes"}))
+        event = json.loads(socket.recv())
+        self.assertEqual((event["type"], event["object"]["metadata"]["name"]), ("ADDED", "told"))
+        socket.close()
+
+        container = client.V1Container(name="c", image="busybox:1.37", command=["echo", "hello"])
+        spec = client.V1PodSpec(containers=[container], restart_policy="Never")
+        pod = client.V1Pod(metadata=client.V1ObjectMeta(name="says"), spec=spec)
+        self.core.create_namespaced_pod(self.namespace, pod)
+        ended = lambda: self.core.read_namespaced_pod("says", self.namespace).status.phase == "Succeeded"
+        until("the pod has said it", ended)
+        socket = self.websocket("pods/says/log?container=c", ["binary.k8s.io"])
+        frames = []
+        while True:
+            opcode, data = socket.recv_data()
+            if opcode == websocket.ABNF.OPCODE_CLOSE:
+                break
+            frames.append(data)
+        self.assertEqual((frames[0], b"".join(frames)), (b"", b"hello\n"))
+
+    def websocket(self, path, protocols=None):
+        """A connection as a browser makes it."""
+        there = client.Configuration.get_default_copy()
+        url = there.host.replace("https", "wss", 1) + f"/api/v1/namespaces/{self.namespace}/{path}"
+        tls = {"ca_certs": there.ssl_ca_cert, "certfile": there.cert_file, "keyfile": there.key_file}
+        return websocket.create_connection(url, sslopt=tls, subprotocols=protocols, timeout=DEADLINE_SECONDS)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@
 //!                           ├─▶ watch   frames        ├─▶ respond   JSON (spliced), YAML, protobuf, Table, metadata only; gzip
 //!                           ├─▶ write   create … delete┘
 //!                           └─▶ connect logs, exec, proxies: to the kubelet, bytes passed through
+//!                               messages  watches and logs for clients that ask for a WebSocket
 //! ```
 
 pub mod body;
 pub mod connect;
 pub mod held;
+pub mod messages;
 pub mod pieces;
 pub mod read;
 pub mod resource;

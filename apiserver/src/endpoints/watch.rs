@@ -15,8 +15,10 @@ use http::{HeaderValue, Response};
 use minik8s_api::kinds::convert;
 use minik8s_api::status::Status;
 use minik8s_store::Revision;
+use minik8s_streaming::messages::Framing;
 use serde_json::{Map, Value, json};
 
+use super::messages;
 use super::resource::Request;
 use super::table::{self, IncludeObject};
 use crate::cache::event::{EventType, event_frame, event_line, metadata_line};
@@ -39,6 +41,9 @@ const MAX_FRAME_BYTES: usize = 64 * 1024;
 const MAX_CONVERTED_EVENTS: usize = 500;
 
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// A watch over a WebSocket: an event is a message.
+const MESSAGES: messages::Form = messages::Form { protocols: &[("", Framing::Text)], by_line: true, greets: false };
 
 /// Serves a watch.
 pub async fn serve(
@@ -87,7 +92,10 @@ pub async fn serve(
     };
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
-    Ok(response)
+    if form.encoding == Encoding::Protobuf {
+        return Ok(response);
+    }
+    messages::instead_of_body(&request.parts, server.clock(), MESSAGES, response)
 }
 
 /// Where a watch starts, once the cache is as fresh as it must be.

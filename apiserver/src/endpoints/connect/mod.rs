@@ -11,15 +11,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::body::Body;
+use http::header::{CONNECTION, UPGRADE};
 use http::{Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use minik8s_api::status::Status;
 use minik8s_streaming::BoxedStream;
+use minik8s_streaming::messages::Framing;
 use minik8s_streaming::proxy::forward;
 use rustls::pki_types::ServerName;
 
 use self::location::{Location, Peer, Scheme};
 use super::held::Held;
+use super::messages;
 use super::resource::Request;
 use crate::outgoing::Endpoint;
 use crate::outgoing::tls::{self, Trust};
@@ -40,6 +43,13 @@ pub const CONNECTIONS: [&str; 5] = ["attach", "exec", "log", "portforward", "pro
 
 /// How much of a kubelet's error is passed on (`k8s.io/apiserver/pkg/registry/generic/rest/response_checker.go`).
 const MAX_ERROR_BYTES: usize = 50_000;
+
+/// A log over a WebSocket, as it comes.
+const LOG_MESSAGES: messages::Form = messages::Form {
+    protocols: &[("", Framing::Binary), ("binary.k8s.io", Framing::Binary), ("base64.binary.k8s.io", Framing::Base64)],
+    by_line: false,
+    greets: true,
+};
 
 /// Serves a connection.
 pub async fn serve(
@@ -96,6 +106,13 @@ async fn pass_on(
     let Request { mut parts, reply, .. } = request;
     parts.uri = uri;
     let is_log = target.subresource == "log";
+    let asked = is_log.then(|| parts.clone());
+    if is_log {
+        // The kubelet answers with a body in any case.
+        for name in [CONNECTION, UPGRADE] {
+            parts.headers.remove(name);
+        }
+    }
     let sent = http::Request::from_parts(parts, body);
     let answer = forward(sent, reply.hold(Box::new(Held::new(stream, place))))
         .await
@@ -109,7 +126,10 @@ async fn pass_on(
             answer.headers_mut().append(http::header::WARNING, value);
         }
     }
-    Ok(answer)
+    match asked {
+        Some(parts) => messages::instead_of_body(&parts, server.clock(), LOG_MESSAGES, answer),
+        None => Ok(answer),
+    }
 }
 
 /// Whoever answers for a pod or a Service is taken, as by Kubernetes' proxy.
