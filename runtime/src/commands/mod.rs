@@ -3,6 +3,7 @@
 //! Each is an async function from a process to an exit code; a new one is a function here and a row in [`TABLE`]. What is
 //! said on errors is busybox's, and GNU's where the image has GNU's tools and the words are often seen.
 
+mod awk;
 mod data;
 mod dns;
 mod files;
@@ -51,6 +52,7 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("[", |process| finish(test::test(process))),
     ("[[", |process| finish(test::test(process))),
     ("ash", |process| crate::shell::run(process)),
+    ("awk", |process| finish(awk::awk(process))),
     ("base64", |process| finish(data::base64(process))),
     ("basename", |process| finish(text::basename(process))),
     ("bash", |process| crate::shell::run(process)),

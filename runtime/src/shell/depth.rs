@@ -40,7 +40,7 @@ pub(super) fn parsing<T>(levels: usize, parse: impl FnOnce() -> T) -> Option<T> 
 struct Deep<'a, T>(Option<BoxFuture<'a, T>>);
 
 /// The future, with room for what it waits for.
-pub(super) fn deep<'a, T: 'a>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
+pub(crate) fn deep<'a, T: 'a>(future: impl Future<Output = T> + Send + 'a) -> BoxFuture<'a, T> {
     Box::pin(Deep(Some(Box::pin(future))))
 }
 

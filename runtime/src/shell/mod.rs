@@ -16,7 +16,7 @@
 
 mod arithmetic;
 mod builtins;
-mod depth;
+pub(crate) mod depth;
 mod expand;
 mod interpreter;
 mod parameter;
