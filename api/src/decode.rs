@@ -133,7 +133,7 @@ pub fn decode(body: &[u8], format: Format, expected: &Expected, validation: Fiel
         Format::Protobuf => return decode_protobuf(body, expected),
     };
     let twice = match format {
-        Format::Yaml if validation != FieldValidation::Ignore => yaml_duplicates(body),
+        Format::Yaml if value.is_ok() && validation != FieldValidation::Ignore => yaml_duplicates(body),
         _ => Vec::new(),
     };
     let finished = value.and_then(|value| finish(value, problems, twice, validation));

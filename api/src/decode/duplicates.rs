@@ -37,10 +37,12 @@ pub fn duplicate_keys(yaml: &str) -> Vec<String> {
         };
         match event {
             Event::Scalar(text, style, ..) => {
+                let Some(seen) = key else { continue };
                 let shown = shown(&text, style);
-                if key.is_some_and(|seen| !seen.insert(shown.clone())) && found.len() < MAX_FIELD_PROBLEMS {
+                if seen.contains(&shown) && found.len() < MAX_FIELD_PROBLEMS {
                     found.push(format!("line {}: key {shown} already set in map", span.start.line()));
                 }
+                seen.insert(shown);
             }
             Event::SequenceStart(..) => open.push(Open::Sequence),
             Event::MappingStart(..) => open.push(Open::Mapping { seen: BTreeSet::new(), key: true }),
@@ -54,11 +56,15 @@ pub fn duplicate_keys(yaml: &str) -> Vec<String> {
 
 /// A key as Go shows it (`%#v`): `1` and `"1"` are two.
 fn shown(text: &str, style: ScalarStyle) -> String {
-    let plain = style == ScalarStyle::Plain;
+    // A word of more than five letters is neither a number nor `false`; most keys are one, and need no reading.
+    let word = text.len() > 5 && text.starts_with(|first: char| first.is_ascii_alphabetic());
+    if style != ScalarStyle::Plain || word {
+        return go_quote(text);
+    }
     match serde_yaml::from_str(text) {
-        Ok(Value::Number(number)) if plain => number.to_string(),
-        Ok(Value::Bool(value)) if plain => value.to_string(),
-        Ok(Value::Null) if plain => "<nil>".to_owned(),
+        Ok(Value::Number(number)) => number.to_string(),
+        Ok(Value::Bool(value)) => value.to_string(),
+        Ok(Value::Null) => "<nil>".to_owned(),
         _ => go_quote(text),
     }
 }

@@ -95,7 +95,7 @@ pub async fn serve(
     if form.encoding == Encoding::Protobuf {
         return Ok(response);
     }
-    messages::instead_of_body(&request.parts, server.clock(), MESSAGES, response)
+    messages::instead_of_body(&request.parts, MESSAGES, response)
 }
 
 /// Where a watch starts, once the cache is as fresh as it must be.

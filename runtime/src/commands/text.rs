@@ -2,6 +2,7 @@
 
 use super::{Options, complain_usage};
 use crate::process::Process;
+use crate::shell::VARIABLE_LIMIT_BYTES;
 use std::io;
 
 pub(super) async fn yes_code(_process: Process) -> io::Result<i32> {
@@ -91,6 +92,9 @@ fn digits(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, radix: u32, most:
     char::from_u32(value).unwrap_or('\u{fffd}')
 }
 
+/// Places behind the point that a conversion can ask for.
+pub(super) const PLACES_MAX: usize = 1000;
+
 pub(super) async fn printf(process: Process) -> io::Result<i32> {
     let Some((format, arguments)) = process.arguments().split_first() else {
         process.complain("usage: printf FORMAT [ARGUMENT]...").await;
@@ -102,6 +106,10 @@ pub(super) async fn printf(process: Process) -> io::Result<i32> {
     loop {
         let before = arguments.len();
         let stop = format_once(format, &mut arguments, &mut out, &mut failed);
+        if out.len() > VARIABLE_LIMIT_BYTES {
+            process.complain("out of memory".to_string()).await;
+            return Ok(1);
+        }
         // The format is used again while it takes arguments and there are some left.
         if stop || arguments.len() == 0 || arguments.len() == before {
             break;
@@ -147,7 +155,7 @@ fn format_once<'a>(
             'c' => argument.chars().take(1).collect(),
             'f' => {
                 let places = spec.split_once('.').and_then(|(_, places)| places.parse().ok()).unwrap_or(6);
-                format!("{:.*}", places, argument.parse::<f64>().unwrap_or_default())
+                format!("{:.*}", PLACES_MAX.min(places), argument.parse::<f64>().unwrap_or_default())
             }
             _ => {
                 let number = integer(argument).unwrap_or_else(|| {
@@ -164,6 +172,9 @@ fn format_once<'a>(
             }
         };
         pad(out, &text, &spec, conversion);
+        if out.len() > VARIABLE_LIMIT_BYTES {
+            return true;
+        }
     }
     stop
 }
@@ -190,7 +201,8 @@ fn pad(out: &mut String, text: &str, spec: &str, conversion: char) {
     let width = spec.split('.').next().unwrap_or_default();
     let zero = width.trim_start_matches(['-', '+', ' ', '#']).starts_with('0') && !"sbc".contains(conversion);
     let columns: usize = width.trim_start_matches(['-', '+', ' ', '#']).parse().unwrap_or(0);
-    let missing = columns.saturating_sub(text.chars().count());
+    // One more than may be written is enough to be refused.
+    let missing = columns.saturating_sub(text.chars().count()).min(VARIABLE_LIMIT_BYTES + 1);
     if width.contains('-') {
         out.push_str(text);
         out.extend(std::iter::repeat_n(' ', missing));

@@ -34,7 +34,7 @@ use std::sync::Arc;
 /// How deep functions, subshells and substitutions may stand inside of each other.
 const NESTING_LIMIT: usize = 40;
 /// How long a variable may be; more is more memory than a simulated shell may take from the machine.
-const VARIABLE_LIMIT_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const VARIABLE_LIMIT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Why a list is left before its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -127,7 +127,7 @@ async fn pass_on(
         }
     }
     match asked {
-        Some(parts) => messages::instead_of_body(&parts, server.clock(), LOG_MESSAGES, answer),
+        Some(parts) => messages::instead_of_body(&parts, LOG_MESSAGES, answer),
         None => Ok(answer),
     }
 }

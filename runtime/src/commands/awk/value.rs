@@ -1,11 +1,9 @@
 //! Values of awk: numbers, texts, and what may be either.
 
 use super::VALUE_LIMIT_BYTES;
+use crate::commands::text::PLACES_MAX;
 use std::cmp::Ordering;
 use std::sync::Arc;
-
-/// Places behind the point that a conversion can ask for.
-const PLACES_MAX: usize = 1000;
 
 /// A value.
 #[derive(Debug, Clone, Default)]
