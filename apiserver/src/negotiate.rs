@@ -99,6 +99,15 @@ impl Form {
     /// Refuses bare metadata of one object where there is a list, and the other way round
     /// (`k8s.io/apiserver/pkg/endpoints/handlers/response.go` `doTransformObject`).
     pub fn check_shape(self, kind: &Kind, list: bool) -> Result<(), Status> {
+        self.check_shape_of(|| go_type(kind, list), list)
+    }
+
+    /// The same for a Scale.
+    pub fn check_scale(self) -> Result<(), Status> {
+        self.check_shape_of(|| "*autoscaling.Scale".to_owned(), false)
+    }
+
+    fn check_shape_of(self, go_type: impl Fn() -> String, list: bool) -> Result<(), Status> {
         let (asked, what) = match (self.transform, list) {
             (Transform::PartialMetadata, true) => ("PartialObjectMetadata", "a list"),
             (Transform::PartialMetadataList, false) => ("PartialObjectMetadataList", "not a list"),
@@ -106,7 +115,7 @@ impl Form {
         };
         Err(Status::not_acceptable_because(format!(
             "you requested {asked}, but the requested object is {what} ({})",
-            go_type(kind, list)
+            go_type()
         )))
     }
 }
@@ -183,7 +192,7 @@ pub fn answer(headers: &HeaderMap, protobuf: bool) -> Result<Form, Status> {
     negotiate(headers, protobuf, true)
 }
 
-/// The encoding of an answer that has no other form than its own (a Scale, a review).
+/// The encoding of an answer that has no other form than its own (a review, a token).
 pub fn plain(headers: &HeaderMap) -> Result<Encoding, Status> {
     negotiate(headers, true, false).map(|form| form.encoding)
 }

@@ -9,6 +9,7 @@
 //! (kubelet: `podcertificate/podcertificatemanager.go`.)
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,12 +38,19 @@ const NOT_ISSUED: &str = "credential bundle is not issued yet";
 pub type Place = (String, usize);
 
 /// A private key and the certificates for it, both as PEM.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// The private key, in PKCS #8.
     pub key: String,
     /// Its certificate, and those of the authorities up to the root's.
     pub chain: String,
+}
+
+/// Without the key: what is debugged ends in logs.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("chain", &self.chain).finish_non_exhaustive()
+    }
 }
 
 /// What has been issued.
@@ -53,11 +61,17 @@ struct Issued {
 }
 
 /// What has been asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Pending {
     key: String,
     request: String,
     abandon: Timestamp,
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending").field("request", &self.request).finish_non_exhaustive()
+    }
 }
 
 /// How far one projection has come.

@@ -16,7 +16,7 @@ use super::conflict::Conflicts;
 use super::entries::{self, Entry, EntryError, Fields, Manager, Operation};
 use super::field_set::{FieldSet, Node};
 use super::last_applied;
-use super::merge::{merge, remove};
+use super::merge::{Emptied, merge, remove};
 use super::shape::Place;
 use super::typed::{TypeErrors, field_set, validate};
 use super::update::{
@@ -98,8 +98,10 @@ impl FieldManager<'_> {
         if entries.is_empty() {
             entries.extend(self.before_first_apply(&live, apply.now)?);
         }
-        let (mut object, entries) = match self.merge_and_own(&live, entries.clone(), apply) {
-            Err(ApplyError::Conflict(conflicts)) if apply.manager == last_applied::KUBECTL => {
+        // Only kubectl may have to try twice.
+        let again = (apply.manager == last_applied::KUBECTL).then(|| entries.clone());
+        let (mut object, entries) = match (self.merge_and_own(&live, entries, apply), again) {
+            (Err(ApplyError::Conflict(conflicts)), Some(entries)) => {
                 match last_applied::allowed_conflicts(self, &live) {
                     None => return Err(ApplyError::Conflict(conflicts)),
                     Some(allowed) => match conflicts.without(&allowed) {
@@ -108,7 +110,7 @@ impl FieldManager<'_> {
                     },
                 }
             }
-            done => done?,
+            (done, _) => done?,
         };
         put_managed_fields(&mut object, entries::write(entries));
         if apply.manager == last_applied::KUBECTL {
@@ -158,7 +160,8 @@ impl FieldManager<'_> {
         let time = last.as_ref().map(|last| last.time.clone()).unwrap_or_default();
         let last_fields = last.map(|last| last.fields()).transpose()?.unwrap_or_default();
         entries.push(Entry { manager: me.clone(), time, fields: Fields::Parsed(fields.clone()) });
-        let object = self.prune(merged, &last_fields, &entries)?;
+        // Who applies again all that they applied before gives up nothing: the usual case, without the walks of a prune.
+        let object = if last_fields.is_subset(&fields) { merged } else { self.prune(merged, &last_fields, &entries)? };
 
         let changes = self.compare(live, &object)?;
         if !force {
@@ -193,6 +196,9 @@ impl FieldManager<'_> {
     ) -> Result<(), ApplyError> {
         let mut conflicts = Vec::new();
         self.for_each_other(entries, Some(me), changes, objects, |entry, changes| {
+            if !entry.may_share(&changes.changed) {
+                return Ok(());
+            }
             let contested = entry.fields()?.intersection(&changes.changed);
             conflicts.extend(contested.paths().into_iter().map(|path| (entry.manager.clone(), path)));
             Ok::<_, ApplyError>(())
@@ -206,13 +212,10 @@ impl FieldManager<'_> {
 
     /// Takes out of the merged object what the applier applied last time, does not apply now, and nobody else owns.
     fn prune(&self, merged: Value, last: &FieldSet, entries: &[Entry]) -> Result<Value, ApplyError> {
-        if last.is_empty() {
-            return Ok(merged);
-        }
         let root = Place::root(self.ty);
         let named = |fields: &FieldSet| with_named_fields(root, fields);
-        let without = |fields: &FieldSet| {
-            remove(root, &merged, fields)
+        let without = |fields: &FieldSet, emptied| {
+            remove(root, &merged, fields, emptied)
                 .map(|left| left.unwrap_or_else(|| Value::Object(Map::new())))
                 .map_err(|errors| ApplyError::Typed(format!("failed to prune fields: {errors}")))
         };
@@ -223,12 +226,12 @@ impl FieldManager<'_> {
         let last = named(last);
         let all = named(&field_set(root, &merged)?);
         // Add back what others, or this very configuration, own …
-        let pruned = without(&last)?;
+        let pruned = without(&last, Emptied::Null)?;
         let kept = named(&field_set(root, &pruned)?).union(&named(&managed));
-        let pruned = without(&all.difference(&kept))?;
+        let pruned = without(&all.difference(&kept), Emptied::Null)?;
         // … and what nobody owns: only what was the applier's own may go.
         let kept = named(&field_set(root, &pruned)?);
-        without(&all.difference(&kept).intersection(&last))
+        without(&all.difference(&kept).intersection(&last), Emptied::Gone)
     }
 }
 

@@ -109,6 +109,14 @@ impl Entry {
         }
     }
 
+    /// Whether a field of the entry may be in the set; what is not parsed yet need not be for the answer "no".
+    pub(super) fn may_share(&self, fields: &FieldSet) -> bool {
+        match &self.fields {
+            Fields::Raw(raw) => fields.overlaps(raw),
+            Fields::Parsed(_) => true,
+        }
+    }
+
     /// The entry that an element of `metadata.managedFields` is.
     fn read(entry: &Value, index: usize) -> Result<Entry, EntryError> {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();

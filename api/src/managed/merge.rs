@@ -113,17 +113,31 @@ fn merge_lists(
     Ok(merged)
 }
 
+/// What becomes of an object or list that [`remove`] takes the last of its contents from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Emptied {
+    /// It goes too.
+    Gone,
+    /// It stays as `null`: for the question which fields are left, it is one of them.
+    Null,
+}
+
 /// The value without these fields (`TypedValue.RemoveItems`). `None` when nothing is left of it.
 ///
 /// # Errors
 /// When the elements of a list cannot be told apart.
-pub(super) fn remove(place: Place<'_>, value: &Value, fields: &FieldSet) -> Result<Option<Value>, TypeErrors> {
+pub(super) fn remove(
+    place: Place<'_>,
+    value: &Value,
+    fields: &FieldSet,
+    emptied: Emptied,
+) -> Result<Option<Value>, TypeErrors> {
     match (place.shape(value), value) {
         (Shape::Map, Value::Object(map)) => {
             let mut left = Map::new();
             for (key, value) in map {
                 let element = PathElement::field(key);
-                let kept = remove_one(place.child(key), value, fields, &element)?;
+                let kept = remove_one(place.child(key), value, fields, &element, emptied)?;
                 left.extend(kept.map(|kept| (key.clone(), kept)));
             }
             Ok((!left.is_empty()).then_some(Value::Object(left)))
@@ -131,7 +145,8 @@ pub(super) fn remove(place: Place<'_>, value: &Value, fields: &FieldSet) -> Resu
         (Shape::List(item, relation @ (Relation::Set | Relation::Keyed(_))), Value::Array(items)) => {
             let mut left = Vec::with_capacity(items.len());
             for (element, value) in elements(item, relation, items)?.iter().zip(items) {
-                left.extend(remove_one(item, value, fields, element)?);
+                // An element without its keys is none.
+                left.extend(remove_one(item, value, fields, element, emptied)?.filter(|kept| !kept.is_null()));
             }
             Ok((!left.is_empty()).then_some(Value::Array(left)))
         }
@@ -146,10 +161,13 @@ fn remove_one(
     value: &Value,
     fields: &FieldSet,
     element: &PathElement,
+    emptied: Emptied,
 ) -> Result<Option<Value>, TypeErrors> {
-    match fields.node(element) {
-        None => Ok(Some(value.clone())),
-        Some(node) if node.member => Ok(None),
-        Some(node) => remove(place, value, &node.children).map_err(|errors| errors.below(element)),
-    }
+    let node = match fields.node(element) {
+        None => return Ok(Some(value.clone())),
+        Some(node) if node.member => return Ok(None),
+        Some(node) => node,
+    };
+    let left = remove(place, value, &node.children, emptied).map_err(|errors| errors.below(element))?;
+    Ok(left.or_else(|| (emptied == Emptied::Null).then_some(Value::Null)))
 }

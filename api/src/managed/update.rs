@@ -189,11 +189,7 @@ impl FieldManager<'_> {
         new: &Value,
     ) -> Result<(), TrackError> {
         self.for_each_other(entries, mine, changes, (live, new), |entry, changes| {
-            let touched = match &entry.fields {
-                Fields::Raw(raw) => changes.changed.overlaps(raw) || changes.removed.overlaps(raw),
-                Fields::Parsed(_) => true,
-            };
-            if touched {
+            if entry.may_share(&changes.changed) || entry.may_share(&changes.removed) {
                 let mut left = entry.fields()?;
                 left.subtract(&changes.changed);
                 left.subtract(&changes.removed);

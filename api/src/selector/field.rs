@@ -55,6 +55,12 @@ impl FieldSelector {
         FieldSelector { terms: renamed.collect() }
     }
 
+    /// The conditions on fields that `first` names, and the others.
+    pub fn split(self, first: impl Fn(&str) -> bool) -> (FieldSelector, FieldSelector) {
+        let (first, others) = self.terms.into_iter().partition(|term| first(&term.field));
+        (FieldSelector { terms: first }, FieldSelector { terms: others })
+    }
+
     /// The conditions, in the order of their string form.
     pub fn terms(&self) -> &[Term] {
         &self.terms

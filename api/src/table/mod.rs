@@ -73,6 +73,23 @@ pub fn rows<'a>(kind: &Kind, objects: impl IntoIterator<Item = &'a Value>, now: 
         .collect()
 }
 
+/// The `columnDefinitions` of a Scale, which is no kind of its own (`kubectl get --subresource=scale`).
+pub fn scale_column_definitions() -> Value {
+    let column = |name: &str, ty: &str, description: &str| json!({ "name": name, "type": ty, "format": "", "description": description, "priority": 0 });
+    json!([
+        column("Name", "string", description("Name")),
+        column("Desired", "integer", "How many are wanted."),
+        column("Available", "integer", "How many there are."),
+        column("Age", "string", description("Age")),
+    ])
+}
+
+/// The cells of a Scale's row.
+pub fn scale_row(scale: &Value, now: Timestamp) -> Vec<Value> {
+    let scale = Object::new(scale, now);
+    vec![scale.name(), scale.int("/spec/replicas").into(), scale.int("/status/replicas").into(), scale.age()]
+}
+
 /// The `conditions` of an object's row: ended pods carry one, by which kubectl tells them apart.
 pub fn row_conditions(kind: &Kind, object: &Value) -> Option<Value> {
     if kind.plural != "pods" || kind.custom {

@@ -4,8 +4,10 @@ use minik8s_api::kinds::Kind;
 use minik8s_api::selector::{FieldSelector, LabelSelector};
 use minik8s_api::status::Status;
 use minik8s_api::strategy::strategy_for;
+use serde_json::Value;
 
 use super::Object;
+use crate::crd::conversion::by_webhook;
 
 /// The field by which a resource's objects and watchers are indexed, besides namespace and name
 /// (`pkg/registry/core/pod/strategy.go` `Indexers`, `NodeNameTriggerFunc`).
@@ -26,8 +28,11 @@ pub struct Selection {
     pub namespace: String,
     /// Labels.
     pub labels: LabelSelector,
-    /// Fields.
+    /// Fields of the objects as they are stored.
     pub fields: FieldSelector,
+    /// Fields of the objects in the version asked for, where that may be another than the stored one: a definition has fields to
+    /// select by for each of its versions. [`Selection::matches`] leaves them open, see [`Selection::matches_served`].
+    pub served_fields: FieldSelector,
     /// The name `fields` pins.
     pub name: Option<String>,
     /// The value of the indexed field that `fields` pins.
@@ -53,6 +58,7 @@ impl Selection {
             namespace: namespace.to_owned(),
             labels: LabelSelector::everything(),
             fields: FieldSelector::everything(),
+            served_fields: FieldSelector::everything(),
             name: None,
             indexed: None,
             needs_fields: false,
@@ -108,14 +114,10 @@ impl Selection {
             }));
         }
         let index = indexed_field(kind);
-        let custom = |field: &str| !matches!(field, "metadata.name" | "metadata.namespace");
-        let converted = kind.definition.as_ref().is_some_and(|definition| definition.conversion.is_some());
-        if converted && !kind.is_storage_version() && self.fields.terms().iter().any(|term| custom(&term.field)) {
-            let stored = &kind.storage.kind.version;
-            return Err(Status::bad_request(format!(
-                "{} is converted by a webhook and can be selected by metadata.name and metadata.namespace only; select in version {stored}",
-                kind.gvk()
-            )));
+        // A webhook's objects may be stored in an earlier version even where the stored one is asked for.
+        if kind.custom && (!kind.is_storage_version() || by_webhook(kind).is_some()) {
+            let of_metadata = |field: &str| matches!(field, "metadata.name" | "metadata.namespace");
+            (self.fields, self.served_fields) = std::mem::take(&mut self.fields).split(of_metadata);
         }
         self.name = self.fields.exact_match("metadata.name").map(str::to_owned);
         self.indexed = index.and_then(|field| self.fields.exact_match(field)).map(str::to_owned);
@@ -131,10 +133,20 @@ impl Selection {
 
     /// Whether nothing is left out, within the namespace.
     pub fn is_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.is_everything()
+        self.labels.is_everything() && self.fields.is_everything() && self.served_fields.is_everything()
     }
 
-    /// Whether an object is meant.
+    /// Whether an object that [`Selection::matches`], now in the version asked for, is meant.
+    pub fn matches_served(&self, kind: &Kind, object: &Value) -> bool {
+        if self.served_fields.is_everything() {
+            return true;
+        }
+        let fields = strategy_for(kind).selectable_fields(object);
+        self.served_fields
+            .matches(|field| fields.iter().find(|(name, _)| *name == field).map(|(_, value)| value.as_str()))
+    }
+
+    /// Whether an object is meant, as far as what is stored tells.
     pub fn matches(&self, object: &Object) -> bool {
         if !self.namespace.is_empty() && self.namespace != object.namespace() {
             return false;

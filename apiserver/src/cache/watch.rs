@@ -83,6 +83,11 @@ impl CacheWatch {
         Ok(CacheWatch { selection, pending, receiver, after, _registration: registration })
     }
 
+    /// What is watched.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
     /// The next item. Cancel-safe.
     pub async fn next(&mut self) -> Option<Item> {
         loop {

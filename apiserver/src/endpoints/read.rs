@@ -64,8 +64,7 @@ pub fn answer_value(
         }
         Transform::Table => {
             let include = IncludeObject::parse(&request.query)?;
-            let revision = object["metadata"].get("resourceVersion").cloned().unwrap_or(json!(""));
-            let metadata = Map::from_iter([("resourceVersion".to_owned(), revision)]);
+            let metadata = table_metadata(&object);
             table::of(&target.kind, metadata, &[object], include, true, (form.meta_version, server.clock().now()))
         }
     };
@@ -148,9 +147,31 @@ fn partial_list_json(listing: Listing) -> Pieces {
 
 /// An object's Scale.
 pub async fn scale(server: &ApiServer, request: &Request, target: &Target) -> Result<Response<Body>, Status> {
-    let encoding = negotiate::plain(&request.parts.headers)?;
+    let form = negotiate::answer(&request.parts.headers, true)?;
     let scale = server.registry().get_scale(target, get_freshness(&request.query)?).await?;
-    Ok(request.reply.value(StatusCode::OK, encoding, &scale))
+    answer_scale(server, request, scale, form)
+}
+
+/// Answers with a Scale.
+pub fn answer_scale(server: &ApiServer, request: &Request, scale: Value, form: Form) -> Result<Response<Body>, Status> {
+    form.check_scale()?;
+    let value = match form.transform {
+        Transform::None => scale,
+        Transform::PartialMetadata | Transform::PartialMetadataList => {
+            table::partial_metadata(&scale, form.meta_version)
+        }
+        Transform::Table => {
+            let include = IncludeObject::parse(&request.query)?;
+            table::of_scale(&scale, table_metadata(&scale), include, (form.meta_version, server.clock().now()))
+        }
+    };
+    Ok(request.reply.value(StatusCode::OK, form.encoding, &value))
+}
+
+/// What the Table of one object says of the whole: the object's revision.
+fn table_metadata(object: &Value) -> Map<String, Value> {
+    let revision = object["metadata"].get("resourceVersion").cloned().unwrap_or(json!(""));
+    Map::from_iter([("resourceVersion".to_owned(), revision)])
 }
 
 /// The health of the control plane's parts, as objects that are never stored.

@@ -45,20 +45,33 @@ pub fn of(
     columns: bool,
     (version, now): (MetaVersion, Timestamp),
 ) -> Value {
-    let cells = table::rows(kind, objects, now);
-    let rows: Vec<Value> = objects
-        .iter()
-        .zip(cells)
-        .map(|(object, cells)| {
-            let object = match include {
-                IncludeObject::None => Value::Null,
-                IncludeObject::Metadata => partial_metadata(object, version),
-                IncludeObject::Object => object.clone(),
-            };
-            json!({ "cells": cells, "object": object })
-        })
-        .collect();
     let definitions = if columns { table::column_definitions(kind) } else { Value::Null };
+    let cells = table::rows(kind, objects, now);
+    let rows = objects.iter().zip(cells).map(|(object, cells)| row(object, cells, include, version));
+    with_rows(definitions, metadata, rows.collect(), version)
+}
+
+/// The Table of a Scale.
+pub fn of_scale(
+    scale: &Value,
+    metadata: Map<String, Value>,
+    include: IncludeObject,
+    (version, now): (MetaVersion, Timestamp),
+) -> Value {
+    let row = row(scale, table::scale_row(scale, now), include, version);
+    with_rows(table::scale_column_definitions(), metadata, vec![row], version)
+}
+
+fn row(object: &Value, cells: Vec<Value>, include: IncludeObject, version: MetaVersion) -> Value {
+    let object = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => partial_metadata(object, version),
+        IncludeObject::Object => object.clone(),
+    };
+    json!({ "cells": cells, "object": object })
+}
+
+fn with_rows(definitions: Value, metadata: Map<String, Value>, rows: Vec<Value>, version: MetaVersion) -> Value {
     json!({ "kind": "Table", "apiVersion": version.api_version(), "metadata": metadata, "columnDefinitions": definitions, "rows": rows })
 }
 

@@ -13,6 +13,7 @@ use futures::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use minik8s_api::kinds::convert;
+use minik8s_api::schema::zero;
 use minik8s_api::status::Status;
 use minik8s_store::Revision;
 use minik8s_streaming::messages::Framing;
@@ -201,7 +202,7 @@ impl Frames {
 
     /// An item, and those that wait behind it, up to a frame's size.
     async fn frame(&mut self, first: Item) -> Bytes {
-        if self.encoder.asks_webhook() {
+        if self.encoder.asks_webhook() || self.selects_served() {
             return self.converted(first).await;
         }
         let first = self.line(first);
@@ -217,15 +218,36 @@ impl Frames {
         frame.freeze()
     }
 
-    /// The same where a webhook converts: one question for all. If it fails, the watch says so and ends.
+    /// Whether it depends on fields of the version asked for which events are sent.
+    fn selects_served(&self) -> bool {
+        !self.watch.selection().served_fields.is_everything()
+    }
+
+    /// The states of an object, after and before, that decide what an item says: usually the one that it shows.
+    fn states(&self, item: &Item) -> [Option<Arc<Object>>; 2] {
+        match item {
+            Item::Initial(object) => [Some(Arc::clone(object)), None],
+            Item::Synced(_) => [None, None],
+            Item::Event(event_type, event) => {
+                let leaves = *event_type == EventType::Deleted;
+                let may_leave = *event_type == EventType::Modified && self.selects_served();
+                [
+                    (!leaves).then(|| Arc::clone(event.shown(*event_type))),
+                    (leaves || may_leave).then(|| Arc::clone(event.shown(EventType::Deleted))),
+                ]
+            }
+        }
+    }
+
+    /// The same where objects have to be converted first, all by one question. If that fails, the watch says so and ends.
     async fn converted(&mut self, first: Item) -> Bytes {
         let mut items = vec![first];
         while items.len() < MAX_CONVERTED_EVENTS {
             let Some(item) = self.watch.try_next() else { break };
             items.push(item);
         }
-        let objects: Vec<Arc<Object>> = items.iter().filter_map(shown).collect();
-        let served = self.encoder.server.registry().all_served(&self.encoder.target, &objects).await;
+        let states: Vec<Arc<Object>> = items.iter().flat_map(|item| self.states(item)).flatten().collect();
+        let served = self.encoder.server.registry().all_served(&self.encoder.target, &states).await;
         let mut values = match served {
             Ok(values) => values.into_iter(),
             Err(status) => {
@@ -235,17 +257,25 @@ impl Frames {
         };
         let mut frame = BytesMut::new();
         for item in items {
-            let (event_type, object) = match &item {
-                Item::Initial(object) => ("ADDED", object),
-                Item::Event(event_type, event) => (event_type.as_str(), event.shown(*event_type)),
-                Item::Synced(_) => {
-                    frame.extend_from_slice(&self.line(item));
-                    continue;
-                }
-            };
-            if let Some(value) = values.next() {
-                frame.extend_from_slice(&self.encoder.encode_value(event_type, object.revision(), value));
+            if let Item::Synced(_) = item {
+                frame.extend_from_slice(&self.line(item));
+                continue;
             }
+            let [now, before] = self.states(&item).map(|state| {
+                let (state, value) = (state?, values.next()?);
+                let meant = self.watch.selection().matches_served(&self.encoder.target.kind, &value);
+                meant.then_some((state.revision(), value))
+            });
+            let event_type = match (&item, &now, &before) {
+                (_, None, None) => continue,
+                (_, None, Some(_)) => EventType::Deleted,
+                (Item::Event(EventType::Modified, _), Some(_), None) if self.selects_served() => EventType::Added,
+                (Item::Event(event_type, _), Some(_), _) => *event_type,
+                (_, Some(_), _) => EventType::Added,
+            };
+            let Some((revision, value)) = now.or(before) else { continue };
+            self.watching.sent(1);
+            frame.extend_from_slice(&self.encoder.encode_value(event_type.as_str(), revision, value));
         }
         frame.freeze()
     }
@@ -347,33 +377,27 @@ impl Encoder {
         encode(self.form.encoding, event_type, &shown)
     }
 
-    fn bookmark(&self, revision: Revision, initial_events_end: bool) -> Bytes {
-        let (kind, api_version) = match self.form.transform {
-            Transform::None => (self.target.kind.kind.clone(), self.target.kind.api_version()),
-            Transform::PartialMetadata | Transform::PartialMetadataList => {
-                ("PartialObjectMetadata".to_owned(), self.form.meta_version.api_version().to_owned())
-            }
-            Transform::Table => ("Table".to_owned(), self.form.meta_version.api_version().to_owned()),
-        };
-        let mut object =
-            json!({ "kind": kind, "apiVersion": api_version, "metadata": { "resourceVersion": revision.to_string() } });
+    fn bookmark(&mut self, revision: Revision, initial_events_end: bool) -> Bytes {
+        let kind = &self.target.kind;
+        // An object of the kind that says nothing, as Go writes it.
+        let mut object = if kind.custom { json!({}) } else { zero(&kind.ty()) };
+        object["kind"] = kind.kind.as_str().into();
+        object["apiVersion"] = kind.api_version().into();
+        object["metadata"] = json!({ "resourceVersion": revision.to_string() });
         if initial_events_end {
             object["metadata"]["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
         }
-        if self.form.transform == Transform::Table {
-            object["columnDefinitions"] = Value::Null;
-            object["rows"] = json!([]);
-        }
+        let version = self.form.meta_version;
+        let object = match self.form.transform {
+            Transform::None => object,
+            Transform::PartialMetadata | Transform::PartialMetadataList => table::partial_metadata(&object, version),
+            Transform::Table => {
+                let metadata = Map::from_iter([("resourceVersion".to_owned(), revision.to_string().into())]);
+                let columns = !std::mem::replace(&mut self.columns_sent, true);
+                table::of(kind, metadata, &[object], self.include, columns, (version, self.server.clock().now()))
+            }
+        };
         encode(self.form.encoding, "BOOKMARK", &object)
-    }
-}
-
-/// The object that an item shows.
-fn shown(item: &Item) -> Option<Arc<Object>> {
-    match item {
-        Item::Initial(object) => Some(Arc::clone(object)),
-        Item::Event(event_type, event) => Some(Arc::clone(event.shown(*event_type))),
-        Item::Synced(_) => None,
     }
 }
 

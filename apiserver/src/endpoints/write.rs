@@ -7,7 +7,7 @@ use minik8s_api::status::Status;
 use serde_json::{Map, Value};
 
 use super::body;
-use super::read::{answer_value, cached_object, list_value};
+use super::read::{answer_scale, answer_value, cached_object, list_value};
 use super::resource::Request;
 use crate::cache::Selection;
 use crate::negotiate::{self, Form};
@@ -93,7 +93,7 @@ pub async fn scale(
     body: Body,
 ) -> Result<Response<Body>, Status> {
     let headers = &request.parts.headers;
-    let encoding = negotiate::plain(headers)?;
+    let form = negotiate::answer(headers, true)?;
     let (registry, context) = (server.registry(), request.context());
     let scale = if request.info.verb == "patch" {
         let write =
@@ -108,7 +108,7 @@ pub async fn scale(
         let scale = body::object_of(&context, subresource_kind(target)?, headers, &bytes, options.field_validation)?;
         registry.update_scale(&context, target, scale, &options).await?
     };
-    Ok(request.reply.value(StatusCode::OK, encoding, &scale))
+    answer_scale(server, request, scale, form)
 }
 
 fn subresource_kind(target: &Target) -> Result<GroupVersionKind, Status> {

@@ -65,8 +65,8 @@ pub struct Deleted {
 
 /// What is to become of an object.
 enum Fate {
-    /// It goes now.
-    Remove,
+    /// It goes now, and this is what it is at its end.
+    Remove(Value),
     /// It is marked, and goes later.
     Mark(Value),
     /// It is marked already.
@@ -140,6 +140,9 @@ impl Registry {
             }
             let one = Target::new(Arc::clone(&target.kind), object.namespace(), object.name());
             let listed = self.served(target, &object).await?;
+            if !selection.matches_served(&target.kind, &listed) {
+                continue;
+            }
             match self.delete(context, &one, options).await {
                 Ok(_) => deleted.push(listed),
                 // Somebody else deleted it meanwhile, which is what was wanted.
@@ -175,15 +178,39 @@ impl Registry {
         match fate {
             Fate::Wait => self.deleted(context, target, present, old, false).await.map(Ok),
             Fate::Mark(marked) => self.mark(context, target, options, present, marked).await,
-            Fate::Remove if options.dry_run => self.deleted(context, target, present, old, true).await.map(Ok),
-            Fate::Remove => match self.commit(Txn::delete(target.key(), present.revision())).await? {
-                Outcome::Committed(_) => {
-                    self.released(target, &old).await;
-                    self.deleted(context, target, present, old, true).await.map(Ok)
+            Fate::Remove(last) if last == old => self.remove(context, target, options, present, last).await,
+            // Watchers see how a pod ends before they see that it is gone (`updateForGracefulDeletionAndFinalizers`).
+            Fate::Remove(mut last) if !options.dry_run => {
+                let bytes = object::encode(present.kind(), &last);
+                match self.put(target, Some(present.revision()), bytes).await? {
+                    Outcome::Committed(revision) => {
+                        meta::set(&mut last, "resourceVersion", revision.to_string());
+                        let present = present.at_revision(revision);
+                        self.remove(context, target, options, &present, last).await
+                    }
+                    Outcome::Conflict(current) => Ok(Err(self.after_conflict(target, current)?)),
                 }
-                Outcome::Conflict(current) => Ok(Err(self.after_conflict(target, current)?)),
-            },
+            }
+            Fate::Remove(last) => self.deleted(context, target, present, last, true).await.map(Ok),
         }
+    }
+
+    /// Removes an object of which `present` is the revision and `last` the contents.
+    async fn remove(
+        &self,
+        context: &Context,
+        target: &Target,
+        options: &DeleteOptions,
+        present: &Object,
+        last: Value,
+    ) -> Result<Attempt, Status> {
+        if !options.dry_run {
+            match self.commit(Txn::delete(target.key(), present.revision())).await? {
+                Outcome::Committed(_) => self.released(target, &last).await,
+                Outcome::Conflict(current) => return Ok(Err(self.after_conflict(target, current)?)),
+            }
+        }
+        self.deleted(context, target, present, last, true).await.map(Ok)
     }
 
     /// Stores an object that is marked for deletion.
@@ -272,13 +299,13 @@ impl Registry {
         };
         match graceful {
             Some(seconds) if seconds > 0 || waiting => Fate::Mark(marked),
-            Some(_) => Fate::Remove,
+            Some(_) => Fate::Remove(marked),
             None if waiting => {
                 self.mark_as_deleting(metadata);
                 // Deleting again what only waits for its finalizers changes nothing.
                 if marked == *old { Fate::Wait } else { Fate::Mark(marked) }
             }
-            None => Fate::Remove,
+            None => Fate::Remove(marked),
         }
     }
 

@@ -78,54 +78,74 @@ impl Registry {
     /// The objects of a kind that a selection means.
     pub async fn list(&self, kind: &Kind, selection: &Selection, query: &ListQuery) -> Result<Listing, Status> {
         let cache = self.cache.resource(kind).ok_or_else(Status::unknown_resource)?;
-        match &query.continuation {
-            Some(continuation) => self.list_on(&cache, selection, query.limit, continuation).await,
+        let found = match &query.continuation {
+            Some(continuation) => self.found_after(&cache, selection, continuation).await?,
             None => {
                 self.wait(query.freshness).await?;
                 match query.freshness {
-                    Freshness::Exact(revision) => self.list_at(&cache, selection, query.limit, revision, None).await,
-                    // A list that takes any state is answered whole, as Kubernetes' cache does.
-                    Freshness::Any => self.list_present(&cache, selection, 0),
-                    _ => self.list_present(&cache, selection, query.limit),
+                    Freshness::Exact(revision) => self.found_at(&cache, selection, revision, None).await?,
+                    _ => self.found_now(&cache, selection),
                 }
             }
+        };
+        // A list that takes any state is answered whole, as Kubernetes' cache does.
+        let whole = query.continuation.is_none() && query.freshness == Freshness::Any;
+        let limit = if whole { 0 } else { query.limit };
+        if selection.served_fields.is_everything() {
+            return Ok(chunk(cache.kind(), selection, limit, found, |_, object| selection.matches(object)));
         }
+        let meant = self.meant_as_served(kind, selection, &found.objects).await?;
+        Ok(chunk(cache.kind(), selection, limit, found, |at, _| meant[at]))
     }
 
-    async fn list_on(
+    /// Which of the objects a selection means by fields of the version asked for.
+    pub(super) async fn meant_as_served(
+        &self,
+        kind: &Kind,
+        selection: &Selection,
+        objects: &[Arc<Object>],
+    ) -> Result<Vec<bool>, Status> {
+        let mut meant: Vec<bool> = objects.iter().map(|object| selection.matches(object)).collect();
+        let asked = objects.iter().zip(&meant).filter(|(_, meant)| **meant);
+        let asked = asked.map(|(object, _)| (Arc::clone(object.kind()), object.value())).collect();
+        let mut served = self.converter.all(asked, kind).await?.into_iter();
+        for meant in meant.iter_mut().filter(|meant| **meant) {
+            *meant = served.next().is_some_and(|object| selection.matches_served(kind, &object));
+        }
+        Ok(meant)
+    }
+
+    async fn found_after(
         &self,
         cache: &Arc<ResourceCache>,
         selection: &Selection,
-        limit: usize,
         continuation: &Continuation,
-    ) -> Result<Listing, Status> {
+    ) -> Result<Found, Status> {
         let start = format!("{}{}", keys::prefix(cache.kind(), &selection.namespace), continuation.start);
         self.cache.wait_applied(continuation.revision).await?;
-        let list = self.list_at(cache, selection, limit, continuation.revision, Some(&start)).await;
-        list.map_err(|status| if status.code == 410 { expired_continuation() } else { status })
+        let found = self.found_at(cache, selection, continuation.revision, Some(&start)).await;
+        found.map_err(|status| if status.code == 410 { expired_continuation() } else { status })
     }
 
     /// The present state.
-    fn list_present(&self, cache: &Arc<ResourceCache>, selection: &Selection, limit: usize) -> Result<Listing, Status> {
+    fn found_now(&self, cache: &Arc<ResourceCache>, selection: &Selection) -> Found {
         // Read before the objects: they are complete up to here, and exact from their last change on.
         let applied = self.cache.applied();
         let snapshot = cache.candidates(selection, None);
-        let revision = applied.max(snapshot.changed);
-        Ok(chunk(cache.kind(), selection, limit, revision, snapshot.objects))
+        Found { revision: applied.max(snapshot.changed), objects: snapshot.objects }
     }
 
     /// The state at a revision: the cache's, if nothing has changed since, or the store's.
-    async fn list_at(
+    async fn found_at(
         &self,
         cache: &Arc<ResourceCache>,
         selection: &Selection,
-        limit: usize,
         revision: Revision,
         start: Option<&str>,
-    ) -> Result<Listing, Status> {
+    ) -> Result<Found, Status> {
         let snapshot = cache.candidates(selection, start);
         if snapshot.changed <= revision {
-            return Ok(chunk(cache.kind(), selection, limit, revision, snapshot.objects));
+            return Ok(Found { revision, objects: snapshot.objects });
         }
         let mut objects = Vec::new();
         let mut from = start.map(str::to_owned);
@@ -151,16 +171,29 @@ impl Registry {
                 _ => break,
             }
         }
-        Ok(chunk(cache.kind(), selection, limit, revision, objects))
+        Ok(Found { revision, objects })
     }
 }
 
-/// Cuts a list after `limit` matching objects.
-fn chunk(kind: &Kind, selection: &Selection, limit: usize, revision: Revision, objects: Vec<Arc<Object>>) -> Listing {
+/// The objects among which are those that a list means, and the state of the store that they are of.
+struct Found {
+    revision: Revision,
+    objects: Vec<Arc<Object>>,
+}
+
+/// Cuts a list after `limit` objects that are meant.
+fn chunk(
+    kind: &Kind,
+    selection: &Selection,
+    limit: usize,
+    found: Found,
+    is_meant: impl Fn(usize, &Object) -> bool,
+) -> Listing {
+    let Found { revision, objects } = found;
     let total = objects.len();
     let all = selection.is_everything();
     let mut taken = Vec::with_capacity(if limit == 0 { total } else { limit.min(total) });
-    let mut rest = objects.into_iter().enumerate().filter(|(_, object)| selection.matches(object));
+    let mut rest = objects.into_iter().enumerate().filter(|(at, object)| is_meant(*at, object));
     let mut cut = None;
     for (at, object) in rest.by_ref() {
         taken.push(object);

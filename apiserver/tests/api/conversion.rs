@@ -148,17 +148,48 @@ async fn a_list_is_one_question_and_a_watch_converts() {
     server.merge(&format!("{V1}/b"), &json!({ "spec": { "color": "x" } })).await.expect(200);
     let event = watch.next().await.expect("an event");
     assert_eq!((&event["type"], &event["object"]["spec"]["colour"]), (&json!("MODIFIED"), &json!("x")));
-    let refused = server.get(&format!("{V2}?fieldSelector=spec.colour%3Dx")).await;
-    assert!(
-        refused.message().starts_with("example.com/v2, Kind=Thing is converted by a webhook"),
-        "{}",
-        refused.message()
-    );
-    refused.expect(400);
     assert_eq!(
         server.get(&format!("{V1}?fieldSelector=spec.color%3Dx")).await.expect(200)["items"][0]["metadata"]["name"],
         "b"
     );
+}
+
+#[tokio::test]
+async fn objects_are_selected_by_fields_of_the_version_asked_for() {
+    let (server, _hook) = with_things(|asked| convert(asked, |_| {})).await;
+    for (name, color) in [("a", "red"), ("b", "blue"), ("c", "red"), ("d", "red")] {
+        server.post(V1, &thing("v1", name, json!({ "color": color }))).await.expect(201);
+    }
+    let names = |list: &Value| -> String {
+        let items = list["items"].as_array().expect("items");
+        items.iter().filter_map(|item| item["metadata"]["name"].as_str()).collect()
+    };
+    for (path, field, expected) in [(V1, "color", "acd"), (V2, "colour", "acd")] {
+        let list = server.get(&format!("{path}?fieldSelector=spec.{field}%3Dred")).await.expect(200);
+        assert_eq!(names(&list), expected);
+        let others = server.get(&format!("{path}?fieldSelector=spec.{field}!%3Dred")).await.expect(200);
+        assert_eq!(names(&others), "b");
+    }
+    server.get(&format!("{V2}?fieldSelector=spec.color%3Dred")).await.expect(400);
+    let chunk = server.get(&format!("{V2}?fieldSelector=spec.colour%3Dred&limit=2")).await.expect(200);
+    let next = chunk["metadata"]["continue"].as_str().expect("more");
+    let rest = server.get(&format!("{V2}?fieldSelector=spec.colour%3Dred&limit=2&continue={next}")).await.expect(200);
+    assert_eq!((names(&chunk).as_str(), names(&rest).as_str()), ("ac", "d"));
+
+    let mut watch = server.watch(&format!("{V2}?watch=1&fieldSelector=spec.colour%3Dblue")).await;
+    assert_eq!(watch.brief().await, "ADDED b");
+    for (name, color) in [("a", "blue"), ("a", "blue "), ("c", "green"), ("b", "red"), ("c", "blue")] {
+        server.merge(&format!("{V1}/{name}"), &json!({ "spec": { "color": color } })).await.expect(200);
+    }
+    server.merge(&format!("{V2}/c"), &json!({ "metadata": { "labels": { "x": "y" } } })).await.expect(200);
+    server.delete(&format!("{V1}/c")).await.expect(200);
+    for expected in ["ADDED a", "DELETED a", "DELETED b", "ADDED c", "MODIFIED c", "DELETED c"] {
+        assert_eq!(watch.brief().await, expected);
+    }
+
+    let deleted = server.delete(&format!("{V2}?fieldSelector=spec.colour%3Dred")).await.expect(200);
+    assert_eq!(names(&deleted), "bd");
+    assert_eq!(names(&server.get(V1).await.expect(200)), "a");
 }
 
 #[tokio::test]

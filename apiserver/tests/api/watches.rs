@@ -88,7 +88,13 @@ async fn a_kubelet_sees_the_pods_of_its_node() {
         server.post(&format!("/api/v1/namespaces/ns/pods/{name}/binding"), &binding).await.expect(201);
     }
     server.delete("/api/v1/namespaces/ns/pods/p?gracePeriodSeconds=0").await.expect(200);
-    assert_eq!([watch.brief().await, watch.brief().await], ["ADDED p", "DELETED p"]);
+    assert_eq!(watch.brief().await, "ADDED p");
+    // How a pod ends is stored before it goes.
+    for expected in ["MODIFIED", "DELETED"] {
+        let event = watch.next().await.expect("an event");
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&json!(expected), &json!("p")));
+        assert_eq!(event["object"]["metadata"]["deletionGracePeriodSeconds"], 0);
+    }
 }
 
 #[tokio::test]
