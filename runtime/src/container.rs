@@ -4,8 +4,8 @@ use crate::fs::{ContainerFs, ImageTree, Mount};
 use crate::image::PulledImage;
 use crate::log::{ContainerLog, LogSink, LogStream};
 use crate::process::{
-    self, CpuMeter, ExecError, Input, MemoryMeter, Output, PIPE_BYTES, ProcessTable, Program, Signal, Spawn, User,
-    World, terminal,
+    self, Cgroup, CpuMeter, ExecError, Input, Output, PIPE_BYTES, ProcessTable, Program, Signal, Spawn, User, World,
+    terminal,
 };
 use crate::sandbox::Sandbox;
 use crate::sim_runtime::SimRuntime;
@@ -48,7 +48,6 @@ pub(crate) struct Container {
 struct State {
     started_at: i64,
     exit: Option<Exit>,
-    resources: Option<LinuxContainerResources>,
 }
 
 impl State {
@@ -84,7 +83,7 @@ impl Container {
         };
         let log = Arc::new(ContainerLog::new(runtime.clock.clone(), runtime.fs.clone(), log_path));
         let linux = config.linux.clone().unwrap_or_default();
-        let memory = MemoryMeter::new(memory_limit(linux.resources.as_ref()));
+        let cgroup = Cgroup::new(linux.resources.unwrap_or_default());
         let processes = ProcessTable::default();
         let security = linux.security_context.unwrap_or_default();
         let layers = std::iter::once(sandbox.files.clone()).chain(image.profile.layers.iter().cloned());
@@ -95,7 +94,7 @@ impl Container {
             mounts(runtime, &config)?,
             security.readonly_rootfs,
             processes.clone(),
-            memory.clone(),
+            cgroup.clone(),
         ));
         let user = user_of(&fs, &config, &image);
         let labels = &sandbox.config.labels;
@@ -106,7 +105,8 @@ impl Container {
             user,
             no_new_privileges: security.no_new_privs,
             fs,
-            memory,
+            memory: cgroup.memory().clone(),
+            cgroup,
             processes,
             network: sandbox.network.clone(),
             hostname: sandbox.hostname.clone(),
@@ -117,7 +117,7 @@ impl Container {
             programs: runtime.programs.clone(),
             cpu: CpuMeter::default(),
         };
-        let state = State { started_at: 0, exit: None, resources: linux.resources };
+        let state = State { started_at: 0, exit: None };
         Ok(Container {
             id: runtime.new_id(),
             sandbox_id: sandbox.id.clone(),
@@ -309,9 +309,8 @@ impl Container {
     }
 
     /// Changes limits of a running container.
-    pub fn update_resources(&self, resources: LinuxContainerResources) {
-        self.world.memory.set_limit(memory_limit(Some(&resources)));
-        self.state.lock().resources = Some(resources);
+    pub fn update_resources(&self, resources: &LinuxContainerResources) {
+        self.world.cgroup.update(resources);
     }
 
     pub fn metadata(&self) -> ContainerMetadata {
@@ -363,7 +362,7 @@ impl Container {
             annotations: self.config.annotations.clone(),
             mounts: self.config.mounts.clone(),
             log_path: self.log.path().to_string(),
-            resources: state.resources.clone().map(|linux| ContainerResources { linux: Some(linux), windows: None }),
+            resources: Some(ContainerResources { linux: Some(self.world.cgroup.resources()), windows: None }),
             image_id: self.image.id.clone(),
             user: Some(ContainerUser { linux }),
             stop_signal: self.config.stop_signal,
@@ -374,10 +373,6 @@ impl Container {
 /// CRI's name of a state, as containerd's messages have it.
 fn cri_state_name(state: ContainerState) -> &'static str {
     state.as_str_name()
-}
-
-fn memory_limit(resources: Option<&LinuxContainerResources>) -> Option<u64> {
-    resources.and_then(|resources| u64::try_from(resources.memory_limit_in_bytes).ok()).filter(|limit| *limit > 0)
 }
 
 fn mounts(runtime: &SimRuntime, config: &ContainerConfig) -> Result<Vec<Mount>> {

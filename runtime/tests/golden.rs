@@ -278,6 +278,20 @@ impl Node {
                 self.tokio.block_on(self.client.start_container(&id))?;
                 Ok(String::new())
             }
+            // Other limits of a container: `memory`, `quota`, `shares`.
+            "update" => {
+                let id = self.id(args.next_pos().ok_or("which container?")?)?;
+                let mut amount = |name: &str| args.take_key(name).map_or(Ok(0), str::parse);
+                let linux = LinuxContainerResources {
+                    memory_limit_in_bytes: amount("memory")?,
+                    cpu_quota: amount("quota")?,
+                    cpu_shares: amount("shares")?,
+                    cpu_period: 100_000,
+                    ..Default::default()
+                };
+                self.tokio.block_on(self.client.update_container_resources(&id, linux))?;
+                Ok(String::new())
+            }
             "stop" => {
                 let id = self.id(args.next_pos().ok_or("which container?")?)?;
                 let grace = args.next_pos().map_or(Ok(30), str::parse)?;

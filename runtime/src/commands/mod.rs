@@ -87,6 +87,7 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("ln", |process| finish(files::ln(process))),
     ("ls", |process| finish(listing::ls(process))),
     ("mkdir", |process| finish(files::mkdir(process))),
+    ("mount", |process| finish(system::mount(process))),
     ("mv", |process| finish(files::mv(process))),
     ("nc", |process| finish(netcat::nc(process))),
     ("nohup", |process| finish(system::nohup(process))),

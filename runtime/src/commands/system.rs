@@ -338,6 +338,31 @@ pub(super) async fn sysctl(process: Process) -> io::Result<i32> {
     Ok(code)
 }
 
+/// What is mounted. Nothing can be, since containers lack the right to.
+pub(super) async fn mount(process: Process) -> io::Result<i32> {
+    let options = match Options::parse(process.arguments(), &["a", "r", "w", "f", "i", "n", "v"], &["t", "o", "O"]) {
+        Ok(options) => options,
+        Err(message) => return complain_usage(&process, message).await,
+    };
+    if !options.operands.is_empty() || options.has(&["a", "o"]) {
+        process.complain("permission denied (are you root?)".to_string()).await;
+        return Ok(1);
+    }
+    let table = process.world.read_text("/proc/mounts").unwrap_or_default();
+    for line in table.lines() {
+        let mut fields = line.split(' ');
+        let (Some(source), Some(path), Some(kind), Some(how)) =
+            (fields.next(), fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        if options.value(&["t"]).is_none_or(|wanted| wanted.split(',').any(|wanted| wanted == kind)) {
+            process.stdout.line(format!("{source} on {path} type {kind} ({how})")).await?;
+        }
+    }
+    Ok(0)
+}
+
 /// Where commands are found.
 pub(super) async fn which(process: Process) -> io::Result<i32> {
     let mut code = 0;

@@ -3,7 +3,7 @@
 use super::device::Device;
 use super::proc::{self, ProcNode};
 use super::{Layer, LayerNode};
-use crate::process::{MemoryMeter, ProcessTable};
+use crate::process::{Cgroup, MemoryMeter, ProcessTable};
 use bytes::Bytes;
 use minik8s_clock::Clock;
 use minik8s_cri::{DirEntry, FileKind, Lookup, MemoryFs, Metadata, NodeFs, Resolved, normalize, parent, resolve};
@@ -14,6 +14,14 @@ use std::sync::{Arc, OnceLock};
 
 /// How much one container may write into its own layer, in real memory of the machine that simulates it.
 pub const WRITABLE_LAYER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What a runtime mounts into every container (`libcontainer/specconv/example.go`).
+const SYSTEM_MOUNTS: &str = "\
+proc /proc proc rw,nosuid,nodev,noexec,relatime 0 0
+tmpfs /dev tmpfs rw,nosuid,size=65536k,mode=755 0 0
+sysfs /sys sysfs ro,nosuid,nodev,noexec,relatime 0 0
+cgroup /sys/fs/cgroup cgroup2 ro,nosuid,nodev,noexec,relatime,nsdelegate,memory_recursiveprot 0 0
+";
 
 /// A place in the node's file system, or an image, seen at a path of the container.
 #[derive(Clone)]
@@ -101,7 +109,7 @@ pub struct ContainerFs {
     removed: RwLock<BTreeSet<String>>,
     read_only: bool,
     processes: ProcessTable,
-    memory: MemoryMeter,
+    cgroup: Cgroup,
 }
 
 /// What stands behind a path without symbolic links.
@@ -128,11 +136,11 @@ impl ContainerFs {
         mut mounts: Vec<Mount>,
         read_only: bool,
         processes: ProcessTable,
-        memory: MemoryMeter,
+        cgroup: Cgroup,
     ) -> ContainerFs {
         let (upper, removed) = (OnceLock::new(), RwLock::default());
         let mut fs =
-            ContainerFs { clock, node, mounts: Vec::new(), layers, upper, removed, read_only, processes, memory };
+            ContainerFs { clock, node, mounts: Vec::new(), layers, upper, removed, read_only, processes, cgroup };
         for mount in &mut mounts {
             mount.container_path = fs.mount_point(&normalize(&mount.container_path));
         }
@@ -163,13 +171,18 @@ impl ContainerFs {
         &self.processes
     }
 
+    pub(super) fn cgroup(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
     pub(super) fn memory(&self) -> &MemoryMeter {
-        &self.memory
+        self.cgroup.memory()
     }
 
     /// `/proc/mounts`.
     pub(super) fn mount_table(&self) -> String {
-        let root = format!("overlay / overlay {},relatime 0 0\n", if self.read_only { "ro" } else { "rw" });
+        let mut root = format!("overlay / overlay {},relatime 0 0\n", if self.read_only { "ro" } else { "rw" });
+        root.push_str(SYSTEM_MOUNTS);
         self.mounts.iter().rev().fold(root, |table, mount| {
             let access = if mount.read_only { "ro" } else { "rw" };
             let source = if mount.image.is_some() { "overlay" } else { &mount.host_path };

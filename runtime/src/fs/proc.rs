@@ -1,14 +1,13 @@
 //! Files of `/proc` and `/sys`, made up as they are read.
 
 use super::container_fs::ContainerFs;
-use crate::process::ProcessInfo;
+use crate::process::{Cgroup, ProcessInfo};
 
 /// The memory that `/proc/meminfo` reports: the node's, as it is in a real container too.
 const NODE_MEMORY_KIB: u64 = 8 * 1024 * 1024;
 const FILES: [&str; 6] = ["cpuinfo", "loadavg", "meminfo", "mounts", "uptime", "version"];
-const PROCESS_FILES: [&str; 6] = ["cmdline", "comm", "environ", "gid_map", "status", "uid_map"];
+const PROCESS_FILES: [&str; 7] = ["cmdline", "comm", "environ", "gid_map", "oom_score_adj", "status", "uid_map"];
 const CGROUP: &str = "/sys/fs/cgroup";
-const CGROUP_FILES: [&str; 3] = ["cpu.max", "memory.current", "memory.max"];
 
 /// What stands at a path below `/proc` or `/sys`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +23,7 @@ pub(super) fn lookup(fs: &ContainerFs, path: &str) -> Option<ProcNode> {
         _ => {}
     }
     if let Some(name) = path.strip_prefix("/sys/fs/cgroup/") {
-        return CGROUP_FILES.contains(&name).then_some(ProcNode::File);
+        return Cgroup::files().contains(&name).then_some(ProcNode::File);
     }
     let rest = path.strip_prefix("/proc/")?;
     if FILES.contains(&rest) {
@@ -51,7 +50,7 @@ pub(super) fn names(fs: &ContainerFs, directory: &str) -> Vec<String> {
         }
         "/sys" => owned(&["fs"]),
         "/sys/fs" => owned(&["cgroup"]),
-        CGROUP => owned(&CGROUP_FILES),
+        CGROUP => owned(Cgroup::files()),
         other if other.starts_with("/proc/") && !other.ends_with("/fd") && lookup(fs, other).is_some() => {
             owned(&PROCESS_FILES)
         }
@@ -62,13 +61,11 @@ pub(super) fn names(fs: &ContainerFs, directory: &str) -> Vec<String> {
 /// The content of one of these files.
 pub(super) fn read(fs: &ContainerFs, path: &str) -> Option<String> {
     let memory = fs.memory();
+    if let Some(name) = path.strip_prefix("/sys/fs/cgroup/") {
+        let pids: Vec<u32> = fs.processes().list().iter().map(|process| process.pid).collect();
+        return fs.cgroup().file(name, &pids);
+    }
     Some(match path {
-        "/sys/fs/cgroup/memory.max" => match memory.limit() {
-            Some(limit) => format!("{limit}\n"),
-            None => "max\n".to_string(),
-        },
-        "/sys/fs/cgroup/memory.current" => format!("{}\n", memory.used()),
-        "/sys/fs/cgroup/cpu.max" => "max 100000\n".to_string(),
         "/proc/version" => "Linux version 6.12.0-minik8s (minik8s) #1 SMP\n".to_string(),
         "/proc/cpuinfo" => {
             "processor\t: 0\nvendor_id\t: minik8s\nmodel name\t: simulated processor\ncpu cores\t: 1\n".to_string()
@@ -91,6 +88,9 @@ pub(super) fn read(fs: &ContainerFs, path: &str) -> Option<String> {
             let processes = fs.processes().list();
             // Who reads cannot be told here; the first process stands in for itself.
             let pid = if pid == "self" { 1 } else { pid.parse().ok()? };
+            if file == "oom_score_adj" {
+                return Some(format!("{}\n", fs.cgroup().resources().oom_score_adj));
+            }
             return process_file(processes.iter().find(|process| process.pid == pid)?, file);
         }
     })

@@ -4,6 +4,7 @@
 //! environment, three streams, a file system ([`crate::fs::ContainerFs`]), signals, memory that is counted, a network. It
 //! waits on the cluster's clock only, so a container that does nothing costs a parked task and no timer.
 
+mod cgroup;
 mod cpu;
 mod files;
 mod memory;
@@ -13,6 +14,7 @@ mod table;
 pub mod terminal;
 mod world;
 
+pub use cgroup::Cgroup;
 pub use cpu::CpuMeter;
 pub(crate) use files::{open_input, open_output};
 pub use memory::{Allocation, MemoryMeter};

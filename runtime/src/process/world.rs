@@ -1,6 +1,6 @@
 //! The container a process runs in.
 
-use super::{CpuMeter, MemoryMeter, Output, ProcessTable, Program};
+use super::{Cgroup, CpuMeter, MemoryMeter, Output, ProcessTable, Program};
 use crate::fs::ContainerFs;
 use crate::image::ImageProfile;
 use crate::network::PodNetwork;
@@ -37,6 +37,8 @@ pub struct World {
     pub random: Random,
     /// Its files.
     pub fs: Arc<ContainerFs>,
+    /// What it may use.
+    pub cgroup: Cgroup,
     /// Its memory.
     pub memory: MemoryMeter,
     /// Its processes.

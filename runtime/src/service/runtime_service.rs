@@ -268,7 +268,11 @@ impl RuntimeService for SimRuntime {
         self.check_power()?;
         let request = request.into_inner();
         let container = self.container(&request.container_id)?;
-        container.update_resources(request.linux.unwrap_or_default());
+        if container.cri_state() == ContainerState::ContainerExited {
+            let message = format!("failed to update resources: container {:?} has exited", container.id);
+            return Err(Error::WrongState(message).into());
+        }
+        container.update_resources(&request.linux.unwrap_or_default());
         Ok(Response::new(UpdateContainerResourcesResponse {}))
     }
 
