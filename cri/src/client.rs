@@ -165,6 +165,12 @@ impl Client {
         Ok(())
     }
 
+    /// Tells a sandbox what its pod has as a whole. Not every runtime has the call: see [`Error::is_unimplemented`].
+    pub async fn update_pod_sandbox_resources(&self, request: UpdatePodSandboxResourcesRequest) -> Result<()> {
+        self.runtime.clone().update_pod_sandbox_resources(request).await?;
+        Ok(())
+    }
+
     /// Makes a container write to a fresh log file, after the old one was renamed.
     pub async fn reopen_container_log(&self, id: &str) -> Result<()> {
         let request = ReopenContainerLogRequest { container_id: id.to_string() };

@@ -33,6 +33,16 @@ impl Error {
         matches!(self, Error::Rpc { code: Code::NotFound, .. })
     }
 
+    /// Whether the runtime does not have the call at all. containerd 2.2 says so of one call in words only
+    /// (`kuberuntime_container.go`, `updatePodSandboxResources`).
+    pub fn is_unimplemented(&self) -> bool {
+        match self {
+            Error::Rpc { code: Code::Unimplemented, .. } => true,
+            Error::Rpc { code: Code::Unknown, message } => message.contains("not implemented"),
+            _ => false,
+        }
+    }
+
     /// The runtime's own words, without the gRPC code in front.
     pub fn message(&self) -> String {
         match self {

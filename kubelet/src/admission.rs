@@ -3,6 +3,7 @@
 //! (kubelet: `lifecycle/predicates.go`; the same filters as the scheduler's, for pods that went past it.)
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, Taint, Toleration,
@@ -17,11 +18,34 @@ use crate::sysctl;
 /// A host port without an address of its own is taken on all.
 const ANY_ADDRESS: &str = "0.0.0.0";
 
+/// What the message of a verdict begins with.
+const REJECTED: &str = "Pod was rejected: ";
+
+/// Another pod of the node.
+pub struct Neighbour {
+    /// The pod by what is allocated to it.
+    pub pod: Arc<Pod>,
+    /// The pod by what its containers have, if that is still something else.
+    pub actual: Arc<Pod>,
+}
+
+impl Neighbour {
+    /// What it takes of the node: what is allocated to it or, while that is less, what it still has.
+    fn takes(&self, name: &str) -> Result<Amount> {
+        Ok(pod_request(&self.pod, name)?.max(pod_request(&self.actual, name)?))
+    }
+}
+
+/// The words of a verdict, as events and the condition of a resize have them.
+pub fn without_prefix(message: &str) -> &str {
+    message.strip_prefix(REJECTED).unwrap_or(message)
+}
+
 /// Whether `pod` may run on `node`, on which `others` run already. `Some` is the verdict that fails the pod.
 ///
 /// # Errors
 /// A quantity is malformed.
-pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allocatable: &Amounts) -> Result<Option<Forced>> {
+pub fn admit(pod: &Pod, others: &[Neighbour], node: &Node, allocatable: &Amounts) -> Result<Option<Forced>> {
     if let Some(why) = sysctl::forbidden(pod) {
         return Ok(Some(rejected("SysctlForbidden", &why)));
     }
@@ -38,7 +62,7 @@ pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allocatable: &Amounts) -> 
         let count = |amount: Amount| i128::from(if name == "cpu" { amount.millis() } else { amount.units() });
         let mut used = 0;
         for other in others {
-            used += count(pod_request(other, name)?);
+            used += count(other.takes(name)?);
         }
         if used + count(requested) > count(capacity) {
             return Ok(Some(out_of(name, used, count(requested), count(capacity))));
@@ -48,7 +72,7 @@ pub fn admit(pod: &Pod, others: &[&Pod], node: &Node, allocatable: &Amounts) -> 
     if !matches_node(pod, node) {
         return failed("NodeAffinity", "node(s) didn't match Pod's node affinity/selector");
     }
-    let taken: Vec<HostPort<'_>> = others.iter().flat_map(|other| host_ports(other)).collect();
+    let taken: Vec<HostPort<'_>> = others.iter().flat_map(|other| host_ports(&other.pod)).collect();
     if host_ports(pod).iter().any(|wanted| taken.iter().any(|other| wanted.conflicts(other))) {
         return failed("NodePorts", "node(s) didn't have free ports for the requested pod ports");
     }
@@ -110,7 +134,7 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
 }
 
 fn rejected(reason: &str, why: &str) -> Forced {
-    Forced { reason: reason.to_owned(), message: format!("Pod was rejected: {why}") }
+    Forced { reason: reason.to_owned(), message: format!("{REJECTED}{why}") }
 }
 
 fn out_of(resource: &str, used: i128, requested: i128, capacity: i128) -> Forced {

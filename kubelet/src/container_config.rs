@@ -12,7 +12,7 @@ use minik8s_cri::proto;
 
 use crate::env;
 use crate::error::{Error, Result};
-use crate::resources;
+use crate::resources::{self, CgroupLimits};
 use crate::runtime;
 use crate::spec::{self, PodExt as _};
 use crate::sysctl::sysctls;
@@ -215,7 +215,16 @@ fn linux_sandbox(pod: &Pod) -> proto::LinuxPodSandboxConfig {
         cgroup_parent: format!("/kubepods{qos}/pod{}", pod.uid()),
         security_context: Some(security_context),
         sysctls: sysctls(pod),
-        ..Default::default()
+        resources: Some(linux_resources(resources::sandbox_limits(pod))),
+        overhead: Some(overhead(pod)),
+    }
+}
+
+/// What running the pod costs beside its containers: both request and limit.
+pub fn overhead(pod: &Pod) -> proto::LinuxContainerResources {
+    match resources::overhead_limits(pod) {
+        Some(limits) => linux_resources(limits),
+        None => proto::LinuxContainerResources::default(),
     }
 }
 
@@ -425,7 +434,7 @@ fn linux_container(
     pod_context: &PodSecurityContext,
     parts: &Parts<'_>,
 ) -> Result<proto::LinuxContainerConfig> {
-    let limits = resources::cgroup_limits(container)?;
+    let limits = resources::cgroup_limits(pod, container)?;
     let capabilities = context.capabilities.clone().unwrap_or_default();
     let privileged = context.privileged == Some(true);
     let masked = [
@@ -467,15 +476,22 @@ fn linux_container(
     };
     Ok(proto::LinuxContainerConfig {
         resources: Some(proto::LinuxContainerResources {
-            cpu_period: limits.cpu_period,
-            cpu_quota: limits.cpu_quota,
-            cpu_shares: limits.cpu_shares,
-            memory_limit_in_bytes: limits.memory_limit,
             oom_score_adj: resources::oom_score_adj(pod, container, parts.memory_capacity),
-            ..Default::default()
+            ..linux_resources(limits)
         }),
         security_context: Some(security_context),
     })
+}
+
+/// Cgroup numbers as CRI has them.
+pub fn linux_resources(limits: CgroupLimits) -> proto::LinuxContainerResources {
+    proto::LinuxContainerResources {
+        cpu_period: limits.cpu_period,
+        cpu_quota: limits.cpu_quota,
+        cpu_shares: limits.cpu_shares,
+        memory_limit_in_bytes: limits.memory_limit,
+        ..Default::default()
+    }
 }
 
 /// The pod's hosts file (`kubelet_pods.go`, `managedHostsFileContent`).

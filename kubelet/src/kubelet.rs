@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, NodeRuntimeHandler, ObjectReference, Pod};
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::allocation::Allocations;
 use crate::backoff::BackOff;
 use crate::config::KubeletConfig;
 use crate::container_config::Dns;
@@ -21,6 +22,7 @@ use crate::node::allocatable_amounts;
 use crate::objects::ObjectCache;
 use crate::resources::Amounts;
 use crate::spec::PodExt as _;
+use crate::sync::is_active;
 use crate::worker::{Input, PodWorker};
 
 /// How long a stopping kubelet waits for the syncs that run.
@@ -50,6 +52,10 @@ pub struct Kubelet {
     pub(crate) has_network: AtomicBool,
     /// Wakes those who follow a log whenever the runtime says something.
     pub(crate) container_changes: Notify,
+    /// What pods have of the node.
+    pub(crate) allocations: Mutex<Allocations>,
+    /// Whether all pods of the node are known.
+    pub(crate) knows_pods: AtomicBool,
     /// What pods may use.
     pub(crate) allocatable: Amounts,
     /// Ends everything.
@@ -99,6 +105,8 @@ impl Kubelet {
             runtime: Mutex::default(),
             has_network: AtomicBool::new(false),
             container_changes: Notify::new(),
+            allocations: Mutex::new(Allocations::load(config.fs.as_ref())),
+            knows_pods: AtomicBool::new(false),
             allocatable: allocatable_amounts(&config.capacity)?,
             cancel,
             config,
@@ -187,6 +195,9 @@ impl Kubelet {
             }),
         );
         self.config.pods.wait_synced().await;
+        self.allocations.lock().retain(|uid| self.worker(uid).is_some());
+        self.knows_pods.store(true, Ordering::Release);
+        self.retry_resizes();
         self.remove_orphans().await;
         std::future::pending::<()>().await;
     }
@@ -207,6 +218,9 @@ impl Kubelet {
             Event::Updated { old, new } if !concerns_kubelet(old, new) => {
                 if let Some(worker) = self.worker(&uid) {
                     worker.update(Input { pod: new.clone(), gone: false });
+                }
+                if is_active(old) && !is_active(new) {
+                    self.wake_waiting();
                 }
             }
             Event::Added(_) | Event::Updated { .. } => self.set_pod(pod.clone()),

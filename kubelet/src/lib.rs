@@ -21,8 +21,9 @@
 //!    `resources`, `runtime_class`, `volumes`, `objects`, `tokens`, `certificates`: the hands.
 //! 5. `probe`, `hooks`: what containers are asked. `pleg`: what the runtime says by itself.
 //!    `log_rotation`: what containers say too much.
-//! 6. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `sysctl`, `unsupported`: refusals.
-//! 7. [`server`]: logs, exec, attach, port-forward, stats.
+//! 6. [`allocation`], `resize`, [`resizing`], `actuate`: what pods have of the node, and how that changes while they run.
+//! 7. `node`: the Node and its lease. `static_pods`: pods without an API. `admission`, `sysctl`, `unsupported`: refusals.
+//! 8. [`server`]: logs, exec, attach, port-forward, stats.
 //!
 //! # Invariants
 //! - Syncs of one pod never overlap; the work queue sees to that. Every sync decides from what the runtime says at that
@@ -34,12 +35,15 @@
 //! - A Pod field that is not acted on is refused by name (`unsupported`), never ignored.
 //!
 //! # Left out, compared with Kubernetes
-//! Eviction under pressure, in-place resize, image garbage collection, compressed logs, device plugins, dynamic resources,
+//! Eviction under pressure, image garbage collection, compressed logs, device plugins, dynamic resources,
 //! volumes other than those in `volumes`, unsafe sysctls, user namespaces, rules that restart all containers, RSA keys for
-//! pod certificates, checkpointing. TLS and the authentication of the HTTP API are of those who listen:
-//! [`server::questions`] says what they have to ask.
+//! pod certificates, checkpointing, cgroups of pods and of QoS classes (what is said of a pod as a whole is what its cgroup
+//! would say), `memory.high` and its like, preemption of other pods for a critical one. TLS and the authentication of the
+//! HTTP API are of those who listen: [`server::questions`] says what they have to ask.
 
+mod actuate;
 mod admission;
+pub mod allocation;
 pub mod backoff;
 mod certificates;
 pub mod config;
@@ -60,6 +64,8 @@ mod observe;
 pub mod plan;
 mod pleg;
 mod probe;
+mod resize;
+pub mod resizing;
 mod resources;
 pub mod runtime;
 mod runtime_class;

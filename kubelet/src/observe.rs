@@ -9,9 +9,10 @@ use minik8s_cri::proto;
 use minik8s_cri::{Client, NodeFs};
 
 use crate::error::Result;
+use crate::resources::{quota_to_millis, shares_to_millis};
 use crate::runtime::{
-    CONTAINER_HASH_ANNOTATION, POD_UID_LABEL, RuntimeContainer, RuntimePod, RuntimeSandbox, RuntimeState,
-    TERMINATION_MESSAGE_PATH_ANNOTATION, TERMINATION_MESSAGE_POLICY_ANNOTATION,
+    CONTAINER_HASH_ANNOTATION, POD_UID_LABEL, RuntimeContainer, RuntimePod, RuntimeResources, RuntimeSandbox,
+    RuntimeState, TERMINATION_MESSAGE_PATH_ANNOTATION, TERMINATION_MESSAGE_POLICY_ANNOTATION,
 };
 
 /// The longest termination message that is read; of a longer one it is the end (`MaxContainerTerminationMessageLength`).
@@ -102,11 +103,23 @@ fn convert(status: proto::ContainerStatus, sandbox_id: String, fs: &dyn NodeFs) 
         message,
         image: named.unwrap_or_default(),
         image_id: status.image_ref,
+        resources: status.resources.and_then(|resources| reported(&resources.linux?)),
         hash: status.annotations.get(CONTAINER_HASH_ANNOTATION).cloned().unwrap_or_default(),
         user: user.map(|user| (user.uid, user.gid, user.supplemental_groups)),
         log_path: status.log_path,
         recursive_read_only,
     }
+}
+
+/// What a runtime reports of a container's resources (`kuberuntime/helpers_linux.go`, `toKubeContainerResources`).
+fn reported(linux: &proto::LinuxContainerResources) -> Option<RuntimeResources> {
+    let positive = |amount: i64| (amount > 0).then_some(amount);
+    let resources = RuntimeResources {
+        cpu_request: positive(shares_to_millis(linux.cpu_shares)),
+        cpu_limit: positive(quota_to_millis(linux.cpu_quota, linux.cpu_period)),
+        memory_limit: positive(linux.memory_limit_in_bytes),
+    };
+    (resources != RuntimeResources::default()).then_some(resources)
 }
 
 /// What the container said last: its termination message file or, if it failed and asks for it, the end of its log.

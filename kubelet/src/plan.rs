@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
+use crate::allocation::PodResources;
 use crate::backoff::BackOff;
+use crate::resizing::{self, Resizing};
 use crate::runtime::{RuntimeContainer, RuntimePod, RuntimeSandbox, RuntimeState};
 use crate::spec::{self, ContainerKind, PodExt as _};
 
@@ -31,6 +33,8 @@ pub enum KillReason {
     Unknown,
     /// The containers it served have all ended.
     PodFinished,
+    /// It gets other resources, and its own policy is to be restarted for that.
+    Resize,
 }
 
 impl KillReason {
@@ -50,6 +54,7 @@ impl KillReason {
                 format!("Container is in {} state, try killing it before restart", crate::words::quoted("unknown"))
             }
             KillReason::PodFinished => format!("Stopping container {container}"),
+            KillReason::Resize => format!("Container {container} resize requires restart"),
         }
     }
 }
@@ -76,6 +81,8 @@ pub enum Action {
         /// Why.
         reason: KillReason,
     },
+    /// Give running containers, and the pod as a whole, other resources.
+    Resize(Resizing),
     /// Make and start a container.
     Start {
         /// Its name in the pod.
@@ -110,6 +117,10 @@ pub struct View<'a> {
     pub starting: &'a BTreeSet<String>,
     /// Restarts of containers of which the runtime has nothing left, from the pod's status.
     pub known_restarts: &'a BTreeMap<String, u32>,
+    /// What the pod's containers were last told to use; the spec says what is allocated to them.
+    pub actuated: &'a PodResources,
+    /// Containers (by id) that were stopped to be started with other resources.
+    pub resized: &'a BTreeSet<String>,
     /// Now.
     pub now: Timestamp,
 }
@@ -140,12 +151,12 @@ pub fn backoff_key(pod: &Pod, container: &Container) -> String {
 
 /// What has to be done next for a pod that is meant to run.
 pub fn plan(pod: &Pod, runtime: &RuntimePod, view: &View<'_>) -> Plan {
-    let mut planner = Planner { pod, runtime, view, plan: Plan::default() };
+    let mut planner = Planner { pod, runtime, view, plan: Plan::default(), resizing: Resizing::default() };
     match (sandbox_needed(pod, runtime), runtime.sandbox()) {
         (None, Some(sandbox)) => planner.in_sandbox(sandbox),
         (attempt, _) => planner.new_sandbox(attempt.unwrap_or(0)),
     }
-    planner.plan
+    planner.finish()
 }
 
 struct Planner<'a> {
@@ -153,9 +164,20 @@ struct Planner<'a> {
     runtime: &'a RuntimePod,
     view: &'a View<'a>,
     plan: Plan,
+    resizing: Resizing,
 }
 
 impl Planner<'_> {
+    /// What is resized is resized after what has to end has ended, and before anything starts.
+    fn finish(mut self) -> Plan {
+        if !self.resizing.is_empty() {
+            let starts = |action: &Action| matches!(action, Action::Start { .. } | Action::BackOff { .. });
+            let at = self.plan.actions.iter().position(starts).unwrap_or(self.plan.actions.len());
+            self.plan.actions.insert(at, Action::Resize(self.resizing));
+        }
+        self.plan
+    }
+
     /// The pod has no usable sandbox: end what is left of the old one and, if there is anything to run, make a new one.
     fn new_sandbox(&mut self, attempt: u32) {
         let had_containers = !self.runtime.containers.is_empty();
@@ -198,6 +220,7 @@ impl Planner<'_> {
             let before = self.plan.actions.len();
             if self.regular() {
                 self.sidecars(sandbox, before);
+                self.resizing.pod |= resizing::pod_differs(self.pod, self.view.actuated);
             } else if !self.runtime.is_stopped() {
                 self.plan.actions.push(Action::KillPod { finished: true });
             }
@@ -215,11 +238,17 @@ impl Planner<'_> {
             };
             match (last.state, kind) {
                 (RuntimeState::Running, ContainerKind::Sidecar) => {
-                    if self.kill_if_unhealthy(last) || self.view.starting.contains(&last.id) {
+                    if self.kill_if_unhealthy(last)
+                        || self.view.starting.contains(&last.id)
+                        || !self.resize(container, last)
+                    {
                         return false;
                     }
                 }
-                (RuntimeState::Running, _) => return false,
+                (RuntimeState::Running, _) => {
+                    self.resize(container, last);
+                    return false;
+                }
                 (RuntimeState::Unknown, _) => {
                     self.push_kill(last, KillReason::Unknown);
                     return false;
@@ -254,7 +283,9 @@ impl Planner<'_> {
                 }
                 Some(last) => match last.state {
                     RuntimeState::Running => {
-                        self.kill_if_unhealthy(last);
+                        if !self.kill_if_unhealthy(last) && !self.view.starting.contains(&last.id) {
+                            self.resize(container, last);
+                        }
                     }
                     RuntimeState::Unknown => self.push_kill(last, KillReason::Unknown),
                     RuntimeState::Exited | RuntimeState::Created => {
@@ -281,8 +312,8 @@ impl Planner<'_> {
                     going_on = true;
                     if last.hash != spec::container_hash(container) {
                         self.push_kill(last, KillReason::DefinitionChanged);
-                    } else {
-                        self.kill_if_unhealthy(last);
+                    } else if !self.kill_if_unhealthy(last) {
+                        self.resize(container, last);
                     }
                 }
                 RuntimeState::Unknown => {
@@ -293,7 +324,10 @@ impl Planner<'_> {
                     going_on = true;
                     self.restart(container, kind, last);
                 }
-                RuntimeState::Exited if spec::restarts(self.pod, kind, container, last.exit_code) => {
+                RuntimeState::Exited
+                    if self.view.resized.contains(&last.id)
+                        || spec::restarts(self.pod, kind, container, last.exit_code) =>
+                {
                     going_on = true;
                     self.restart(container, kind, last);
                 }
@@ -313,12 +347,27 @@ impl Planner<'_> {
         }
     }
 
+    /// Gives a running container what is allocated to it. False if it has to be restarted for that.
+    fn resize(&mut self, container: &Container, last: &RuntimeContainer) -> bool {
+        let current = resizing::actuated(self.view.actuated, &container.name);
+        let desired = resizing::desired(self.pod, container);
+        let goes_on = self.resizing.add(container, &last.id, current, desired);
+        if !goes_on {
+            self.push_kill(last, KillReason::Resize);
+        }
+        goes_on
+    }
+
     fn push_kill(&mut self, container: &RuntimeContainer, reason: KillReason) {
         let (id, name) = (container.id.clone(), container.name.clone());
         self.plan.actions.push(Action::Kill { id, name, reason });
     }
 
     fn push_start(&mut self, name: &str, kind: ContainerKind, attempt: u32, restart_of: Option<(String, Timestamp)>) {
+        if let Some((_, container)) = self.pod.container(name).filter(|(kind, _)| *kind != ContainerKind::Ephemeral) {
+            let known = resizing::actuated(self.view.actuated, name);
+            self.resizing.pod |= known != resizing::desired(self.pod, &container);
+        }
         self.plan.actions.push(Action::Start { name: name.to_owned(), kind, attempt, restart_of });
     }
 
@@ -326,7 +375,8 @@ impl Planner<'_> {
     fn restart(&mut self, container: &Container, kind: ContainerKind, last: &RuntimeContainer) {
         let key = backoff_key(self.pod, container);
         let attempt = self.next_attempt(&container.name);
-        if last.state != RuntimeState::Exited {
+        // What was stopped for a resize has not failed.
+        if last.state != RuntimeState::Exited || self.view.resized.contains(&last.id) {
             return self.push_start(&container.name, kind, attempt, None);
         }
         match self.view.backoff.until(&key, last.finished_at, self.view.now) {

@@ -92,12 +92,25 @@ pub struct RuntimeContainer {
     pub image_id: String,
     /// Hash of the spec it was made from.
     pub hash: String,
+    /// What the runtime says that it may use.
+    pub resources: Option<RuntimeResources>,
     /// User, group and supplementary groups of its first process.
     pub user: Option<(i64, i64, Vec<i64>)>,
     /// Where its log is, on the node.
     pub log_path: String,
     /// The paths at which mounts are read-only with all that is mounted below them.
     pub recursive_read_only: BTreeSet<String>,
+}
+
+/// What a runtime reports that a container may use. It knows nothing of memory requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeResources {
+    /// Thousandths of a processor.
+    pub cpu_request: Option<i64>,
+    /// Thousandths of a processor.
+    pub cpu_limit: Option<i64>,
+    /// Bytes.
+    pub memory_limit: Option<i64>,
 }
 
 impl RuntimePod {

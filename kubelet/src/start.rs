@@ -80,6 +80,12 @@ impl Kubelet {
             self.event(&reference, EventType::Warning, "Failed", format!("Error: {error}"));
             failure("CreateContainerConfigError", error.to_string())
         })?;
+        if kind != ContainerKind::Ephemeral {
+            self.actuate_new(pod, &container).map_err(|error| {
+                self.event(&reference, EventType::Warning, "Failed", format!("Error: {error}"));
+                failure("CreateContainerConfigError", error.to_string())
+            })?;
+        }
         self.remove_dead_containers(request.runtime, name).await;
         let cri = &self.config.cri;
         let id = cri.create_container(&sandbox.id, made, config).await.map_err(|error| {

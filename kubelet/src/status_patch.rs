@@ -9,8 +9,12 @@ use serde_json::{Map, Value, json};
 
 use crate::error::Result;
 use crate::kubelet::Kubelet;
+use crate::resize::{IN_PROGRESS, PENDING};
 use crate::spec::PodExt as _;
 use crate::status::OWNED_CONDITIONS;
+
+/// The conditions of a resize.
+const RESIZE: [&str; 2] = [PENDING, IN_PROGRESS];
 
 /// The patch that turns `old` into `new`; none if nothing changed.
 pub fn status_patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value> {
@@ -25,13 +29,15 @@ pub fn status_patch(uid: &str, old: &PodStatus, new: &PodStatus) -> Option<Value
             "conditions" => changed_conditions(before, value),
             // Merged by address: what is not named as deleted would stay.
             "podIPs" | "hostIPs" => replaced_addresses(before, value),
+            // Merged by name, at every depth.
+            "resources" | "allocatedResources" => Some(with_nulls(old.get(name), value)),
             _ => Some(value.clone()),
         };
         if let Some(value) = value {
             changes.insert(name.clone(), value);
         }
     }
-    for name in ["reason", "message"] {
+    for name in ["reason", "message", "allocatedResources"] {
         if old.contains_key(name) && !new.contains_key(name) {
             changes.insert(name.to_owned(), Value::Null);
         }
@@ -47,8 +53,9 @@ fn fields(status: &PodStatus) -> Map<String, Value> {
 }
 
 fn changed_conditions(old: &[Value], new: &Value) -> Option<Value> {
-    let new = new.as_array()?.iter();
-    let mine = new.filter(|c| c["type"].as_str().is_some_and(|type_| OWNED_CONDITIONS.contains(&type_)));
+    let new = new.as_array()?;
+    let has = |type_: &Value| new.iter().any(|condition| condition["type"] == *type_);
+    let mine = new.iter().filter(|c| c["type"].as_str().is_some_and(|type_| OWNED_CONDITIONS.contains(&type_)));
     let mut changed = Vec::new();
     for condition in mine.filter(|condition| !old.contains(condition)) {
         let mut condition = condition.clone();
@@ -60,7 +67,19 @@ fn changed_conditions(old: &[Value], new: &Value) -> Option<Value> {
         }
         changed.push(condition);
     }
+    // Those of a resize go when it is over; all others are always there.
+    let is_gone = |before: &Value| RESIZE.iter().any(|type_| before["type"] == *type_) && !has(&before["type"]);
+    let gone = old.iter().filter(|before| is_gone(before));
+    changed.extend(gone.map(|before| json!({"$patch": "delete", "type": before["type"]})));
     (!changed.is_empty()).then_some(Value::Array(changed))
+}
+
+/// A new object, with a null for what the old one had besides.
+fn with_nulls(old: Option<&Value>, new: &Value) -> Value {
+    let (Some(old), Some(fields)) = (old.and_then(Value::as_object), new.as_object()) else { return new.clone() };
+    let gone = old.keys().filter(|name| !fields.contains_key(*name)).map(|name| (name.clone(), Value::Null));
+    let kept = fields.iter().map(|(name, value)| (name.clone(), with_nulls(old.get(name), value)));
+    Value::Object(kept.chain(gone).collect())
 }
 
 fn replaced_addresses(old: &[Value], new: &Value) -> Option<Value> {
@@ -89,6 +108,27 @@ mod tests {
 
     fn status(value: Value) -> PodStatus {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_is_over_is_taken_away() {
+        let old = status(json!({
+            "resources": {"requests": {"cpu": "79m"}, "limits": {"memory": "1Gi"}},
+            "allocatedResources": {"cpu": "100m"},
+            "conditions": [{"type": "PodResizeInProgress", "status": "True"}, {"type": "Ready", "status": "True"}],
+        }));
+        let new = status(json!({
+            "resources": {"requests": {"memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        }));
+        assert_eq!(
+            status_patch("u", &old, &new).unwrap(),
+            json!({"metadata": {"uid": "u"}, "status": {
+                "resources": {"requests": {"cpu": null, "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+                "allocatedResources": null,
+                "conditions": [{"$patch": "delete", "type": "PodResizeInProgress"}],
+            }})
+        );
     }
 
     #[test]

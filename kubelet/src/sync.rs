@@ -24,7 +24,7 @@ use crate::env::{self, Objects};
 use crate::error::{Error, Result};
 use crate::kubelet::Kubelet;
 use crate::observe::observe;
-use crate::plan::{self, Action, Plan};
+use crate::plan::{self, Action, KillReason, Plan};
 use crate::runtime::RuntimePod;
 use crate::runtime_class::runtime_handler;
 use crate::spec::{ContainerKind, PodExt as _};
@@ -105,10 +105,18 @@ impl Kubelet {
         let pod = worker.input().pod;
         let mut wake = Wake::default();
         let runtime = self.look(worker, &pod, state).await?;
-        if !self.admit(&pod, &runtime, state)? {
+        let admitted = self.admit(&pod, &runtime, state)?;
+        if !worker.decided.swap(true, Ordering::AcqRel) {
+            self.retry_resizes();
+        }
+        if !admitted {
             self.report(&pod, &runtime, worker, state, false).await?;
             return if state.forced.is_some() { self.terminate(worker, state).await } else { Ok(wake) };
         }
+        self.consider_resize(&pod, &mut wake);
+        // From here on the pod is what is allocated to it.
+        let pod = self.allocated(&pod);
+        self.follow_resize(&pod, &runtime);
         self.check_deadline(&pod, state, &mut wake);
         let api_phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if state.forced.is_some() || state.terminated || matches!(api_phase, Some("Succeeded" | "Failed")) {
@@ -125,6 +133,7 @@ impl Kubelet {
             return Ok(wake);
         }
         let runtime = self.act(worker, &pod, state, runtime, &objects, &mut wake).await?;
+        self.follow_resize(&pod, &runtime);
         let phase = self.report(&pod, &runtime, worker, state, false).await?;
         state.tokens.renew_at().into_iter().chain(state.certificates.wake_at()).for_each(|at| wake.at(at));
         if matches!(phase.as_deref(), Some("Succeeded" | "Failed")) {
@@ -165,27 +174,27 @@ impl Kubelet {
             state.reported_unsupported = false;
             state.failures.clear();
         }
-        // What runs already was admitted by an earlier kubelet of this node; static pods are not asked.
-        if state.admitted || !runtime.sandboxes.is_empty() || pod.is_static() {
-            state.admitted = true;
+        if state.admitted {
             return Ok(true);
         }
-        let others = self.pods();
-        let others: Vec<&Pod> =
-            others.iter().filter(|other| other.uid() != pod.uid() && is_active(other)).map(AsRef::as_ref).collect();
-        let node = self.node.lock().clone();
-        match admission::admit(pod, &others, &node, &self.allocatable)? {
-            None => {
-                state.admitted = true;
-                Ok(true)
-            }
-            Some(verdict) => {
-                let why = verdict.message.trim_start_matches("Pod was rejected: ").to_owned();
+        // One pod at a time, so that two do not get the same room.
+        let mut allocations = self.allocations.lock();
+        // After a restart of the kubelet it is what was allocated that has to have room.
+        let allocated = allocations.applied_to(pod);
+        // What runs already was admitted by an earlier kubelet of this node; static pods are not asked.
+        if runtime.sandboxes.is_empty() && !pod.is_static() {
+            let others = self.neighbours(&allocations, pod.uid());
+            let node = self.node.lock().clone();
+            if let Some(verdict) = admission::admit(&allocated, &others, &node, &self.allocatable)? {
+                let why = admission::without_prefix(&verdict.message);
                 self.event(&object_reference(pod.as_ref()), EventType::Warning, &verdict.reason, why);
                 state.forced = Some(verdict);
-                Ok(false)
+                return Ok(false);
             }
         }
+        allocations.allocate(self.config.fs.as_ref(), &allocated)?;
+        state.admitted = true;
+        Ok(true)
     }
 
     /// A pod that has been active for longer than it may fails (kubelet: `active_deadline.go`).
@@ -266,8 +275,14 @@ impl Kubelet {
         wake: &mut Wake,
     ) -> Result<RuntimePod> {
         let services = env::service_variables(pod, &self.config.services.list());
+        state.resized.retain(|id| runtime.containers.iter().any(|container| container.id == *id));
+        state.resize_failed = false;
         for _ in 0..ROUNDS {
-            let plan = self.plan(worker, pod, state, &runtime);
+            let mut plan = self.plan(worker, pod, state, &runtime);
+            if state.resize_failed {
+                // One attempt a sync.
+                plan.actions.retain(|action| !matches!(action, Action::Resize(_)));
+            }
             if let Some(at) = plan.wake {
                 wake.at(at);
             }
@@ -292,11 +307,14 @@ impl Kubelet {
         let backoff = self.restarts.lock().clone_pod(&worker.uid);
         let probes = worker.probes.lock();
         let known_restarts = known_restarts(state.status.as_ref().or(pod.status.as_ref()));
+        let (_, actuated) = self.resize_state(&worker.uid);
         let view = plan::View {
             backoff: &backoff,
             unhealthy: &probes.unhealthy,
             starting: &probes.starting,
             known_restarts: &known_restarts,
+            actuated: &actuated,
+            resized: &state.resized,
             now: self.config.clock.now(),
         };
         plan::plan(pod, runtime, &view)
@@ -330,6 +348,17 @@ impl Kubelet {
             }
             Action::Kill { id, name, reason } => {
                 self.kill_container(worker, pod, &id, &name, Some(reason)).await;
+                if reason == KillReason::Resize {
+                    state.resized.insert(id);
+                }
+                Ok(())
+            }
+            Action::Resize(resizing) => {
+                if let Err(why) = self.actuate(pod, start.runtime, &resizing).await {
+                    state.resize_failed = true;
+                    self.resize_failed(pod, &why);
+                    wake.after(self.config.clock.now(), self.config.random.jitter(RETRY, 0.5));
+                }
                 Ok(())
             }
             Action::BackOff { name, kind, key, until } => {
@@ -414,6 +443,10 @@ impl Kubelet {
         let old = with_foreign_conditions(old, pod);
         let host_ips = self.host_ips();
         let runtime_name = self.runtime.lock().name.clone();
+        if terminating {
+            self.end_resize(&worker.uid);
+        }
+        let (resize, actuated) = self.resize_state(&worker.uid);
         let new = {
             let probes = worker.probes.lock();
             let view = status::View {
@@ -425,6 +458,8 @@ impl Kubelet {
                 forced: state.forced.as_ref(),
                 host_ips: &host_ips,
                 runtime_name: &runtime_name,
+                resize: &resize,
+                actuated: &actuated,
                 start_time: state.start_time,
                 now: self.config.clock.now(),
             };
@@ -474,7 +509,7 @@ fn with_foreign_conditions(mut status: PodStatus, pod: &Pod) -> PodStatus {
 }
 
 /// Whether a pod still takes room on the node.
-fn is_active(pod: &Pod) -> bool {
+pub(crate) fn is_active(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     !matches!(phase, Some("Succeeded" | "Failed"))
 }

@@ -32,7 +32,7 @@ impl Kubelet {
     /// Ends a pod that is to be deleted, that has failed as a whole, or whose containers are all done.
     pub(crate) async fn terminate(self: &Arc<Self>, worker: &Arc<PodWorker>, state: &mut SyncState) -> Result<Wake> {
         let mut input = worker.input();
-        let pod = input.pod.clone();
+        let pod = self.allocated(&input.pod);
         let mut runtime = observe::observe(&self.config.cri, self.config.fs.as_ref(), &worker.uid).await?;
         if !state.terminated {
             // Said before it is done: readers see that the pod ends. Of a pod that is gone nobody reads a status.
@@ -50,7 +50,7 @@ impl Kubelet {
             input = worker.input();
         }
         if !input.gone {
-            self.report(&input.pod, &runtime, worker, state, true).await?;
+            self.report(&self.allocated(&input.pod), &runtime, worker, state, true).await?;
         }
         // What its containers said last stays beside them.
         volumes::tear_down(self.config.fs.as_ref(), &worker.uid)?;
@@ -73,6 +73,8 @@ impl Kubelet {
     /// Drops all that is remembered about a pod.
     fn forget(&self, uid: &str) {
         self.workers.lock().remove(uid);
+        self.allocations.lock().forget(uid);
+        self.retry_resizes();
         self.restarts.lock().forget_pod(uid);
         let mut pulls = self.pulls.lock();
         pulls.0.forget_pod(uid);

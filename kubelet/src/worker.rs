@@ -4,7 +4,7 @@
 //! queue, and a task exists only while a sync runs. The queue hands out a UID to one task at a time, so syncs of a pod
 //! never overlap. (kubelet: `pod_workers.go`.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -63,6 +63,10 @@ pub struct SyncState {
     pub failures: BTreeMap<String, StartFailure>,
     /// Until when containers wait for a restart that was reported.
     pub reported_waits: BTreeMap<String, Timestamp>,
+    /// Containers (by id) that were stopped to be started with other resources.
+    pub resized: BTreeSet<String>,
+    /// Whether the runtime refused a resize in this sync.
+    pub resize_failed: bool,
     /// The pod's volumes on the node.
     pub mounted: Mounted,
     /// How often setting up the volumes failed in a row.
@@ -95,6 +99,8 @@ pub struct PodWorker {
     pub probes: Mutex<Probes>,
     /// Whether the last sync found the node without a network.
     pub waits_for_network: AtomicBool,
+    /// Whether it was decided if the pod may run here.
+    pub decided: AtomicBool,
 }
 
 impl PodWorker {
@@ -107,6 +113,8 @@ impl PodWorker {
             status: None,
             failures: BTreeMap::new(),
             reported_waits: BTreeMap::new(),
+            resized: BTreeSet::new(),
+            resize_failed: false,
             mounted: Mounted::default(),
             mount_failures: 0,
             claims: Claims::default(),
@@ -123,6 +131,7 @@ impl PodWorker {
             state: tokio::sync::Mutex::new(state),
             probes: Mutex::new(Probes::default()),
             waits_for_network: AtomicBool::new(false),
+            decided: AtomicBool::new(false),
         };
         worker.update(Input { pod, gone: false });
         worker

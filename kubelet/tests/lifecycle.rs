@@ -10,6 +10,7 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use minik8s_kubelet::allocation::{CpuMemory, PodResources};
 use minik8s_kubelet::backoff::BackOff;
 use minik8s_kubelet::plan::{self, Action, KillReason, Plan};
 use minik8s_kubelet::runtime::{RuntimeContainer, RuntimePod, RuntimeSandbox, RuntimeState};
@@ -42,6 +43,8 @@ struct World {
     old: PodStatus,
     forced: Option<Forced>,
     terminating: bool,
+    actuated: PodResources,
+    resized: BTreeSet<String>,
     start: Timestamp,
     now: Timestamp,
 }
@@ -60,6 +63,8 @@ impl World {
             old: PodStatus::default(),
             forced: None,
             terminating: false,
+            actuated: PodResources::default(),
+            resized: BTreeSet::new(),
             start,
             now: start,
         }
@@ -71,6 +76,8 @@ impl World {
             unhealthy: &self.unhealthy,
             starting: &self.starting,
             known_restarts: &BTreeMap::new(),
+            actuated: &self.actuated,
+            resized: &self.resized,
             now: self.now,
         };
         plan::plan(&self.pod, &self.runtime, &view)
@@ -121,6 +128,21 @@ impl World {
                 let found = self.runtime.containers.iter_mut().find(|container| container.id == *id);
                 end(found.ok_or("no such container")?, 137, "Error", self.now);
                 self.unhealthy.remove(id);
+                if *reason == KillReason::Resize {
+                    self.resized.insert(id.clone());
+                }
+            }
+            Action::Resize(resizing) => {
+                for (resource, updates) in [("memory", &resizing.memory), ("cpu", &resizing.cpu)] {
+                    for update in updates {
+                        writeln!(out, "resize {resource} of {}: {}", update.name, figures(update.to))?;
+                        self.actuated.containers.insert(update.name.clone(), update.to.to_requirements());
+                    }
+                }
+                if resizing.pod {
+                    writeln!(out, "resize the pod")?;
+                    self.actuated.pod = self.pod.spec().resources.clone();
+                }
             }
             Action::Start { name, kind, attempt, restart_of } => {
                 writeln!(out, "start {name} ({kind:?}), attempt {attempt}")?;
@@ -146,6 +168,7 @@ impl World {
     fn start_container(&mut self, name: &str, attempt: u32) -> Result<(), Box<dyn Error>> {
         let (_, spec) = self.pod.container(name).ok_or("no such container")?;
         let image = spec.image.clone().unwrap_or_default();
+        self.actuated.containers.insert(name.to_owned(), spec.resources.clone().unwrap_or_default());
         let container = RuntimeContainer {
             id: format!("{name}{attempt}"),
             name: name.to_owned(),
@@ -178,12 +201,19 @@ impl World {
             forced: self.forced.as_ref(),
             host_ips: &["192.168.0.10".to_owned()],
             runtime_name: "containerd",
+            resize: &[],
+            actuated: &self.actuated,
             start_time: self.start,
             now: self.now,
         };
         self.old = status::status(&self.pod, &self.runtime, &view);
         render(&self.old, self.start)
     }
+}
+
+fn figures(what: CpuMemory) -> String {
+    let CpuMemory { cpu_request, cpu_limit, memory_request, memory_limit } = what;
+    format!("cpu {cpu_request}..{cpu_limit}, memory {memory_request}..{memory_limit}")
 }
 
 fn end(container: &mut RuntimeContainer, code: i32, reason: &str, now: Timestamp) {
@@ -263,6 +293,7 @@ impl goldenscript::Runner for World {
                 let metadata = json!({"name": "web", "namespace": "default", "uid": "u1", "generation": 1});
                 *self = World::new();
                 self.pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec}))?;
+                self.actuated = PodResources::of(&self.pod);
                 Ok(String::new())
             }
             "sync" => self.sync(),
@@ -307,6 +338,15 @@ impl goldenscript::Runner for World {
                     "dead" => drop(self.unhealthy.insert(id, KillReason::Liveness)),
                     other => return Err(format!("unknown verdict {other}").into()),
                 }
+                Ok(String::new())
+            }
+            // Other resources are allocated to a container: name, requests and limits.
+            "resize" => {
+                let (name, resources) = (word("container")?, serde_yaml::from_str(&word("resources")?)?);
+                let spec = self.pod.spec.as_mut().ok_or("no pod")?;
+                let mut containers = spec.init_containers.iter_mut().flatten().chain(&mut spec.containers);
+                let found = containers.find(|container| container.name == name).ok_or("no such container")?;
+                found.resources = Some(resources);
                 Ok(String::new())
             }
             // Every container has another image now.

@@ -19,9 +19,11 @@ const IMAGES_MAX: usize = 50;
 /// How many names of one image a Node lists.
 const IMAGE_NAMES_MAX: usize = 5;
 
-/// The features that this kubelet says it has, where it matters to others: by this one an API server passes WebSockets of
-/// exec, attach and port-forward on as they are, rather than turning them into SPDY, which is not spoken here (KEP-4006).
-const DECLARED_FEATURES: [&str; 1] = ["ExtendWebSocketsToKubelet"];
+/// The features that this kubelet says it has, where it matters to others, sorted. By the first one an API server passes
+/// WebSockets of exec, attach and port-forward on as they are, rather than turning them into SPDY, which is not spoken here
+/// (KEP-4006); without the others it refuses to resize pods as a whole, and init containers.
+const DECLARED_FEATURES: [&str; 3] =
+    ["ExtendWebSocketsToKubelet", "InPlacePodLevelResourcesVerticalScaling", "InPlacePodVerticalScalingInitContainers"];
 
 /// What the status is computed from.
 pub(super) struct View<'a> {

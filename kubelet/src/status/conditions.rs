@@ -29,6 +29,7 @@ pub(super) fn set(status: &mut PodStatus, pod: &Pod, runtime: &RuntimePod, view:
     let old = view.old.conditions.clone().unwrap_or_default();
     let mut conditions: Vec<PodCondition> =
         old.iter().filter(|c| !OWNED_CONDITIONS.contains(&c.type_.as_str())).cloned().collect();
+    conditions.extend_from_slice(view.resize);
     for (type_, verdict) in verdicts {
         let truth = if verdict.truth { "True" } else { "False" };
         let before = old.iter().find(|condition| condition.type_ == type_ && condition.status == truth);

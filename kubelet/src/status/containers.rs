@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    ContainerUser, LinuxContainerUser, Pod, PodStatus, ResourceRequirements, VolumeMountStatus,
+    ContainerUser, LinuxContainerUser, Pod, PodStatus, VolumeMountStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::View;
+use super::{View, resources};
 use crate::runtime::{RuntimeContainer, RuntimePod, RuntimeState};
 use crate::spec::{self, ContainerKind, PodExt as _};
 
@@ -41,7 +41,7 @@ impl Statuses<'_> {
         let mut seen = self.runtime.containers.iter().filter(|c| c.name == container.name);
         let latest = seen.next();
         let mut status = match latest {
-            Some(latest) => self.known_to_runtime(container, latest),
+            Some(latest) => self.known_to_runtime(container, latest, old),
             None => self.unknown_to_runtime(container, old),
         };
         if latest.is_some() {
@@ -57,7 +57,12 @@ impl Statuses<'_> {
         status
     }
 
-    fn known_to_runtime(&self, container: &Container, latest: &RuntimeContainer) -> ContainerStatus {
+    fn known_to_runtime(
+        &self,
+        container: &Container,
+        latest: &RuntimeContainer,
+        old: Option<&ContainerStatus>,
+    ) -> ContainerStatus {
         let mut status = ContainerStatus {
             name: container.name.clone(),
             image: latest.image.clone(),
@@ -72,15 +77,11 @@ impl Statuses<'_> {
             let linux = LinuxContainerUser { uid: *uid, gid: *gid, supplemental_groups: Some(groups.clone()) };
             status.user = Some(ContainerUser { linux: Some(linux) });
         }
-        if latest.state == RuntimeState::Running {
-            let requirements = container.resources.clone().unwrap_or_default();
-            status.allocated_resources.clone_from(&requirements.requests);
-            status.resources = Some(ResourceRequirements {
-                limits: requirements.limits,
-                requests: requirements.requests,
-                claims: None,
-            });
-        }
+        status.allocated_resources = container.resources.as_ref().and_then(|resources| resources.requests.clone());
+        let same = old.filter(|old| {
+            old.container_id == status.container_id && old.state.as_ref().is_some_and(|state| state.running.is_some())
+        });
+        status.resources = Some(resources::of_container(container, latest, self.view.actuated, same));
         status
     }
 

@@ -6,21 +6,24 @@
 mod conditions;
 mod containers;
 mod phase;
+mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, HostIP, Pod, PodIP, PodStatus};
+use k8s_openapi::api::core::v1::{Container, HostIP, Pod, PodCondition, PodIP, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::resources;
+use crate::allocation::PodResources;
+use crate::resize::{IN_PROGRESS, PENDING};
+use crate::resources::qos_class;
 use crate::runtime::RuntimePod;
 use crate::spec::{ContainerKind, PodExt as _};
 use containers::Statuses;
 
 /// The conditions a kubelet owns; all others are left as they are (`pkg/kubelet/types/pod_status.go`).
-pub const OWNED_CONDITIONS: [&str; 5] =
-    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+pub const OWNED_CONDITIONS: [&str; 7] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled", PENDING, IN_PROGRESS];
 
 /// Why a container could not be started, until it could (kubelet: `reason_cache.go`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub struct View<'a> {
     pub host_ips: &'a [String],
     /// The name of the runtime, the scheme of container IDs.
     pub runtime_name: &'a str,
+    /// What is to be said of a resize.
+    pub resize: &'a [PodCondition],
+    /// What the pod's containers were last told to use; the spec says what is allocated to them.
+    pub actuated: &'a PodResources,
     /// When the kubelet first saw the pod.
     pub start_time: Timestamp,
     /// Now.
@@ -76,7 +83,7 @@ pub fn status(pod: &Pod, runtime: &RuntimePod, view: &View<'_>) -> PodStatus {
         host_ip: view.host_ips.first().cloned(),
         host_ips: Some(view.host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
         start_time: view.old.start_time.clone().or(Some(Time(view.start_time))),
-        qos_class: Some(resources::qos_class(pod).to_owned()),
+        qos_class: Some(qos_class(pod).to_owned()),
         container_statuses: Some(statuses.of(&spec.containers, &view.old.container_statuses)),
         init_container_statuses: (!init_containers.is_empty())
             .then(|| statuses.of(&init_containers, &view.old.init_container_statuses)),
@@ -87,6 +94,8 @@ pub fn status(pod: &Pod, runtime: &RuntimePod, view: &View<'_>) -> PodStatus {
     containers::share_messages(pod, &mut status);
     set_addresses(&mut status, pod, runtime, view);
     set_phase(&mut status, pod, view);
+    let actual = view.actuated.applied_to(pod);
+    resources::set_of_pod(&mut status, pod, &actual, view.old);
     conditions::set(&mut status, pod, runtime, view);
     status
 }

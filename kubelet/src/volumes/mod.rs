@@ -23,7 +23,7 @@ use crate::words;
 use payload::Sources;
 
 /// Where a kubelet keeps what belongs to pods.
-const PODS: &str = "/var/lib/kubelet/pods";
+pub(crate) const PODS: &str = "/var/lib/kubelet/pods";
 
 /// The folder of one pod.
 pub fn pod_directory(uid: &str) -> String {

@@ -3,3 +3,4 @@
 mod fakes;
 mod fields;
 mod life;
+mod resize;

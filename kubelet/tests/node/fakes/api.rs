@@ -246,6 +246,10 @@ fn merge_conditions(list: &mut Value, patch: Value) {
     let Value::Array(patch) = patch else { return };
     let list = list.as_array_mut().unwrap();
     for condition in patch {
+        if condition["$patch"] == "delete" {
+            list.retain(|old| old["type"] != condition["type"]);
+            continue;
+        }
         match list.iter_mut().find(|old| old["type"] == condition["type"]) {
             Some(old) => merge(old, condition),
             None => list.push(condition),

@@ -31,6 +31,12 @@ struct State {
     configs: BTreeMap<String, proto::ContainerConfig>,
     born: u32,
     without_network: bool,
+    /// Bytes of memory that each container is said to use.
+    memory_usage: u64,
+    /// What was told of other resources: container or sandbox, and what it gets.
+    updates: Vec<String>,
+    /// Why containers cannot get other resources.
+    update_failure: Option<String>,
 }
 
 /// The runtime.
@@ -98,6 +104,21 @@ impl FakeRuntime {
     /// Whether pods can have a network.
     pub fn set_network(&self, has_network: bool) {
         self.state.lock().without_network = !has_network;
+    }
+
+    /// How much memory each container is said to use.
+    pub fn set_memory_usage(&self, bytes: u64) {
+        self.state.lock().memory_usage = bytes;
+    }
+
+    /// Why containers cannot get other resources, if they cannot.
+    pub fn set_update_failure(&self, why: Option<&str>) {
+        self.state.lock().update_failure = why.map(str::to_owned);
+    }
+
+    /// What was told of other resources since the last time.
+    pub fn take_updates(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().updates)
     }
 
     /// A running container writes a line.
@@ -310,6 +331,47 @@ impl FakeRuntime {
                 self.state.lock().containers.remove(&id);
                 encode(proto::RemoveContainerResponse {})
             }
+            "UpdateContainerResources" => {
+                let request = decode::<proto::UpdateContainerResourcesRequest>(message)?;
+                let mut state = self.state.lock();
+                if let Some(why) = &state.update_failure {
+                    return Err(Status::unknown(why.clone()));
+                }
+                let linux = request.linux.unwrap_or_default();
+                let (_, status) = state.containers.get_mut(&request.container_id).expect("a container");
+                let name = status.metadata.as_ref().map(|metadata| metadata.name.clone()).unwrap_or_default();
+                status.resources = Some(proto::ContainerResources { linux: Some(linux.clone()), windows: None });
+                state.updates.push(format!("{name}: {}", figures(&linux)));
+                encode(proto::UpdateContainerResourcesResponse {})
+            }
+            "UpdatePodSandboxResources" => {
+                let linux = decode::<proto::UpdatePodSandboxResourcesRequest>(message)?.resources.unwrap_or_default();
+                self.state.lock().updates.push(format!("pod: {}", figures(&linux)));
+                encode(proto::UpdatePodSandboxResourcesResponse {})
+            }
+            "ListPodSandboxStats" => {
+                let state = self.state.lock();
+                let usage = |bytes| proto::MemoryUsage {
+                    usage_bytes: Some(proto::UInt64Value { value: bytes }),
+                    ..Default::default()
+                };
+                let container = |status: &proto::ContainerStatus| proto::ContainerStats {
+                    attributes: Some(proto::ContainerAttributes {
+                        metadata: status.metadata.clone(),
+                        ..Default::default()
+                    }),
+                    memory: Some(usage(state.memory_usage)),
+                    ..Default::default()
+                };
+                let running = state.containers.values().map(|(_, status)| status);
+                let running = running.filter(|status| status.state() == proto::ContainerState::ContainerRunning);
+                let containers: Vec<_> = running.map(container).collect();
+                let whole = state.memory_usage * containers.len() as u64;
+                let linux =
+                    proto::LinuxPodSandboxStats { memory: Some(usage(whole)), containers, ..Default::default() };
+                let stats = proto::PodSandboxStats { linux: Some(linux), ..Default::default() };
+                encode(proto::ListPodSandboxStatsResponse { stats: vec![stats] })
+            }
             "ReopenContainerLog" => {
                 let id = decode::<proto::ReopenContainerLogRequest>(message)?.container_id;
                 let path = self.state.lock().containers[&id].1.log_path.clone();
@@ -360,6 +422,10 @@ impl FakeRuntime {
             labels: config.labels.clone(),
             annotations: config.annotations.clone(),
             mounts: config.mounts.clone(),
+            resources: config
+                .linux
+                .as_ref()
+                .map(|linux| proto::ContainerResources { linux: linux.resources.clone(), windows: None }),
             created_at: now,
             log_path: path,
             ..Default::default()
@@ -368,6 +434,11 @@ impl FakeRuntime {
         state.configs.insert(id.clone(), config);
         encode(proto::CreateContainerResponse { container_id: id })
     }
+}
+
+fn figures(linux: &proto::LinuxContainerResources) -> String {
+    let (shares, quota, memory) = (linux.cpu_shares, linux.cpu_quota, linux.memory_limit_in_bytes);
+    format!("shares={shares} quota={quota} memory={memory}")
 }
 
 fn selects(
