@@ -71,6 +71,8 @@ pub enum ClusterEvent {
     PodLabels,
     /// A bound pod is gone, or has ended.
     PodGone,
+    /// A bound pod requests less than it did.
+    PodShrunk,
     /// A claim came, changed or was bound.
     ClaimChanged,
 }

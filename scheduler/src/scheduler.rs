@@ -22,6 +22,7 @@ use crate::framework::{ClusterEvent, Nomination};
 use crate::node_info::PodInfo;
 use crate::profile::Settings;
 use crate::queue::{Queue, QueuedPod};
+use crate::resource::{pod_requests, shrinks};
 use crate::schedule_one::{FitError, Framework};
 
 /// The name of the profile that pods get which do not ask for one.
@@ -180,6 +181,10 @@ impl Inner {
                 state.queue.on_event(ClusterEvent::PodBound, now);
             } else if labels {
                 state.queue.on_event(ClusterEvent::PodLabels, now);
+            }
+            if known && matches!(event, Event::Updated { old, new } if shrinks(&pod_requests(old), &pod_requests(new)))
+            {
+                state.queue.on_event(ClusterEvent::PodShrunk, now);
             }
         } else if pod.metadata.deletion_timestamp.is_some() {
             state.queue.remove(&uid);

@@ -30,7 +30,7 @@ impl Plugin for NodeResourcesFit {
         NAME
     }
     fn events(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::NodeAdded, ClusterEvent::NodeAllocatable, ClusterEvent::PodGone]
+        &[ClusterEvent::NodeAdded, ClusterEvent::NodeAllocatable, ClusterEvent::PodGone, ClusterEvent::PodShrunk]
     }
     fn filter(&self) -> Option<&dyn Filter> {
         Some(self)
