@@ -33,10 +33,8 @@ fn raise(most: &mut Resources, other: &Resources) {
     }
 }
 
-/// A pod's `requests` or `limits`. Sidecars run beside all that start after them; overhead counts where asked for.
-pub(super) fn pod_total(pod: &Value, field: &str, with_overhead: bool) -> Resources {
-    let spec = &pod["spec"];
-    let of = |container: &Value| quantities(&container["resources"][field]);
+/// Sums up containers. Sidecars run beside all that start after them.
+fn aggregate(spec: &Value, of: impl Fn(&Value) -> Resources) -> Resources {
     let (mut total, mut sidecars, mut start) = (Resources::new(), Resources::new(), Resources::new());
     for container in items(&spec["containers"]) {
         add(&mut total, &of(container));
@@ -54,7 +52,11 @@ pub(super) fn pod_total(pod: &Value, field: &str, with_overhead: bool) -> Resour
         }
     }
     raise(&mut total, &start);
-    // What is set for the pod as a whole stands for the sum.
+    total
+}
+
+/// What is said of the pod as a whole: its own resources stand for the sum; overhead counts where asked for.
+fn with_whole(mut total: Resources, spec: &Value, field: &str, with_overhead: bool) -> Resources {
     total.extend(quantities(&spec["resources"][field]));
     if with_overhead {
         let overhead = quantities(&spec["overhead"]);
@@ -63,4 +65,40 @@ pub(super) fn pod_total(pod: &Value, field: &str, with_overhead: bool) -> Resour
         add(&mut total, &counted);
     }
     total
+}
+
+/// A pod's `requests` or `limits`, as its spec has them.
+pub(super) fn pod_total(pod: &Value, field: &str, with_overhead: bool) -> Resources {
+    let spec = &pod["spec"];
+    let total = aggregate(spec, |container| quantities(&container["resources"][field]));
+    with_whole(total, spec, field, with_overhead)
+}
+
+/// The same with overhead and, while the pod is resized, what it has or is to have if that is more. A resize that its node
+/// can never do does not count (`UseStatusResources` there).
+pub(super) fn pod_usage(pod: &Value, field: &str) -> Resources {
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    let mut pending = items(&status["conditions"]).filter(|condition| condition["type"] == "PodResizePending");
+    let infeasible = pending.next().is_some_and(|condition| condition["reason"] == "Infeasible");
+    let status_of = |container: &Value| {
+        let lists = ["containerStatuses", "initContainerStatuses"];
+        let mut all = lists.into_iter().flat_map(|list| items(&status[list]));
+        all.find(|status| status["name"] == container["name"])
+    };
+    let wish = |container: &Value| match infeasible {
+        true => Resources::new(),
+        false => quantities(&container["resources"][field]),
+    };
+    let told = |list: Option<&Value>| list.filter(|list| list.is_object()).map(quantities);
+    let allocated = |container: &Value| told(status_of(container).map(|status| &status["allocatedResources"]));
+    let actuated = |container: &Value| told(status_of(container).map(|status| &status["resources"][field]));
+    let mut total = aggregate(spec, wish);
+    if field == "requests" {
+        raise(&mut total, &aggregate(spec, |container| allocated(container).unwrap_or_else(|| wish(container))));
+        let had = |container: &Value| actuated(container).or_else(|| allocated(container));
+        raise(&mut total, &aggregate(spec, |container| had(container).unwrap_or_else(|| wish(container))));
+    } else {
+        raise(&mut total, &aggregate(spec, |container| actuated(container).unwrap_or_else(|| wish(container))));
+    }
+    with_whole(total, spec, field, true)
 }

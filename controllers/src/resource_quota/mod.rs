@@ -93,7 +93,9 @@ impl ResourceQuotaController {
             Event::Deleted(quota) => drop(charges.lock().remove(&key(quota))),
         });
         let ended = |pod: &Pod| matches!(pods::phase(pod), "Succeeded" | "Failed");
-        controller.follow(&pods, move |old, new| !ended(old) && ended(new) || old.spec != new.spec);
+        controller.follow(&pods, move |old, new| {
+            !ended(old) && ended(new) || old.spec != new.spec || usage::other_resources(old, new)
+        });
         controller.follow(&services, |old, new| old.spec != new.spec);
         controller.follow(&claims, |old, new| old.spec != new.spec);
         controller

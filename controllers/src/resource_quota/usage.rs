@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, PersistentVolumeClaim, Pod, PodSpec, ResourceQuotaSpec, ResourceRequirements, Service,
+    Container, ContainerStatus, PersistentVolumeClaim, Pod, PodSpec, ResourceQuotaSpec, ResourceRequirements, Service,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::jiff::Timestamp;
@@ -58,9 +58,8 @@ impl Side {
     }
 }
 
-/// What a pod asks for: the sum over its containers, or the most that its start needs.
-fn pod_total(spec: &PodSpec, side: Side) -> Resources {
-    let of = |container: &Container| side.of(container.resources.as_ref());
+/// Sums up containers, or what their start needs at most.
+fn aggregate(spec: &PodSpec, of: impl Fn(&Container) -> Resources) -> Resources {
     let (mut total, mut sidecars, mut start) = (Resources::new(), Resources::new(), Resources::new());
     for container in &spec.containers {
         add(&mut total, &of(container));
@@ -78,12 +77,68 @@ fn pod_total(spec: &PodSpec, side: Side) -> Resources {
         }
     }
     raise(&mut total, &start);
+    total
+}
+
+/// What a spec asks for, by its containers and as a whole.
+fn asked(spec: &PodSpec, side: Side) -> Resources {
+    let mut total = aggregate(spec, |container| side.of(container.resources.as_ref()));
+    total.extend(side.of(spec.resources.as_ref()));
+    total
+}
+
+/// What is said of a pod's containers.
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    pod.status.iter().flat_map(|s| s.container_statuses.iter().chain(&s.init_container_statuses)).flatten()
+}
+
+/// What a pod asks for or, while it is resized, what it has or is to have if that is more. A resize that its node can never
+/// do does not count (`component-helpers/resource/helpers.go`, with `UseStatusResources`).
+fn pod_total(pod: &Pod, spec: &PodSpec, side: Side) -> Resources {
+    let status = pod.status.as_ref();
+    let mut conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
+    let pending = conditions.find(|condition| condition.type_ == "PodResizePending");
+    let infeasible = pending.is_some_and(|condition| condition.reason.as_deref() == Some("Infeasible"));
+    let of = |container: &Container| side.of(container.resources.as_ref());
+    let status_of = |container: &Container| statuses(pod).find(|status| status.name == container.name);
+    let wish = |container: &Container| if infeasible { Resources::new() } else { of(container) };
+    let allocated = |container: &Container| {
+        let told = status_of(container).and_then(|status| status.allocated_resources.as_ref());
+        told.map(|told| quantities(Some(told)))
+    };
+    let actuated = |container: &Container| {
+        let told = status_of(container).and_then(|status| status.resources.as_ref());
+        let told = told.and_then(|told| match side {
+            Side::Requests => told.requests.as_ref(),
+            Side::Limits => told.limits.as_ref(),
+        });
+        told.map(|told| quantities(Some(told)))
+    };
+    let mut total = if infeasible { Resources::new() } else { aggregate(spec, of) };
+    if side == Side::Requests {
+        raise(&mut total, &aggregate(spec, |container| allocated(container).unwrap_or_else(|| wish(container))));
+        let had = |container: &Container| actuated(container).or_else(|| allocated(container));
+        raise(&mut total, &aggregate(spec, |container| had(container).unwrap_or_else(|| wish(container))));
+    } else {
+        raise(&mut total, &aggregate(spec, |container| actuated(container).unwrap_or_else(|| wish(container))));
+    }
     // What is set for the pod as a whole stands for the sum.
     total.extend(side.of(spec.resources.as_ref()));
     let mut overhead = quantities(spec.overhead.as_ref());
     overhead.retain(|name, _| side == Side::Requests || total.contains_key(name));
     add(&mut total, &overhead);
     total
+}
+
+/// Whether a pod's containers have other resources than they had.
+pub(super) fn other_resources(old: &Pod, new: &Pod) -> bool {
+    let of = |pod: &Pod| {
+        let lists = |resources: &ResourceRequirements| (resources.requests.clone(), resources.limits.clone());
+        let all = statuses(pod).map(|status| (status.name.clone(), status.resources.as_ref().map(lists)));
+        all.collect::<BTreeMap<_, _>>()
+    };
+    let (old, new) = (of(old), of(new));
+    old.iter().any(|(name, had)| new.get(name).is_some_and(|has| has != had))
 }
 
 /// What a pod counts for. One that has ended, or should be gone by now, counts for nothing but its being there.
@@ -93,13 +148,13 @@ pub(super) fn of_pod(pod: &Pod, now: Timestamp) -> Resources {
     let overdue = pod.metadata.deletion_timestamp.as_ref().is_some_and(|at| at.0 < now);
     let Some(spec) = pod.spec.as_ref().filter(|_| !ended && !overdue) else { return usage };
     usage.insert("pods".to_owned(), count(1));
-    for (name, quantity) in pod_total(spec, Side::Requests) {
+    for (name, quantity) in pod_total(pod, spec, Side::Requests) {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
             usage.insert(name.clone(), quantity);
         }
         usage.insert(format!("requests.{name}"), quantity);
     }
-    for (name, quantity) in pod_total(spec, Side::Limits) {
+    for (name, quantity) in pod_total(pod, spec, Side::Limits) {
         usage.insert(format!("limits.{name}"), quantity);
     }
     usage
@@ -209,7 +264,7 @@ fn within(value: Option<&str>, operator: &str, values: &[String]) -> bool {
 /// Whether a quota's scopes take a pod in.
 pub(super) fn takes_pod(spec: &ResourceQuotaSpec, pod: &Pod) -> bool {
     let Some(pod) = pod.spec.as_ref() else { return false };
-    let best_effort = || [Side::Requests, Side::Limits].iter().all(|side| pod_total(pod, *side).is_empty());
+    let best_effort = || [Side::Requests, Side::Limits].iter().all(|side| asked(pod, *side).is_empty());
     let value = |scope: &str| match scope {
         "Terminating" => pod.active_deadline_seconds.map(|_| ""),
         "NotTerminating" => pod.active_deadline_seconds.is_none().then_some(""),
@@ -273,6 +328,26 @@ mod tests {
             ["count/pods=1", "cpu=300m", "limits.memory=1Gi", "pods=1", "requests.cpu=300m"]
         );
         assert_eq!(show(&of_pod(&pod("Succeeded"), now)), ["count/pods=1"]);
+    }
+
+    #[test]
+    fn a_pod_that_is_resized_counts_for_what_it_has_if_that_is_more() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let container = json!({"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+            "allocatedResources": {"cpu": "300m"}, "resources": {"requests": {"cpu": "400m"}, "limits": {"memory": "2Gi"}}});
+        let pod = |wish: &str, conditions: serde_json::Value| -> Pod {
+            serde_json::from_value(json!({
+                "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": wish}, "limits": {"memory": "1Gi"}}}]},
+                "status": {"phase": "Running", "containerStatuses": [container], "conditions": conditions},
+            }))
+            .unwrap()
+        };
+        let cpu = |pod: &Pod| of_pod(pod, now)["requests.cpu"].to_string();
+        assert_eq!(cpu(&pod("100m", json!([]))), "400m");
+        assert_eq!(cpu(&pod("500m", json!([]))), "500m");
+        let infeasible = json!([{"type": "PodResizePending", "status": "True", "reason": "Infeasible"}]);
+        assert_eq!(cpu(&pod("500m", infeasible)), "400m");
+        assert_eq!(of_pod(&pod("100m", json!([])), now)["limits.memory"].to_string(), "2Gi");
     }
 
     #[test]

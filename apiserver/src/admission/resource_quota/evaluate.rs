@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::admission::{
     items,
-    pod_resources::{Resources, pod_total, quantities},
+    pod_resources::{self, Resources, pod_total, quantities},
 };
 
 /// Group and plural name.
@@ -134,13 +134,13 @@ fn pod_usage(pod: &Value, now: Timestamp) -> Resources {
         return usage;
     }
     usage.insert("pods".to_owned(), one());
-    for (name, quantity) in pod_total(pod, "requests", true) {
+    for (name, quantity) in pod_resources::pod_usage(pod, "requests") {
         if matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-") {
             usage.insert(name.clone(), quantity);
         }
         usage.insert(format!("requests.{name}"), quantity);
     }
-    for (name, quantity) in pod_total(pod, "limits", true) {
+    for (name, quantity) in pod_resources::pod_usage(pod, "limits") {
         usage.insert(format!("limits.{name}"), quantity);
     }
     usage
