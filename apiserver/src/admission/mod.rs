@@ -17,7 +17,9 @@ mod expressions;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
+mod node_declared_features;
 mod node_restriction;
+mod pod_resize;
 mod pod_resources;
 mod pod_security;
 mod policy;
@@ -248,6 +250,8 @@ impl Chain {
             Box::new(certificates::CertificateSigning::new(authorizer())),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(default_ingress_class::DefaultIngressClass::new(objects())),
+            Box::new(node_declared_features::NodeDeclaredFeatureValidator::new(objects())),
+            Box::new(pod_resize::PodResizeValidator::new(objects())),
             Box::new(Escalation::new(Arc::clone(rbac), authorizer())),
             Box::new(policy::MutatingPolicies::new(objects(), authorizer(), Arc::clone(converter))),
             Box::new(webhook::MutatingWebhooks::new(cluster, &webhooks)),

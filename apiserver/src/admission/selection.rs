@@ -4,7 +4,7 @@
 use super::Chain;
 
 /// The plugins of this server, all of which run unless they are switched off.
-pub const PLUGINS: [&str; 21] = [
+pub const PLUGINS: [&str; 23] = [
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
@@ -21,6 +21,8 @@ pub const PLUGINS: [&str; 21] = [
     "CertificateSigning",
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
+    "NodeDeclaredFeatureValidator",
+    "PodResizeValidator",
     "MutatingAdmissionPolicy",
     "MutatingAdmissionWebhook",
     "ValidatingAdmissionPolicy",
@@ -28,8 +30,8 @@ pub const PLUGINS: [&str; 21] = [
     "ResourceQuota",
 ];
 
-/// Plugins of kube-apiserver that are not here. All but the last three are off there unless they are asked for.
-pub const ABSENT: [&str; 16] = [
+/// Plugins of kube-apiserver that are not here. All but the last two are off there unless they are asked for.
+pub const ABSENT: [&str; 15] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "AlwaysPullImages",
@@ -44,7 +46,6 @@ pub const ABSENT: [&str; 16] = [
     "PodNodeSelector",
     "PodTolerationRestriction",
     "ClusterTrustBundleAttest",
-    "NodeDeclaredFeatureValidator",
     "PodTopologyLabels",
 ];
 

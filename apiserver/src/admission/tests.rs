@@ -365,3 +365,100 @@ async fn nodes_ask_for_certificates_of_their_own_pods() {
         assert_eq!(refused, Some(expect).filter(|_| !why.is_empty()));
     }
 }
+
+#[tokio::test]
+async fn a_pod_is_resized_to_what_its_node_can_give() {
+    let world = world();
+    let node = |name: &str, os: &str, features: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": { "kubernetes.io/os": os } },
+            "status": { "allocatable": { "cpu": "4", "memory": "8Gi" }, "declaredFeatures": features },
+        })
+    };
+    world.put(node("n1", "linux", json!(["InPlacePodVerticalScalingInitContainers"])));
+    world.put(node("old", "linux", json!([])));
+    world.put(node("win", "windows", json!([])));
+    let user = UserInfo::new("dev", [] as [&str; 0]);
+    let resized = |node: &str, generation: i64, cpu: &str, memory: &str, init: &str| {
+        let container =
+            |cpu: &str| json!({ "name": "c", "resources": { "requests": { "cpu": cpu, "memory": memory } } });
+        let mut pod =
+            pod(json!({ "nodeName": node, "containers": [container(cpu)], "initContainers": [container(init)] }));
+        pod["metadata"]["generation"] = json!(generation);
+        pod
+    };
+    let more = "node didn't have enough allocatable resources:";
+    for (node, generation, cpu, memory, init, refusal) in [
+        ("n1", 2, "4", "8Gi", "1", None),
+        ("n1", 2, "4001m", "8Gi", "1", Some(format!("{more} cpu, requested: 4001, allocatable: 4000"))),
+        (
+            "n1",
+            2,
+            "5",
+            "9Gi",
+            "1",
+            Some(format!(
+                "{more} cpu, requested: 5000, allocatable: 4000; memory, requested: 9663676416, allocatable: 8589934592"
+            )),
+        ),
+        ("n1", 1, "5", "9Gi", "1", None),
+        ("", 2, "5", "9Gi", "1", None),
+        ("ghost", 2, "1", "1Gi", "1", Some(r#"node "ghost" not found"#.to_owned())),
+        (
+            "win",
+            2,
+            "1",
+            "1Gi",
+            "1",
+            Some(r#"pod resize is only supported on linux nodes, node "win" is "windows""#.to_owned()),
+        ),
+        ("n1", 2, "1", "1Gi", "2", None),
+        (
+            "old",
+            2,
+            "1",
+            "1Gi",
+            "2",
+            Some(
+                r#"pod update requires features InPlacePodVerticalScalingInitContainers which are not available on node "old""#
+                    .to_owned(),
+            ),
+        ),
+    ] {
+        let (old, new) = (resized(node, 1, "100m", memory, "1"), resized(node, generation, cpu, memory, init));
+        let write = write(Operation::Update, ("", "pods"), &new, Some(&old), &user);
+        let answer = run(&world.chain(), Attributes { subresource: "resize", ..write }).await;
+        assert_eq!(answer.err(), refusal.map(|why| format!("pods \"p\" is forbidden: {why}")));
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_is_resized_counts_for_what_it_has_if_that_is_more() {
+    let world = world();
+    world.put(json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "namespace": "rec", "name": "q" },
+        "spec": { "hard": { "requests.cpu": "1" } },
+        "status": { "hard": { "requests.cpu": "1" }, "used": { "requests.cpu": "900m" } },
+    }));
+    let user = UserInfo::new("dev", [] as [&str; 0]);
+    let resized = |cpu: &str| {
+        let mut pod = pod(json!({ "containers": [{ "name": "c", "resources": { "requests": { "cpu": cpu } } }] }));
+        pod["status"] = json!({ "phase": "Running", "containerStatuses": [
+            { "name": "c", "allocatedResources": { "cpu": "500m" }, "resources": { "requests": { "cpu": "900m" } } },
+        ] });
+        pod
+    };
+    for (cpu, refusal) in [
+        ("900m", None),
+        ("1", None),
+        (
+            "1100m",
+            Some("exceeded quota: q, requested: requests.cpu=200m, used: requests.cpu=900m, limited: requests.cpu=1"),
+        ),
+    ] {
+        let (old, new) = (resized("500m"), resized(cpu));
+        let write = write(Operation::Update, ("", "pods"), &new, Some(&old), &user);
+        let answer = run(&world.chain(), Attributes { subresource: "resize", dry_run: true, ..write }).await;
+        assert_eq!(answer.err(), refusal.map(|why| format!("pods \"p\" is forbidden: {why}")));
+    }
+}

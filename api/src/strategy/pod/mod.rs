@@ -74,6 +74,7 @@ impl Behavior for Pod {
             }
             Subresource::Resize => {
                 keep_all_but_resources(new, old);
+                defaults::complete_pod_level_resources(edit::child(new, "spec"));
                 keep_metadata(new, old);
             }
             _ => {}

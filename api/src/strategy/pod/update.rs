@@ -160,6 +160,11 @@ pub fn validate_resize(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
     if super::resources::qos_class(new.value()) != class {
         errors.push(spec.invalid_as(class, "Pod QOS Class may not change as a result of resizing"));
     }
+    if !can_be_resized(&old.get("status")) {
+        errors.push(spec.forbidden("Pod running on node without support for resize"));
+    }
+    let mut munged = spec.value().clone();
+    keeps_whole(&spec, &before, &mut munged, errors);
     let before_order = errors.len();
     for list in ["containers", "initContainers"] {
         same_containers(list, &spec.get(list), &before.get(list), errors);
@@ -172,8 +177,6 @@ pub fn validate_resize(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
             keeps_resources(&container.get("resources"), &earlier.get("resources"), errors);
         }
     }
-    let mut munged = spec.value().clone();
-    edit::keep(&mut munged, before.value(), "resources");
     for (list, sentence) in [
         ("containers", "only cpu and memory resources are mutable"),
         ("initContainers", "only cpu and memory resources for init or sidecar containers are mutable"),
@@ -189,8 +192,55 @@ pub fn validate_resize(new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
             }
         }
     }
+    for (container, before) in spec.get("initContainers").items().zip(before.get("initContainers").items()) {
+        let is_changed = container.get("resources").value() != before.get("resources").value();
+        let mut policies = container.get("resizePolicy").items().map(|policy| policy.get("restartPolicy"));
+        if is_changed
+            && container.get("restartPolicy").str() != "Always"
+            && policies.any(|policy| policy.str() == "RestartContainer")
+        {
+            errors.push(
+                container.forbidden(
+                    "non-sidecar init containers with a resize policy of RestartContainer cannot be resized",
+                ),
+            );
+        }
+    }
     if errors.is_empty() && munged != *before.value() {
         errors.push(spec.forbidden("only cpu and memory resources are mutable"));
+    }
+}
+
+/// Whether the pod's node tells what containers have (`isPodResizeRequestSupported`). Of one that runs none it is not known.
+fn can_be_resized(status: &Field<'_>) -> bool {
+    let mut running =
+        status.get("containerStatuses").items().filter(|status| status.get("state").get("running").is_set());
+    running.next().is_none_or(|status| status.get("resources").is_set())
+}
+
+/// What may change of the resources of the pod as a whole: processors and memory, and none goes away
+/// (`validatePodLevelResourcesResize`). What may change is put back in `munged`.
+fn keeps_whole(spec: &Field<'_>, before: &Field<'_>, munged: &mut Value, errors: &mut Errors) {
+    let (new, old) = (spec.get("resources"), before.get("resources"));
+    let gives = |whole: &Field<'_>| ["requests", "limits"].into_iter().any(|list| !whole.get(list).is_empty());
+    if !gives(&new) && !gives(&old) {
+        return;
+    }
+    if old.is_set() && !new.is_set() {
+        return errors.push(new.forbidden("pod-level resources cannot be removed"));
+    }
+    for list in ["requests", "limits"] {
+        if old.get(list).entries().any(|(name, _)| !new.get(list).key(name).is_set()) {
+            errors.push(new.get(list).forbidden(format!("pod-level resource {list} cannot be removed")));
+        }
+    }
+    keep_cpu_and_memory(munged, before.value());
+    if !old.is_set() && munged["resources"].as_object().is_some_and(serde_json::Map::is_empty) {
+        edit::take(munged, "resources");
+    }
+    if munged.get("resources") != before.value().get("resources") {
+        errors.push(spec.forbidden("only cpu and memory resources are mutable at pod-level"));
+        edit::keep(munged, before.value(), "resources");
     }
 }
 
