@@ -13,18 +13,22 @@
 pub mod authorizer;
 pub mod check;
 pub mod construct;
+pub mod cost;
 pub mod library;
 mod meter;
+pub mod semver;
 pub mod values;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 pub use cel::Value;
-use cel::parser::Expression;
+use cel::common::ast::{ComprehensionExpr, Expr as Node, IdedExpr, ListExpr, LiteralValue, SourceInfo};
+use cel::parser::{Expression, Macro};
 use cel::{Context, Env, ExecutionError};
 
 use self::check::Ty;
+use self::cost::Shape;
 
 /// What one expression may cost (`RuntimeCELCostBudget` per call).
 pub const EXPRESSION_BUDGET: u64 = 1_000_000;
@@ -41,6 +45,58 @@ static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     library::add_to(&mut env).expect("Kubernetes' functions do not collide with CEL's");
     Arc::new(env)
 });
+
+/// What expressions over devices know beyond that: `cel.bind`.
+static DEVICE_ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut env = Env::stdlib();
+    cel::extensions::strings(&mut env).expect("CEL's own libraries do not collide");
+    library::add_to(&mut env).expect("Kubernetes' functions do not collide with CEL's");
+    env.add_macro(bind()).expect("CEL has no macro of this name");
+    Arc::new(env)
+});
+
+/// `cel.bind(name, value, result)`: a loop without turns, whose gathered value has a name
+/// (cel-go `ext/bindings.go`).
+fn bind() -> Macro {
+    Macro::receiver("bind", 3, |helper, target, args| {
+        let on_cel = matches!(target.as_ref().map(|target| &target.expr), Some(Node::Ident(name)) if name == "cel");
+        let Some(Node::Ident(name)) = args.first().map(|name| name.expr.clone()).filter(|_| on_cel) else {
+            return Ok(None);
+        };
+        let (Some(result), Some(value)) = (args.pop(), args.pop()) else { return Ok(None) };
+        let nothing = helper.next_expr(Node::List(ListExpr::default()));
+        let never = helper.next_expr(Node::Literal(LiteralValue::Boolean(false.into())));
+        let itself = helper.next_expr(Node::Ident(name.clone()));
+        Ok(Some(helper.next_expr(Node::Comprehension(Box::new(ComprehensionExpr {
+            iter_range: nothing,
+            iter_var: "#unused".to_owned(),
+            iter_var2: None,
+            accu_var: name,
+            accu_init: value,
+            loop_cond: never,
+            loop_step: itself,
+            result,
+        })))))
+    })
+}
+
+/// Parses an expression. The error is cel-go's text.
+fn parse(env: &Arc<Env>, source: &str) -> Result<(IdedExpr, SourceInfo), String> {
+    let parser = env.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true);
+    parser.parse_with_source_info(source).map_err(|errors| check::syntax(source, &errors))
+}
+
+/// The type of an expression over one variable, and what it costs at worst. The error is cel-go's text.
+pub fn device_expression(
+    source: &str,
+    variable: &'static str,
+    ty: Ty<'static>,
+    shape: Shape,
+) -> Result<(Ty<'static>, u64), String> {
+    let (tree, places) = parse(&DEVICE_ENV, source)?;
+    let found = check::check(&tree, source, &places, &[(variable, ty)])?;
+    Ok((found, cost::estimate(&tree, vec![(variable.to_owned(), shape)])))
+}
 
 /// A compiled expression.
 #[derive(Debug)]
@@ -77,9 +133,7 @@ impl Expr {
         if source.len() > MAX_SOURCE_BYTES {
             return Err(format!("ERROR: <input>:1:1: expression exceeds {MAX_SOURCE_BYTES} bytes"));
         }
-        let parsed =
-            ENV.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true).parse_with_source_info(source);
-        let (mut tree, places) = parsed.map_err(|errors| check::syntax(source, &errors))?;
+        let (mut tree, places) = parse(&ENV, source)?;
         let found = check::check(&tree, source, &places, variables)?;
         let uses_old_self = tree.references().has_variable("oldSelf");
         construct::rewrite(&mut tree);

@@ -12,6 +12,7 @@ use cel::parser::ParseErrors;
 use super::authorizer;
 use super::library;
 use super::values::escaped;
+use crate::custom::pattern;
 use crate::custom::schema::{Additional, JsonType, Schema};
 use crate::schema::{Scalar, Type, UnknownFields};
 
@@ -351,6 +352,10 @@ impl<'a> Checker<'_, 'a> {
         }
         let target = call.target.as_deref().map(|target| self.ty(target));
         let arguments: Vec<Ty<'a>> = call.args.iter().map(|argument| self.ty(argument)).collect();
+        if matches!(call.func_name.as_str(), operators::LOGICAL_AND | operators::LOGICAL_OR) {
+            return self.both_bools(call, &arguments);
+        }
+        self.literal(call);
         if let Some(result) = operator(&call.func_name, &arguments) {
             return match result {
                 Ok(Some(ty)) => ty,
@@ -364,6 +369,31 @@ impl<'a> Checker<'_, 'a> {
                 self.no_overload(id, &call.func_name, target.as_ref(), &arguments)
             }
             None => self.error(id, &format!("undeclared reference to '{}' (in container '')", call.func_name)),
+        }
+    }
+
+    fn both_bools(&mut self, call: &CallExpr, arguments: &[Ty<'a>]) -> Ty<'a> {
+        for (argument, ty) in call.args.iter().zip(arguments) {
+            if !ty.accepts(&Ty::Bool) {
+                self.error(argument.id, &format!("expected type 'bool' but found '{}'", ty.name()));
+            }
+        }
+        Ty::Bool
+    }
+
+    /// A pattern, span or moment that stands there as a text can be read now (cel-go `cel/validator.go`).
+    fn literal(&mut self, call: &CallExpr) {
+        let (Some(last), name) = (call.args.last(), call.func_name.as_str()) else { return };
+        let Expr::Literal(LiteralValue::String(text)) = &last.expr else { return };
+        let text = text.inner();
+        let reads = match (name, call.target.is_some()) {
+            ("matches", _) => pattern::compile(text).is_ok(),
+            ("duration", false) => crate::time::parse_duration(text).is_ok(),
+            ("timestamp", false) => text.parse::<jiff::Timestamp>().is_ok(),
+            _ => true,
+        };
+        if !reads {
+            self.error(last.id, &format!("invalid {name} argument"));
         }
     }
 

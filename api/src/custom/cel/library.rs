@@ -1,12 +1,12 @@
 //! The functions that Kubernetes has beyond CEL's own, and what every function returns.
 //!
-//! `k8s.io/apiserver/pkg/cel/library/{lists,regex,urls,ip,cidr,quantity}.go`, cel-go `ext/sets.go`.
+//! `k8s.io/apiserver/pkg/cel/library/{lists,regex,urls,ip,cidr,quantity,semverlib}.go`, cel-go `ext/sets.go`.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cel::common::types::{DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE, Type};
+use cel::common::types::{BOOL_TYPE, DYN_TYPE, INT_TYPE, LIST_TYPE, STRING_TYPE, Type};
 use cel::common::value::CowVal;
 use cel::objects::{Opaque, Value};
 use cel::{Env, ExecutionError};
@@ -14,11 +14,14 @@ use regex::Regex;
 
 use super::authorizer::{self, DECISION, GROUP_CHECK, PATH_CHECK, RESOURCE_CHECK};
 use super::check::Ty;
+use super::semver::Version;
 use crate::custom::formats;
 use crate::custom::pattern;
 use crate::quantity::Quantity;
 
-const QUANTITY: &str = "kubernetes.Quantity";
+/// The type of quantities.
+pub const QUANTITY: &str = "kubernetes.Quantity";
+const SEMVER: &str = "kubernetes.Semver";
 const URL: &str = "kubernetes.URL";
 const IP: &str = "net.IP";
 const CIDR: &str = "net.CIDR";
@@ -35,6 +38,7 @@ pub(super) type Function = fn(&[Value]) -> Answer;
 #[derive(Clone, PartialEq, Eq)]
 enum Own {
     Quantity(Quantity),
+    Semver(Version),
     Url(String),
     Ip(IpAddr),
     Cidr(IpAddr, u8),
@@ -44,6 +48,7 @@ impl fmt::Debug for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quantity(quantity) => write!(f, "{quantity}"),
+            Self::Semver(version) => write!(f, "{version:?}"),
             Self::Url(url) => f.write_str(url),
             Self::Ip(ip) => write!(f, "{ip}"),
             Self::Cidr(ip, length) => write!(f, "{ip}/{length}"),
@@ -55,6 +60,7 @@ impl Opaque for Own {
     fn runtime_type_name(&self) -> &str {
         match self {
             Self::Quantity(_) => QUANTITY,
+            Self::Semver(_) => SEMVER,
             Self::Url(_) => URL,
             Self::Ip(_) => IP,
             Self::Cidr(..) => CIDR,
@@ -129,10 +135,11 @@ pub(super) use overloads;
 
 /// Declares all of them.
 pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
-    for name in [QUANTITY, URL, IP, CIDR] {
+    for name in [QUANTITY, SEMVER, URL, IP, CIDR] {
         env.add_type(Type::new_opaque_type(name))?;
     }
     let quantity = || Type::new_opaque_type(QUANTITY);
+    let semver = || Type::new_opaque_type(SEMVER);
     let url = || Type::new_opaque_type(URL);
     let ip = || Type::new_opaque_type(IP);
     let cidr = || Type::new_opaque_type(CIDR);
@@ -218,8 +225,32 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
         member "isLessThan" (quantity(), quantity()) = |of| Ok(Value::Bool(amount(&of[0])? < amount(&of[1])?));
         global "jsonpatch.escapeKey" (STRING_TYPE) = |of| string(text(&of[0])?.replace('~', "~0").replace('/', "~1"));
         member "compareTo" (quantity(), quantity()) = |of| Ok(Value::Int(amount(&of[0])?.cmp(&amount(&of[1])?) as i64));
+        global "semver" (STRING_TYPE) = |of| read_version(of).map(|version| Own::Semver(version).into());
+        global "semver" (STRING_TYPE, BOOL_TYPE) = |of| read_version(of).map(|version| Own::Semver(version).into());
+        global "isSemver" (STRING_TYPE) = |of| Ok(Value::Bool(read_version(of).is_ok()));
+        global "isSemver" (STRING_TYPE, BOOL_TYPE) = |of| Ok(Value::Bool(read_version(of).is_ok()));
+        member "major" (semver()) = |of| Ok(Value::Int(version(&of[0])?.part(0).try_into().unwrap_or(i64::MAX)));
+        member "minor" (semver()) = |of| Ok(Value::Int(version(&of[0])?.part(1).try_into().unwrap_or(i64::MAX)));
+        member "patch" (semver()) = |of| Ok(Value::Int(version(&of[0])?.part(2).try_into().unwrap_or(i64::MAX)));
+        member "isGreaterThan" (semver(), semver()) = |of| Ok(Value::Bool(version(&of[0])? > version(&of[1])?));
+        member "isLessThan" (semver(), semver()) = |of| Ok(Value::Bool(version(&of[0])? < version(&of[1])?));
+        member "compareTo" (semver(), semver()) = |of| Ok(Value::Int(version(&of[0])?.cmp(&version(&of[1])?) as i64));
     }
     authorizer::add_to(env)
+}
+
+/// A text, read as a version; tolerantly where the second argument says so.
+fn read_version(of: &[Value]) -> Result<Version, ExecutionError> {
+    let tolerant = of.get(1) == Some(&Value::Bool(true));
+    let read = if tolerant { Version::parse_tolerant } else { Version::parse };
+    read(text(&of[0])?).map_err(failed)
+}
+
+fn version(value: &Value) -> Result<Version, ExecutionError> {
+    match own(value)? {
+        Own::Semver(version) => Ok(version.clone()),
+        _ => Err(overload()),
+    }
 }
 
 fn regex(pattern: &str) -> Result<Regex, ExecutionError> {
@@ -449,6 +480,11 @@ const RESULTS: &[(&str, Returns)] = &[
     ("masked", || Ty::Named(CIDR)),
     ("isQuantity", || Ty::Bool),
     ("quantity", || Ty::Named(QUANTITY)),
+    ("semver", || Ty::Named(SEMVER)),
+    ("isSemver", || Ty::Bool),
+    ("major", || Ty::Int),
+    ("minor", || Ty::Int),
+    ("patch", || Ty::Int),
     ("sign", || Ty::Int),
     ("isInteger", || Ty::Bool),
     ("asInteger", || Ty::Int),
