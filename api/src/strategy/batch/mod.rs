@@ -1,5 +1,7 @@
 //! Jobs and CronJobs. Mirrors `pkg/apis/batch/{v1/defaults.go,validation/validation.go}` and `pkg/registry/batch`.
 pub mod cron;
+mod indexes;
+mod status;
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -77,10 +79,7 @@ impl Behavior for Job {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
-            for name in ["active", "succeeded", "failed", "ready", "terminating"] {
-                new.get("status").get(name).non_negative(errors);
-            }
-            return;
+            return status::validate(new, old, errors);
         }
         let (spec, before) = (new.get("spec"), old.get("spec"));
         validate_job_spec(&spec, errors);
@@ -320,17 +319,17 @@ fn success_policy(spec: &Field<'_>, policy: &Field<'_>, errors: &mut Errors) {
     }
     let completions = spec.get("completions").int().unwrap_or(0);
     for rule in rules.items() {
-        let (indexes, count) = (rule.get("succeededIndexes"), rule.get("succeededCount"));
-        if !indexes.is_set() && !count.is_set() {
+        let (listed, count) = (rule.get("succeededIndexes"), rule.get("succeededCount"));
+        if !listed.is_set() && !count.is_set() {
             errors.push(rule.required("at least one of succeededCount or succeededIndexes must be specified"));
         }
-        if indexes.len() > INDEXES_MAX_BYTES {
-            errors.push(indexes.too_long(INDEXES_MAX_BYTES));
+        if listed.len() > INDEXES_MAX_BYTES {
+            errors.push(listed.too_long(INDEXES_MAX_BYTES));
         }
-        let total = match count_indexes(indexes.str(), completions) {
+        let total = match indexes::count(listed.str(), completions) {
             Ok(total) => total,
             Err(why) => {
-                errors.push(indexes.invalid(format!("error parsing succeededIndexes: {why}")));
+                errors.push(listed.invalid(format!("error parsing succeededIndexes: {why}")));
                 0
             }
         };
@@ -345,49 +344,12 @@ fn success_policy(spec: &Field<'_>, policy: &Field<'_>, errors: &mut Errors) {
                 )),
             );
         }
-        if indexes.is_set() && wanted > total {
+        if listed.is_set() && wanted > total {
             errors.push(count.invalid(format!(
                 "must be less than or equal to {total} (the number of indexes in the specified succeededIndexes field)"
             )));
         }
     }
-}
-
-/// How many indexes a text as `1,3-5` names, of `completions`.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
-    let number = |part: &str| match part.parse::<i64>() {
-        Err(_) => Err(format!("cannot convert string to integer for index: {part:?}")),
-        Ok(index) if index >= completions => Err(format!("too large index: {part:?}")),
-        Ok(index) => Ok(index),
-    };
-    let (mut total, mut last) = (0, None);
-    for interval in text.split(',').filter(|_| !text.is_empty()) {
-        let parts: Vec<&str> = interval.split('-').collect();
-        let (low, high) = match parts[..] {
-            [single] => {
-                let index = number(single)?;
-                (index, index)
-            }
-            [low, high] => {
-                let (low, high) = (number(low)?, number(high)?);
-                if low >= high {
-                    return Err(format!("non-increasing order, previous: {low}, current: {high}"));
-                }
-                (low, high)
-            }
-            _ => {
-                return Err(format!(
-                    "the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'"
-                ));
-            }
-        };
-        if let Some(before) = last.filter(|before| *before >= low) {
-            return Err(format!("non-increasing order, previous: {before}, current: {low}"));
-        }
-        total += high - low + 1;
-        last = Some(high);
-    }
-    Ok(total)
 }
 
 fn ending_restart_policy(template: &Field<'_>, errors: &mut Errors) {
