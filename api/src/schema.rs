@@ -260,7 +260,7 @@ pub struct Field {
     pub name: Cow<'static, str>,
     /// The type of the value.
     pub ty: Type,
-    /// Whether Go holds a pointer, which tells "absent" from "zero".
+    /// Whether Go holds a pointer, which tells "absent" from "zero", or a list of which Kubernetes tells the same.
     pub pointer: bool,
     /// Whether Go leaves an empty value out.
     pub omit_empty: bool,

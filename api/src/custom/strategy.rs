@@ -10,7 +10,7 @@ use super::{CustomResource, defaults, rules, validate};
 use crate::status::{FieldError, FieldPath};
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::{
-    Context, GarbageCollectionPolicy, NameRule, Strategy, Subresource, validate_object_meta,
+    Context, GarbageCollectionPolicy, NameRule, Strategy, Subresource, generate_name, validate_object_meta,
     validate_object_meta_update,
 };
 
@@ -105,6 +105,7 @@ impl Strategy for CustomResource {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
         let metadata = Field::root(object).get("metadata");
+        generate_name(&metadata, NameRule::Subdomain, &mut errors);
         validate_object_meta(&metadata, self.namespaced, NameRule::Subdomain, &mut errors);
         self.validate_content(object, None, &mut errors);
         errors.into()

@@ -13,7 +13,7 @@ use super::schema::{Additional, Checks, JsonType, Schema};
 use crate::schema::ListType;
 use crate::status::{FieldError, FieldErrorKind, FieldPath};
 use crate::strategy::field::{Errors, Field};
-use crate::strategy::{NameRule, names, validate_object_meta};
+use crate::strategy::{NameRule, generate_name, names, validate_object_meta};
 
 /// What is wrong with a value beyond rules; `old` is what stood there before an update.
 pub fn validate(schema: &Schema, value: &Value, old: Option<&Value>) -> Errors {
@@ -397,6 +397,7 @@ fn embedded_object(object: &Field<'_>, errors: &mut Errors) {
     }
     let namespaced = !metadata.get("namespace").is_empty();
     let mut found = Errors::new();
+    generate_name(&metadata, NameRule::PathSegment, &mut found);
     validate_object_meta(&metadata, namespaced, NameRule::PathSegment, &mut found);
     // A name is not asked for.
     let no_name = metadata.get("name").is_empty();

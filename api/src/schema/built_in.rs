@@ -195,6 +195,14 @@ impl Tables {
     }
 }
 
+/// Lists of which Kubernetes tells whether they are empty or not there at all, when it fills in defaults or validates. Where an
+/// empty one is let pass, the strategy takes it out: nothing is told apart in what is stored.
+const TOLD_WHEN_EMPTY: [(&str, &str); 3] = [
+    ("io.k8s.api.autoscaling.v2.HPAScalingRules", "policies"),
+    ("io.k8s.api.resource.v1.ResourceSliceSpec", "devices"),
+    ("io.k8s.api.resource.v1.ResourceSliceSpec", "sharedCounters"),
+];
+
 /// Preview versions are not served, and their messages refer to some that the table lacks.
 fn is_preview(message: &str) -> bool {
     message.rsplit('.').nth(1).is_some_and(|version| version.contains("alpha") || version.contains("beta"))
@@ -268,7 +276,7 @@ impl Builder<'_> {
         Field {
             name: Cow::Borrowed(row.json),
             ty: ty.clone(),
-            pointer: row.pointer,
+            pointer: row.pointer || TOLD_WHEN_EMPTY.contains(&(definition.as_str(), row.json)),
             omit_empty: row.omit_empty,
             required: self.tables.required.get(&(definition.as_str(), row.json)).copied().unwrap_or(false),
             // JSON of no known type is one leaf in Kubernetes' own kinds.

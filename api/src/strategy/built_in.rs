@@ -1,12 +1,12 @@
 //! Built-in kinds: a row of rules, a [`Behavior`] where they differ, and [`BuiltIn`], which joins the two.
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
 use super::field::{Errors, Field};
-use super::rows::{Generation, Row, row_of};
+use super::rows::{GenerateName, Generation, Row, row_of};
 use super::{Context, GarbageCollectionPolicy, NameRule, ScalePaths, Strategy, Subresource, edit, meta, pod};
 use crate::kinds::{Kind, Kinds};
 use crate::schema;
@@ -35,6 +35,9 @@ pub trait Behavior: Send + Sync {
 
     /// See [`Strategy::warnings`].
     fn warnings(&self, _object: &Field<'_>, _old: Option<&Value>, _warnings: &mut Vec<String>) {}
+
+    /// See [`Strategy::canonicalize`].
+    fn canonicalize(&self, _object: &mut Value) {}
 
     /// See [`Strategy::graceful_delete`].
     fn graceful_delete(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
@@ -146,6 +149,16 @@ impl BuiltIn {
     }
 }
 
+/// Two rules may find the same fault; it is told of once (`k8s.io/apiserver/pkg/registry/rest/validate.go`, where written
+/// and declared rules meet).
+fn told_once(row: &Row, errors: Errors) -> Vec<FieldError> {
+    if row.has_no_declared_rules() {
+        return errors.into();
+    }
+    let mut seen = BTreeSet::new();
+    errors.into_iter().filter(|error| seen.insert(error.to_string())).collect()
+}
+
 /// Brings over what a write may leave out and must not change (`rest.BeforeUpdate`, `ValidateObjectMetaAccessorUpdate`).
 fn keep_system_metadata(new: &mut Value, old: &Value) {
     let meta = edit::child(new, "metadata");
@@ -154,10 +167,11 @@ fn keep_system_metadata(new: &mut Value, old: &Value) {
             edit::keep(meta, &old["metadata"], name);
         }
     }
-    for name in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
-        if old["metadata"].get(name).is_some() && meta.get(name).is_none() {
-            edit::keep(meta, &old["metadata"], name);
-        }
+    if old["metadata"].get("deletionTimestamp").is_some() {
+        edit::keep(meta, &old["metadata"], "deletionTimestamp");
+    }
+    if meta.get("deletionGracePeriodSeconds").is_none() {
+        edit::keep(meta, &old["metadata"], "deletionGracePeriodSeconds");
     }
     edit::keep(meta, &old["metadata"], "generation");
 }
@@ -212,29 +226,43 @@ impl Strategy for BuiltIn {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
         let root = Field::root(object);
+        if self.row.generate_name != GenerateName::Never {
+            meta::generate_name(&root.get("metadata"), self.row.name, &mut errors);
+        }
         meta::validate_object_meta(&root.get("metadata"), self.namespaced, self.row.name, &mut errors);
         if self.row.is_of_kubernetes() {
             meta::kube_finalizers(&root.get("metadata"), &mut errors);
         }
         self.behavior().validate(&root, &mut errors);
-        errors.into()
+        told_once(self.row, errors)
     }
 
     fn validate_update(&self, subresource: Subresource, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
         let (root, before) = (Field::root(new), Field::root(old));
+        match self.row.generate_name {
+            GenerateName::Never | GenerateName::OnCreate => {}
+            GenerateName::OnUpdate if subresource != Subresource::Main => {}
+            GenerateName::OnUpdate | GenerateName::Always => {
+                meta::generate_name(&root.get("metadata"), self.row.name, &mut errors);
+            }
+        }
         meta::validate_object_meta_update(&root.get("metadata"), &before.get("metadata"), &mut errors);
         if self.row.is_of_kubernetes() {
             meta::kube_finalizers(&root.get("metadata"), &mut errors);
         }
         self.behavior().validate_update(subresource, &root, &before, &mut errors);
-        errors.into()
+        told_once(self.row, errors)
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let mut warnings = Vec::new();
         self.behavior().warnings(&Field::root(object), old, &mut warnings);
         warnings
+    }
+
+    fn canonicalize(&self, object: &mut Value) {
+        self.behavior().canonicalize(object);
     }
 
     fn allow_create_on_update(&self) -> bool {

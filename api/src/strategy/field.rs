@@ -101,6 +101,11 @@ impl<'a> Field<'a> {
         Field { value: self.value.get(key).unwrap_or(&NULL), path: self.path.key(key.to_owned()) }
     }
 
+    /// A value shown as the entry `key` of this map.
+    pub fn key_as(&self, key: &str, value: &'a Value) -> Field<'a> {
+        Field { value, path: self.path.key(key.to_owned()) }
+    }
+
     /// The same place, looking at another value.
     pub fn with<'b>(&self, value: &'b Value) -> Field<'b> {
         Field { value, path: self.path.clone() }

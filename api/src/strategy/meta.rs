@@ -16,10 +16,6 @@ const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", ORPHAN_FINALIZER, FOREGROU
 
 /// What is wrong with the metadata of a new object.
 pub fn validate_object_meta(meta: &Field<'_>, namespaced: bool, rule: NameRule, errors: &mut Errors) {
-    let generate_name = meta.get("generateName");
-    if !generate_name.is_empty() {
-        generate_name.check(rule.check_prefix(generate_name.str()), errors);
-    }
     let name = meta.get("name");
     if name.is_empty() {
         errors.push(name.required("name or generateName is required"));
@@ -38,6 +34,14 @@ pub fn validate_object_meta(meta: &Field<'_>, namespaced: bool, rule: NameRule, 
     annotations(&meta.get("annotations"), errors);
     owner_references(&meta.get("ownerReferences"), errors);
     finalizers(&meta.get("finalizers"), errors);
+}
+
+/// What is wrong with the beginning that an object's name was made from.
+pub fn generate_name(meta: &Field<'_>, rule: NameRule, errors: &mut Errors) {
+    let start = meta.get("generateName");
+    if !start.is_empty() {
+        start.check(rule.check_prefix(start.str()), errors);
+    }
 }
 
 /// What is wrong with the metadata of an update: the parts that never change, and the parts that may but must be valid.

@@ -29,10 +29,9 @@
 //!
 //! - Values shown in errors are the JSON that clients write; where Kubernetes shows an internal Go struct we follow it
 //!   only where it is small (`roleRef`, service ports). Diffs of refused updates have a form of our own.
-//! - CEL expressions, PEM certificates and CRD schemas are checked where they are compiled, not here.
-//! - Windows-only pod rules (`hostProcess`, GMSA), per-kind rules of alpha features, the volume inside a
-//!   VolumeAttachment, and the deeper rules of `resource.k8s.io` are not mirrored: their required fields, names and
-//!   enumerations are. Of the mandatory flow schemas and priority levels it is not checked that they keep their values.
+//! - CEL expressions of definitions and policies, PEM certificates and CRD schemas are checked where they are compiled.
+//! - Rules of alpha features, whose fields are dropped, and the volume inside a VolumeAttachment are not mirrored. Of the
+//!   mandatory flow schemas and priority levels it is not checked that they keep their values.
 //! - Ratcheting: an object stored under older rules is checked in full on update.
 mod admissionregistration;
 mod apiextensions;
@@ -41,6 +40,7 @@ mod autoscaling;
 pub mod batch;
 mod built_in;
 mod certificates;
+mod conditions;
 mod coordination;
 mod core;
 mod difference;
@@ -61,6 +61,7 @@ mod rows;
 mod scale;
 mod scheduling;
 mod storage;
+mod storagemigration;
 mod volume_source;
 mod webhooks;
 
@@ -74,7 +75,8 @@ use crate::status::FieldError;
 pub use built_in::{Behavior, BuiltIn, strategy_for};
 pub use core::carry_over as carry_over_service;
 pub use meta::{
-    annotations as validate_annotations, labels as validate_labels, validate_object_meta, validate_object_meta_update,
+    annotations as validate_annotations, generate_name, labels as validate_labels, validate_object_meta,
+    validate_object_meta_update,
 };
 pub use names::NameRule;
 pub use scale::ScalePaths;

@@ -152,6 +152,61 @@ pub fn dns1123_subdomain(value: &str) -> Vec<String> {
     subdomain_problems(value, too_long)
 }
 
+/// `k8s-long-name`: a DNS subdomain, in the words of declarative formats.
+pub fn long_name(value: &str) -> Vec<String> {
+    subdomain_problems(value, too_many_bytes)
+}
+
+/// `k8s-long-name-caseless`: the same with large letters.
+pub fn long_name_caseless(value: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if value.len() > DNS_SUBDOMAIN_MAX {
+        complaints.push(too_many_bytes(DNS_SUBDOMAIN_MAX));
+    }
+    if !matches_subdomain(&value.to_ascii_lowercase()) {
+        complaints.push(mismatch(
+            "an RFC 1123 subdomain must consist of alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character",
+            DNS_SUBDOMAIN_FORMAT,
+            &["Example.com"],
+        ));
+    }
+    complaints
+}
+
+/// `k8s-short-name`: a DNS label, in the words of declarative formats.
+pub fn short_name(value: &str) -> Vec<String> {
+    let characters = too_long(DNS_LABEL_MAX);
+    let bytes = |text: String| if text == characters { too_many_bytes(DNS_LABEL_MAX) } else { text };
+    dns1123_label(value).into_iter().map(bytes).collect()
+}
+
+/// The reason of a condition.
+pub fn condition_reason(value: &str) -> Vec<String> {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"_,:".contains(&byte);
+    let starts = value.starts_with(|c: char| c.is_ascii_alphabetic());
+    if starts && value.bytes().all(inner) && !value.ends_with([',', ':']) {
+        return Vec::new();
+    }
+    vec![mismatch(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
+/// What C calls an identifier: the name of an attribute of a device.
+pub fn c_identifier(value: &str) -> Vec<String> {
+    let starts = value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    if starts && value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        return Vec::new();
+    }
+    vec![mismatch(
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric characters or '_'",
+        "[A-Za-z_][A-Za-z0-9_]*",
+        &["my_name", "MY_NAME", "MyName"],
+    )]
+}
+
 fn subdomain_problems(value: &str, too_long: fn(usize) -> String) -> Vec<String> {
     let mut complaints = Vec::new();
     if value.len() > DNS_SUBDOMAIN_MAX {

@@ -40,13 +40,7 @@ impl Behavior for PersistentVolumeClaim {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
-            let modes = new.get("status").get("accessModes");
-            if !modes.is_set()
-                && new.get("status").get("phase").str() == "Bound"
-                && new.get("spec").get("volumeName").is_empty()
-            {
-                errors.push(new.get("spec").get("volumeName").required(""));
-            }
+            validate_status(&new.get("status"), errors);
             return;
         }
         self.validate(new, errors);
@@ -80,7 +74,7 @@ pub(super) fn storage_class_annotation(object: &Field<'_>, warnings: &mut Vec<St
 
 /// What a claim gets, alone or as a StatefulSet's template.
 pub fn set_claim_defaults(claim: &mut Value) {
-    edit::default_text(edit::child(claim, "spec"), "volumeMode", "Filesystem");
+    edit::default(edit::child(claim, "spec"), "volumeMode", "Filesystem");
     edit::default_text(edit::child(claim, "status"), "phase", "Pending");
 }
 
@@ -112,9 +106,57 @@ fn normalize_data_sources(spec: &mut Value, old: Option<&Value>) {
     }
 }
 
+/// What is wrong with the amounts of a claim's status (`ValidatePersistentVolumeClaimStatusUpdate`).
+fn validate_status(status: &Field<'_>, errors: &mut Errors) {
+    const RESIZES: [&str; 5] = [
+        "ControllerResizeInProgress",
+        "ControllerResizeInfeasible",
+        "NodeResizeInProgress",
+        "NodeResizeInfeasible",
+        "NodeResizePending",
+    ];
+    let whole = |amount: &Field<'_>| amount.quantity().unwrap_or(Quantity::ZERO).value();
+    let negative = |amount: &Field<'_>| amount.invalid_as(whole(amount), "must be a valid resource quantity");
+    for (_, amount) in status.get("capacity").entries() {
+        if whole(&amount) < 0 {
+            errors.push(negative(&amount));
+        }
+    }
+    let resizes = status.get("allocatedResourceStatuses");
+    for (name, state) in resizes.entries() {
+        resource_name(name, &resizes, errors);
+        if !RESIZES.contains(&state.str()) {
+            errors.push(resizes.not_supported_as(name, &RESIZES));
+        }
+    }
+    let allocated = status.get("allocatedResources");
+    for (name, amount) in allocated.entries() {
+        if resource_name(name, &allocated, errors) && whole(&amount) < 0 {
+            errors.push(negative(&amount));
+        }
+    }
+}
+
+/// A resource that a claim has is its storage, or somebody's own.
+fn resource_name(name: &str, place: &Field<'_>, errors: &mut Errors) -> bool {
+    let complaints = names::qualified_name(name);
+    let own = !name.contains('/') || name.contains("kubernetes.io/");
+    let fits = complaints.is_empty() && (!own || name == "storage");
+    if complaints.is_empty() && !fits {
+        errors.push(place.not_supported_as(name, &["storage"]));
+    }
+    errors.extend(complaints.into_iter().map(|complaint| place.invalid_as(name, complaint)));
+    fits
+}
+
 /// What is wrong with a claim's template in a pod: only labels and annotations may be said beside the spec.
 pub fn validate_template(template: &Field<'_>, errors: &mut Errors) {
-    let metadata = template.get("metadata");
+    template_metadata(&template.get("metadata"), errors);
+    validate_spec(&template.get("spec"), errors);
+}
+
+/// What is wrong with the metadata of a template whose object's name and place the server finds itself.
+pub fn template_metadata(metadata: &Field<'_>, errors: &mut Errors) {
     meta::annotations(&metadata.get("annotations"), errors);
     meta::labels(&metadata.get("labels"), errors);
     for (name, value) in metadata.value().as_object().into_iter().flatten() {
@@ -125,7 +167,6 @@ pub fn validate_template(template: &Field<'_>, errors: &mut Errors) {
             });
         }
     }
-    validate_spec(&template.get("spec"), errors);
 }
 
 /// What is wrong with a claim's spec.

@@ -10,7 +10,7 @@ mod replication;
 mod service;
 mod volume;
 
-pub use claim::PersistentVolumeClaim;
+pub use claim::{PersistentVolumeClaim, template_metadata};
 pub use config::{ConfigMap, Secret, ServiceAccount};
 pub use endpoints::{Endpoints, not_special_ip};
 pub use event::Event;

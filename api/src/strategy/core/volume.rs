@@ -44,7 +44,7 @@ impl Behavior for PersistentVolume {
     fn set_defaults(&self, object: &mut Value) {
         let spec = edit::child(object, "spec");
         edit::default_text(spec, "persistentVolumeReclaimPolicy", "Retain");
-        edit::default_text(spec, "volumeMode", "Filesystem");
+        edit::default(spec, "volumeMode", "Filesystem");
         if let Some(host_path) = edit::member(spec, "hostPath") {
             edit::default(host_path, "type", "");
         }
