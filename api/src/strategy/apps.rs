@@ -288,6 +288,47 @@ impl Behavior for ReplicaSet {
 /// `apps/v1` StatefulSet.
 pub struct StatefulSet;
 
+impl StatefulSet {
+    /// What is wrong with a spec. Templates of claims never change, so they are looked at when they come.
+    fn check(&self, spec: &Field<'_>, new: bool, errors: &mut Errors) {
+        let policy = spec.get("podManagementPolicy");
+        match policy.str() {
+            "" => errors.push(policy.required("")),
+            "OrderedReady" | "Parallel" => {}
+            _ => errors.push(policy.invalid("must be 'OrderedReady' or 'Parallel'")),
+        }
+        stateful_update_strategy(&spec.get("updateStrategy"), errors);
+        let retention = spec.get("persistentVolumeClaimRetentionPolicy");
+        for name in ["whenDeleted", "whenScaled"] {
+            let policy = retention.get(name);
+            if retention.is_set() && !["Retain", "Delete"].contains(&policy.str()) {
+                errors.push(policy.not_supported(&["Retain", "Delete"]));
+            }
+        }
+        if new {
+            for template in spec.get("volumeClaimTemplates").items() {
+                claim::validate_spec(&template.get("spec"), errors);
+            }
+        }
+        spec.get("replicas").non_negative(errors);
+        spec.get("minReadySeconds").non_negative(errors);
+        spec.get("ordinals").get("start").non_negative(errors);
+        let service = spec.get("serviceName");
+        if new && !service.is_empty() {
+            service.check(names::dns1123_label(service.str()), errors);
+        }
+        pod::validate_stateful_template(spec, errors);
+        let policy = spec.get("template").get("spec").get("restartPolicy");
+        if spec.get("template").is_set() && policy.str() != "Always" {
+            errors.push(policy.not_supported(&["Always"]));
+        }
+        let deadline = spec.get("template").get("spec").get("activeDeadlineSeconds");
+        if deadline.is_set() {
+            errors.push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
+        }
+    }
+}
+
 impl Behavior for StatefulSet {
     fn set_defaults(&self, object: &mut Value) {
         let spec = template_defaults(object);
@@ -317,38 +358,7 @@ impl Behavior for StatefulSet {
     }
 
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
-        let spec = object.get("spec");
-        let policy = spec.get("podManagementPolicy");
-        match policy.str() {
-            "" => errors.push(policy.required("")),
-            "OrderedReady" | "Parallel" => {}
-            _ => errors.push(policy.invalid("must be 'OrderedReady' or 'Parallel'")),
-        }
-        stateful_update_strategy(&spec.get("updateStrategy"), errors);
-        let retention = spec.get("persistentVolumeClaimRetentionPolicy");
-        for name in ["whenDeleted", "whenScaled"] {
-            let policy = retention.get(name);
-            if retention.is_set() && !["Retain", "Delete"].contains(&policy.str()) {
-                errors.push(policy.not_supported(&["Retain", "Delete"]));
-            }
-        }
-        spec.get("replicas").non_negative(errors);
-        spec.get("minReadySeconds").non_negative(errors);
-        spec.get("ordinals").get("start").non_negative(errors);
-        spec.get("revisionHistoryLimit").non_negative(errors);
-        let service = spec.get("serviceName");
-        if !service.is_empty() {
-            service.check(names::dns1123_label(service.str()), errors);
-        }
-        pod::validate_stateful_template(&spec, errors);
-        let policy = spec.get("template").get("spec").get("restartPolicy");
-        if spec.get("template").is_set() && policy.str() != "Always" {
-            errors.push(policy.not_supported(&["Always"]));
-        }
-        let deadline = spec.get("template").get("spec").get("activeDeadlineSeconds");
-        if deadline.is_set() {
-            errors.push(deadline.forbidden("activeDeadlineSeconds in StatefulSet is not Supported"));
-        }
+        self.check(&object.get("spec"), true, errors);
     }
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, old: &Field<'_>, errors: &mut Errors) {
@@ -356,7 +366,7 @@ impl Behavior for StatefulSet {
             validate_counts(&STATEFUL_SET, new, old, errors);
             return;
         }
-        self.validate(new, errors);
+        self.check(&new.get("spec"), false, errors);
         for name in ["selector", "volumeClaimTemplates", "serviceName", "podManagementPolicy"] {
             new.get("spec").get(name).immutable(&old.get("spec").get(name), errors);
         }

@@ -5,6 +5,7 @@
 mod containers;
 mod defaults;
 mod disabled;
+mod os;
 mod probes;
 pub mod resources;
 pub mod scheduling;

@@ -1,6 +1,7 @@
 //! Security contexts, of the pod and of containers.
 use std::collections::BTreeSet;
 
+use super::os;
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::names;
 
@@ -22,11 +23,12 @@ pub fn validate_pod(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
     for name in ["fsGroup", "runAsUser", "runAsGroup"] {
         id(&context.get(name), errors);
     }
-    validate_sysctls(&context.get("sysctls"), errors);
+    validate_sysctls(&context.get("sysctls"), spec, errors);
     one_of_if_set(&context.get("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], errors);
     one_of_if_set(&context.get("supplementalGroupsPolicy"), &["Merge", "Strict"], errors);
     one_of_if_set(&context.get("seLinuxChangePolicy"), &["MountOption", "Recursive"], errors);
     seccomp(&context.get("seccompProfile"), errors);
+    os::validate_windows_options(&context.get("windowsOptions"), errors);
     app_armor(&context.get("appArmorProfile"), errors);
 }
 
@@ -50,6 +52,7 @@ pub fn validate_container(context: &Field<'_>, errors: &mut Errors) {
             );
         }
     }
+    os::validate_windows_options(&context.get("windowsOptions"), errors);
     app_armor(&context.get("appArmorProfile"), errors);
 }
 
@@ -95,7 +98,19 @@ fn host_users(spec: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
+/// A setting of a namespace that is the host's is not the pod's to make: the member of the spec that says so.
+fn namespace_of_host(sysctl: &str, spec: &Field<'_>) -> Option<&'static str> {
+    let name = if sysctl.starts_with("net/") { "net." } else { sysctl };
+    let of_ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|start| name.starts_with(start));
+    let member = match name {
+        _ if name.starts_with("net.") => "hostNetwork",
+        _ if of_ipc || name == "kernel.sem" => "hostIPC",
+        _ => return None,
+    };
+    spec.get(member).bool().then_some(member)
+}
+
+fn validate_sysctls(sysctls: &Field<'_>, spec: &Field<'_>, errors: &mut Errors) {
     const NAME_MAX: usize = 253;
     let well_formed = |name: &str| {
         !name.is_empty()
@@ -117,6 +132,9 @@ fn validate_sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
             )));
         } else if seen.contains(name.str()) {
             errors.push(name.duplicate());
+        }
+        if let Some(member) = namespace_of_host(name.str(), spec) {
+            errors.push(name.invalid(format!("may not be specified when '{member}' is true")));
         }
         seen.insert(name.str());
     }

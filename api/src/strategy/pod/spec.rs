@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::containers::{self, Surroundings};
-use super::{resources, scheduling, security, volumes};
+use super::{os, resources, scheduling, security, volumes};
 use crate::strategy::field::{Errors, Field};
 use crate::strategy::{edit, labels, meta, names};
 
@@ -38,6 +38,7 @@ pub fn validate_pod_spec(spec: &Field<'_>, pod: &str, errors: &mut Errors) {
     dns_config(spec, errors);
     gates(spec, errors);
     scheduling::validate_topology_spread(&spec.get("topologySpreadConstraints"), errors);
+    os::validate_host_process(spec, errors);
     identity(spec, errors);
     scheduling::validate_tolerations(&spec.get("tolerations"), errors);
     host_aliases(&spec.get("hostAliases"), errors);
@@ -72,7 +73,9 @@ fn validate_selector(selector: &Field<'_>, what: &str, errors: &mut Errors) -> b
         errors.push(selector.invalid(format!("empty selector is invalid for {what}")));
     }
     if !labels::is_readable(selector.value()) {
-        errors.push(selector.invalid("invalid label selector").showing(labels::shown(selector.value())));
+        // Of a StatefulSet Kubernetes says no more than that.
+        let detail = if what == "statefulset" { "" } else { "invalid label selector" };
+        errors.push(selector.invalid(detail).showing(labels::shown(selector.value())));
         return false;
     }
     true
@@ -292,12 +295,5 @@ fn classes(spec: &Field<'_>, errors: &mut Errors) {
     // Overhead is judged as the limits of a container, and reported so.
     let overhead = serde_json::json!({"limits": spec.get("overhead").value()});
     resources::validate(&spec.get("overhead").with(&overhead), &BTreeSet::new(), errors);
-    if let Some(os) = spec.get("os").set() {
-        let name = os.get("name");
-        if name.is_empty() {
-            errors.push(name.required(""));
-        } else {
-            os.with(name.value()).one_of(&["linux", "windows"], errors);
-        }
-    }
+    os::validate(spec, errors);
 }
