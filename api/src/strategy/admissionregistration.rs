@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
 use super::pod::volumes::required;
-use super::{edit, labels, names, webhooks};
+use super::{Subresource, conditions, edit, labels, names, webhooks};
 use crate::admission::{Fault, Policy};
 use crate::status::{FieldError, FieldPath};
 
@@ -275,6 +275,18 @@ impl Behavior for AdmissionPolicy {
         if !validating && spec.get("mutations").is_empty() {
             errors.push(spec.get("mutations").required("mutations must contain at least one item"));
         }
+    }
+
+    fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
+        if subresource != Subresource::Status {
+            self.validate(new, errors);
+            return;
+        }
+        let status = new.get("status");
+        for warning in status.get("typeChecking").get("expressionWarnings").items() {
+            required(&warning, &["warning", "fieldRef"], errors);
+        }
+        conditions::validate(&status.get("conditions"), errors);
     }
 }
 

@@ -70,6 +70,9 @@ impl Behavior for HorizontalPodAutoscaler {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
+            for condition in new.get("status").get("conditions").items() {
+                condition.get("observedGeneration").non_negative(errors);
+            }
             for name in ["currentReplicas", "desiredReplicas"] {
                 new.get("status").get(name).non_negative(errors);
             }
@@ -105,6 +108,10 @@ fn object_reference(target: &Field<'_>, core: bool, errors: &mut Errors) {
         }
     }
     let version = target.get("apiVersion");
+    if version.str().matches('/').count() > 1 {
+        errors.push(version.invalid(format!("unexpected GroupVersion string: {}", version.str())));
+        return;
+    }
     let grouped = version.str().split_once('/').is_some_and(|(group, _)| !group.is_empty());
     if !grouped && !core && target.get("kind").str() != "ReplicationController" {
         errors.push(version.invalid("apiVersion must specify API group"));

@@ -2,7 +2,7 @@
 use super::apps::positive_int_or_percent;
 use super::built_in::Behavior;
 use super::field::{Errors, Field};
-use super::{Subresource, labels, names};
+use super::{Subresource, conditions, labels, names};
 
 /// `policy/v1` PodDisruptionBudget.
 pub struct PodDisruptionBudget;
@@ -36,6 +36,7 @@ impl Behavior for PodDisruptionBudget {
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Status {
+            conditions::validate(&new.get("status").get("conditions"), errors);
             for name in ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"] {
                 new.get("status").get(name).non_negative(errors);
             }
