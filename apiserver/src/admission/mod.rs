@@ -13,6 +13,7 @@
 mod certificates;
 mod default_ingress_class;
 mod default_toleration_seconds;
+mod device_claims;
 mod expressions;
 mod limit_ranger;
 mod matching;
@@ -252,6 +253,7 @@ impl Chain {
             Box::new(default_ingress_class::DefaultIngressClass::new(objects())),
             Box::new(node_declared_features::NodeDeclaredFeatureValidator::new(objects())),
             Box::new(pod_resize::PodResizeValidator::new(objects())),
+            Box::new(device_claims::DeviceClaims::new(objects(), authorizer())),
             Box::new(Escalation::new(Arc::clone(rbac), authorizer())),
             Box::new(policy::MutatingPolicies::new(objects(), authorizer(), Arc::clone(converter))),
             Box::new(webhook::MutatingWebhooks::new(cluster, &webhooks)),
