@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::commit::Outcome;
 use super::{Context, Registry, Target, Written, hooks};
 use crate::admission::{Attributes, Operation};
-use crate::cache::object;
+use crate::cache::{Object, object};
 use crate::options::{WriteOptions, connect_options};
 use crate::query::Query;
 
@@ -104,8 +104,8 @@ impl Registry {
         let target = &target.named(meta::name(&object));
         self.admit_final(context, target, Operation::Create, &mut object, None, options).await?;
         if options.dry_run {
-            if self.cached(target)?.is_some() {
-                return Err(Status::already_exists(&target.resource(), &target.name));
+            if let Some(current) = self.cached(target)? {
+                return Err(already_exists(target, Some(&current)));
             }
             let object = self.converter.one(&acting, &target.kind, object).await?;
             return Ok(Written { object, stored: None, created: true });
@@ -114,13 +114,8 @@ impl Registry {
         match self.put(target, None, object::encode(&storage, &stored)).await? {
             Outcome::Committed(revision) => self.written(target, stored, revision, true).await,
             Outcome::Conflict(Some(current)) => {
-                let mut status = Status::already_exists(&target.resource(), &target.name);
-                if let Ok(Some(current)) = self.after_conflict(target, Some(current))
-                    && current.meta().deletion_timestamp.is_some()
-                {
-                    status.message = format!("object is being deleted: {}", status.message);
-                }
-                Err(status)
+                let current = self.after_conflict(target, Some(current)).ok().flatten();
+                Err(already_exists(target, current.as_deref()))
             }
             Outcome::Conflict(None) => Err(Status::internal_error("the store refused a create without a reason")),
         }
@@ -249,6 +244,15 @@ fn attributes<'a>(
         audit: context.audit.clone(),
         reinvocation: Default::default(),
     }
+}
+
+/// The refusal of a name that an object has, perhaps not for long.
+fn already_exists(target: &Target, current: Option<&Object>) -> Status {
+    let mut status = Status::already_exists(&target.resource(), &target.name);
+    if current.is_some_and(|current| current.meta().deletion_timestamp.is_some()) {
+        status.message = format!("object is being deleted: {}", status.message);
+    }
+    status
 }
 
 /// The object's namespace is the request's, by default or by agreement (`rest.EnsureObjectNamespaceMatchesRequestNamespace`).

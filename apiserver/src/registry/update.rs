@@ -267,10 +267,10 @@ impl Registry {
             keep(metadata, before, "uid");
         }
         keep(metadata, before, "creationTimestamp");
-        if metadata.get("deletionTimestamp").is_none() {
+        if before.get("deletionTimestamp").is_some() {
             keep(metadata, before, "deletionTimestamp");
         }
-        if metadata.get("deletionGracePeriodSeconds").is_none() || before.get("deletionGracePeriodSeconds").is_none() {
+        if metadata.get("deletionGracePeriodSeconds").is_none() {
             keep(metadata, before, "deletionGracePeriodSeconds");
         }
         let errors = strategy.validate_update(target.door(), new, old);
