@@ -200,11 +200,16 @@ fn index_lists(changes: &Changes<'_>, errors: &mut Errors) {
     let completions = job.spec.get("completions").int();
     let limit_per_index = job.spec.get("backoffLimitPerIndex").is_set();
     if let Some(completions) = completions {
-        for (list, asked) in [(&done, done_changed), (&failed, failed_changed && limit_per_index && failed.is_set())] {
-            if asked && let Err(why) = indexes::count(list.str(), completions) {
-                let name = if list.path().ends_with("completedIndexes") { "completedIndexes" } else { "failedIndexes" };
+        let readable = |list: &Field<'_>, name: &str, errors: &mut Errors| {
+            if let Err(why) = indexes::count(list.str(), completions) {
                 errors.push(list.invalid(format!("error parsing {name}: {why}")));
             }
+        };
+        if done_changed {
+            readable(&done, "completedIndexes", errors);
+        }
+        if failed_changed && limit_per_index && failed.is_set() {
+            readable(&failed, "failedIndexes", errors);
         }
     }
     if done_changed && !done.is_empty() && job.spec.get("completionMode").str() != "Indexed" {

@@ -62,15 +62,17 @@ fn linux(spec: &Field<'_>, errors: &mut Errors) {
 fn windows(spec: &Field<'_>, errors: &mut Errors) {
     const CANNOT: &str = "cannot be set for a windows pod";
     let context = spec.get("securityContext");
-    for field in POD_CONTEXT.map(|name| context.get(name)) {
-        let is_list_of_none = field.path().ends_with(".sysctls") && field.is_empty();
-        if field.is_set() && !is_list_of_none {
+    for name in POD_CONTEXT {
+        let field = context.get(name);
+        let told = if name == "sysctls" { !field.is_empty() } else { field.is_set() };
+        if told {
             errors.push(field.forbidden(CANNOT));
         }
     }
     for name in ["hostUsers", "hostPID", "hostIPC", "shareProcessNamespace"] {
-        let (field, plain) = (spec.get(name), matches!(name, "hostPID" | "hostIPC"));
-        if if plain { field.bool() } else { field.is_set() } {
+        let field = spec.get(name);
+        let told = if matches!(name, "hostPID" | "hostIPC") { field.bool() } else { field.is_set() };
+        if told {
             errors.push(field.forbidden(CANNOT));
         }
     }
