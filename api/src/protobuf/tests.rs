@@ -91,6 +91,28 @@ fn normal(ty: &Type, value: Value) -> Value {
     normalize(ty, value, FieldValidation::Strict).expect("generated values are of their type").object
 }
 
+/// Lists that are told from absent ones when they are empty: the messages of Kubernetes do not tell them apart.
+fn without_told_lists(ty: &Type, value: Value) -> Value {
+    match (ty, value) {
+        (Type::Struct(of), Value::Object(members)) => {
+            let kept = members.into_iter().filter_map(|(name, value)| {
+                let Some(field) = of.field(&name) else { return Some((name, value)) };
+                let told = field.pointer && matches!(field.ty, Type::List(_)) && value == json!([]);
+                (!told).then(|| (name, without_told_lists(&field.ty, value)))
+            });
+            Value::Object(kept.collect())
+        }
+        (Type::List(list), Value::Array(elements)) => {
+            elements.into_iter().map(|element| without_told_lists(&list.element, element)).collect()
+        }
+        (Type::Map(map), Value::Object(entries)) => {
+            let entries = entries.into_iter().map(|(key, value)| (key, without_told_lists(&map.value, value)));
+            Value::Object(entries.collect())
+        }
+        (_, value) => value,
+    }
+}
+
 #[test]
 fn every_type_survives_the_way_there_and_back() {
     let mut chance = Chance(37);
@@ -105,7 +127,7 @@ fn every_type_survives_the_way_there_and_back() {
         for _ in 0..4 {
             let value = normal(&ty, generate(&ty, &mut chance, 0));
             let bytes = encode(of, &value).unwrap_or_else(|e| panic!("{of:?}: {e}: {value}"));
-            assert_eq!(decode(of, &bytes).unwrap(), value, "{of:?}");
+            assert_eq!(decode(of, &bytes).unwrap(), without_told_lists(&ty, value), "{of:?}");
         }
     }
 }
