@@ -48,7 +48,8 @@ impl Kubelet {
     /// The other pods that have something of the node, with what they have.
     pub(crate) fn neighbours(&self, allocations: &Allocations, uid: &str) -> Vec<Neighbour> {
         let others = self.pods().into_iter().filter(|other| other.uid() != uid && crate::sync::is_active(other));
-        let admitted = others.filter(|other| allocations.get(other.uid()).is_some());
+        // Static pods are not asked, so they count from the start.
+        let admitted = others.filter(|other| other.is_static() || allocations.get(other.uid()).is_some());
         let neighbour =
             |other: Arc<Pod>| Neighbour { actual: allocations.actuated(&other), pod: allocations.applied_to(&other) };
         admitted.map(neighbour).collect()
