@@ -146,7 +146,11 @@ pub fn decode(body: &[u8], format: Format, expected: &Expected, validation: Fiel
             }
             let said = |field| decoded.object.get(field).and_then(Value::as_str).unwrap_or_default();
             let said = TypeMeta { api_version: said("apiVersion").to_owned(), kind: said("kind").to_owned() };
-            check_type_meta(&said.with_defaults(&expected.gvk), expected)?;
+            if expected.custom {
+                check_custom(&said, body, &decoded.object, expected)?;
+            } else {
+                check_type_meta(&said.with_defaults(&expected.gvk), expected)?;
+            }
             set_type_meta(&mut decoded.object, expected);
             Ok(decoded)
         }
@@ -394,7 +398,7 @@ fn check_type_meta(actual: &GroupVersionKind, expected: &Expected) -> Result<()>
         return Ok(());
     }
     if expected.custom {
-        return Err(not_that_resource(actual, expected));
+        return Err(not_that_resource(actual, expected, ""));
     }
     // Versions of Scale that are served no more, but known.
     let is_earlier_scale = actual.kind == "Scale"
@@ -434,14 +438,29 @@ fn another_version(actual: &GroupVersionKind, expected: &Expected) -> Status {
     ))
 }
 
+/// An object of no Go type says itself what it is: nothing stands in for its version and kind.
+fn check_custom(said: &TypeMeta, body: &[u8], object: &Value, expected: &Expected) -> Result<()> {
+    if said.kind.is_empty() {
+        let shown =
+            if body.starts_with(b"{") { String::from_utf8_lossy(body).into_owned() } else { object.to_string() };
+        return Err(unrecognized(body, expected, &format!("Object 'Kind' is missing in '{shown}'")));
+    }
+    let (group, version) = split_api_version(&said.api_version);
+    let actual = GroupVersionKind::new(group, version, &*said.kind);
+    if expected.accepts(&actual) {
+        return Ok(());
+    }
+    Err(not_that_resource(&actual, expected, crate::meta::name(object)))
+}
+
 /// A custom resource is an object of no Go type: only its version and kind can be wrong.
-fn not_that_resource(actual: &GroupVersionKind, expected: &Expected) -> Status {
+fn not_that_resource(actual: &GroupVersionKind, expected: &Expected, name: &str) -> Status {
     if actual.api_version() != expected.gvk.api_version() {
         return another_version(actual, expected);
     }
     let wanted = format!("must be {}", expected.gvk.kind);
     let error = FieldError::invalid(&FieldPath::new("kind"), actual.kind.as_str(), wanted);
-    Status::invalid(&expected.gvk.group_kind(), "", vec![error])
+    Status::invalid(&actual.group_kind(), name, vec![error])
 }
 
 /// The Go package of a kind's internal version: the first label of its group.

@@ -352,6 +352,15 @@ pub(crate) fn double(value: f64) -> Option<Number> {
     if value.fract() == 0.0 && value.abs() < EXACT { Some((value as i64).into()) } else { Number::from_f64(value) }
 }
 
+/// A number of an object that has no Go type: a whole one is written without a fraction, in as many digits as tell it from
+/// others.
+pub(crate) fn untyped(number: Number) -> Number {
+    let whole = number.as_f64().filter(|value| number.is_f64() && value.fract() == 0.0);
+    let Some(text) = whole.map(|value| value.to_string()) else { return number };
+    let signed = text.parse::<i64>().ok().map(Number::from);
+    signed.or_else(|| text.parse::<u64>().ok().map(Number::from)).unwrap_or(number)
+}
+
 /// What Go writes for the zero value of `ty`.
 pub fn zero(ty: &Type) -> Value {
     match ty {

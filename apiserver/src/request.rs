@@ -35,7 +35,7 @@ pub struct RequestInfo {
     pub resource: String,
     /// Subresource (`status`, `log`, …).
     pub subresource: String,
-    /// Object name; for list, watch and deletecollection the name a `metadata.name=` field selector asks for.
+    /// Object name; for list and watch the name a `metadata.name=` field selector asks for.
     pub name: String,
     /// What follows the subresource (the path behind a `proxy`), without a leading slash.
     pub rest: String,
@@ -103,7 +103,8 @@ impl RequestInfo {
         if self.name.is_empty() && self.verb == "delete" {
             self.verb = "deletecollection".to_owned();
         }
-        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") && self.name.is_empty() {
+        // A rule for one name does not let a collection be deleted, whatever is selected of it.
+        if matches!(self.verb.as_str(), "list" | "watch") && self.name.is_empty() {
             self.name = query.get("fieldSelector").and_then(name_in_field_selector).unwrap_or_default();
         }
     }

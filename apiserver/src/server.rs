@@ -489,6 +489,21 @@ impl ApiServer {
         if verdict.allowed() { Ok(()) } else { Err(authz::forbidden(&attributes, &verdict.reason)) }
     }
 
+    /// Whether the caller may do by another verb what the request is about: a connection that is opened by GET is `create` all the
+    /// same (`pkg/registry/core/pod/rest/authorize.go`).
+    pub fn authorize_verb(&self, request: &Request, verb: &str) -> Result<(), Status> {
+        if request.info.verb == verb {
+            return Ok(());
+        }
+        let asked = authz::Attributes::of_request(&request.user, &request.info, &request.query);
+        let verdict = self.authorizer.authorize(&authz::Attributes { verb, ..asked });
+        if verdict.allowed() {
+            return Ok(());
+        }
+        let resource = GroupResource::new(request.info.group.as_str(), request.info.resource.as_str());
+        Err(Status::forbidden(&resource, &request.info.name, verdict.reason))
+    }
+
     async fn route(self: &Arc<Self>, request: Request, body: Body) -> Result<Response<Body>, Status> {
         if let Some(other) = self.aggregator.other(&request.info.path) {
             let place = self.places.tunnel()?;
@@ -535,7 +550,7 @@ fn gatekeepers(
         clock: config.clock.clone(),
         random: config.random.fork(),
     });
-    registry.set_chain(Arc::new(chain.only(&config.settings.admission)));
+    registry.set_chain(Arc::new(chain.only(&config.settings.admission)), Arc::clone(&authorizer));
     Ok((Arc::new(authenticator(config, &objects, outgoing, uses)?), authorizer))
 }
 

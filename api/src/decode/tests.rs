@@ -255,7 +255,7 @@ fn custom_types_prune_and_leave_types_alone() {
         false,
     );
     let custom = Expected { gvk: GroupVersionKind::new("example.com", "v1", "Pg"), schema: root, custom: true };
-    let body = json!({"metadata": {"name": "db"}, "spec": {"replicas": "x", "tags": {"a": null}, "what": 1}});
+    let body = json!({"apiVersion": "example.com/v1", "kind": "Pg", "metadata": {"name": "db"}, "spec": {"replicas": "x", "tags": {"a": null}, "what": 1}});
     let decoded = decode_json(&custom, body).unwrap();
     assert_eq!(decoded.warnings, ["unknown field \"spec.what\""]);
     assert_eq!(decoded.object["spec"], json!({"replicas": "x", "tags": {"a": null}}));

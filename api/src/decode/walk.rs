@@ -14,7 +14,7 @@ use serde_json::{Map, Number, Value};
 use super::MAX_DEPTH;
 use super::problems::{DUPLICATE, Problems, Segment};
 use crate::quantity::{Quantity, QuantityError};
-use crate::schema::{Conformance, Scalar, Struct, Type, UnknownFields, double, zero};
+use crate::schema::{Conformance, Scalar, Struct, Type, UnknownFields, double, untyped, zero};
 use crate::time;
 
 pub(super) static ANY: Type = Type::Scalar(Scalar::Any);
@@ -73,12 +73,13 @@ impl<'a> Walk<'a> {
 
     fn number<E: de::Error>(self, number: Number) -> Result<Value, E> {
         let Type::Scalar(scalar) = self.ty else {
+            let number = if self.structural { untyped(number) } else { number };
             return Ok(self.wrong("number", Value::Number(number)));
         };
-        let value = Value::Number(number);
         if self.structural {
-            return Ok(value);
+            return Ok(Value::Number(untyped(number)));
         }
+        let value = Value::Number(number);
         let in_range = match scalar {
             Scalar::Int32 | Scalar::IntOrString => value.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             Scalar::Int64 => value.is_i64(),

@@ -1,7 +1,7 @@
 //! JSON Patch, RFC 6902: a list of operations, all of which succeed or none (apiserver `handlers/patch.go`, `jsonPatcher`).
 
 use json_patch::jsonptr::Pointer;
-use json_patch::{AddOperation, PatchOperation};
+use json_patch::{AddOperation, PatchErrorKind, PatchOperation};
 use serde_json::Value;
 
 use super::PatchError;
@@ -19,7 +19,7 @@ pub const MAX_TOUCHED_VALUES: usize = 50_000_000;
 ///
 /// # Errors
 /// [`PatchError::BadRequest`] when the body is no list of operations, [`PatchError::TooLarge`] when it is too long a list,
-/// [`PatchError::Unprocessable`] when an operation is wrong or fails.
+/// [`PatchError::TestFailed`] when a `test` does not hold, [`PatchError::Unprocessable`] when an operation is wrong or fails.
 pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     let wrong = |kind: &str, of: &str| {
         Err(PatchError::BadRequest(format!("error decoding patch: json: cannot unmarshal {kind} into Go {of}")))
@@ -74,8 +74,10 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
         if tests_for_absence(&operation, &patched) {
             continue;
         }
-        json_patch::patch(&mut patched, std::slice::from_ref(&operation))
-            .map_err(|error| PatchError::Unprocessable(error.to_string()))?;
+        json_patch::patch(&mut patched, std::slice::from_ref(&operation)).map_err(|error| match error.kind {
+            PatchErrorKind::TestFailed => PatchError::TestFailed(error.to_string()),
+            _ => PatchError::Unprocessable(error.to_string()),
+        })?;
     }
     *document = patched;
     Ok(())
@@ -198,7 +200,13 @@ mod tests {
         ] {
             let mut document = before.clone();
             let patch = json!([{"op": "replace", "path": "/a", "value": 2}, last]);
-            assert!(matches!(apply(&mut document, &patch), Err(PatchError::Unprocessable(_))), "{last}");
+            let refused = apply(&mut document, &patch).expect_err("a refusal");
+            let tested = last == json!({"op": "test", "path": "/a", "value": 1});
+            match refused {
+                PatchError::TestFailed(_) if tested => {}
+                PatchError::Unprocessable(_) if !tested => {}
+                other => panic!("{last}: {other:?}"),
+            }
             assert_eq!(document, before);
         }
     }

@@ -33,6 +33,9 @@ pub enum PatchError {
     /// The patch does not fit the object: 422, for which the API server shows its generic words, not these.
     #[error("{0}")]
     Unprocessable(String),
+    /// A `test` of a JSON patch does not hold: 422 as well.
+    #[error("{0}")]
+    TestFailed(String),
     /// The patch is too large: 413 RequestEntityTooLarge.
     #[error("{0}")]
     TooLarge(String),
@@ -45,7 +48,7 @@ impl From<PatchError> for Status {
     fn from(error: PatchError) -> Status {
         match error {
             PatchError::BadRequest(message) => Status::bad_request(message),
-            PatchError::Unprocessable(_) => Status::unprocessable(),
+            PatchError::Unprocessable(_) | PatchError::TestFailed(_) => Status::unprocessable(),
             PatchError::TooLarge(message) => Status {
                 code: 413,
                 reason: StatusReason::RequestEntityTooLarge,

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::cells::age_of;
+use crate::time;
 
 /// Longest accepted path, in bytes.
 const PATH_MAX_BYTES: usize = 4096;
@@ -88,20 +89,20 @@ impl JsonPath {
             "integer" => first.as_i64().or(first.as_f64().map(|number| number as i64)).map_or(Value::Null, Value::from),
             "number" if first.is_number() => (*first).clone(),
             "boolean" if first.is_boolean() => (*first).clone(),
-            "date" => first.as_str().map_or(Value::Null, |_| age_of(first, now).into()),
-            "string" => match found[..] {
-                [Value::String(text)] => text.as_str().into(),
-                [Value::Null] => Value::Null,
-                [one] => one.to_string().into(),
-                _ => found.iter().map(|value| plain(value)).collect::<Vec<_>>().join(" ").into(),
+            "date" => match first.as_str() {
+                None => Value::Null,
+                Some(text) if !text.is_empty() && time::parse(text).is_err() => "<invalid>".into(),
+                Some(_) => age_of(first, now).into(),
+            },
+            // Of several values the first is shown.
+            "string" => match first {
+                Value::String(text) => text.as_str().into(),
+                Value::Null => Value::Null,
+                other => other.to_string().into(),
             },
             _ => Value::Null,
         }
     }
-}
-
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A name up to the next dot or bracket; a backslash takes the next character as it is (`.metadata.labels.a\.b`).
@@ -196,7 +197,8 @@ mod tests {
         assert_eq!(cell(".spec.n", "integer"), json!(3));
         assert_eq!(cell(".spec.f", "number"), json!(1.5));
         assert_eq!(cell(".spec.n", "string"), json!("3"));
-        assert_eq!(cell(".spec.list[*]", "string"), json!("p q"));
+        assert_eq!(cell(".spec.list[*]", "string"), json!("p"));
+        assert_eq!(cell(".spec.list[0]", "date"), json!("<invalid>"));
         assert_eq!(cell(".spec.list[-1]", "string"), json!("q"));
         assert_eq!(cell(".metadata.creationTimestamp", "date"), json!("2m"));
         assert_eq!(cell(".metadata.labels['a.b/c']", "string"), json!("x"));

@@ -38,8 +38,10 @@ pub struct Definitions {
 
 /// What of a definition is in the snapshot.
 struct Served {
-    /// Spec, names and whether it ends: what rows are made of.
+    /// Spec and names: what rows are made of.
     made_of: Value,
+    /// Whether it ends: nothing is created any more.
+    terminating: bool,
     rows: Rows,
 }
 
@@ -191,23 +193,24 @@ impl Definitions {
     /// Puts a definition's rows into the snapshot, unless they are there.
     async fn serve(&self, served: &mut BTreeMap<String, Served>, definition: &Value) -> Result<(), Status> {
         let name = meta::name(definition);
-        let made_of = serde_json::json!([
-            definition["spec"],
-            definition["status"]["acceptedNames"],
-            names::is_true(definition, "Terminating"),
-        ]);
-        if served.get(name).is_some_and(|served| served.made_of == made_of) {
+        let made_of = serde_json::json!([definition["spec"], definition["status"]["acceptedNames"]]);
+        let terminating = names::is_true(definition, "Terminating");
+        let same = served.get(name).filter(|served| served.made_of == made_of);
+        if same.is_some_and(|served| served.terminating == terminating) {
             return Ok(());
         }
         let Some(rows) = custom::rows(definition) else {
             return Err(Status::internal_error(format!("{name}: the definition has no storage version or no names")));
         };
         let cache = self.registry.cache();
-        cache.add_resource(&rows.storage, &rows.others).await.map_err(Status::internal_error)?;
+        // Watches go on to the end of the last object.
+        if same.is_none() {
+            cache.add_resource(&rows.storage, &rows.others).await.map_err(Status::internal_error)?;
+        }
         let before = served.get(name).map(|served| &served.rows);
         cache.set_kinds(|kinds| with_rows(&without_rows(kinds, before), &rows));
         tracing::info!(name, "a custom resource is served");
-        served.insert(name.to_owned(), Served { made_of, rows });
+        served.insert(name.to_owned(), Served { made_of, terminating, rows });
         Ok(())
     }
 

@@ -16,6 +16,7 @@
 pub mod fetch;
 pub mod service;
 pub mod tls;
+mod trust;
 pub mod webhook;
 
 use std::io;

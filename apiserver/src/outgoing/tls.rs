@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use base64::Engine;
@@ -16,7 +18,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use rustls::{CertificateError, ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsConnector;
+
+use super::trust::Trusted;
 
 /// Whose certificates are good.
 #[derive(Debug, Clone, Copy)]
@@ -63,9 +68,9 @@ pub fn connector(trust: Trust<'_>, identity: Option<&Identity>, clock: &Clock) -
         Trust::World => builder.with_webpki_verifier(verifier(roots_of_the_world(), provider)?),
         Trust::Bundle(bundle) => {
             let pem = STANDARD.decode(bundle).map_err(|error| format!("caBundle: {error}"))?;
-            builder.with_webpki_verifier(verifier(roots_of(&pem)?, provider)?)
+            builder.dangerous().with_custom_certificate_verifier(trusted(&pem, provider)?)
         }
-        Trust::Pem(pem) => builder.with_webpki_verifier(verifier(roots_of(pem.as_bytes())?, provider)?),
+        Trust::Pem(pem) => builder.dangerous().with_custom_certificate_verifier(trusted(pem.as_bytes(), provider)?),
     };
     let config = match identity {
         Some(Identity { chain, key }) => {
@@ -83,7 +88,33 @@ pub async fn handshake(
     stream: BoxedStream,
 ) -> Result<BoxedStream, String> {
     let stream = connector.connect(name.clone(), stream).await;
-    Ok(Box::new(stream.map_err(|error| words(&error, name))?))
+    Ok(Box::new(Abrupt(stream.map_err(|error| words(&error, name))?)))
+}
+
+/// A connection that may end without a farewell: small servers close the socket where TLS wants to be told, and Go takes it.
+struct Abrupt<S>(S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Abrupt<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.0).poll_read(cx, buffer)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            read => Poll::Ready(read),
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Abrupt<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
 
 fn verifier(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>, String> {
@@ -91,13 +122,14 @@ fn verifier(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Result<Arc<W
     verifier.map_err(|_| "unable to load root certificates: unable to parse bytes as PEM block".to_owned())
 }
 
-fn roots_of(pem: &[u8]) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
+fn trusted(pem: &[u8], provider: Arc<CryptoProvider>) -> Result<Arc<Trusted>, String> {
+    let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| format!("caBundle: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("caBundle: {error}"))?;
+        roots.add(certificate.clone()).map_err(|error| format!("caBundle: {error}"))?;
+        certificates.push(certificate);
     }
-    Ok(roots)
+    Ok(Arc::new(Trusted::new(verifier(roots, provider)?, certificates)))
 }
 
 fn roots_of_the_world() -> RootCertStore {

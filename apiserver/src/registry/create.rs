@@ -9,7 +9,8 @@ use minik8s_api::strategy::{self, strategy_for};
 use serde_json::Value;
 
 use super::commit::Outcome;
-use super::{Context, Registry, Target, Written, hooks};
+use super::owner_references::Found;
+use super::{Context, Registry, Target, Written, hooks, owner_references};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{Object, object};
 use crate::options::{WriteOptions, connect_options};
@@ -42,6 +43,7 @@ impl Registry {
         if !options.dry_run && !meta::resource_version(&object).is_empty() {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
+        owner_references::name_once(context, &mut object, Found::Sent);
         self.record_manager(context, target, None, &mut object, options).await;
         let object = self.admit(context, target, Operation::Create, object, None, options).await?;
         let generated = meta::name(&object).is_empty() && !meta::generate_name(&object).is_empty();
@@ -152,13 +154,21 @@ impl Registry {
             return Ok(object);
         }
         let name = if target.name.is_empty() { meta::name(&object).to_owned() } else { target.name.clone() };
+        let ends = target.kind.definition.as_ref().is_some_and(|definition| definition.terminating);
+        if ends && operation == Operation::Create {
+            let why = "create not allowed while custom resource definition is terminating";
+            return Err(Status::forbidden(&target.resource(), &name, why));
+        }
         let mut attributes = attributes(context, target, &name, operation, Some(object), old, options);
         let admitted = self.chain().admit(&mut attributes).await;
         for warning in attributes.take_warnings() {
             context.warnings.add(warning);
         }
         admitted?;
-        attributes.object.take().ok_or_else(|| Status::internal_error("admission took the object away"))
+        let admitted = attributes.object.take();
+        let mut object = admitted.ok_or_else(|| Status::internal_error("admission took the object away"))?;
+        owner_references::name_once(context, &mut object, Found::Admitted);
+        Ok(object)
     }
 
     /// Admission of a body that is posted to a subresource and not stored itself.

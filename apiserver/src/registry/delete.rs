@@ -47,6 +47,14 @@ const RETURN_DELETED: [(&str, &str); 16] = [
     ("storage.k8s.io", "volumeattributesclasses"),
 ];
 
+/// What is said to those who delete a Job and not what becomes of its pods (`pkg/registry/batch/job/storage/storage.go`).
+const JOBS_LEAVE_PODS: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to \
+     remove them or set propagationPolicy=Orphan to suppress this warning";
+
+fn is_job(kind: &Kind) -> bool {
+    kind.group == "batch" && kind.plural == "jobs"
+}
+
 /// Whether the deletion of such an object answers with it.
 pub fn returns_deleted(kind: &Kind) -> bool {
     RETURN_DELETED.contains(&(kind.group.as_str(), kind.plural.as_str()))
@@ -96,6 +104,9 @@ impl Registry {
 
     /// Deletes one object.
     pub async fn delete(&self, context: &Context, target: &Target, options: &DeleteOptions) -> Result<Deleted, Status> {
+        if is_job(&target.kind) && options.propagation.is_none() {
+            context.warnings.add(JOBS_LEAVE_PODS);
+        }
         let mut present = self.cached(target)?;
         let mut from_cache = true;
         for _ in 0..MAX_CONFLICTS {

@@ -27,6 +27,7 @@ pub mod delete;
 pub mod eviction;
 pub mod hooks;
 pub mod keys;
+mod owner_references;
 pub mod ownership;
 pub mod patch;
 pub mod read;
@@ -47,6 +48,7 @@ use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::admission::Chain;
+use crate::authz::{self, Attributes, Authorizer};
 use crate::cache::{Cache, Object};
 use crate::crd::Converter;
 use crate::metrics::StoreTimes;
@@ -67,6 +69,7 @@ pub struct Registry {
     store_times: StoreTimes,
     converter: Arc<Converter>,
     chain: RwLock<Arc<Chain>>,
+    authorizer: RwLock<Option<Arc<dyn Authorizer>>>,
     hooks: RwLock<BTreeMap<GroupResource, Arc<dyn hooks::Hook>>>,
     event_ttl: RwLock<Duration>,
 }
@@ -93,14 +96,36 @@ impl Registry {
             random,
             converter,
             chain: RwLock::new(Arc::new(Chain::of(Vec::new()))),
+            authorizer: RwLock::default(),
             hooks: RwLock::default(),
             event_ttl: RwLock::new(EVENT_TTL),
         })
     }
 
-    /// Puts the admission chain in place.
-    pub fn set_chain(&self, chain: Arc<Chain>) {
+    /// Puts the admission chain in place, and who decides whether an update may create.
+    pub fn set_chain(&self, chain: Arc<Chain>, authorizer: Arc<dyn Authorizer>) {
         *self.chain.write() = chain;
+        *self.authorizer.write() = Some(authorizer);
+    }
+
+    /// Whether the caller may create what an update or a patch found absent
+    /// (`k8s.io/apiserver/pkg/endpoints/handlers/create.go` `withAuthorization`).
+    pub(crate) fn authorize_create(&self, context: &Context, target: &Target) -> Result<(), Status> {
+        if context.internal {
+            return Ok(());
+        }
+        let kind = &target.kind;
+        let asked = Attributes {
+            version: &kind.version,
+            namespace: &target.namespace,
+            name: &target.name,
+            subresource: &target.subresource,
+            ..Attributes::resource(&context.user, "create", &kind.group, &kind.plural)
+        };
+        let authorizer = self.authorizer.read().clone();
+        let authorizer = authorizer.ok_or_else(|| Status::internal_error("nobody decides who may create"))?;
+        let verdict = authorizer.authorize(&asked);
+        if verdict.allowed() { Ok(()) } else { Err(authz::forbidden(&asked, &verdict.reason)) }
     }
 
     /// Sets how long an Event lives from now on.

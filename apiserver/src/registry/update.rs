@@ -15,8 +15,9 @@ use serde_json::Value;
 
 use super::commit::Outcome;
 use super::create::{check_namespace, with_strategy_context};
+use super::owner_references::Found;
 use super::versions::OtherVersions;
-use super::{Context, Registry, Target, Written, hooks};
+use super::{Context, Registry, Target, Written, hooks, owner_references};
 use crate::admission::Operation;
 use crate::cache::{Object, object};
 use crate::options::WriteOptions;
@@ -175,7 +176,9 @@ impl Registry {
         }
         let mut new = self.changed(ownership, old.as_ref(), change).await?;
         check_namespace(target, &mut new)?;
+        owner_references::name_once(context, &mut new, Found::Sent);
         let (Some(present), Some(old)) = (present, old) else {
+            self.authorize_create(context, target)?;
             if matches!(ownership, Ownership::Record) {
                 self.record_manager(context, target, None, &mut new, options).await;
             }

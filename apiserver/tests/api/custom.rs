@@ -232,6 +232,9 @@ async fn a_definition_waits_for_its_objects() {
     let mut held = thing("held", json!({}));
     held["metadata"]["finalizers"] = json!(["example.com/hold"]);
     server.post(THINGS, &held).await.expect(201);
+    server.post(THINGS, &thing("free", json!({}))).await.expect(201);
+    let mut watch = server.watch(&format!("{THINGS}?watch=1")).await;
+    assert_eq!([watch.brief().await, watch.brief().await], ["ADDED free", "ADDED held"]);
     let path = format!("{DEFINITIONS}/things.example.com");
     server.delete(&path).await.expect(200);
     let in_progress = async || {
@@ -248,7 +251,11 @@ async fn a_definition_waits_for_its_objects() {
     let refused = server.post(THINGS, &thing("new", json!({}))).await;
     assert_eq!(
         (refused.code, refused.message()),
-        (405, "create not allowed while custom resource definition is terminating".to_owned())
+        (
+            403,
+            "things.example.com \"new\" is forbidden: create not allowed while custom resource definition is terminating"
+                .to_owned()
+        )
     );
     server.merge(&format!("{THINGS}/held"), &json!({ "metadata": { "finalizers": null } })).await.expect(200);
     server
@@ -258,6 +265,38 @@ async fn a_definition_waits_for_its_objects() {
             }
         })
         .await;
+    // Who watched was told of each object before the watch ended.
+    let mut told = Vec::new();
+    while let Some(event) = watch.next().await {
+        told.push(format!(
+            "{} {}",
+            event["type"].as_str().unwrap(),
+            event["object"]["metadata"]["name"].as_str().unwrap()
+        ));
+    }
+    assert_eq!(
+        told.iter().filter(|told| told.starts_with("DELETED")).collect::<Vec<_>>(),
+        ["DELETED free", "DELETED held"]
+    );
+}
+
+#[tokio::test]
+async fn an_object_says_what_it_is_and_numbers_are_written_as_go_writes_them() {
+    let free = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let server =
+        with_things(json!({ "type": "object", "properties": { "free": free, "color": { "type": "string" } } })).await;
+    let nameless = json!({ "kind": "Thing", "metadata": { "name": "a" } });
+    let refused = server.post(THINGS, &nameless).await;
+    let words = "the API version in the data () does not match the expected API version (example.com/v1)";
+    assert_eq!((refused.code, refused.message().as_str()), (400, words));
+    let kindless = json!({ "apiVersion": "example.com/v1", "metadata": { "name": "a" } });
+    let refused = server.post(THINGS, &kindless).await;
+    assert!(refused.message().contains("Object 'Kind' is missing in '{"), "{}", refused.message());
+    let body = r#"{"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"},
+        "status": {}, "spec": {"free": {"a": 1.0, "b": 1e3, "c": -0.0, "d": 1.5, "e": 9223372036854775807, "f": 1e19}}}"#;
+    let created = server.request("POST", THINGS, &[("content-type", "application/json")], body).await.expect(201);
+    let expected = r#"{"a":1,"b":1000,"c":0,"d":1.5,"e":9223372036854775807,"f":10000000000000000000}"#;
+    assert_eq!(created["spec"]["free"].to_string(), expected);
 }
 
 #[tokio::test]

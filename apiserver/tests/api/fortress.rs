@@ -174,13 +174,19 @@ impl Fortress {
 
     /// Code and message of the answer.
     pub async fn knock(&self, who: &Credential, (method, path, body): &Door) -> (u16, String) {
-        let mut request = Request::builder().method(if *method == "WATCH" { "GET" } else { method }).uri(*path);
+        let verb = match *method {
+            "WATCH" => "GET",
+            "APPLY" => "PATCH",
+            method => method,
+        };
+        let mut request = Request::builder().method(verb).uri(*path);
         request = request.header("host", "localhost");
         for (name, value) in &who.headers {
             request = request.header(*name, value);
         }
         let kind = match *method {
             "PATCH" => "application/merge-patch+json",
+            "APPLY" => "application/apply-patch+yaml",
             _ => "application/json",
         };
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };

@@ -134,6 +134,37 @@ async fn nobody_gives_what_he_does_not_hold() {
     assert_eq!(fortress.knock(&climber, &elsewhere).await.0, 403);
 }
 
+/// What an update would create needs the right to create, and so does a connection into a pod, whatever its method.
+#[tokio::test]
+async fn nobody_creates_by_another_verb() {
+    let fortress = Fortress::build().await;
+    let subject = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "editor" });
+    let verbs = ["get", "update", "patch", "deletecollection"];
+    let rules = json!([
+        { "apiGroups": ["", "coordination.k8s.io"], "resources": ["configmaps", "leases", "pods/exec", "pods/attach", "pods/portforward"], "verbs": verbs },
+        { "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["one"], "verbs": verbs },
+    ]);
+    fortress.grant("ns", "editor", rules, subject).await;
+    let editor = fortress.user("editor", None);
+    let lease = json!({ "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "new" } });
+    let applied = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "new" } });
+    let configmap = "/api/v1/namespaces/ns/configmaps/new?fieldManager=m";
+    for (door, words) in [
+        (("PUT", "/apis/coordination.k8s.io/v1/namespaces/ns/leases/new", lease), "cannot create resource \"leases\""),
+        (("APPLY", configmap, applied), "cannot create resource \"configmaps\""),
+        (("GET", "/api/v1/namespaces/ns/pods/p/exec?command=id", Value::Null), "pods \"p\" is forbidden"),
+        (("GET", "/api/v1/namespaces/ns/pods/p/attach", Value::Null), "pods \"p\" is forbidden"),
+        (("GET", "/api/v1/namespaces/ns/pods/p/portforward?ports=80", Value::Null), "pods \"p\" is forbidden"),
+        (
+            ("DELETE", "/api/v1/namespaces/ns/secrets?fieldSelector=metadata.name%3Done", Value::Null),
+            "cannot deletecollection resource \"secrets\"",
+        ),
+    ] {
+        let (code, message) = fortress.knock(&editor, &door).await;
+        assert!(code == 403 && message.contains(words), "{} {}: {code} {message}", door.0, door.1);
+    }
+}
+
 /// Each thing that is taken on needs its own permission.
 #[tokio::test]
 async fn nobody_acts_as_whom_he_may_not() {

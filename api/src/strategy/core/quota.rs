@@ -188,12 +188,30 @@ fn quota_name(at: &Field<'_>, name: &str, errors: &mut Errors) {
     }
 }
 
+/// Whether all that the quota limits can be counted within a scope (`IsResourceQuotaScopeValidForResource`).
+fn counts_all(spec: &Field<'_>, scope: &str) -> bool {
+    const COMPUTE: [&str; 7] =
+        ["pods", "cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory"];
+    let counted: &[&str] = match scope {
+        "Terminating" | "NotTerminating" | "NotBestEffort" | "PriorityClass" | "CrossNamespacePodAffinity" => &COMPUTE,
+        "BestEffort" => &COMPUTE[..1],
+        "VolumeAttributesClass" => &["persistentvolumeclaims", "requests.storage"],
+        _ => return true,
+    };
+    let hard = spec.get("hard");
+    let names = hard.value().as_object().into_iter().flat_map(|map| map.keys());
+    names.filter(|name| resources::is_standard(name)).all(|name| counted.contains(&name.as_str()))
+}
+
 fn scopes(spec: &Field<'_>, errors: &mut Errors) {
     let scopes = spec.get("scopes");
     let names: Vec<&str> = scopes.items().map(|scope| scope.str()).collect();
     // Each shows the whole list: as often as there are scopes is often enough.
     for _ in scopes.items().filter(|scope| !SCOPES.contains(&scope.str())).take(SCOPES.len()) {
         errors.push(scopes.invalid("unsupported scope"));
+    }
+    if names.iter().any(|scope| !counts_all(spec, scope)) {
+        errors.push(scopes.invalid("unsupported scope applied to resource"));
     }
     for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
         if pair.iter().all(|name| names.contains(name)) {
@@ -207,6 +225,10 @@ fn scopes(spec: &Field<'_>, errors: &mut Errors) {
             (requirement.get("scopeName"), requirement.get("operator"), requirement.get("values"));
         if !SCOPES.contains(&name.str()) {
             errors.push(name.invalid("unsupported scope"));
+        }
+        if !counts_all(spec, name.str()) {
+            let selector = spec.get("scopeSelector");
+            errors.push(list.invalid_as(selector.value().clone(), "unsupported scope applied to resource"));
         }
         if EXISTING_SCOPES.contains(&name.str()) && operator.str() != "Exists" {
             errors.push(operator.invalid(

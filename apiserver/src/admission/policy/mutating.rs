@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use minik8s_api::admission::{Expression, Mutation};
 use minik8s_api::custom::cel::values;
 use minik8s_api::managed::{atomics_of, merge_values};
-use minik8s_api::patch::json;
+use minik8s_api::patch::{PatchError, json};
 use minik8s_api::status::{Status, StatusReason};
 use serde_json::Value;
 
@@ -113,8 +113,11 @@ fn mutate(mutation: &Mutation, view: &View, activation: &mut Activation) -> Resu
         Mutation::JsonPatch(expression) => {
             let operations = evaluate(expression)?;
             let mut object = view.object.clone();
-            json::apply(&mut object, &operations).map_err(|error| format!("JSON Patch: {error}"))?;
-            Ok(object)
+            match json::apply(&mut object, &operations) {
+                // A patch whose test does not hold changes nothing; `apply` left the object as it was.
+                Ok(()) | Err(PatchError::TestFailed(_)) => Ok(object),
+                Err(error) => Err(format!("JSON Patch: {error}")),
+            }
         }
     }
 }

@@ -64,6 +64,9 @@ pub async fn serve(
     if target.subresource != "log" {
         registry.admit_connect(&request.context(), &target, query).await?;
     }
+    if matches!(target.subresource.as_str(), "exec" | "attach" | "portforward") {
+        server.authorize_verb(&request, "create")?;
+    }
     let location = if target.subresource == "proxy" {
         // The names of a proxy carry scheme and port: they are resolved by a rule of their own.
         location::proxy(server, &target, &request.info, request.parts.uri.query().unwrap_or_default())?
