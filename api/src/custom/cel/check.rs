@@ -476,6 +476,8 @@ fn operator<'a>(name: &str, of: &[Ty<'a>]) -> Option<Result<Option<Ty<'a>>, ()>>
         (operators::IN, [item, container]) => return if contains(container, item) { ok(Ty::Bool) } else { wrong },
         (operators::INDEX, [container, key]) => return Some(index(container, key).map(Some).ok_or(())),
         (operators::OPT_INDEX, [container, key]) => {
+            // What may be there of what may be there is wrapped once.
+            let container = if let Ty::Optional(inner) = container { inner } else { container };
             return Some(index(container, key).map(|ty| Some(Ty::Optional(Box::new(ty)))).ok_or(()));
         }
         (operators::OPT_SELECT, _) => return Some(Ok(None)),
