@@ -17,6 +17,7 @@ pub mod cost;
 pub mod library;
 mod meter;
 pub mod semver;
+pub mod sizes;
 pub mod values;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -96,6 +97,11 @@ pub fn device_expression(
     let (tree, places) = parse(&DEVICE_ENV, source)?;
     let found = check::check(&tree, source, &places, &[(variable, ty)])?;
     Ok((found, cost::estimate(&tree, vec![(variable.to_owned(), shape)])))
+}
+
+/// What a rule over a value costs at worst; nothing where it is none.
+pub fn rule_cost(source: &str, root: &Shape) -> u64 {
+    parse(&ENV, source).map_or(0, |(tree, _)| cost::estimate_rule(&tree, root))
 }
 
 /// A compiled expression.

@@ -37,8 +37,8 @@ const STRUCTURE: [(&str, &str); 12] = [
     ("x-kubernetes-map-type", "undefined"),
 ];
 
-/// Appends what is wrong with the schema of a version at `path`.
-pub fn validate(json: &Value, path: &FieldPath, has_status: bool, errors: &mut Errors) {
+/// Appends what is wrong with the schema of a version at `path`, whether new or `unchanged`.
+pub fn validate(json: &Value, path: &FieldPath, has_status: bool, unchanged: bool, errors: &mut Errors) {
     let before = errors.len();
     if has_status {
         root_with_status(json, path, errors);
@@ -63,7 +63,7 @@ pub fn validate(json: &Value, path: &FieldPath, has_status: bool, errors: &mut E
             sound = errors.len() == defaults_before;
         }
     }
-    vocabulary::validate(json, path, sound, errors);
+    vocabulary::validate(json, path, sound, unchanged, errors);
     if let Some(words) = unsupported.filter(|_| errors.len() == before) {
         errors.push(FieldError::invalid(path, "", words));
     }
@@ -453,7 +453,7 @@ mod tests {
     fn check(property: Value, expected: &[&str]) {
         let schema = json!({ "type": "object", "properties": { "a": property } });
         let mut errors = Errors::new();
-        validate(&schema, &FieldPath::new("schema"), false, &mut errors);
+        validate(&schema, &FieldPath::new("schema"), false, false, &mut errors);
         let said: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(said, expected);
     }
@@ -527,5 +527,44 @@ mod tests {
                 shown("self.n == 'x'")
             )],
         );
+    }
+
+    #[test]
+    fn rules_must_not_cost_too_much() {
+        const ADVICE: &str = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
+        let rule = |text: &str| json!([{ "rule": text }]);
+        let dear = format!(
+            "schema.properties[a].x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of more than 100x {ADVICE}"
+        );
+        let all = |items: Value, text: &str| json!({ "type": "array", "items": items, "x-kubernetes-validations": rule(text) });
+        check(
+            all(json!({ "type": "string" }), "self.all(x, self.all(y, x == y))"),
+            &[
+                &dear,
+                "schema.properties[a].x-kubernetes-validations[0].rule: Forbidden: contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema",
+                &format!(
+                    "schema: Forbidden: x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema exceeds budget by factor of more than 100x {ADVICE}"
+                ),
+            ],
+        );
+        // Bounds make the same rule cheap.
+        let mut bounded = all(json!({ "type": "string", "maxLength": 10 }), "self.all(x, self.all(y, x == y))");
+        bounded["maxItems"] = 10.into();
+        check(bounded, &[]);
+        // A rule counts as often as its value may occur.
+        let item = json!({ "type": "string", "x-kubernetes-validations": rule("self.matches('^a+$')") });
+        let lists = |most: u64| json!({ "type": "array", "maxItems": most, "items": item });
+        check(lists(10), &[]);
+        check(
+            lists(40),
+            &[&format!(
+                "schema.properties[a].items.x-kubernetes-validations[0].rule: Forbidden: estimated rule cost exceeds budget by factor of 1.258296x {ADVICE}"
+            )],
+        );
+        // What is found in the result of a function has no size of its own.
+        let numbers = json!({ "type": "object", "properties": { "n": { "type": "integer" } } });
+        let mut filtered = all(numbers, "self.filter(x, x.n > 1).all(y, y.n < 3)");
+        filtered["maxItems"] = 5.into();
+        check(filtered, &[]);
     }
 }

@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::cel::{self, sizes};
 use super::rules::{self, Rule};
 use super::schema::Schema;
 use super::structural::is_set;
@@ -17,15 +18,43 @@ const UNIQUE_ITEMS: &str = "uniqueItems cannot be set to true since the runtime 
 const EXCLUSIVE: &str = "additionalProperties and properties are mutual exclusive";
 const KEYS_REQUIRED: &str =
     "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+/// What one rule may cost as often as its value may occur, and all rules of a schema together
+/// (`StaticEstimatedCostLimit`, `StaticEstimatedCRDCostLimit`).
+const RULE_COST_LIMIT: u64 = 10_000_000;
+const SCHEMA_COST_LIMIT: u64 = 100_000_000;
+/// How many rules are named as the dearest of a schema.
+const DEAREST: usize = 4;
+const CONTRIBUTED: &str = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
 const NO_MAP: &str = "must be map if x-kubernetes-list-map-keys is non-empty";
 
-/// Appends what is wrong with a schema; rules are compiled where its structure is `sound`.
-pub fn validate(json: &Value, path: &FieldPath, sound: bool, errors: &mut Errors) {
-    let place = Place { root: true, ..Place::default() };
+/// Appends what is wrong with a schema; rules are compiled where its structure is `sound`. What single rules of an
+/// `unchanged` schema cost has been accepted before.
+pub fn validate(json: &Value, path: &FieldPath, sound: bool, unchanged: bool, errors: &mut Errors) {
+    let place = Place { root: true, unchanged, occurrences: Some(1), ..Place::default() };
     let schema = sound.then(|| Schema::parse_without_rules(json));
     let mut found = node(json, path, &place, schema.as_ref());
     errors.extend(std::mem::take(&mut found.schema));
     errors.extend(std::mem::take(&mut found.rules));
+    let total = found.costs.iter().fold(0, |total: u64, (_, cost)| total.saturating_add(*cost));
+    if total > SCHEMA_COST_LIMIT {
+        found.costs.retain(|(_, cost)| *cost >= SCHEMA_COST_LIMIT / 100);
+        found.costs.sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
+        errors.extend(found.costs.iter().take(DEAREST).map(|(path, _)| FieldError::forbidden(path, CONTRIBUTED)));
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+        errors.push(FieldError::forbidden(path, too_dear(what, total, SCHEMA_COST_LIMIT)));
+    }
+}
+
+/// `getCostErrorMessage`
+fn too_dear(what: &str, cost: u64, limit: u64) -> String {
+    const ADVICE: &str = "try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared";
+    #[expect(clippy::cast_precision_loss, reason = "a factor for people to read")]
+    let factor = match cost as f64 / limit as f64 {
+        factor if factor > 100.0 => "more than 100x".to_owned(),
+        factor if factor < 1.5 => format!("{factor:.6}x"),
+        factor => format!("{factor:.1}x"),
+    };
+    format!("{what} exceeds budget by factor of {factor} ({ADVICE})")
 }
 
 /// Shows a schema and all within it to somebody (`SchemaHas`).
@@ -51,12 +80,15 @@ pub fn each<'a>(json: &'a Value, see: &mut impl FnMut(&'a Value)) {
 struct Found {
     schema: Errors,
     rules: Errors,
+    /// What each rule costs at worst.
+    costs: Vec<(FieldPath, u64)>,
 }
 
 impl Found {
     fn add(&mut self, mut other: Found) {
         self.schema.extend(std::mem::take(&mut other.schema));
         self.rules.extend(std::mem::take(&mut other.rules));
+        self.costs.append(&mut other.costs);
     }
 
     fn invalid(&mut self, path: &FieldPath, value: impl Into<Value>, words: impl Into<String>) {
@@ -90,11 +122,22 @@ struct Place {
     no_default: Option<String>,
     /// The outermost schema around whose values cannot be followed from one version of an object to the next.
     uncorrelated: Option<FieldPath>,
+    /// How often at most its values occur in an object, as far as the schemas around say so.
+    occurrences: Option<u64>,
+    /// The schema is what it was.
+    unchanged: bool,
 }
 
 impl Place {
-    fn inner(&self) -> Place {
-        Place { root: false, ..self.clone() }
+    /// The place of a schema right inside one.
+    fn inner(&self, json: &Value) -> Place {
+        let times = match json["type"].as_str() {
+            Some("object") if !json["additionalProperties"].is_null() => json["maxProperties"].as_u64(),
+            Some("array") => json["maxItems"].as_u64(),
+            _ => Some(1),
+        };
+        let occurrences = self.occurrences.zip(times).map(|(around, times)| around.saturating_mul(times));
+        Place { root: false, occurrences, ..self.clone() }
     }
 
     fn without_past(mut self, path: &FieldPath) -> Place {
@@ -129,11 +172,32 @@ fn node(json: &Value, path: &FieldPath, place: &Place, schema: Option<&Schema>) 
             found.rules.push(FieldError::internal(&at, WORDS));
             return found;
         }
+        let shape = sizes::shape(schema, place.root);
         for (index, rule) in listed.iter().enumerate() {
-            compile(rule, schema, &at.index(index), place, &mut found.rules);
+            let at = at.index(index);
+            let compiled = Rule::new(rule, schema, place.root);
+            let times = place.occurrences.unwrap_or_else(|| sizes::cardinality(schema));
+            let cost = |name: &str| cel::rule_cost(rule[name].as_str().unwrap_or_default().trim(), &shape);
+            if compiled.fault().is_none() {
+                let what = "estimated rule cost";
+                spend(&at.child("rule"), what, cost("rule").saturating_mul(times), place, &mut found);
+            }
+            compile(rule, &compiled, &at, place, &mut found.rules);
+            if is_set(&rule["messageExpression"]) && compiled.message_fault().is_none() {
+                let what = "estimated messageExpression cost";
+                spend(&at.child("messageExpression"), what, cost("messageExpression"), place, &mut found);
+            }
         }
     }
     found
+}
+
+/// Notes what an expression costs at worst, and whether that is too much.
+fn spend(at: &FieldPath, what: &str, cost: u64, place: &Place, found: &mut Found) {
+    if cost > RULE_COST_LIMIT && !place.unchanged {
+        found.rules.push(FieldError::forbidden(at, too_dear(what, cost, RULE_COST_LIMIT)));
+    }
+    found.costs.push((at.clone(), cost));
 }
 
 /// Members that JSON schema has and Kubernetes has not.
@@ -173,14 +237,14 @@ fn children(json: &Value, path: &FieldPath, place: &Place, schema: Option<&Schem
         if is_set(&json["properties"]) && *additional != Value::Bool(true) {
             found.forbidden(&at, EXCLUSIVE);
         }
-        let mut inner = place.inner();
+        let mut inner = place.inner(json);
         if place.in_metadata {
             inner.no_default = Some("inside additionalProperties applying to object metadata".to_owned());
         }
         found.add(node(additional, &at, &inner, schema.and_then(|schema| schema.values())));
     }
     for (name, property) in json["properties"].as_object().into_iter().flatten() {
-        let mut inner = place.inner();
+        let mut inner = place.inner(json);
         if json["x-kubernetes-map-type"] == "atomic" {
             inner = inner.without_past(path);
         }
@@ -194,16 +258,16 @@ fn children(json: &Value, path: &FieldPath, place: &Place, schema: Option<&Schem
         let schema = schema.and_then(|schema| schema.properties.get(name));
         found.add(node(property, &path.child("properties").key(name.clone()), &inner, schema));
     }
-    found.add(node(&json["not"], &path.child("not"), &place.inner(), None));
+    found.add(node(&json["not"], &path.child("not"), &place.inner(json), None));
     for junctor in ["allOf", "oneOf", "anyOf"] {
         for (index, schema) in json[junctor].as_array().into_iter().flatten().enumerate() {
-            found.add(node(schema, &path.child(junctor).index(index), &place.inner(), None));
+            found.add(node(schema, &path.child(junctor).index(index), &place.inner(json), None));
         }
     }
     for (name, schema) in json["definitions"].as_object().into_iter().flatten() {
-        found.add(node(schema, &path.child("definitions").key(name.clone()), &place.inner(), None));
+        found.add(node(schema, &path.child("definitions").key(name.clone()), &place.inner(json), None));
     }
-    let mut inner = place.inner();
+    let mut inner = place.inner(json);
     if json["x-kubernetes-list-type"] != "map" {
         inner = inner.without_past(path);
     }
@@ -377,8 +441,7 @@ fn words_of_rule(rule: &Value, json: &Value, path: &FieldPath, found: &mut Found
 }
 
 /// A rule compiles against the types around it.
-fn compile(rule: &Value, schema: &Schema, path: &FieldPath, place: &Place, errors: &mut Errors) {
-    let compiled = Rule::new(rule, schema, place.root);
+fn compile(rule: &Value, compiled: &Rule, path: &FieldPath, place: &Place, errors: &mut Errors) {
     let whole = |at: &str, words: String| {
         FieldError::invalid(&path.child(at.to_owned()), rule.clone(), words).showing(shown(rule))
     };

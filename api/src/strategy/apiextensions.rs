@@ -83,7 +83,7 @@ impl Behavior for CustomResourceDefinition {
         let (spec, before) = (new.get("spec"), old.get("spec"));
         // Rules that came later do not make what is there unchangeable.
         let had_schemas = before.get("versions").items().all(|version| schema_of(&version).is_set());
-        validate_parts(new, had_schemas, errors);
+        validate_parts(new, had_schemas, Some(&before.get("versions")), errors);
         let established =
             old.get("status").get("conditions").items().any(|condition| {
                 condition.get("type").str() == "Established" && condition.get("status").str() == "True"
@@ -139,11 +139,11 @@ fn validate_spec(object: &Field<'_>, errors: &mut Errors) {
     if !name.is_empty() && name.str() != wanted {
         errors.push(name.invalid("must be spec.names.plural+\".\"+spec.group"));
     }
-    validate_parts(object, true, errors);
+    validate_parts(object, true, None, errors);
 }
 
 /// `validateCustomResourceDefinitionSpec`
-fn validate_parts(object: &Field<'_>, wants_schemas: bool, errors: &mut Errors) {
+fn validate_parts(object: &Field<'_>, wants_schemas: bool, before: Option<&Field<'_>>, errors: &mut Errors) {
     let spec = object.get("spec");
     let preserves = spec.get("preserveUnknownFields").bool();
     group(&spec.get("group"), errors);
@@ -156,7 +156,7 @@ fn validate_parts(object: &Field<'_>, wants_schemas: bool, errors: &mut Errors) 
             errors.push(schema.required("because otherwise all fields are pruned"));
         }
     }
-    versions(&spec, errors);
+    versions(&spec, before, errors);
     let conversion = spec.get("conversion");
     if preserves && conversion.is_set() && conversion.get("strategy").str() != "None" {
         let strategy = conversion.get("strategy");
@@ -297,8 +297,12 @@ impl Common {
     }
 }
 
-fn versions(spec: &Field<'_>, errors: &mut Errors) {
+fn versions(spec: &Field<'_>, before: Option<&Field<'_>>, errors: &mut Errors) {
     let versions = spec.get("versions");
+    let unchanged = |version: &Field<'_>| {
+        let past = before.and_then(|all| all.items().find(|one| one.get("name").str() == version.get("name").str()));
+        past.is_some_and(|past| schema_of(&past).value() == schema_of(version).value())
+    };
     let common = Common::of(&versions);
     let mut seen = BTreeSet::new();
     let mut unique = true;
@@ -309,7 +313,8 @@ fn versions(spec: &Field<'_>, errors: &mut Errors) {
         deprecation(&version, errors);
         let has_status = version.get("subresources").get("status").is_set();
         if !common.schema {
-            schema(&schema_of(&version), &schema_of(&version), has_status, errors);
+            let of_version = schema_of(&version);
+            schema(&of_version, &of_version, has_status, unchanged(&version), errors);
         }
         if !common.subresources {
             scale(&version.get("subresources"), errors);
@@ -342,7 +347,7 @@ fn versions(spec: &Field<'_>, errors: &mut Errors) {
     if common.schema {
         let at = spec.get("validation").get("openAPIV3Schema");
         let has_status = versions.items().any(|version| version.get("subresources").get("status").is_set());
-        schema(&at, &schema_of(&first), has_status, errors);
+        schema(&at, &schema_of(&first), has_status, unchanged(&first), errors);
     }
     if common.subresources {
         scale(&spec.get("subresources").with(first.get("subresources").value()), errors);
@@ -389,9 +394,9 @@ fn deprecation(version: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn schema(shown: &Field<'_>, schema: &Field<'_>, has_status: bool, errors: &mut Errors) {
+fn schema(shown: &Field<'_>, schema: &Field<'_>, has_status: bool, unchanged: bool, errors: &mut Errors) {
     if schema.is_set() {
-        structural::validate(schema.value(), &FieldPath::new(shown.path()), has_status, errors);
+        structural::validate(schema.value(), &FieldPath::new(shown.path()), has_status, unchanged, errors);
     }
 }
 

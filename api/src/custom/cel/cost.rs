@@ -4,6 +4,7 @@
 //! known of its arguments, the dearest counts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, operators};
 
@@ -23,6 +24,8 @@ const ADDRESS_BYTES: u64 = 16;
 pub enum Shape {
     /// A number, a time, yes or no.
     Scalar,
+    /// The same where a schema says how large it is: most have no size at all.
+    Sized(u64),
     /// A text of at most so many characters.
     Text(u64),
     /// A list of at most so many elements.
@@ -30,19 +33,24 @@ pub enum Shape {
         /// How many.
         most: u64,
         /// What each is.
-        element: Box<Shape>,
+        element: Arc<Shape>,
     },
     /// A map of at most so many entries.
     Map {
         /// How many.
         most: u64,
         /// What each key is.
-        key: Box<Shape>,
+        key: Arc<Shape>,
         /// What each value is.
-        value: Box<Shape>,
+        value: Arc<Shape>,
     },
     /// Fields.
-    Record(Vec<(&'static str, Shape)>),
+    Record {
+        /// Its size at most.
+        most: u64,
+        /// By name.
+        fields: Arc<BTreeMap<String, Shape>>,
+    },
     /// A value of a library, which has no size.
     Opaque,
     /// Anything of at most this size.
@@ -56,8 +64,9 @@ impl Shape {
     fn size(&self) -> u64 {
         match self {
             Shape::Scalar => 1,
-            Shape::Text(most) | Shape::List { most, .. } | Shape::Map { most, .. } | Shape::Any(most) => *most,
-            Shape::Record(_) | Shape::Opaque => u64::MAX,
+            Shape::Sized(most) | Shape::Text(most) | Shape::Any(most) => *most,
+            Shape::List { most, .. } | Shape::Map { most, .. } | Shape::Record { most, .. } => *most,
+            Shape::Opaque => u64::MAX,
         }
     }
 
@@ -74,21 +83,36 @@ impl Shape {
         match self {
             Shape::Map { value, .. } => (**value).clone(),
             Shape::List { element, .. } => (**element).clone(),
-            Shape::Record(fields) => {
-                let field = fields.iter().find(|(field, _)| Some(*field) == name);
-                field.map_or(Shape::UNKNOWN, |(_, shape)| shape.clone())
-            }
+            Shape::Record { fields, .. } => name.and_then(|name| fields.get(name)).cloned().unwrap_or(Shape::UNKNOWN),
             _ => Shape::UNKNOWN,
         }
+    }
+
+    /// What is known of it once no place in a schema says how large it is.
+    fn unplaced(self) -> Shape {
+        match self {
+            Shape::Sized(_) => Shape::Scalar,
+            Shape::Text(_) => Shape::Text(u64::MAX),
+            Shape::List { element, .. } => Shape::List { most: u64::MAX, element },
+            Shape::Map { key, value, .. } => Shape::Map { most: u64::MAX, key, value },
+            Shape::Record { fields, .. } => Shape::Record { most: u64::MAX, fields },
+            Shape::Any(_) => Shape::UNKNOWN,
+            other => other,
+        }
+    }
+
+    fn is_scalar(&self) -> bool {
+        matches!(self, Shape::Scalar | Shape::Sized(_))
     }
 
     /// What may be one or the other.
     fn or(self, other: Shape) -> Shape {
         match (self, other) {
             (Shape::Scalar, Shape::Scalar) => Shape::Scalar,
+            (one, other) if one.is_scalar() && other.is_scalar() => Shape::Sized(one.size().max(other.size())),
             (Shape::Text(a), Shape::Text(b)) => Shape::Text(a.max(b)),
             (Shape::List { most, element }, Shape::List { most: other, element: another }) => {
-                Shape::List { most: most.max(other), element: Box::new(element.or(*another)) }
+                Shape::List { most: most.max(other), element: Arc::new((*element).clone().or((*another).clone())) }
             }
             (Shape::Opaque, Shape::Opaque) => Shape::Opaque,
             (one, other) => Shape::Any(one.size().max(other.size())),
@@ -98,11 +122,20 @@ impl Shape {
 
 /// What a tree costs at worst, over some variables.
 pub fn estimate(tree: &IdedExpr, variables: Vec<(String, Shape)>) -> u64 {
-    Estimator { scope: variables.into_iter().collect() }.node(tree).0
+    Estimator { scope: variables.into_iter().collect(), root: None }.node(tree).0
+}
+
+/// What the tree of a rule costs at worst, over a value of a schema as it is and as it was.
+pub fn estimate_rule(tree: &IdedExpr, root: &Shape) -> u64 {
+    let scope = ["self", "oldSelf"].into_iter().map(|name| (name.to_owned(), root.clone())).collect();
+    Estimator { scope, root: Some(root.clone()) }.node(tree).0
 }
 
 struct Estimator {
     scope: BTreeMap<String, Shape>,
+    /// Of rules. apiextensions looks for the size of a value by the way to it, the first step of which it takes for
+    /// `self`; what is found in a value without such a way, like the result of a function, so counts as the root.
+    root: Option<Shape>,
 }
 
 fn traversal(size: u64) -> u64 {
@@ -113,14 +146,18 @@ impl Estimator {
     fn node(&mut self, expr: &IdedExpr) -> (u64, Shape) {
         match &expr.expr {
             Expr::Literal(literal) => (0, of_literal(literal)),
-            Expr::Ident(name) => (1, self.scope.get(name).cloned().unwrap_or(Shape::UNKNOWN)),
+            Expr::Ident(name) => (1, self.scope.get(name).or(self.root.as_ref()).cloned().unwrap_or(Shape::UNKNOWN)),
             Expr::Select(select) => {
                 let (cost, operand) = self.node(&select.operand);
                 if select.test {
                     return (cost, Shape::Scalar);
                 }
-                let through = u64::from(matches!(operand, Shape::Map { .. } | Shape::Record(_)));
-                (cost.saturating_add(through), operand.member(Some(&select.field)))
+                let through = u64::from(matches!(operand, Shape::Map { .. } | Shape::Record { .. }));
+                let found = match &self.root {
+                    Some(root) if !has_way(&select.operand) => root.clone(),
+                    _ => operand.member(Some(&select.field)),
+                };
+                (cost.saturating_add(through), found)
             }
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
@@ -137,7 +174,7 @@ impl Estimator {
                 }
                 let most = map.entries.len() as u64;
                 let (key, value) = (keys.unwrap_or(Shape::Any(0)), values.unwrap_or(Shape::Any(0)));
-                (cost, Shape::Map { most, key: Box::new(key), value: Box::new(value) })
+                (cost, Shape::Map { most, key: Arc::new(key), value: Arc::new(value) })
             }
             Expr::Struct(of) => {
                 let mut cost = MESSAGE_COST;
@@ -159,7 +196,7 @@ impl Estimator {
             cost = cost.saturating_add(own);
             elements = Some(either(elements, shape));
         }
-        let element = Box::new(elements.unwrap_or(Shape::Any(0)));
+        let element = Arc::new(elements.unwrap_or(Shape::Any(0)));
         (cost, Shape::List { most: list.elements.len() as u64, element })
     }
 
@@ -181,6 +218,12 @@ impl Estimator {
             };
             let first =
                 if of.iter_var2.is_some() && !matches!(range, Shape::Map { .. }) { Shape::Scalar } else { first };
+            let (first, second) = match &self.root {
+                Some(root) if !has_way(&of.iter_range) => {
+                    (if of.iter_var2.is_some() { first } else { root.clone() }, root.clone())
+                }
+                _ => (first, second),
+            };
             self.scope.insert(of.iter_var.clone(), first);
             if let Some(name) = &of.iter_var2 {
                 self.scope.insert(name.clone(), second);
@@ -220,7 +263,25 @@ impl Estimator {
             }
             (operators::LOGICAL_AND | operators::LOGICAL_OR, ..) => (sum, Shape::Scalar),
             ("dyn", _, [of]) => (sum.saturating_add(1), of.clone()),
-            (operators::INDEX, _, [container, _]) => (sum.saturating_add(1), container.member(None)),
+            (operators::INDEX, _, [container, _]) => {
+                let found = match (&self.root, container.member(None)) {
+                    (Some(root), Shape::Any(_)) if !has_way(&call.args[0]) => root.clone(),
+                    (_, found) => found,
+                };
+                (sum.saturating_add(1), found)
+            }
+            // What may be there is nothing that a schema tells the size of.
+            (operators::OPT_SELECT, _, [of, _]) => {
+                let name = match &call.args[1].expr {
+                    Expr::Literal(LiteralValue::String(name)) => Some(name.inner()),
+                    _ => None,
+                };
+                (sum.saturating_add(1), of.member(name).unplaced())
+            }
+            (operators::OPT_INDEX, _, [of, _]) => (sum.saturating_add(1), of.member(None).unplaced()),
+            ("value" | "orValue" | "or", ..) if target.is_some() => {
+                (sum.saturating_add(1), target.map_or(Shape::UNKNOWN, Shape::unplaced))
+            }
             _ => {
                 let (own, shape) = function(name, target.as_ref(), &shapes, &call.args);
                 (sum.saturating_add(own), shape)
@@ -230,6 +291,16 @@ impl Estimator {
 
     fn is_namespace(&self, target: &IdedExpr) -> bool {
         matches!(&target.expr, Expr::Ident(name) if !self.scope.contains_key(name))
+    }
+}
+
+/// Whether a value stands in a variable, or somewhere below one.
+fn has_way(expr: &IdedExpr) -> bool {
+    match &expr.expr {
+        Expr::Ident(name) => !name.starts_with('@'),
+        Expr::Select(_) => true,
+        Expr::Call(call) => call.func_name == operators::INDEX,
+        _ => false,
     }
 }
 
@@ -269,11 +340,11 @@ fn function(name: &str, target: Option<&Shape>, of: &[Shape], args: &[IdedExpr])
             let together = a.size().saturating_add(b.size());
             match (a, b) {
                 (Shape::List { element, .. }, Shape::List { element: other, .. }) => {
-                    (1, Shape::List { most: together, element: Box::new((**element).clone().or((**other).clone())) })
+                    (1, Shape::List { most: together, element: Arc::new((**element).clone().or((**other).clone())) })
                 }
                 (Shape::Text(_), Shape::Text(_)) => (traversal(together), Shape::Text(together)),
                 (a, b) if a.may_be_text() && b.may_be_text() => (traversal(together).max(1), Shape::Any(together)),
-                (Shape::Scalar, _) | (_, Shape::Scalar) => (1, Shape::Scalar),
+                (a, b) if a.is_scalar() || b.is_scalar() => (1, Shape::Scalar),
                 _ => (1, Shape::Any(together)),
             }
         }
@@ -293,7 +364,7 @@ fn function(name: &str, target: Option<&Shape>, of: &[Shape], args: &[IdedExpr])
         ("matches", None, [text, pattern]) => (matching(text.size(), pattern.size()), Shape::Scalar),
         ("find", Some(_), [pattern, ..]) => (matching(on, pattern.size()), Shape::Text(on)),
         ("findAll", Some(_), [pattern, ..]) => {
-            (matching(on, pattern.size()), Shape::List { most: on, element: Box::new(Shape::Text(on)) })
+            (matching(on, pattern.size()), Shape::List { most: on, element: Arc::new(Shape::Text(on)) })
         }
         ("check", ..) => (AUTHORIZATION_COST, Shape::Opaque),
         ("isSorted" | "sum" | "max" | "min" | "indexOf" | "lastIndexOf" | "includes", Some(of_what), _) => {
@@ -327,7 +398,7 @@ fn function(name: &str, target: Option<&Shape>, of: &[Shape], args: &[IdedExpr])
             (traversal(on.saturating_mul(2)), Shape::Text(result))
         }
         ("split", Some(_), _) => {
-            (traversal(on.saturating_mul(2)), Shape::List { most: on, element: Box::new(Shape::Text(on)) })
+            (traversal(on.saturating_mul(2)), Shape::List { most: on, element: Arc::new(Shape::Text(on)) })
         }
         ("join", Some(list), _) => {
             let parts = on.saturating_mul(list.member(None).size());
@@ -362,7 +433,8 @@ fn function(name: &str, target: Option<&Shape>, of: &[Shape], args: &[IdedExpr])
             let read = if other.may_be_text() { traversal(other.size()) } else { 0 };
             (traversal(2 * ADDRESS_BYTES).saturating_add(whole).saturating_add(read), Shape::Scalar)
         }
-        ("string", None, [of]) => (1, Shape::Any(of.size())),
+        ("string", None, [Shape::Any(most)]) => (1, Shape::Any(*most)),
+        ("string", None, [_]) => (1, Shape::UNKNOWN),
         ("add" | "sub" | "ip" | "masked", Some(_), _) => (1, Shape::Opaque),
         _ if RESULTS_WITHOUT_SIZE.contains(&name) => (1, Shape::UNKNOWN),
         _ => (1, Shape::Scalar),
@@ -370,7 +442,7 @@ fn function(name: &str, target: Option<&Shape>, of: &[Shape], args: &[IdedExpr])
 }
 
 /// Functions whose results may be of any size; those of all others that are not named above are numbers, or yes or no.
-const RESULTS_WITHOUT_SIZE: [&str; 12] = [
+const RESULTS_WITHOUT_SIZE: [&str; 17] = [
     "type",
     "bytes",
     "value",
@@ -383,6 +455,11 @@ const RESULTS_WITHOUT_SIZE: [&str; 12] = [
     "reason",
     "error",
     "quote",
+    "getScheme",
+    "getHost",
+    "getHostname",
+    "getPort",
+    "getEscapedPath",
 ];
 
 #[cfg(test)]
@@ -391,7 +468,7 @@ mod tests {
 
     fn cost(source: &str) -> u64 {
         let tree = crate::custom::cel::parse(&crate::custom::cel::DEVICE_ENV, source).expect("it parses").0;
-        let list = Shape::List { most: 10, element: Box::new(Shape::Text(20)) };
+        let list = Shape::List { most: 10, element: Arc::new(Shape::Text(20)) };
         estimate(&tree, vec![("list".to_owned(), list), ("text".to_owned(), Shape::Text(100))])
     }
 

@@ -55,14 +55,16 @@ fn device_type() -> Ty<'static> {
 }
 
 fn device_shape() -> Shape {
-    let map = |key, value| Shape::Map { most: ATTRIBUTES_MAX, key: Box::new(Shape::Text(key)), value: Box::new(value) };
+    let map = |key, value| Shape::Map { most: ATTRIBUTES_MAX, key: Arc::new(Shape::Text(key)), value: Arc::new(value) };
     let by_domain = |value| map(DOMAIN_MAX, map(ID_MAX, value));
-    Shape::Record(vec![
+    let fields = [
         ("driver", Shape::Text(DOMAIN_MAX)),
         ("allowMultipleAllocations", Shape::Scalar),
         ("attributes", by_domain(Shape::Any(VALUE_MAX))),
         ("capacity", by_domain(Shape::Opaque)),
-    ])
+    ];
+    let fields = fields.into_iter().map(|(name, shape)| (name.to_owned(), shape)).collect();
+    Shape::Record { most: u64::MAX, fields: Arc::new(fields) }
 }
 
 #[cfg(test)]
