@@ -205,7 +205,8 @@ impl Compiler {
 
     fn variables(&mut self, list: &Value, path: &FieldPath) -> Vec<Named> {
         let mut named = Vec::new();
-        self.scope.variables = Some(Vec::new());
+        // A policy that has none has no such name either.
+        self.scope.variables = items(list).next().is_some().then(Vec::new);
         for (at, item) in items(list).enumerate() {
             let path = path.index(at).child("expression");
             let name = item["name"].as_str().unwrap_or_default().to_owned();
@@ -444,7 +445,7 @@ mod tests {
         for (expression, words) in [
             ("object.spec.replicas <= params.max", "undeclared reference to 'params' (in container '')"),
             ("request.verb == 'x'", "undefined field 'verb'"),
-            ("variables.a == 1", "undefined field 'a'"),
+            ("variables.a == 1", "undeclared reference to 'variables' (in container '')"),
             ("Object{}", "undeclared reference to 'Object' (in container '')"),
             ("object.", "Syntax error"),
         ] {

@@ -16,6 +16,8 @@ pub mod construct;
 pub mod cost;
 pub mod library;
 mod meter;
+mod named_formats;
+mod pairs;
 pub mod semver;
 pub mod sizes;
 pub mod values;
@@ -40,21 +42,24 @@ const MAX_SOURCE_BYTES: usize = 64 * 1024;
 /// A variable of an expression.
 pub type Variable<'a> = (&'static str, Ty<'a>);
 
-static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut env = Env::stdlib();
-    cel::extensions::strings(&mut env).expect("CEL's own libraries do not collide");
-    library::add_to(&mut env).expect("Kubernetes' functions do not collide with CEL's");
-    Arc::new(env)
-});
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(base()));
 
 /// What expressions over devices know beyond that: `cel.bind`.
 static DEVICE_ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut env = Env::stdlib();
-    cel::extensions::strings(&mut env).expect("CEL's own libraries do not collide");
-    library::add_to(&mut env).expect("Kubernetes' functions do not collide with CEL's");
+    let mut env = base();
     env.add_macro(bind()).expect("CEL has no macro of this name");
     Arc::new(env)
 });
+
+/// What all expressions know (`k8s.io/apiserver/pkg/cel/environment/base.go`).
+fn base() -> Env {
+    let mut env = Env::stdlib();
+    cel::extensions::strings(&mut env).expect("CEL's own libraries do not collide");
+    cel::extensions::lists(&mut env).expect("CEL's own libraries do not collide");
+    pairs::add_to(&mut env).expect("CEL has no macros of these names with as many arguments");
+    library::add_to(&mut env).expect("Kubernetes' functions do not collide with CEL's");
+    env
+}
 
 /// `cel.bind(name, value, result)`: a loop without turns, whose gathered value has a name
 /// (cel-go `ext/bindings.go`).
@@ -143,6 +148,7 @@ impl Expr {
         let found = check::check(&tree, source, &places, variables)?;
         let uses_old_self = tree.references().has_variable("oldSelf");
         construct::rewrite(&mut tree);
+        pairs::rewrite(&mut tree);
         meter::meter(&mut tree);
         Ok((Expr { cost: meter::nodes(&tree), tree, uses_old_self }, found))
     }
@@ -166,7 +172,17 @@ impl Expr {
             if total > allowed { Err(ExecutionError::function_error(meter::SPEND, "cost")) } else { Ok(true) }
         };
         context.add_function(meter::SPEND, charge).map_err(|error| Failure::Error(error.to_string()))?;
-        context.add_function(meter::IN_ORDER, meter::in_order).map_err(|error| Failure::Error(error.to_string()))?;
+        let counter = Arc::clone(&spent);
+        let weigh = move |value: Value, kind: i64| -> Result<Value, ExecutionError> {
+            let cost = meter::weight(&value, kind, allowed);
+            let total = counter.fetch_add(cost, Ordering::Relaxed).saturating_add(cost);
+            if total > allowed { Err(ExecutionError::function_error(meter::WEIGH, "cost")) } else { Ok(value) }
+        };
+        let declared = context.add_function(meter::WEIGH, weigh);
+        let declared = declared.and_then(|()| context.add_function(meter::IN_ORDER, meter::in_order));
+        let declared = declared.and_then(|()| context.add_function(pairs::PAIRS, pairs::pairs));
+        let declared = declared.and_then(|()| context.add_function(pairs::GATHER, pairs::gather));
+        declared.map_err(|error| Failure::Error(error.to_string()))?;
         let result = Value::resolve(&self.tree, &context);
         let total = spent.load(Ordering::Relaxed);
         *budget = budget.saturating_sub(total);

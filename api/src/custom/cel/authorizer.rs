@@ -47,6 +47,10 @@ pub struct Question {
     pub name: String,
     /// As in `create`.
     pub verb: String,
+    /// As a list has it; empty where all objects are meant.
+    pub field_selector: String,
+    /// As a list has it; empty where all objects are meant.
+    pub label_selector: String,
 }
 
 /// A question on its way, or its answer.
@@ -136,6 +140,8 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
         member "subresource" (resource_check(), STRING_TYPE) = |of| step(of, RESOURCE_CHECK, |question, part| question.subresource = part);
         member "namespace" (resource_check(), STRING_TYPE) = |of| step(of, RESOURCE_CHECK, |question, namespace| question.namespace = namespace);
         member "name" (resource_check(), STRING_TYPE) = |of| step(of, RESOURCE_CHECK, |question, name| question.name = name);
+        member "fieldSelector" (resource_check(), STRING_TYPE) = |of| step(of, RESOURCE_CHECK, |question, text| question.field_selector = text);
+        member "labelSelector" (resource_check(), STRING_TYPE) = |of| step(of, RESOURCE_CHECK, |question, text| question.label_selector = text);
         member "check" (path_check(), STRING_TYPE) = check;
         member "check" (resource_check(), STRING_TYPE) = check;
         member "allowed" (decision()) = |of| Ok(Value::Bool(asking(&of[0])?.decision.0));

@@ -173,9 +173,15 @@ pub fn check<'a>(
     variables: &[(&'static str, Ty<'a>)],
 ) -> Result<Ty<'a>, String> {
     let scope = variables.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect();
-    let mut checker = Checker { source, places, scope, errors: Vec::new() };
+    let mut checker = Checker { source, places, scope, errors: Vec::new(), mixed: Vec::new(), formatted: 0 };
     let ty = checker.ty(tree);
-    if checker.errors.is_empty() { Ok(ty) } else { Err(format!("compilation failed: {}", checker.errors.join("\n"))) }
+    let mut errors = if checker.errors.is_empty() { checker.mixed } else { checker.errors };
+    if errors.is_empty() {
+        return Ok(ty);
+    }
+    errors.sort_by_key(|(place, _)| *place);
+    let said: Vec<String> = errors.into_iter().map(|(_, words)| words).collect();
+    Err(format!("compilation failed: {}", said.join("\n")))
 }
 
 /// cel-go's text for what the parser says.
@@ -205,17 +211,30 @@ struct Checker<'s, 'a> {
     source: &'s str,
     places: &'s SourceInfo,
     scope: BTreeMap<String, Ty<'a>>,
-    errors: Vec<String>,
+    /// With the places they are at.
+    errors: Vec<Placed>,
+    /// Lists and maps of several types, which are said only where all else is right.
+    mixed: Vec<Placed>,
+    /// How many calls of `format` are around.
+    formatted: usize,
 }
+
+/// Line, column and words of an error.
+type Placed = ((usize, usize), String);
 
 impl<'a> Checker<'_, 'a> {
     fn error(&mut self, id: u64, message: &str) -> Ty<'a> {
+        let placed = self.placed(id, message);
+        self.errors.push(placed);
+        Ty::Dyn
+    }
+
+    fn placed(&self, id: u64, message: &str) -> Placed {
         let offset = self.places.offset_for(id).map_or(0, |(start, _)| start as usize).min(self.source.len());
         let before = &self.source.as_bytes()[..offset];
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
         let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
-        self.errors.push(located(self.source, line, column, message));
-        Ty::Dyn
+        ((line, column), located(self.source, line, column, message))
     }
 
     fn ty(&mut self, expr: &IdedExpr) -> Ty<'a> {
@@ -234,23 +253,44 @@ impl<'a> Checker<'_, 'a> {
             Expr::Call(call) => self.call(expr.id, call),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
             Expr::List(list) => {
-                let elements: Vec<Ty<'a>> = list.elements.iter().map(|element| self.ty(element)).collect();
-                Ty::List(Box::new(common(elements)))
+                let mut elements = Vec::new();
+                for (index, element) in list.elements.iter().enumerate() {
+                    let optional = list.optional_indices.contains(&index);
+                    elements.push((element.id, there(self.ty(element), optional)));
+                }
+                Ty::List(Box::new(self.alike(elements)))
             }
             Expr::Map(map) => {
-                let (mut values, mut named) = (Vec::new(), true);
+                let (mut keys, mut values) = (Vec::new(), Vec::new());
                 for entry in &map.entries {
                     if let EntryExpr::MapEntry(entry) = &entry.expr {
-                        named &= self.ty(&entry.key).accepts(&Ty::String);
-                        values.push(self.ty(&entry.value));
+                        keys.push((entry.key.id, self.ty(&entry.key)));
+                        values.push((entry.value.id, there(self.ty(&entry.value), entry.optional)));
                     }
                 }
+                let named = keys.iter().all(|(_, key)| key.accepts(&Ty::String));
+                self.alike(keys);
+                let values = self.alike(values);
                 // Objects have strings for keys; a map with others can only be written in an expression.
-                if named { Ty::Map(Box::new(common(values))) } else { Ty::Dyn }
+                if named { Ty::Map(Box::new(values)) } else { Ty::Dyn }
             }
             Expr::Struct(of) => self.construct(expr.id, of),
             Expr::Unspecified => Ty::Dyn,
         }
+    }
+
+    /// The one type that all parts of a list or a map must have (cel-go `cel/validator.go`); those that are formatted
+    /// need not.
+    fn alike(&mut self, parts: Vec<(u64, Ty<'a>)>) -> Ty<'a> {
+        let stranger = parts.split_first().and_then(|((_, first), rest)| {
+            let (id, ty) = rest.iter().find(|(_, ty)| !ty.accepts(first))?;
+            Some((*id, format!("expected type '{}' but found '{}'", first.name(), ty.name())))
+        });
+        if let Some((id, words)) = stranger.filter(|_| self.formatted == 0) {
+            let placed = self.placed(id, &words);
+            self.mixed.push(placed);
+        }
+        common(parts.into_iter().map(|(_, ty)| ty).collect())
     }
 
     /// `Object.spec{…}`, `JSONPatch{…}`: where the root of the name is declared, as in mutations. Fields are not looked at;
@@ -339,15 +379,26 @@ impl<'a> Checker<'_, 'a> {
     }
 
     fn call(&mut self, id: u64, call: &CallExpr) -> Ty<'a> {
+        let formats = usize::from(call.func_name == "format");
+        self.formatted += formats;
+        let result = self.called(id, call);
+        self.formatted -= formats;
+        result
+    }
+
+    fn called(&mut self, id: u64, call: &CallExpr) -> Ty<'a> {
         // `optional.of(x)`, `sets.contains(a, b)`: the target is no value but a name of functions.
         if let Some(Expr::Ident(namespace)) = call.target.as_deref().map(|target| &target.expr)
             && !self.scope.contains_key(namespace)
         {
             let arguments: Vec<Ty<'a>> = call.args.iter().map(|argument| self.ty(argument)).collect();
             let name = format!("{namespace}.{}", call.func_name);
-            return match library::returns(&name, None, &arguments) {
+            // Only mutations know of patches.
+            let known = name != "jsonpatch.escapeKey" || self.scope.contains_key("JSONPatch");
+            return match library::returns(&name, None, &arguments).filter(|_| known) {
                 Some(ty) => ty,
-                None => self.error(id, &format!("undeclared reference to '{name}' (in container '')")),
+                None if known && library::is_known(&name) => self.no_overload(id, &name, None, &arguments),
+                None => self.no_namespace(id, call, &arguments),
             };
         }
         let target = call.target.as_deref().map(|target| self.ty(target));
@@ -370,6 +421,17 @@ impl<'a> Checker<'_, 'a> {
             }
             None => self.error(id, &format!("undeclared reference to '{}' (in container '')", call.func_name)),
         }
+    }
+
+    /// `regex.replace(…)`: what no functions go by is taken for a value.
+    fn no_namespace(&mut self, id: u64, call: &CallExpr, arguments: &[Ty<'a>]) -> Ty<'a> {
+        if let Some(target) = call.target.as_deref() {
+            self.ty(target);
+        }
+        if library::is_known(&call.func_name) {
+            return self.no_overload(id, &call.func_name, Some(&Ty::Named("!error!")), arguments);
+        }
+        self.error(id, &format!("undeclared reference to '{}' (in container '')", call.func_name))
     }
 
     fn both_bools(&mut self, call: &CallExpr, arguments: &[Ty<'a>]) -> Ty<'a> {
@@ -414,7 +476,8 @@ impl<'a> Checker<'_, 'a> {
     fn comprehension(&mut self, of: &ComprehensionExpr) -> Ty<'a> {
         let range = self.ty(&of.iter_range);
         let (first, second) = match range {
-            Ty::List(element) => (*element, Ty::Int),
+            Ty::List(element) if of.iter_var2.is_some() => (Ty::Int, *element),
+            Ty::List(element) => (*element, Ty::Dyn),
             Ty::Map(value) => (Ty::String, *value),
             Ty::Dyn => (Ty::Dyn, Ty::Dyn),
             other => {
@@ -434,14 +497,20 @@ impl<'a> Checker<'_, 'a> {
         self.scope.insert(of.accu_var.clone(), accumulated.clone());
         self.ty(&of.loop_cond);
         let step = self.ty(&of.loop_step);
-        // What a list gathers is known only after the first turn.
-        self.scope.insert(
-            of.accu_var.clone(),
-            if matches!(&accumulated, Ty::List(element) if element.is_dyn()) { step } else { accumulated },
-        );
+        // What a list or a map gathers is known only after the first turn.
+        let gathers = matches!(&accumulated, Ty::List(inner) | Ty::Map(inner) if inner.is_dyn());
+        self.scope.insert(of.accu_var.clone(), if gathers { step } else { accumulated });
         let result = self.ty(&of.result);
         self.scope = before;
         result
+    }
+}
+
+/// The type of a part that may be left out.
+fn there(ty: Ty<'_>, optional: bool) -> Ty<'_> {
+    match ty {
+        Ty::Optional(inner) if optional => *inner,
+        ty => ty,
     }
 }
 

@@ -16,6 +16,8 @@ const LIST_COST: u64 = 10;
 const MAP_COST: u64 = 30;
 const MESSAGE_COST: u64 = 40;
 const AUTHORIZATION_COST: u64 = 350_000;
+/// What a character costs that is held against a named format.
+const FORMAT_PATTERN: u64 = 128 / PATTERN_DIVISOR;
 /// Bytes of two addresses at their longest.
 const ADDRESS_BYTES: u64 = 16;
 
@@ -219,9 +221,7 @@ impl Estimator {
             let first =
                 if of.iter_var2.is_some() && !matches!(range, Shape::Map { .. }) { Shape::Scalar } else { first };
             let (first, second) = match &self.root {
-                Some(root) if !has_way(&of.iter_range) => {
-                    (if of.iter_var2.is_some() { first } else { root.clone() }, root.clone())
-                }
+                Some(root) if !has_way(&of.iter_range) => (root.clone(), root.clone()),
                 _ => (first, second),
             };
             self.scope.insert(of.iter_var.clone(), first);
@@ -382,9 +382,27 @@ fn function(name: &str, target: Option<&Shape>, of: &[Shape], args: &[IdedExpr])
             };
             (cost, result)
         }
-        ("lowerAscii" | "upperAscii" | "substring" | "trim" | "charAt" | "reverse", Some(_), _) => {
-            (traversal(on), Shape::Text(on))
+        ("slice", Some(list), [_, _]) => {
+            let (from, to) = (number(args.first()).unwrap_or(0), number(args.get(1)).unwrap_or(on));
+            made(list, 1.0, to.saturating_sub(from))
         }
+        ("reverse", Some(list), []) => made(list, 1.0, on),
+        ("flatten", Some(list), []) => made(list, 1.0, on),
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        ("flatten", Some(list), [_]) => made(list, number(args.first()).unwrap_or(u64::MAX) as f64, on),
+        ("distinct", Some(list), []) => made(list, 2.0, on.saturating_mul(on)),
+        ("sort" | "@sortByAssociatedKeys", Some(list), _) => {
+            let keys = first.unwrap_or(list);
+            let by_text = matches!(keys, Shape::List { element, .. } if element.may_be_text());
+            made(list, if by_text { 2.1 } else { 2.0 }, keys.size().saturating_mul(keys.size()))
+        }
+        ("range", None, [_]) => {
+            let list = Shape::List { most: u64::MAX, element: Arc::new(Shape::Scalar) };
+            made(&list, 1.0, number(args.first()).unwrap_or(u64::MAX))
+        }
+        ("first" | "last", Some(list), []) => (1, list.member(None).unplaced()),
+        ("validate", Some(_), [text]) => (traversal(text.size()).saturating_mul(FORMAT_PATTERN), Shape::UNKNOWN),
+        ("lowerAscii" | "upperAscii" | "substring" | "trim" | "charAt", Some(_), _) => (traversal(on), Shape::Text(on)),
         ("replace", Some(_), [part, by, ..]) => {
             let least = match args.first().map(|argument| &argument.expr) {
                 Some(Expr::Literal(_)) => part.size(),
@@ -441,8 +459,23 @@ fn function(name: &str, target: Option<&Shape>, of: &[Shape], args: &[IdedExpr])
     }
 }
 
+/// A number that stands there.
+fn number(argument: Option<&IdedExpr>) -> Option<u64> {
+    match &argument?.expr {
+        Expr::Literal(LiteralValue::Int(number)) => u64::try_from(*number.inner()).ok(),
+        _ => None,
+    }
+}
+
+/// A call that makes a list of at most so many elements of another (cel-go `estimateListCall`).
+#[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "an estimate")]
+fn made(list: &Shape, factor: f64, most: u64) -> (u64, Shape) {
+    let cost = ((most as f64 * factor).ceil() as u64).saturating_add(1 + LIST_COST);
+    (cost, Shape::List { most, element: Arc::new(list.member(None)) })
+}
+
 /// Functions whose results may be of any size; those of all others that are not named above are numbers, or yes or no.
-const RESULTS_WITHOUT_SIZE: [&str; 17] = [
+const RESULTS_WITHOUT_SIZE: [&str; 18] = [
     "type",
     "bytes",
     "value",
@@ -460,6 +493,7 @@ const RESULTS_WITHOUT_SIZE: [&str; 17] = [
     "getHostname",
     "getPort",
     "getEscapedPath",
+    "getQuery",
 ];
 
 #[cfg(test)]

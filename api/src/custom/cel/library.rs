@@ -14,7 +14,10 @@ use regex::Regex;
 
 use super::authorizer::{self, DECISION, GROUP_CHECK, PATH_CHECK, RESOURCE_CHECK};
 use super::check::Ty;
+use super::named_formats::named;
+use super::pairs::INSERT;
 use super::semver::Version;
+use super::values::{map, optional};
 use crate::custom::formats;
 use crate::custom::pattern;
 use crate::quantity::Quantity;
@@ -25,6 +28,7 @@ const SEMVER: &str = "kubernetes.Semver";
 const URL: &str = "kubernetes.URL";
 const IP: &str = "net.IP";
 const CIDR: &str = "net.CIDR";
+const FORMAT: &str = "kubernetes.NamedFormat";
 
 /// What mutations construct: an apply configuration, an operation of a JSON patch
 /// (`k8s.io/apiserver/pkg/cel/mutation`).
@@ -42,6 +46,7 @@ enum Own {
     Url(String),
     Ip(IpAddr),
     Cidr(IpAddr, u8),
+    Format(&'static str),
 }
 
 impl fmt::Debug for Own {
@@ -52,6 +57,7 @@ impl fmt::Debug for Own {
             Self::Url(url) => f.write_str(url),
             Self::Ip(ip) => write!(f, "{ip}"),
             Self::Cidr(ip, length) => write!(f, "{ip}/{length}"),
+            Self::Format(name) => f.write_str(name),
         }
     }
 }
@@ -64,6 +70,7 @@ impl Opaque for Own {
             Self::Url(_) => URL,
             Self::Ip(_) => IP,
             Self::Cidr(..) => CIDR,
+            Self::Format(_) => FORMAT,
         }
     }
 }
@@ -99,7 +106,7 @@ pub(super) fn overload() -> ExecutionError {
     ExecutionError::no_such_overload("", Vec::new())
 }
 
-fn failed(message: impl fmt::Display) -> ExecutionError {
+pub(super) fn failed(message: impl fmt::Display) -> ExecutionError {
     ExecutionError::function_error("", message)
 }
 
@@ -135,7 +142,7 @@ pub(super) use overloads;
 
 /// Declares all of them.
 pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
-    for name in [QUANTITY, SEMVER, URL, IP, CIDR] {
+    for name in [QUANTITY, SEMVER, URL, IP, CIDR, FORMAT] {
         env.add_type(Type::new_opaque_type(name))?;
     }
     let quantity = || Type::new_opaque_type(QUANTITY);
@@ -143,6 +150,7 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
     let url = || Type::new_opaque_type(URL);
     let ip = || Type::new_opaque_type(IP);
     let cidr = || Type::new_opaque_type(CIDR);
+    let format = || Type::new_opaque_type(FORMAT);
     overloads! { env;
         member "find" (STRING_TYPE, STRING_TYPE) = |of| {
             let found = regex(text(&of[1])?)?.find(text(&of[0])?).map(|found| found.as_str().to_owned());
@@ -162,6 +170,8 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
         member "max" (LIST_TYPE) = |of| extreme(list(&of[0])?, "max", std::cmp::Ordering::Greater);
         member "indexOf" (LIST_TYPE, DYN_TYPE) = |of| Ok(position(list(&of[0])?.iter().position(|item| *item == of[1])));
         member "lastIndexOf" (LIST_TYPE, DYN_TYPE) = |of| Ok(position(list(&of[0])?.iter().rposition(|item| *item == of[1])));
+        member "first" (LIST_TYPE) = |of| Ok(optional(list(&of[0])?.first().cloned()));
+        member "last" (LIST_TYPE) = |of| Ok(optional(list(&of[0])?.last().cloned()));
         global "sets.contains" (LIST_TYPE, LIST_TYPE) = |of| Ok(Value::Bool(includes(list(&of[0])?, list(&of[1])?)));
         global "sets.equivalent" (LIST_TYPE, LIST_TYPE) = |of| {
             let (a, b) = (list(&of[0])?, list(&of[1])?);
@@ -181,6 +191,7 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
         member "getHostname" (url()) = |of| string(UrlParts::of(&of[0])?.hostname());
         member "getPort" (url()) = |of| string(UrlParts::of(&of[0])?.port());
         member "getEscapedPath" (url()) = |of| string(UrlParts::of(&of[0])?.path);
+        member "getQuery" (url()) = |of| query(&of[0]);
         global "isIP" (STRING_TYPE) = |of| Ok(Value::Bool(text(&of[0])?.parse::<IpAddr>().is_ok()));
         global "ip" (STRING_TYPE) = |of| parse_ip(text(&of[0])?).map(|ip| Own::Ip(ip).into());
         global "ip.isCanonical" (STRING_TYPE) = |of| parse_ip(text(&of[0])?).and_then(|ip| Ok(Value::Bool(ip.to_string() == text(&of[0])?)));
@@ -196,11 +207,17 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
         }));
         member "isGlobalUnicast" (ip()) = |of| Ok(Value::Bool(is_global_unicast(address(&of[0])?)));
+        global "string" (ip()) = |of| string(address(&of[0])?.to_string());
+        global "string" (cidr()) = |of| network(&of[0]).and_then(|(ip, length)| string(format!("{ip}/{length}")));
         global "isCIDR" (STRING_TYPE) = |of| Ok(Value::Bool(formats::is_cidr(text(&of[0])?)));
         global "cidr" (STRING_TYPE) = |of| parse_cidr(text(&of[0])?).map(|(ip, length)| Own::Cidr(ip, length).into());
-        member "containsIP" (cidr(), STRING_TYPE) = |of| Ok(Value::Bool(covers(network(&of[0])?, (parse_ip(text(&of[1])?)?, u8::MAX))));
+        // Kubernetes hands on what is no address as if it were one, and finds no function for it.
+        member "containsIP" (cidr(), STRING_TYPE) = |of| {
+            let ip = parse_ip(text(&of[1])?).map_err(|_| overload())?;
+            Ok(Value::Bool(covers(network(&of[0])?, (ip, u8::MAX))))
+        };
         member "containsIP" (cidr(), ip()) = |of| Ok(Value::Bool(covers(network(&of[0])?, (address(&of[1])?, u8::MAX))));
-        member "containsCIDR" (cidr(), STRING_TYPE) = |of| Ok(Value::Bool(covers(network(&of[0])?, parse_cidr(text(&of[1])?)?)));
+        member "containsCIDR" (cidr(), STRING_TYPE) = |of| Ok(Value::Bool(covers(network(&of[0])?, parse_cidr(text(&of[1])?).map_err(|_| overload())?)));
         member "containsCIDR" (cidr(), cidr()) = |of| Ok(Value::Bool(covers(network(&of[0])?, network(&of[1])?)));
         member "ip" (cidr()) = |of| Ok(Own::Ip(network(&of[0])?.0).into());
         member "prefixLength" (cidr()) = |of| Ok(Value::Int(network(&of[0])?.1.into()));
@@ -210,7 +227,7 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
             Ok(quantity) => Ok(Own::Quantity(quantity).into()),
             Err(error) => Err(failed(error)),
         };
-        member "sign" (quantity()) = |of| Ok(Value::Int(amount(&of[0])?.signum().into()));
+        global "sign" (quantity()) = |of| Ok(Value::Int(amount(&of[0])?.signum().into()));
         member "isInteger" (quantity()) = |of| amount(&of[0]).map(|amount| Value::Bool(amount.as_f64().fract() == 0.0));
         member "asInteger" (quantity()) = |of| match amount(&of[0])? {
             whole if whole.as_f64().fract() == 0.0 => Ok(Value::Int(whole.value())),
@@ -225,6 +242,26 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
         member "isLessThan" (quantity(), quantity()) = |of| Ok(Value::Bool(amount(&of[0])? < amount(&of[1])?));
         global "jsonpatch.escapeKey" (STRING_TYPE) = |of| string(text(&of[0])?.replace('~', "~0").replace('/', "~1"));
         member "compareTo" (quantity(), quantity()) = |of| Ok(Value::Int(amount(&of[0])?.cmp(&amount(&of[1])?) as i64));
+        global "format.dns1123Label" () = |_| Ok(Own::Format("dns1123Label").into());
+        global "format.dns1123Subdomain" () = |_| Ok(Own::Format("dns1123Subdomain").into());
+        global "format.dns1035Label" () = |_| Ok(Own::Format("dns1035Label").into());
+        global "format.qualifiedName" () = |_| Ok(Own::Format("qualifiedName").into());
+        global "format.dns1123LabelPrefix" () = |_| Ok(Own::Format("dns1123LabelPrefix").into());
+        global "format.dns1123SubdomainPrefix" () = |_| Ok(Own::Format("dns1123SubdomainPrefix").into());
+        global "format.dns1035LabelPrefix" () = |_| Ok(Own::Format("dns1035LabelPrefix").into());
+        global "format.labelValue" () = |_| Ok(Own::Format("labelValue").into());
+        global "format.uri" () = |_| Ok(Own::Format("uri").into());
+        global "format.uuid" () = |_| Ok(Own::Format("uuid").into());
+        global "format.byte" () = |_| Ok(Own::Format("byte").into());
+        global "format.date" () = |_| Ok(Own::Format("date").into());
+        global "format.datetime" () = |_| Ok(Own::Format("datetime").into());
+        global "format.named" (STRING_TYPE) = |of| Ok(optional(named(text(&of[0])?).map(|format| Own::Format(format.name).into())));
+        member "validate" (format(), STRING_TYPE) = |of| {
+            let Own::Format(name) = own(&of[0])? else { return Err(overload()) };
+            let faults = (named(name).ok_or_else(overload)?.check)(text(&of[1])?);
+            let faults = faults.into_iter().map(|fault| Value::String(Arc::new(fault))).collect::<Vec<_>>();
+            Ok(optional((!faults.is_empty()).then(|| Value::List(Arc::new(faults)))))
+        };
         global "semver" (STRING_TYPE) = |of| read_version(of).map(|version| Own::Semver(version).into());
         global "semver" (STRING_TYPE, BOOL_TYPE) = |of| read_version(of).map(|version| Own::Semver(version).into());
         global "isSemver" (STRING_TYPE) = |of| Ok(Value::Bool(read_version(of).is_ok()));
@@ -277,12 +314,14 @@ fn sum(list: &[Value]) -> Answer {
     let start = match list.first() {
         Some(Value::Float(_)) => Value::Float(0.0),
         Some(Value::UInt(_)) => Value::UInt(0),
+        Some(Value::Duration(_)) => Value::Duration(chrono::Duration::zero()),
         _ => Value::Int(0),
     };
     list.iter().try_fold(start, |total, item| match (total, item) {
         (Value::Int(a), Value::Int(b)) => a.checked_add(*b).map(Value::Int).ok_or_else(overflow),
         (Value::UInt(a), Value::UInt(b)) => a.checked_add(*b).map(Value::UInt).ok_or_else(overflow),
         (Value::Float(a), Value::Float(b)) => Ok(Value::Float(a + b)),
+        (Value::Duration(a), Value::Duration(b)) => a.checked_add(b).map(Value::Duration).ok_or_else(overflow),
         _ => Err(overload()),
     })
 }
@@ -326,6 +365,45 @@ impl<'a> UrlParts<'a> {
         let host = if port.is_empty() { self.host } else { &self.host[..self.host.len() - port.len() - 1] };
         host.trim_start_matches('[').trim_end_matches(']')
     }
+}
+
+/// The query of a URL: what each name is given as.
+fn query(url: &Value) -> Answer {
+    let Own::Url(url) = own(url)? else { return Err(overload()) };
+    let url = url.split('#').next().unwrap_or_default();
+    let mut found: Vec<(String, Vec<Value>)> = Vec::new();
+    for part in url.split_once('?').map_or("", |(_, query)| query).split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        // What is badly escaped is passed over, as in Go.
+        let (false, Some(name), Some(value)) = (part.contains(';'), unescaped(name), unescaped(value)) else {
+            continue;
+        };
+        let value = Value::String(Arc::new(value));
+        match found.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, values)) => values.push(value),
+            None => found.push((name, vec![value])),
+        }
+    }
+    Ok(map(found.into_iter().map(|(name, values)| (name, Value::List(Arc::new(values)))).collect()))
+}
+
+/// A part of a query in plain text (`url.QueryUnescape`).
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'%' => {
+                let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+                bytes.push(u8::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'))?);
+                rest = &rest[2..];
+            }
+            b'+' => bytes.push(b' '),
+            byte => bytes.push(*byte),
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn parse_ip(text: &str) -> Result<IpAddr, ExecutionError> {
@@ -444,7 +522,6 @@ const RESULTS: &[(&str, Returns)] = &[
     ("substring", || Ty::String),
     ("trim", || Ty::String),
     ("format", || Ty::String),
-    ("reverse", || Ty::String),
     ("strings.quote", || Ty::String),
     ("optional.of", || Ty::Optional(Box::new(Ty::Dyn))),
     ("optional.ofNonZeroValue", || Ty::Optional(Box::new(Ty::Dyn))),
@@ -456,7 +533,22 @@ const RESULTS: &[(&str, Returns)] = &[
     ("sets.contains", || Ty::Bool),
     ("sets.equivalent", || Ty::Bool),
     ("sets.intersects", || Ty::Bool),
+    ("lists.range", || Ty::List(Box::new(Ty::Int))),
+    ("slice", || Ty::List(Box::new(Ty::Dyn))),
+    ("flatten", || Ty::List(Box::new(Ty::Dyn))),
+    ("distinct", || Ty::List(Box::new(Ty::Dyn))),
+    ("reverse", || Ty::List(Box::new(Ty::Dyn))),
+    ("sort", || Ty::List(Box::new(Ty::Dyn))),
+    ("@sortByAssociatedKeys", || Ty::List(Box::new(Ty::Dyn))),
+    ("first", || Ty::Optional(Box::new(Ty::Dyn))),
+    ("last", || Ty::Optional(Box::new(Ty::Dyn))),
+    (INSERT, || Ty::Dyn),
     ("isURL", || Ty::Bool),
+    ("getQuery", || Ty::Map(Box::new(Ty::List(Box::new(Ty::String))))),
+    ("format.named", || Ty::Optional(Box::new(Ty::Named(FORMAT)))),
+    ("validate", || Ty::Optional(Box::new(Ty::List(Box::new(Ty::String))))),
+    ("fieldSelector", || Ty::Named(RESOURCE_CHECK)),
+    ("labelSelector", || Ty::Named(RESOURCE_CHECK)),
     ("url", || Ty::Named(URL)),
     ("getScheme", || Ty::String),
     ("getHost", || Ty::String),
@@ -533,8 +625,19 @@ const OF_TEXTS: [&str; 14] = [
     "contains",
 ];
 
+/// Whether values of a type come one after the other.
+fn is_ordered(ty: &Ty<'_>) -> bool {
+    matches!(ty, Ty::Dyn | Ty::Int | Ty::Uint | Ty::Double | Ty::Bool | Ty::Duration | Ty::Timestamp)
+        || matches!(ty, Ty::String | Ty::Bytes)
+}
+
 /// The type of a call's result; `None` for a function that is not known, or takes no such target or arguments.
 pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) -> Option<Ty<'a>> {
+    if let (Some(format), None, []) = (name.strip_prefix("format."), target, arguments)
+        && named(format).is_some()
+    {
+        return Some(Ty::Named(FORMAT));
+    }
     let (_, result) = RESULTS.iter().find(|(known, _)| *known == name)?;
     let sized = |ty: &Ty<'_>| matches!(ty, Ty::Dyn | Ty::String | Ty::Bytes | Ty::List(_) | Ty::Map(_));
     match (name, target, arguments) {
@@ -550,7 +653,75 @@ pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) ->
                 });
             fits.then(result)
         }
-        ("sum" | "min" | "max", Some(Ty::List(element)), []) => Some((**element).clone()),
+        ("sum", Some(Ty::List(element)), []) => {
+            matches!(**element, Ty::Dyn | Ty::Int | Ty::Uint | Ty::Double | Ty::Duration).then(|| (**element).clone())
+        }
+        ("min" | "max", Some(Ty::List(element)), []) => is_ordered(element).then(|| (**element).clone()),
+        ("isSorted", Some(Ty::List(element)), []) => is_ordered(element).then_some(Ty::Bool),
+        ("sort", Some(of @ Ty::List(element)), []) => is_ordered(element).then(|| of.clone()),
+        ("@sortByAssociatedKeys", Some(of @ Ty::List(_)), [Ty::List(key)]) => is_ordered(key).then(|| of.clone()),
+        ("slice", Some(of @ Ty::List(_)), [from, to]) => {
+            (from.accepts(&Ty::Int) && to.accepts(&Ty::Int)).then(|| of.clone())
+        }
+        ("reverse" | "distinct", Some(of @ Ty::List(_)), []) => Some(of.clone()),
+        ("flatten", Some(Ty::List(element)), []) => match &**element {
+            inner @ Ty::List(_) => Some(inner.clone()),
+            Ty::Dyn => Some(result()),
+            _ => None,
+        },
+        ("flatten", Some(Ty::List(_)), [depth]) => depth.accepts(&Ty::Int).then(result),
+        ("first" | "last", Some(Ty::List(element)), []) => Some(Ty::Optional(element.clone())),
+        (
+            "sum"
+            | "min"
+            | "max"
+            | "isSorted"
+            | "sort"
+            | "@sortByAssociatedKeys"
+            | "slice"
+            | "reverse"
+            | "distinct"
+            | "flatten"
+            | "first"
+            | "last",
+            Some(Ty::Dyn),
+            _,
+        ) => Some(result()),
+        (
+            "sum"
+            | "min"
+            | "max"
+            | "isSorted"
+            | "sort"
+            | "@sortByAssociatedKeys"
+            | "slice"
+            | "reverse"
+            | "distinct"
+            | "flatten"
+            | "first"
+            | "last",
+            ..,
+        ) => None,
+        ("lists.range", None, [size]) => size.accepts(&Ty::Int).then(result),
+        (INSERT, None, [_, key, value]) => {
+            // Maps whose keys are no texts can only be written in an expression.
+            Some(if key.accepts(&Ty::String) { Ty::Map(Box::new(value.clone())) } else { Ty::Dyn })
+        }
+        (INSERT, None, [_, entry]) => matches!(entry, Ty::Map(_) | Ty::Dyn).then(|| entry.clone()),
+        ("string", None, [of]) => match of {
+            Ty::Named(IP | CIDR) => Some(Ty::String),
+            Ty::Dyn | Ty::Bool | Ty::Int | Ty::Uint | Ty::Double | Ty::String | Ty::Bytes => Some(Ty::String),
+            Ty::Duration | Ty::Timestamp => Some(Ty::String),
+            _ => None,
+        },
+        ("sign", None, [of]) => of.accepts(&Ty::Named(QUANTITY)).then_some(Ty::Int),
+        ("sign", ..) => None,
+        ("validate", Some(of), [text]) => (of.accepts(&Ty::Named(FORMAT)) && text.accepts(&Ty::String)).then(result),
+        ("validate", ..) => None,
+        ("fieldSelector" | "labelSelector", Some(of), [text]) => {
+            (of.accepts(&Ty::Named(RESOURCE_CHECK)) && text.accepts(&Ty::String)).then(result)
+        }
+        ("getQuery", Some(of), []) => of.accepts(&Ty::Named(URL)).then(result),
         ("value", Some(Ty::Optional(inner)), []) => Some((**inner).clone()),
         ("orValue", Some(Ty::Optional(inner)), [other]) => {
             Some(if matches!(**inner, Ty::Dyn) { other.clone() } else { (**inner).clone() })

@@ -12,6 +12,9 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, operators};
 /// The function that spends. No CEL text can name it.
 pub const SPEND: &str = "@spend";
 
+/// The function that spends what working through a value costs, and gives the value. No CEL text can name it.
+pub const WEIGH: &str = "@weigh";
+
 /// The function that puts what a loop walks through in order. No CEL text can name it.
 pub const IN_ORDER: &str = "@in_order";
 
@@ -56,11 +59,90 @@ pub fn children(expr: &IdedExpr) -> Vec<&IdedExpr> {
     }
 }
 
+/// As [`children`], to change them.
+pub fn children_mut(expr: &mut IdedExpr) -> Vec<&mut IdedExpr> {
+    use cel::common::ast::EntryExpr::{MapEntry, StructField};
+    match &mut expr.expr {
+        Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).collect(),
+        Expr::Comprehension(c) => {
+            vec![&mut c.iter_range, &mut c.accu_init, &mut c.loop_cond, &mut c.loop_step, &mut c.result]
+        }
+        Expr::List(list) => list.elements.iter_mut().collect(),
+        Expr::Map(map) => map
+            .entries
+            .iter_mut()
+            .flat_map(|entry| match &mut entry.expr {
+                MapEntry(entry) => vec![&mut entry.key, &mut entry.value],
+                StructField(field) => vec![&mut field.value],
+            })
+            .collect(),
+        Expr::Select(select) => vec![&mut select.operand],
+        Expr::Struct(of) => of
+            .entries
+            .iter_mut()
+            .flat_map(|entry| match &mut entry.expr {
+                MapEntry(entry) => vec![&mut entry.key, &mut entry.value],
+                StructField(field) => vec![&mut field.value],
+            })
+            .collect(),
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
+    }
+}
+
+/// How what a function works through is charged.
+#[derive(Clone, Copy)]
+enum Weight {
+    /// A number: itself.
+    Number,
+    /// A list: for each element.
+    Elements,
+    /// A list: for each element, and those of the lists in it.
+    Nested,
+    /// A list: for each element compared with each other.
+    Squared,
+}
+
+/// What working through a value costs; nothing is counted beyond `most`.
+pub fn weight(value: &Value, kind: i64, most: u64) -> u64 {
+    let Value::List(list) = value else {
+        return match value {
+            Value::Int(number) if kind == Weight::Number as i64 => u64::try_from(*number).unwrap_or(0),
+            _ => 0,
+        };
+    };
+    let own = list.len() as u64;
+    match kind {
+        kind if kind == Weight::Squared as i64 => own.saturating_mul(own).saturating_mul(2),
+        kind if kind == Weight::Nested as i64 => list
+            .iter()
+            .fold(own, |sum, item| if sum > most { sum } else { sum.saturating_add(weight(item, kind, most - sum)) }),
+        _ => own,
+    }
+}
+
+/// Charges for what a function over lists works through.
+fn weigh(call: &mut CallExpr) {
+    let (weight, value) = match (call.func_name.as_str(), call.target.as_deref_mut(), call.args.first_mut()) {
+        ("range", Some(_), Some(number)) => (Weight::Number, number),
+        ("slice" | "sort" | "reverse" | "@sortByAssociatedKeys", Some(list), _) => (Weight::Elements, list),
+        ("flatten", Some(list), _) => (Weight::Nested, list),
+        ("distinct", Some(list), _) => (Weight::Squared, list),
+        _ => return,
+    };
+    let id = value.id;
+    let kind = IdedExpr { id, expr: Expr::Literal(LiteralValue::Int((weight as i64).into())) };
+    let args = vec![std::mem::take(value), kind];
+    *value = IdedExpr { id, expr: Expr::Call(CallExpr { func_name: WEIGH.to_owned(), target: None, args }) };
+}
+
 /// Puts charges and order into every comprehension.
 pub fn meter(expr: &mut IdedExpr) {
     use cel::common::ast::EntryExpr::{MapEntry, StructField};
     match &mut expr.expr {
-        Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(meter),
+        Expr::Call(call) => {
+            call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(meter);
+            weigh(call);
+        }
         Expr::Comprehension(c) => {
             let cost = nodes(&c.loop_step);
             for part in [&mut c.iter_range, &mut c.accu_init, &mut c.loop_step, &mut c.result] {

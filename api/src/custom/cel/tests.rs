@@ -65,6 +65,22 @@ fn rules_that_hold() {
         "self.?labels['k'].orValue('none') == 'v' && self.?labels[?'k'].value() == 'v'",
         "self.?list[?0].orValue(0) == 3 && self.?list[?9].optMap(x, x + 1).orValue(7) == 7",
         "self.n > 2 ? true : false",
+        "self.list.all(i, v, v > i - 1) && self.list.exists(i, v, i == 1 && v == 1) && self.list.existsOne(i, v, v == 2)",
+        "self.labels.all(k, v, k == 'k' && v == 'v') && self.labels.exists_one(k, v, true)",
+        "self.list.transformList(i, v, i * v) == [0, 1, 4] && self.list.transformList(i, v, i > 0, v) == [1, 2]",
+        "self.labels.transformMap(k, v, v + k) == {'k': 'vk'} && self.labels.transformMap(k, v, false, v) == {}",
+        "self.list.transformMap(i, v, v * 2)[1] == 2 && self.labels.transformMapEntry(k, v, {v: k}) == {'v': 'k'}",
+        "self.list.all(i, v, self.list.all(j, w, i == j ? v == w : v != w))",
+        "self.list.transformList(v, i, [1].map(v, v)[0] + i) == [4, 2, 3]",
+        "{'b': 1, 'a': 2, 'c': 3}.transformList(k, v, k) == ['a', 'b', 'c']",
+        "self.list.sort() == [1, 2, 3] && self.list.sortBy(x, -x) == [3, 2, 1] && self.list.reverse() == [2, 1, 3]",
+        "[1, 1, 2].distinct() == [1, 2] && [[1], [2]].flatten() == [1, 2] && self.list.slice(0, 1) == [3]",
+        "lists.range(3) == [0, 1, 2] && self.list.first().value() == 3 && ![1].slice(0, 0).last().hasValue()",
+        "format.dns1123Label().validate('a_').hasValue() && !format.named('uuid').value().validate('x').orValue([]).all(x, false)",
+        "!format.named('nope').hasValue() && format.uri().validate('a').orValue([]).size() == 1",
+        "url('https://h/p?d=e&d=f%20g').getQuery() == {'d': ['e', 'f g']} && url('/p').getQuery().size() == 0",
+        "[duration('1s'), duration('2s')].sum() == duration('3s') && string(ip('::1')) == '::1' && sign(quantity('-1')) == -1",
+        "string(cidr('10.0.0.0/8')) == '10.0.0.0/8' && '%s %d'.format(['a', 1]) == 'a 1'",
         "{'d': 4, 'b': 2, 'a': 1, 'e': 5, 'c': 3}.map(k, k) == ['a', 'b', 'c', 'd', 'e']",
         "{3: 'c', 1: 'a', 2: 'b', 4: 'd'}.filter(k, k > 1) == [2, 3, 4] && self.labels.all(k, k == 'k')",
     ] {
@@ -78,7 +94,7 @@ fn rules_that_fail_while_they_are_asked() {
         ("self.labels['x'] == 'v'", "no such key: x"),
         ("self.n / (self.n - 3) == 1", "division by zero"),
         ("self.list[9] == 1", "index out of bounds: 9"),
-        ("quantity('x').sign() == 1", "quantities must match the regular expression"),
+        ("sign(quantity('x')) == 1", "quantities must match the regular expression"),
     ] {
         let Ok(Err(Failure::Error(words))) = run(source) else { panic!("{source}: {:?}", run(source)) };
         assert!(words.contains(expected), "{source}: {words}");
@@ -97,6 +113,15 @@ fn rules_that_do_not_compile() {
         ("self.name > 1", "found no matching overload for '_>_' applied to '(string, int)'"),
         ("self.n.startsWith('a')", "found no matching overload for 'startsWith' applied to 'int.(string)'"),
         ("self.n.all(x, x)", "expression of type 'int' cannot be range of a comprehension"),
+        ("'abc'.reverse() == 'cba'", "found no matching overload for 'reverse' applied to 'string.()'"),
+        ("quantity('1').sign() == 1", "found no matching overload for 'sign' applied to 'kubernetes.Quantity.()'"),
+        ("string(quantity('1')) == '1'", "found no matching overload for 'string' applied to '(kubernetes.Quantity)'"),
+        ("[quantity('1')].sum() == quantity('1')", "'sum' applied to 'list(kubernetes.Quantity).()'"),
+        ("[1, 'a'].size() == 2", "<input>:1:5: expected type 'int' but found 'string'"),
+        ("nope.of(self.n) == 1", "<input>:1:1: undeclared reference to 'nope' (in container '')"),
+        ("self.list.all(i, i, true)", "duplicate variable name: i"),
+        ("self.list.all(i, 'v', true)", "argument must be a simple name"),
+        ("jsonpatch.escapeKey('a') == 'a'", "undeclared reference to 'jsonpatch' (in container '')"),
         ("self.n.x", "type 'int' does not support field selection"),
         ("self.list.map(x, x)", "must evaluate to a bool"),
         ("self.n ==", "Syntax error"),
@@ -116,6 +141,10 @@ fn loops_end_with_the_budget() {
         "self.list.all(a, self.list.all(b, a + b >= 0))",
         "self.list.map(a, self.list.map(b, b)).size() > 0",
         "self.list.exists(a, self.list.filter(b, b == a).size() == 7)",
+        "self.list.all(i, v, self.list.all(j, w, i + j >= 0))",
+        "self.list.map(a, self.list).flatten().size() > 0",
+        "self.list.distinct().size() > 0",
+        "lists.range(1000000).size() > 0",
     ] {
         let rule = Expr::compile(source, &variables, &Ty::Bool).expect(source);
         let mut budget = EXPRESSION_BUDGET;
