@@ -145,6 +145,7 @@ impl Authorize for Asker {
             namespace: &question.namespace,
             subresource: &question.subresource,
             name: &question.name,
+            field_selector: &question.field_selector,
             is_resource: question.path.is_none(),
             path: question.path.as_deref().unwrap_or_default(),
             ..authz::Attributes::resource(user, &question.verb, &question.group, &question.resource)
