@@ -83,3 +83,43 @@ fn logs_and_exec_reach_into_containers() {
         assert!(system.lines().any(|line| line.starts_with(component) && line.contains("Running")), "{system}");
     }
 }
+
+/// Files go into a container and out of it, with the tar of busybox and with that of GNU; byte by byte the same.
+#[test]
+fn files_are_copied_into_containers_and_out_of_them() {
+    let cluster = Cluster::start(&[]);
+    let files = cluster.home().join("files");
+    let read = |path: &str| std::fs::read(cluster.home().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    std::fs::create_dir_all(files.join("below/empty")).expect("directories");
+    let binary: Vec<u8> = (0..300_000_u32).flat_map(|number| (number / 7).to_le_bytes()).collect();
+    std::fs::write(files.join("binary"), &binary).expect("a file");
+    // Without a newline anywhere, and with a name that a header has no room for.
+    let zeros = vec![0; 2_000_000];
+    let long = format!("below/{}", "n".repeat(150));
+    std::fs::write(files.join(&long), &zeros).expect("a file");
+    for image in ["busybox", "nginx"] {
+        cluster.apply(&pod(image, &format!("    image: {image}\n    command: [sleep, '3600']")));
+        cluster.kubectl(&format!("wait --for=condition=Ready pod/{image} --timeout=60s")).ok();
+        let copy = |options: &str| {
+            let line = options.replace("POD", image).replace("HOME", &cluster.home().to_string_lossy());
+            cluster.kubectl(&format!("cp {line}"))
+        };
+        copy("HOME/files/binary POD:/tmp").ok();
+        copy("POD:/tmp/binary HOME/binary").ok();
+        assert!(read("binary") == binary, "{image}: the file comes back as it went");
+        copy("HOME/files POD:/srv-of-its-own").ok();
+        copy("POD:/srv-of-its-own HOME/back").ok();
+        copy("--retries=3 POD:/srv-of-its-own HOME/again").ok();
+        for back in ["back", "again"] {
+            assert!(read(&format!("{back}/binary")) == binary, "{image}: {back}");
+            assert!(read(&format!("{back}/{long}")) == zeros, "{image}: {back}");
+            assert!(cluster.home().join(back).join("below/empty").is_dir(), "{image}: {back}");
+            std::fs::remove_dir_all(cluster.home().join(back)).expect("what was copied");
+        }
+        let refused = copy("HOME/files/binary POD:/nowhere/binary").fails();
+        assert!(refused.contains("/nowhere") && refused.contains("No such file or directory"), "{refused}");
+    }
+    std::fs::write(files.join("large"), vec![0; 70_000_000]).expect("a file");
+    let refused = cluster.kubectl(&format!("cp {} busybox:/tmp/large", files.join("large").display())).fails();
+    assert!(refused.contains("No space left on device"), "{refused}");
+}

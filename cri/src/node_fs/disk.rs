@@ -207,6 +207,12 @@ impl NodeFs for DiskFs {
         set_host_mode(&self.host_path(&resolved.path), mode)
     }
 
+    fn set_modified(&self, path: &str, modified: jiff::Timestamp) -> io::Result<()> {
+        let host = self.host_path(&self.resolve(path, true)?.path);
+        // Only Windows wants a file to be open for writing here, and a directory cannot be.
+        fs::File::options().read(true).write(cfg!(windows)).open(host)?.set_modified(modified.into())
+    }
+
     fn usage(&self) -> io::Result<(u64, u64)> {
         // What it holds is summed up.
         fn size(path: &Path) -> io::Result<u64> {

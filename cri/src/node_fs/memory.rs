@@ -370,6 +370,14 @@ impl NodeFs for MemoryFs {
         Ok(())
     }
 
+    fn set_modified(&self, path: &str, modified: jiff::Timestamp) -> io::Result<()> {
+        let mut tree = self.tree.write();
+        let resolved = tree.resolve(path, true)?.path;
+        let node = tree.nodes.get_mut(&resolved).ok_or_else(|| not_found(path))?;
+        node.modified = modified;
+        Ok(())
+    }
+
     fn usage(&self) -> io::Result<(u64, u64)> {
         Ok((self.tree.read().used, self.capacity))
     }

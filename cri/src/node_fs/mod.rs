@@ -88,6 +88,8 @@ pub trait NodeFs: Send + Sync + 'static {
     fn read_link(&self, path: &str) -> io::Result<String>;
     /// Sets the permission bits.
     fn set_mode(&self, path: &str, mode: u32) -> io::Result<()>;
+    /// Sets when the content last changed.
+    fn set_modified(&self, path: &str, modified: jiff::Timestamp) -> io::Result<()>;
     /// Bytes in use and bytes there are.
     fn usage(&self) -> io::Result<(u64, u64)>;
     /// Wakes when this file, or a name in this directory, is changed *through this file system*: written, appended to,

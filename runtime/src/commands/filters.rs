@@ -127,8 +127,13 @@ pub(super) async fn tail(mut process: Process) -> io::Result<i32> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     let (inputs, mut code) = open_all(&process, &options.operands).await;
     for (_, input) in &inputs {
+        if bytes && from_start {
+            pass_on(&mut process, input, count.saturating_sub(1)).await?;
+            continue;
+        }
         let content = whole(&mut process, input).await?;
-        process.stdout.write(&content[tail_start(&content, from_start, count, bytes)..]).await?;
+        let start = if bytes { content.len().saturating_sub(count) } else { tail_start(&content, from_start, count) };
+        process.stdout.write(&content[start..]).await?;
     }
     if options.has(&["f", "F", "follow"]) {
         code = follow(&mut process, &options.operands).await?;
@@ -158,14 +163,22 @@ async fn whole(process: &mut Process, input: &Input) -> io::Result<Vec<u8>> {
     }
 }
 
-fn tail_start(content: &[u8], from_start: bool, count: usize, bytes: bool) -> usize {
-    if bytes {
-        return if from_start {
-            count.saturating_sub(1).min(content.len())
-        } else {
-            content.len().saturating_sub(count)
-        };
+/// All of an input but its first bytes, as it comes, however long that is: `kubectl cp --retries` asks for an archive so.
+async fn pass_on(process: &mut Process, input: &Input, mut skip: usize) -> io::Result<()> {
+    loop {
+        let chunk = input.read().await?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let skipped = skip.min(chunk.len());
+        skip -= skipped;
+        process.stdout.write(&chunk[skipped..]).await?;
+        process.charge(1).await;
     }
+}
+
+/// Where the last lines of a text begin, or those from a line on.
+fn tail_start(content: &[u8], from_start: bool, count: usize) -> usize {
     let ends = |(at, byte): (usize, &u8)| (*byte == b'\n').then_some(at + 1);
     if from_start {
         let skip = count.saturating_sub(1);

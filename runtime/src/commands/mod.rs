@@ -17,6 +17,7 @@ mod network;
 mod options;
 mod sed;
 mod system;
+mod tar;
 mod test;
 mod text;
 mod tls;
@@ -110,6 +111,7 @@ pub(crate) const TABLE: &[(&str, Applet)] = &[
     ("sync", |process| finish(system::sync(process))),
     ("sysctl", |process| finish(system::sysctl(process))),
     ("tail", |process| finish(filters::tail(process))),
+    ("tar", |process| finish(tar::tar(process))),
     ("tee", |process| finish(filters::tee(process))),
     ("test", |process| finish(test::test(process))),
     ("timeout", |process| finish(system::timeout(process))),

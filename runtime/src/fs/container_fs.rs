@@ -584,6 +584,16 @@ impl ContainerFs {
         }
     }
 
+    /// Sets when the content of a file or directory last changed.
+    pub fn set_modified(&self, path: &str, modified: jiff::Timestamp) -> io::Result<()> {
+        let resolved = self.existing(path, true)?;
+        match self.place(&resolved.path) {
+            Place::Mounted { path, mount } => self.node.set_modified(writable(&path, mount)?, modified),
+            Place::Layer(_) | Place::Upper(_) => self.copy_up(&resolved.path)?.set_modified(&resolved.path, modified),
+            _ => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+
     /// Waits for a change of a file; `None` where it cannot change by itself.
     pub fn watch(&self, path: &str) -> Option<minik8s_cri::FileWatch> {
         let resolved = self.resolve(path, true).ok()?;

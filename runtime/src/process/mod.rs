@@ -211,6 +211,7 @@ pub fn errno_text(error: &io::Error) -> &'static str {
         io::ErrorKind::AlreadyExists => "File exists",
         io::ErrorKind::NotADirectory => "Not a directory",
         io::ErrorKind::IsADirectory => "Is a directory",
+        io::ErrorKind::ResourceBusy => "Device or resource busy",
         io::ErrorKind::DirectoryNotEmpty => "Directory not empty",
         io::ErrorKind::ReadOnlyFilesystem => "Read-only file system",
         io::ErrorKind::StorageFull => "No space left on device",
