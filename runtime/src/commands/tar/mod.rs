@@ -297,6 +297,13 @@ fn dashed(arguments: &[String]) -> Vec<String> {
 
 pub(super) async fn tar(process: Process) -> io::Result<i32> {
     let gnu = process.world.profile.gnu;
+    // Scripts ask which of the two this is.
+    if let [argument] = process.arguments()
+        && argument == "--version"
+    {
+        process.stdout.line(if gnu { "tar (GNU tar) 1.35" } else { "tar (busybox) 1.37.0" }).await?;
+        return Ok(0);
+    }
     let (stderr, name) = (process.stderr.clone(), process.name().to_string());
     let (result, failed) = match Request::parse(&process) {
         Err(stop) => (Err(stop), false),
