@@ -71,8 +71,8 @@ impl<'a> Ty<'a> {
             Self::Double => "double".to_owned(),
             Self::String => "string".to_owned(),
             Self::Bytes => "bytes".to_owned(),
-            Self::Duration => "google.protobuf.Duration".to_owned(),
-            Self::Timestamp => "google.protobuf.Timestamp".to_owned(),
+            Self::Duration => "duration".to_owned(),
+            Self::Timestamp => "timestamp".to_owned(),
             Self::Type => "type".to_owned(),
             Self::List(element) => format!("list({})", element.name()),
             Self::Map(value) => format!("map(string, {})", value.name()),
@@ -191,12 +191,12 @@ pub fn syntax(source: &str, errors: &ParseErrors) -> String {
         .iter()
         .map(|error| {
             let (line, column) = (usize::try_from(error.pos.0).unwrap_or(1), usize::try_from(error.pos.1).unwrap_or(1));
-            located(
-                source,
-                line.max(1),
-                column.max(1),
-                &format!("Syntax error: {}", error.msg.trim_start_matches("Syntax error: ")),
-            )
+            // What a macro says of its arguments is no matter of syntax.
+            const OF_MACROS: [&str; 3] = ["argument must be", "duplicate variable name", "sortBy can only"];
+            let said = error.msg.trim_start_matches("Syntax error: ");
+            let of_macro = OF_MACROS.iter().any(|start| said.starts_with(start));
+            let words = if of_macro { said.to_owned() } else { format!("Syntax error: {said}") };
+            located(source, line.max(1), column.max(1), &words)
         })
         .collect();
     format!("compilation failed: {}", said.join("\n"))

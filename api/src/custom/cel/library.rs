@@ -217,7 +217,7 @@ pub fn add_to(env: &mut Env) -> Result<(), cel::DeclarationError> {
             Ok(Value::Bool(covers(network(&of[0])?, (ip, u8::MAX))))
         };
         member "containsIP" (cidr(), ip()) = |of| Ok(Value::Bool(covers(network(&of[0])?, (address(&of[1])?, u8::MAX))));
-        member "containsCIDR" (cidr(), STRING_TYPE) = |of| Ok(Value::Bool(covers(network(&of[0])?, parse_cidr(text(&of[1])?).map_err(|_| overload())?)));
+        member "containsCIDR" (cidr(), STRING_TYPE) = |of| Ok(Value::Bool(covers(network(&of[0])?, parse_cidr(text(&of[1])?)?)));
         member "containsCIDR" (cidr(), cidr()) = |of| Ok(Value::Bool(covers(network(&of[0])?, network(&of[1])?)));
         member "ip" (cidr()) = |of| Ok(Own::Ip(network(&of[0])?.0).into());
         member "prefixLength" (cidr()) = |of| Ok(Value::Int(network(&of[0])?.1.into()));
@@ -702,6 +702,10 @@ pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) ->
             | "last",
             ..,
         ) => None,
+        ("sets.contains" | "sets.equivalent" | "sets.intersects", None, [a, b]) => {
+            let is_list = |ty: &Ty<'_>| matches!(ty, Ty::List(_) | Ty::Dyn);
+            (is_list(a) && is_list(b)).then_some(Ty::Bool)
+        }
         ("lists.range", None, [size]) => size.accepts(&Ty::Int).then(result),
         (INSERT, None, [_, key, value]) => {
             // Maps whose keys are no texts can only be written in an expression.
