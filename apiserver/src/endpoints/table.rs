@@ -47,7 +47,13 @@ pub fn of(
 ) -> Value {
     let definitions = if columns { table::column_definitions(kind) } else { Value::Null };
     let cells = table::rows(kind, objects, now);
-    let rows = objects.iter().zip(cells).map(|(object, cells)| row(object, cells, include, version));
+    let rows = objects.iter().zip(cells).map(|(object, cells)| {
+        let mut row = row(object, cells, include, version);
+        if let Some(conditions) = table::row_conditions(kind, object) {
+            row["conditions"] = conditions;
+        }
+        row
+    });
     with_rows(definitions, metadata, rows.collect(), version)
 }
 

@@ -99,6 +99,9 @@ async fn pass_on(
         location.path_and_query.parse().map_err(|error| Status::bad_request(format!("invalid path: {error}")))?;
     let stream = match &location.peer {
         Peer::Kubelet(node) => server.nodes().connect(node).await.map_err(|error| {
+            if target.subresource == "proxy" {
+                return unreachable_service(&error.to_string());
+            }
             let url = format!("https://{node}:10250{}", location.path_and_query);
             Status::internal_error(format!("error dialing backend: Get {url:?}: {error}"))
         }),
