@@ -73,6 +73,14 @@ pub fn fields_of(ty: &Type, value: &Value) -> Result<FieldSet, TypeErrors> {
     typed::field_set(shape::Place::root(ty), value)
 }
 
+/// Whether a value fits its type: no field that is not declared, no element of a keyed list twice.
+///
+/// # Errors
+/// All that is wrong, in structured-merge-diff's words.
+pub fn validate_value(ty: &Type, value: &Value) -> Result<(), TypeErrors> {
+    typed::validate(shape::Place::root(ty), value)
+}
+
 /// The value that holds what either of two values holds; where both hold a leaf, the applied one. Nobody owns anything.
 ///
 /// # Errors

@@ -214,4 +214,16 @@ async fn mutating_policies_merge_and_patch() {
          atomic arrays, maps or structs: .spec.selector"
     );
     assert_eq!(refused.expect(403)["reason"], "Invalid");
+
+    let unknown = json!({ "reinvocationPolicy": "Never", "mutations": [{ "patchType": "ApplyConfiguration", "applyConfiguration": {
+        "expression": "Object{foo: 'x'}" } }] });
+    install(&server, &policy("Mutating", "unknown", "", "configmaps", unknown)).await;
+    install(&server, &binding("Mutating", "unknown", "unknown", json!({}))).await;
+    let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "a" } });
+    let refused = server.post("/api/v1/namespaces/default/configmaps", &map).await;
+    assert_eq!(
+        refused.message(),
+        "policy 'unknown' with binding 'unknown' denied request: error applying patch: failed to convert patch object to typed \
+         object: .foo: field not declared in schema"
+    );
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use minik8s_api::admission::{Expression, Mutation};
 use minik8s_api::custom::cel::values;
-use minik8s_api::managed::{atomics_of, merge_values};
+use minik8s_api::managed::{atomics_of, merge_values, validate_value};
 use minik8s_api::patch::{PatchError, json};
 use minik8s_api::status::{Status, StatusReason};
 use serde_json::Value;
@@ -132,6 +132,8 @@ fn apply(view: &View, mut configuration: Value) -> Result<Value, String> {
         fields.insert("kind".to_owned(), view.object["kind"].clone());
     }
     let ty = view.row.ty();
+    validate_value(&ty, &configuration)
+        .map_err(|error| format!("failed to convert patch object to typed object: {error}"))?;
     let atomics = atomics_of(&ty, &configuration);
     if !atomics.is_empty() {
         let places = atomics.join(", ");
