@@ -190,7 +190,8 @@ pub(super) fn differs(old: &NodeStatus, new: &NodeStatus) -> bool {
     }) || old.addresses != new.addresses
         || old.capacity != new.capacity
         || old.allocatable != new.allocatable
-        || old.images != new.images
+        // A node without images is stored without the list.
+        || old.images.as_deref().unwrap_or_default() != new.images.as_deref().unwrap_or_default()
         || old.node_info != new.node_info
         || old.declared_features != new.declared_features
         || old.runtime_handlers != new.runtime_handlers
