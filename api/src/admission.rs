@@ -101,7 +101,7 @@ impl Scope {
             ("object", object.clone()),
             ("oldObject", object),
             ("request", request()),
-            ("namespaceObject", Ty::Dyn),
+            ("namespaceObject", namespace()),
             ("authorizer", Ty::Named(AUTHORIZER)),
         ];
         names.extend(params.map(|params| ("params", params)));
@@ -130,6 +130,40 @@ pub fn user_info() -> Ty<'static> {
     let fields =
         vec![("username", Ty::String), ("uid", Ty::String), ("groups", texts()), ("extra", Ty::Map(Box::new(texts())))];
     record("kubernetes.UserInfo", fields)
+}
+
+/// The type of `namespaceObject` (`compile.go` `BuildNamespaceType`), the spelling of `UID` included.
+fn namespace() -> Ty<'static> {
+    let texts = || Ty::List(Box::new(Ty::String));
+    let pairs = || Ty::Map(Box::new(Ty::String));
+    let metadata = vec![
+        ("name", Ty::String),
+        ("generateName", Ty::String),
+        ("namespace", Ty::String),
+        ("labels", pairs()),
+        ("annotations", pairs()),
+        ("UID", Ty::String),
+        ("creationTimestamp", Ty::Timestamp),
+        ("deletionGracePeriodSeconds", Ty::Int),
+        ("deletionTimestamp", Ty::Timestamp),
+        ("generation", Ty::Int),
+        ("resourceVersion", Ty::String),
+        ("finalizers", texts()),
+    ];
+    let condition = vec![
+        ("status", Ty::String),
+        ("type", Ty::String),
+        ("lastTransitionTime", Ty::Timestamp),
+        ("message", Ty::String),
+        ("reason", Ty::String),
+    ];
+    let conditions = Ty::List(Box::new(record("kubernetes.NamespaceCondition", condition)));
+    let fields = vec![
+        ("metadata", record("kubernetes.NamespaceMetadata", metadata)),
+        ("spec", record("kubernetes.NamespaceSpec", vec![("finalizers", texts())])),
+        ("status", record("kubernetes.NamespaceStatus", vec![("conditions", conditions), ("phase", Ty::String)])),
+    ];
+    record("kubernetes.Namespace", fields)
 }
 
 /// The type of `request` (`compile.go` `BuildRequestType`); `userInfo.extra` and `options` are open.
@@ -175,14 +209,14 @@ impl Compiler {
         // What is missing is refused as missing, with the other fields.
         let source = source.as_str()?.trim();
         let message = match self.scope.typed(source) {
-            Ok((program, ty)) if wanted.is_empty() || wanted.iter().any(|wanted| ty.accepts(wanted)) => {
+            Ok((program, ty)) if wanted.is_empty() || wanted.iter().any(|wanted| ty.is(wanted)) => {
                 return Some((Expression { source: source.to_owned(), program }, ty));
             }
             Ok((_, ty)) => match wanted {
-                [one] => format!("must evaluate to {} but got {}", one.name(), ty.name()),
+                [one] => format!("must evaluate to {} but got {}", one.result_name(), ty.result_name()),
                 several => {
-                    let names: Vec<String> = several.iter().map(Ty::name).collect();
-                    format!("must evaluate to one of [{}] but got {}", names.join(" "), ty.name())
+                    let names: Vec<String> = several.iter().map(Ty::result_name).collect();
+                    format!("must evaluate to one of [{}] but got {}", names.join(" "), ty.result_name())
                 }
             },
             Err(message) => message,
@@ -388,7 +422,7 @@ mod tests {
                 { "expression": "authorizer.serviceAccount('default', 'x').group('').resource('pods').subresource('log').namespace(object.metadata.namespace).check('get').reason() == ''" },
                 { "expression": "has(object.metadata.labels) && oldObject == null && request.?subResource.orValue('') == ''" },
             ],
-            "auditAnnotations": [{ "key": "high", "valueExpression": "object.spec.replicas > 50 ? 'Deployment spec.replicas set to ' + string(object.spec.replicas) : null" }],
+            "auditAnnotations": [{ "key": "high", "valueExpression": "'Deployment spec.replicas set to ' + string(object.spec.replicas)" }],
         });
         assert_eq!(faults(spec), []);
         let mutating = json!({ "mutations": [
@@ -459,7 +493,7 @@ mod tests {
         let faults = faults(
             json!({ "mutations": [{ "jsonPatch": { "expression": "Object{}" } }], "auditAnnotations": [{ "key": "k", "valueExpression": "1" }] }),
         );
-        assert_eq!(faults[0].1, "must evaluate to one of [string null] but got int");
+        assert_eq!(faults[0].1, "must evaluate to one of [string null_type] but got int");
         assert_eq!(faults[1].1, "must evaluate to list(JSONPatch) but got Object");
     }
 }

@@ -9,13 +9,13 @@ mod field;
 pub use field::{FieldError, FieldErrorKind, FieldPath, go_quote};
 
 use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::kinds::{GroupKind, GroupResource};
 
 /// Why a request failed, in the words that clients branch on (`metav1.StatusReason`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)] // each is Kubernetes' own name of itself
 pub enum StatusReason {
     Unknown,
@@ -37,11 +37,40 @@ pub enum StatusReason {
     ServerTimeout,
     Timeout,
     ServiceUnavailable,
+    /// A word that Kubernetes does not know, as webhooks may say one.
+    Other(Box<str>),
 }
 
 impl StatusReason {
+    /// The reason of that word.
+    pub fn named(word: &str) -> StatusReason {
+        use StatusReason::*;
+        const KNOWN: [StatusReason; 19] = [
+            Unknown,
+            Unauthorized,
+            Forbidden,
+            NotFound,
+            AlreadyExists,
+            Conflict,
+            Gone,
+            Expired,
+            Invalid,
+            BadRequest,
+            MethodNotAllowed,
+            NotAcceptable,
+            RequestEntityTooLarge,
+            UnsupportedMediaType,
+            TooManyRequests,
+            InternalError,
+            ServerTimeout,
+            Timeout,
+            ServiceUnavailable,
+        ];
+        KNOWN.into_iter().find(|known| known.as_str() == word).unwrap_or_else(|| Other(word.into()))
+    }
+
     /// The word on the wire; empty for [`StatusReason::Unknown`].
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Unknown => "",
             Self::Unauthorized => "Unauthorized",
@@ -62,12 +91,14 @@ impl StatusReason {
             Self::ServerTimeout => "ServerTimeout",
             Self::Timeout => "Timeout",
             Self::ServiceUnavailable => "ServiceUnavailable",
+            Self::Other(word) => word,
         }
     }
 }
 
 /// One cause of a refusal (`metav1.StatusCause`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StatusCause {
     /// A machine-readable word, such as `FieldValueInvalid`.
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -81,7 +112,8 @@ pub struct StatusCause {
 }
 
 /// What the status is about (`metav1.StatusDetails`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StatusDetails {
     /// Name of the object.
     #[serde(skip_serializing_if = "str::is_empty")]

@@ -12,23 +12,27 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::LazyLock,
+    sync::{Arc, LazyLock},
+    time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{civil::Date, tz::TimeZone};
 use minik8s_api::{
+    kinds::GroupResource,
     status::{Status, StatusReason},
     strategy::strategy_for,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     aggregator::{FrontProxy, front_proxy},
     allocators::ServiceAllocators,
     authn::{RequestHeaders, legacy_token::TRACKING},
     authz::rules::{PolicyRule, uncovered},
+    cache::Objects as _,
     flowcontrol,
     options::{DeleteOptions, WriteOptions},
     registry::{Context, Registry, Target, read::Freshness},
@@ -57,6 +61,9 @@ pub struct Bootstrap {
 
 /// The network of cluster IPs that the list of objects names, and its first address, that of the Service `kubernetes`.
 const LISTED_NETWORK: (&str, &str) = ("10.96.0.0/16", "10.96.0.1");
+
+/// How often it is looked whether the system's own objects are still there.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a cluster did not boot.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +123,36 @@ pub async fn run(registry: &Registry, allocators: &ServiceAllocators, bootstrap:
     }
     let writes = objects.into_iter().map(|(place, object)| ensure(registry, place, object));
     stream::iter(writes).buffer_unordered(PARALLEL_WRITES).try_collect::<Vec<()>>().await.map(drop)
+}
+
+/// Makes the system's namespaces and the Service `kubernetes` again when they are deleted
+/// (`pkg/controlplane/controller/{systemnamespaces,kubernetesservice}`), until the server ends.
+pub async fn keep(registry: Arc<Registry>, bootstrap: Bootstrap, shutdown: CancellationToken) {
+    let mut kept: Vec<(&str, Value)> = Vec::new();
+    for path in ["/api/v1/namespaces", "/api/v1/services"] {
+        let own = ALL.as_ref().ok().and_then(|all| all.get(path)).cloned().unwrap_or_default();
+        kept.extend(own.into_iter().map(|mut object| {
+            settle(&mut object, bootstrap.service_network);
+            (path, object)
+        }));
+    }
+    if !bootstrap.advertise.ip().is_loopback() {
+        kept.push(("/api/v1/endpoints", endpoints(bootstrap.advertise)));
+        kept.push(("/apis/discovery.k8s.io/v1/endpointslices", endpoint_slice(bootstrap.advertise)));
+    }
+    let clock = registry.clock().clone();
+    while shutdown.run_until_cancelled(clock.sleep(KEEP_EVERY)).await.is_some() {
+        for (path, object) in &kept {
+            let Some(place) = Place::of(path) else { continue };
+            let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();
+            let resource = GroupResource::new(place.group.as_str(), place.resource.as_str());
+            if registry.cache().get(&resource, text("namespace"), text("name")).is_none()
+                && let Err(error) = ensure(&registry, place, object.clone()).await
+            {
+                tracing::warn!(%error, "an object of the system cannot be made again");
+            }
+        }
+    }
 }
 
 /// Moves an object of the list into this network of cluster IPs.
@@ -345,18 +382,16 @@ fn endpoint_slice(address: SocketAddr) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use minik8s_api::kinds::{GroupResource, Kinds};
+    use minik8s_api::kinds::Kinds;
     use minik8s_clock::{Clock, Random};
     use minik8s_store::{MemoryStore, Store};
-    use tokio_util::{sync::CancellationToken, task::TaskTracker};
+    use tokio_util::task::TaskTracker;
 
     use super::*;
     use crate::{
         allocators::Ranges,
         authz::rbac,
-        cache::{Cache, Objects},
+        cache::Cache,
         crd::Converter,
         outgoing::{MachineNetwork, Outgoing},
     };

@@ -5,6 +5,7 @@ pub(crate) mod fixture;
 
 use std::collections::BTreeMap;
 
+use minik8s_api::strategy::names;
 use serde_json::{Value, json};
 
 /// The user of a request that carries no credentials.
@@ -68,7 +69,8 @@ impl UserInfo {
 
     /// Adds `system:authenticated`, once (`k8s.io/apiserver/pkg/authentication/group/authenticated_group_adder.go`).
     pub fn authenticated(mut self) -> UserInfo {
-        if !self.in_group(AUTHENTICATED) && !self.in_group(UNAUTHENTICATED) {
+        let is_anonymous = self.name == ANONYMOUS || self.in_group(UNAUTHENTICATED);
+        if !self.in_group(AUTHENTICATED) && !is_anonymous {
             self.groups.push(AUTHENTICATED.to_owned());
         }
         self
@@ -119,7 +121,9 @@ pub fn service_account_groups(namespace: &str) -> [String; 2] {
 /// Namespace and name of a ServiceAccount's user name.
 pub fn split_service_account(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
-    (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+    // What could be the name of no account is a user like any other.
+    let is_valid = names::dns1123_label(namespace).is_empty() && names::dns1123_subdomain(name).is_empty();
+    is_valid.then_some((namespace, name))
 }
 
 #[cfg(test)]

@@ -27,6 +27,8 @@ pub struct WriteOptions {
     pub dry_run: bool,
     /// What unknown and duplicate fields mean.
     pub field_validation: FieldValidation,
+    /// Whether the caller said what they mean.
+    pub says_validation: bool,
     /// Name in managedFields, if the caller gave one.
     pub field_manager: Option<String>,
     /// Server-side apply takes fields from their owners.
@@ -85,6 +87,7 @@ impl WriteOptions {
         Ok(WriteOptions {
             dry_run,
             field_validation,
+            says_validation: query.get("fieldValidation").is_some_and(|said| !said.is_empty()),
             field_manager: manager.map(str::to_owned),
             force: query.flag("force"),
         })
@@ -99,6 +102,9 @@ impl WriteOptions {
         }
         if let Some(manager) = &self.field_manager {
             value["fieldManager"] = json!(manager);
+        }
+        if self.says_validation {
+            value["fieldValidation"] = json!(format!("{:?}", self.field_validation));
         }
         value
     }
@@ -128,7 +134,12 @@ pub struct DeleteOptions {
     pub resource_version: Option<String>,
     /// What happens to dependents.
     pub propagation: Option<Propagation>,
+    /// `ignoreStoreReadErrorWithClusterBreakingPotential`: for objects that cannot be read, and no others.
+    pub ignores_read_errors: bool,
 }
+
+/// The option that deletes what cannot be read.
+pub const IGNORE_READ_ERRORS: &str = "ignoreStoreReadErrorWithClusterBreakingPotential";
 
 impl DeleteOptions {
     /// Reads the query of a delete without a body.
@@ -147,6 +158,9 @@ impl DeleteOptions {
             if let Some(text) = query.get(field).filter(|text| !text.is_empty()) {
                 value["preconditions"][field] = json!(text);
             }
+        }
+        if query.flag(IGNORE_READ_ERRORS) {
+            value[IGNORE_READ_ERRORS] = json!(true);
         }
         let dry_run: Vec<&str> = query.all("dryRun").collect();
         if !dry_run.is_empty() {
@@ -180,6 +194,14 @@ impl DeleteOptions {
             None => orphan.map(|orphan| if orphan { Propagation::Orphan } else { Propagation::Background }),
         };
         let dry_run = dry_run(list.into_iter().flatten().filter_map(Value::as_str), &mut errors);
+        let ignores_read_errors = value[IGNORE_READ_ERRORS] == true;
+        for other in ["dryRun", "propagationPolicy", "orphanDependents", "gracePeriodSeconds", "preconditions"] {
+            let is_set = |value: &Value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty());
+            if ignores_read_errors && is_set(&value[other]) {
+                let why = format!("cannot be set together with .{other}");
+                errors.push(FieldError::invalid(&FieldPath::new(IGNORE_READ_ERRORS), true, why));
+            }
+        }
         refuse("DeleteOptions", errors)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
         Ok(DeleteOptions {
@@ -188,6 +210,7 @@ impl DeleteOptions {
             uid: text(&value["preconditions"]["uid"]),
             resource_version: text(&value["preconditions"]["resourceVersion"]),
             propagation,
+            ignores_read_errors,
         })
     }
 
@@ -256,6 +279,10 @@ impl ListOptions {
             send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
             timeout: Some(number("timeoutSeconds")?).filter(|seconds| *seconds > 0).map(Duration::from_secs),
         };
+        // The end of such a watch is over when it begins.
+        if watch && query.get("timeoutSeconds").is_some_and(|seconds| seconds.starts_with('-')) {
+            options.timeout = Some(Duration::ZERO);
+        }
         options.set_defaults();
         refuse("ListOptions", options.errors(watch))?;
         Ok(options)

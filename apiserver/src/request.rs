@@ -11,6 +11,7 @@
 //! ```
 
 use http::Method;
+use minik8s_api::strategy::names;
 
 use crate::query::Query;
 
@@ -19,7 +20,7 @@ use crate::query::Query;
 pub struct RequestInfo {
     /// Whether the URL names a resource of an API group (else only `path` and `verb` mean anything).
     pub is_resource: bool,
-    /// The URL's path.
+    /// The URL's path, decoded.
     pub path: String,
     /// `get list watch create update patch delete deletecollection` (or `proxy`) for resources, the lower-case HTTP method otherwise.
     pub verb: String,
@@ -44,10 +45,10 @@ pub struct RequestInfo {
 impl RequestInfo {
     /// Reads a request's method, path and query.
     pub fn parse(method: &Method, path: &str, query: &Query) -> RequestInfo {
-        let mut info =
-            RequestInfo { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Default::default() };
-        let mut parts: Vec<String> =
-            path.trim_matches('/').split('/').filter(|part| !part.is_empty()).map(percent_decode).collect();
+        // What is decoded is what is split: `x%2Flog` names the subresource of an object, for everyone who reads the path.
+        let path = percent_decode(path);
+        let mut parts: Vec<String> = path.trim_matches('/').split('/').map(str::to_owned).collect();
+        let mut info = RequestInfo { path, verb: method.as_str().to_ascii_lowercase(), ..Default::default() };
         if parts.len() < 3 {
             return info;
         }
@@ -73,11 +74,12 @@ impl RequestInfo {
         }
         .to_owned();
         // The deprecated /watch/ and /proxy/ prefixes name the verb in the path.
-        if matches!(parts[0].as_str(), "watch" | "proxy") && parts.len() > 1 {
+        let prefixed = matches!(parts[0].as_str(), "watch" | "proxy") && parts.len() > 1;
+        if prefixed {
             info.verb = parts.remove(0);
         }
         info.take_resource(parts);
-        info.refine_verb(query);
+        info.refine_verb(query, prefixed);
         info
     }
 
@@ -96,16 +98,20 @@ impl RequestInfo {
         self.rest = parts.collect::<Vec<_>>().join("/");
     }
 
-    fn refine_verb(&mut self, query: &Query) {
+    fn refine_verb(&mut self, query: &Query, prefixed: bool) {
         if self.name.is_empty() && self.verb == "get" {
             self.verb = if query.flag("watch") { "watch" } else { "list" }.to_owned();
         }
         if self.name.is_empty() && self.verb == "delete" {
             self.verb = "deletecollection".to_owned();
         }
-        // A rule for one name does not let a collection be deleted, whatever is selected of it.
-        if matches!(self.verb.as_str(), "list" | "watch") && self.name.is_empty() {
-            self.name = query.get("fieldSelector").and_then(name_in_field_selector).unwrap_or_default();
+        // A rule for one name does not let a collection be deleted, whatever is selected of it; nor does it count for the
+        // deprecated prefix.
+        let lists = matches!(self.verb.as_str(), "list" | "watch") && self.name.is_empty() && !prefixed;
+        let limit = query.get("limit").is_none_or(|limit| limit.is_empty() || limit.parse::<i64>().is_ok());
+        if lists && limit {
+            let named = query.get("fieldSelector").and_then(name_in_field_selector);
+            self.name = named.filter(|name| names::path_segment(name).is_empty()).unwrap_or_default();
         }
     }
 
@@ -189,6 +195,11 @@ mod tests {
         check("DELETE", "/apis/apps/v1/namespaces/x/deployments", "deletecollection true|apps|v1|x|deployments||");
         check("POST", "/apis/apps/v1/namespaces/x/deployments", "create true|apps|v1|x|deployments||");
         check("GET", "/apis/apps/v1/namespaces/x/deployments/d/scale", "get true|apps|v1|x|deployments|scale|d");
+        check("GET", "/api/v1/namespaces/x/pods/p%2Flog", "get true||v1|x|pods|log|p");
+        check("GET", "/apis/g/v1/namespaces/x/foos/..%2F..%2Fother", "get true|g|v1|x|foos|..|..");
+        check("GET", "/api/v1/namespaces//pods", "list true||v1||pods||");
+        check("GET", "/api/v1/watch/pods?fieldSelector=metadata.name%3Da", "watch true||v1||pods||");
+        check("GET", "/api/v1/pods?fieldSelector=metadata.name%3Da%2Fb", "list true||v1||pods||");
         check("GET", "/apis/apps/v1", "get false||||||");
         check("GET", "/version", "get false||||||");
         check("GET", "/apis", "get false||||||");

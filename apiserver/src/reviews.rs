@@ -12,6 +12,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use minik8s_api::strategy::names;
 use minik8s_api::{
     kinds::GroupKind,
     status::{FieldError, FieldPath, Status},
@@ -81,6 +82,7 @@ impl Reviews {
     }
 
     async fn token(&self, mut review: Value) -> Result<Value, Status> {
+        review["metadata"] = json!({});
         let token = text(&review, "/spec/token");
         if token.is_empty() {
             return Err(Status::bad_request("token is required for TokenReview in authentication"));
@@ -92,22 +94,21 @@ impl Reviews {
             Ok(Some(found)) => {
                 json!({ "authenticated": true, "user": found.user.to_value(), "audiences": found.audiences })
             }
-            Ok(None) => json!({ "user": {} }),
-            Err(reason) => {
-                json!({ "user": {}, "error": format!("[invalid bearer token, {reason}]") })
-            }
+            Ok(None) => json!({ "user": {}, "error": "invalid bearer token" }),
+            Err(reason) => json!({ "user": {}, "error": format!("[invalid bearer token, {reason}]") }),
         };
         Ok(review)
     }
 
     fn self_subject(&self, mut review: Value, user: &UserInfo) -> Value {
-        review["metadata"]["creationTimestamp"] = json!(self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        let now = self.clock.now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        review["metadata"] = json!({ "creationTimestamp": now });
         review["status"] = json!({ "userInfo": user.to_value() });
         review
     }
 
     fn access(&self, mut review: Value, kind: &str) -> Result<Value, Status> {
-        let mut errors = attribute_errors(&review);
+        let mut errors = union_errors(&review);
         let groups = list(&review, "/spec/groups");
         let name = text(&review, "/spec/user");
         if name.is_empty() && groups.is_empty() {
@@ -117,10 +118,13 @@ impl Reviews {
                 "at least one of user or group must be specified",
             ));
         }
-        errors.extend(metadata_errors(&review, kind));
-        if !errors.is_empty() {
-            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, kind), "", errors));
+        errors.extend(attribute_errors(&review));
+        let is_local = kind == "LocalSubjectAccessReview";
+        errors.extend(metadata_errors(&review, is_local));
+        if is_local {
+            errors.extend(local_errors(&review));
         }
+        refuse(errors)?;
         let extra: BTreeMap<String, Vec<String>> = review
             .pointer("/spec/extra")
             .cloned()
@@ -131,30 +135,22 @@ impl Reviews {
         Ok(review)
     }
 
-    fn local_access(&self, review: Value, namespace: &str) -> Result<Value, Status> {
-        let asked = text(&review, "/spec/resourceAttributes/namespace");
-        if asked != namespace {
-            return Err(Status::bad_request(format!(
-                "spec.resourceAttributes.namespace must match namespace: {namespace}"
-            )));
+    fn local_access(&self, mut review: Value, namespace: &str) -> Result<Value, Status> {
+        let own = text(&review, "/metadata/namespace");
+        if !own.is_empty() && own != namespace {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
         }
-        if review.pointer("/spec/nonResourceAttributes").is_some() {
-            let error = FieldError::invalid(
-                &FieldPath::new("spec.nonResourceAttributes"),
-                review["spec"]["nonResourceAttributes"].clone(),
-                "disallowed on this kind of request",
-            );
-            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, "LocalSubjectAccessReview"), "", vec![error]));
-        }
+        review["metadata"]["namespace"] = json!(namespace);
         self.access(review, "LocalSubjectAccessReview")
     }
 
     fn self_access(&self, mut review: Value, user: &UserInfo) -> Result<Value, Status> {
-        let mut errors = attribute_errors(&review);
-        errors.extend(metadata_errors(&review, "SelfSubjectAccessReview"));
-        if !errors.is_empty() {
-            return Err(Status::invalid(&GroupKind::new(AUTHORIZATION, "SelfSubjectAccessReview"), "", errors));
-        }
+        let mut errors = union_errors(&review);
+        errors.extend(attribute_errors(&review));
+        errors.extend(metadata_errors(&review, false));
+        refuse(errors)?;
         review["status"] = self.decide(&review, user);
         Ok(review)
     }
@@ -179,7 +175,8 @@ impl Reviews {
                 paths.push(present([("verbs", &rule.verbs), ("nonResourceURLs", &rule.non_resource_urls)]));
             }
         }
-        let mut status = json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": held.incomplete || !held.errors.is_empty() });
+        let mut status =
+            json!({ "resourceRules": resources, "nonResourceRules": paths, "incomplete": held.incomplete });
         if !held.errors.is_empty() {
             status["evaluationError"] = json!(held.errors.join(", "));
         }
@@ -190,6 +187,7 @@ impl Reviews {
 
     fn decide(&self, review: &Value, user: &UserInfo) -> Value {
         let at = |field: &str| text(review, &format!("/spec/resourceAttributes/{field}"));
+        let field_selector = raw_field_selector(review);
         let attributes = match review.pointer("/spec/nonResourceAttributes") {
             Some(_) => Attributes {
                 is_resource: false,
@@ -201,7 +199,7 @@ impl Reviews {
                 version: at("version"),
                 subresource: at("subresource"),
                 name: at("name"),
-                field_selector: text(review, "/spec/resourceAttributes/fieldSelector/rawSelector"),
+                field_selector: &field_selector,
                 ..Attributes::resource(user, at("verb"), at("group"), at("resource"))
             },
         };
@@ -238,31 +236,118 @@ fn present<const N: usize>(fields: [(&str, &Vec<String>); N]) -> Value {
     Value::Object(fields.map(|(name, list)| (name.to_owned(), json!(list))).collect::<Map<_, _>>())
 }
 
+/// The field selector of a question as a list has it.
+fn raw_field_selector(review: &Value) -> String {
+    let selector = review.pointer("/spec/resourceAttributes/fieldSelector").unwrap_or(&Value::Null);
+    if let Some(raw) = selector["rawSelector"].as_str() {
+        return raw.to_owned();
+    }
+    // Others than these cannot be written so, and nothing is decided by them.
+    let written = selector["requirements"].as_array().into_iter().flatten().filter_map(|requirement| {
+        let [value] = &requirement["values"].as_array()?[..] else { return None };
+        let operator = match requirement["operator"].as_str()? {
+            "In" => "=",
+            "NotIn" => "!=",
+            _ => return None,
+        };
+        Some(format!("{}{operator}{}", requirement["key"].as_str()?, value.as_str()?))
+    });
+    written.collect::<Vec<_>>().join(",")
+}
+
+fn refuse(errors: Vec<FieldError>) -> Result<(), Status> {
+    // These are refused without their kind, as in Kubernetes.
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(&GroupKind::new(AUTHORIZATION, ""), "", errors)) }
+}
+
 /// `pkg/apis/authorization/validation/validation.go`.
-fn attribute_errors(review: &Value) -> Vec<FieldError> {
+fn union_errors(review: &Value) -> Vec<FieldError> {
     let at = |field: &str| review.pointer(&format!("/spec/{field}")).cloned();
-    match (at("resourceAttributes"), at("nonResourceAttributes")) {
-        (Some(_), Some(paths)) => {
-            vec![FieldError::invalid(
-                &FieldPath::new("spec.nonResourceAttributes"),
-                paths,
-                "cannot be specified in combination with resourceAttributes",
-            )]
+    let (resource, path) = (at("resourceAttributes"), at("nonResourceAttributes"));
+    if resource.is_some() != path.is_some() {
+        return Vec::new();
+    }
+    let words = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
+    vec![FieldError::invalid(&FieldPath::new("spec"), path.unwrap_or_default(), words)]
+}
+
+fn attribute_errors(review: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let path = FieldPath::new("spec.resourceAttributes");
+    for name in ["fieldSelector", "labelSelector"] {
+        let Some(selector) = review.pointer(&format!("/spec/resourceAttributes/{name}")) else { continue };
+        let path = path.child(name);
+        let raw = selector["rawSelector"].as_str().unwrap_or_default();
+        let requirements: Vec<&Value> = selector["requirements"].as_array().into_iter().flatten().collect();
+        match (raw.is_empty(), requirements.is_empty()) {
+            (false, false) => {
+                let words = "may not specified at the same time as requirements";
+                errors.push(FieldError::invalid(&path.child("rawSelector"), raw, words));
+            }
+            (true, true) => {
+                let words = format!("when {path} is specified, requirements or rawSelector is required");
+                errors.push(FieldError::required(&path.child("requirements"), words));
+            }
+            _ => {}
         }
-        (None, None) => vec![FieldError::invalid(
-            &FieldPath::new("spec.resourceAttributes"),
-            Value::Null,
-            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
-        )],
-        _ => Vec::new(),
+        for (index, requirement) in requirements.into_iter().enumerate() {
+            requirement_errors(requirement, &path.child("requirements").index(index), name, &mut errors);
+        }
+    }
+    errors
+}
+
+/// Operators that are not known are let pass: who asks may know more than this server.
+fn requirement_errors(requirement: &Value, path: &FieldPath, selector: &str, errors: &mut Vec<FieldError>) {
+    let key = requirement["key"].as_str().unwrap_or_default();
+    let values: Vec<&str> = requirement["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let (of_labels, key_path, value_path) = (selector == "labelSelector", path.child("key"), path.child("values"));
+    if key.is_empty() && !of_labels {
+        errors.push(FieldError::required(&key_path, "must be specified"));
+    }
+    let key_errors = |errors: &mut Vec<FieldError>| {
+        let wrong = if of_labels { names::qualified_name(key) } else { Vec::new() };
+        errors.extend(wrong.into_iter().map(|why| FieldError::invalid(&key_path, key, why)));
+    };
+    match requirement["operator"].as_str().unwrap_or_default() {
+        "In" | "NotIn" if values.is_empty() => {
+            let words = "must be specified when `operator` is 'In' or 'NotIn'";
+            errors.push(FieldError::required(&value_path, words));
+        }
+        "Exists" | "DoesNotExist" if !values.is_empty() => {
+            let words = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
+            errors.push(FieldError::forbidden(&value_path, words));
+        }
+        _ => {}
+    }
+    key_errors(errors);
+    for (index, value) in values.iter().enumerate().filter(|_| of_labels) {
+        let wrong = names::label_value(value).into_iter();
+        errors.extend(wrong.map(|why| FieldError::invalid(&value_path.index(index), *value, why)));
     }
 }
 
+fn local_errors(review: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if let Some(attributes) = review.pointer("/spec/resourceAttributes") {
+        let asked = text(attributes, "/namespace");
+        if asked != text(review, "/metadata/namespace") {
+            let path = FieldPath::new("spec.resourceAttributes.namespace");
+            errors.push(FieldError::invalid(&path, asked, "must match metadata.namespace"));
+        }
+    }
+    if let Some(paths) = review.pointer("/spec/nonResourceAttributes") {
+        let path = FieldPath::new("spec.nonResourceAttributes");
+        errors.push(FieldError::invalid(&path, paths.clone(), "disallowed on this kind of request"));
+    }
+    errors
+}
+
 /// A review is no object: it has no metadata, but for the namespace of a local one.
-fn metadata_errors(review: &Value, kind: &str) -> Option<FieldError> {
+fn metadata_errors(review: &Value, is_local: bool) -> Option<FieldError> {
     let metadata = review["metadata"].as_object()?;
-    let allowed =
-        |field: &str| field == "managedFields" || (kind == "LocalSubjectAccessReview" && field == "namespace");
+    let allowed = |field: &str| field == "managedFields" || (is_local && field == "namespace");
     let filled = metadata.keys().any(|field| !allowed(field));
-    filled.then(|| FieldError::invalid(&FieldPath::new("metadata"), review["metadata"].clone(), "must be empty"))
+    let words = if is_local { "must be empty except for namespace" } else { "must be empty" };
+    filled.then(|| FieldError::invalid(&FieldPath::new("metadata"), review["metadata"].clone(), words))
 }

@@ -34,6 +34,7 @@ use crate::admission::{Chain, Cluster};
 use crate::aggregator::{self, Aggregator, FrontProxy};
 use crate::allocators::{Ranges, ServiceAllocators};
 use crate::audit::{self, AUDIT_ID, Audit};
+use crate::authn::configuration::Anonymous;
 use crate::authn::jwt::{PublicKey, SigningKey};
 use crate::authn::oidc::OidcAuthenticator;
 use crate::authn::{
@@ -180,6 +181,8 @@ impl ApiServer {
         bootstrap::run(&server.registry, &allocators, &bootstrap)
             .await
             .map_err(|error| Error::Bootstrap(error.to_string()))?;
+        let kept = bootstrap::keep(Arc::clone(&server.registry), bootstrap, server.shutdown.clone());
+        server.tasks.spawn(kept);
         Definitions::start(Arc::clone(&server.registry), &server.tasks, server.shutdown.clone())
             .await
             .map_err(|status| Error::Bootstrap(status.to_string()))?;
@@ -459,11 +462,12 @@ impl ApiServer {
             }
         };
         audit.received(parts, info, query, Some(&user));
-        let impersonated = impersonate(parts, &user, &*self.authorizer)?;
+        let asked = authz::Attributes::of_request(&user, info, query);
+        let impersonated = impersonate(parts, &asked, &*self.authorizer)?;
         if let Some(other) = &impersonated {
             audit.impersonated(other);
         }
-        Ok(impersonated.unwrap_or(user))
+        Ok(impersonated.map_or(user, |other| other.user))
     }
 
     /// Waits until the request may be handled; tells which schema decided that. Logs, exec and the like need no seat.
@@ -532,12 +536,12 @@ fn gatekeepers(
     let rbac = Arc::new(Rbac::new(Arc::clone(&objects)));
     let node = NodeAuthorizer::new(Arc::clone(&objects), Arc::clone(cache) as _, Arc::clone(&rbac));
     let node: Arc<dyn Authorizer> = Arc::new(node);
-    let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(Masters)];
+    let mut authorizers: Vec<(&'static str, Arc<dyn Authorizer>)> = vec![(Masters::NAME, Arc::new(Masters))];
     authorizers.extend(config.settings.authorization.iter().map(|mode| match mode {
-        Mode::Node => Arc::clone(&node),
-        Mode::Rbac => Arc::clone(&rbac) as Arc<dyn Authorizer>,
-        Mode::AlwaysAllow => Arc::new(AlwaysAllow),
-        Mode::AlwaysDeny => Arc::new(AlwaysDeny),
+        Mode::Node => ("node", Arc::clone(&node)),
+        Mode::Rbac => ("rbac", Arc::clone(&rbac) as Arc<dyn Authorizer>),
+        Mode::AlwaysAllow => ("alwaysallow", Arc::new(AlwaysAllow) as _),
+        Mode::AlwaysDeny => ("alwaysdeny", Arc::new(AlwaysDeny) as _),
     }));
     let authorizer: Arc<dyn Authorizer> = Arc::new(Union::new(authorizers));
     let chain = Chain::new(&Cluster {
@@ -584,10 +588,21 @@ fn authenticator(
             settings.audiences(),
             uses,
         ),
-        bootstrap_tokens: BootstrapTokens::new(Arc::clone(objects), config.clock.clone()),
+        bootstrap_tokens: settings
+            .bootstrap_tokens
+            .then(|| BootstrapTokens::new(Arc::clone(objects), config.clock.clone())),
         issuers: issuers.collect::<Result<_, _>>().map_err(Error::Config)?,
-        anonymous: settings.authentication.anonymous.clone(),
+        anonymous: anonymous(settings),
     })
+}
+
+/// Whom requests without credentials are let pass as. Where everybody may do everything, nobody passes who is not known, unless
+/// that was said (`pkg/kubeapiserver/options/authentication.go` `ApplyAuthorization`).
+fn anonymous(settings: &Settings) -> Option<Anonymous> {
+    let anybody = settings.authorization.contains(&Mode::AlwaysAllow);
+    let unsaid = settings.authentication.anonymous.is_none();
+    let nobody = Anonymous { enabled: false, ..Anonymous::default() };
+    if anybody && unsaid { Some(nobody) } else { settings.authentication.anonymous.clone() }
 }
 
 /// The keys that verify ServiceAccount tokens, the one of the key that signs them first.

@@ -18,6 +18,8 @@ pub struct Settings {
     /// Whose tokens are good besides this server's own, and whether requests without credentials are served, as
     /// `system:anonymous` (`--authentication-config`, `--oidc-*`, `--anonymous-auth`).
     pub authentication: AuthenticationConfiguration,
+    /// Whether Secrets of type `bootstrap.kubernetes.io/token` are believed (`--enable-bootstrap-token-auth`).
+    pub bootstrap_tokens: bool,
     /// Whose word on the user of a request is taken (`--requestheader-*`).
     pub request_headers: Option<RequestHeaders>,
     /// Who signs ServiceAccount tokens: the first name goes into new tokens, all are accepted
@@ -48,6 +50,7 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             authentication: AuthenticationConfiguration::default(),
+            bootstrap_tokens: false,
             request_headers: None,
             issuers: vec![DEFAULT_ISSUER.to_owned()],
             audiences: Vec::new(),

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use minik8s_api::{
     kinds::{GroupKind, GroupResource},
-    meta,
     status::{FieldError, FieldPath, Status},
 };
 use minik8s_clock::{Clock, Random};
@@ -82,9 +81,46 @@ impl Tokens {
         Tokens { objects, clock, random, key, public_keys, issuer: issuer.to_owned(), audiences }
     }
 
-    /// Answers a `TokenRequest` (decoded, in `authentication.k8s.io/v1`) for an account: the request with its token.
-    /// Its credential ID goes into the audit log.
-    pub fn create(
+    /// What a decoded `TokenRequest` asks for where it does not say it.
+    pub fn set_defaults(request: &mut Value) {
+        if request["spec"]["expirationSeconds"].is_null() {
+            request["spec"]["expirationSeconds"] = DEFAULT_EXPIRATION_SECONDS.into();
+        }
+    }
+
+    /// Checks a `TokenRequest` for an account and fills in what the account and this server know: what validating admission
+    /// sees (`pkg/registry/core/serviceaccount/storage/token.go`).
+    pub fn prepare(&self, namespace: &str, name: &str, request: &mut Value) -> Result<(), Status> {
+        let kind = GroupKind::new("authentication.k8s.io", "TokenRequest");
+        for (field, own) in [("name", name), ("namespace", namespace)] {
+            let said = text(&request["metadata"], field);
+            if !said.is_empty() && said != own {
+                let detail = format!("must match the service account {field} if specified");
+                let error = FieldError::invalid(&FieldPath::new("metadata").child(field), said, detail);
+                return Err(Status::invalid(&kind, name, vec![error]));
+            }
+        }
+        let account = self.get("serviceaccounts", namespace, name)?;
+        let (asked, uid) = (text(&request["metadata"], "uid"), account.uid());
+        if !asked.is_empty() && asked != uid {
+            let why =
+                format!("the UID in the token request ({asked}) does not match the UID of the service account ({uid})");
+            return Err(Status::conflict(&GroupResource::new("authentication.k8s.io", "TokenRequest"), name, why));
+        }
+        let now = shown(self.clock.now());
+        for (field, value) in [("name", name), ("namespace", namespace), ("uid", uid), ("creationTimestamp", &now)] {
+            request["metadata"][field] = json!(value);
+        }
+        if strings(request.pointer("/spec/audiences")).is_empty() {
+            request["spec"]["audiences"] = json!(self.audiences);
+        }
+        request["status"] = json!({ "token": "", "expirationTimestamp": null });
+        validate_expiration(seconds_of(request))
+    }
+
+    /// Answers a `TokenRequest` that is [prepared](Tokens::prepare): the request with its token. Its credential ID goes into the
+    /// audit log.
+    pub fn issue(
         &self,
         namespace: &str,
         name: &str,
@@ -92,18 +128,8 @@ impl Tokens {
         audit: &AuditContext,
     ) -> Result<Value, Status> {
         let account = self.get("serviceaccounts", namespace, name)?;
-        let own = meta::name(&request);
-        if !own.is_empty() && own != name {
-            let path = FieldPath::new("metadata").child("name");
-            let error = FieldError::invalid(&path, own, "must match the service account name if specified");
-            let kind = GroupKind::new("authentication.k8s.io", "TokenRequest");
-            return Err(Status::invalid(&kind, name, vec![error]));
-        }
         let audiences: Vec<String> = strings(request.pointer("/spec/audiences"));
-        let audiences = if audiences.is_empty() { self.audiences.clone() } else { audiences };
-        let seconds =
-            request.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(DEFAULT_EXPIRATION_SECONDS);
-        validate_expiration(seconds)?;
+        let seconds = seconds_of(&request);
         let bound_reference = request.pointer("/spec/boundObjectRef").cloned().unwrap_or(Value::Null);
         let bound = self.bound_to(namespace, name, &bound_reference)?;
 
@@ -132,15 +158,9 @@ impl Tokens {
 
         audit.annotate(ISSUED_CREDENTIAL_ID, format!("JTI={}", claims.jti));
 
-        let shown = |at: jiff::Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let expires = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(jiff::Timestamp::MAX);
         request["kind"] = json!("TokenRequest");
         request["apiVersion"] = json!("authentication.k8s.io/v1");
-        for (field, value) in
-            [("name", name), ("namespace", namespace), ("uid", &self.random.uuid()), ("creationTimestamp", &shown(now))]
-        {
-            request["metadata"][field] = json!(value);
-        }
         request["spec"] =
             json!({ "audiences": audiences, "expirationSeconds": seconds, "boundObjectRef": bound_reference });
         request["status"] = json!({ "token": token, "expirationTimestamp": shown(expires) });
@@ -221,6 +241,19 @@ impl Tokens {
             "id_token_signing_alg_values_supported": algorithms,
         })
     }
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> &'v str {
+    value[field].as_str().unwrap_or_default()
+}
+
+fn shown(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// For how long a token is asked for.
+fn seconds_of(request: &Value) -> i64 {
+    request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_EXPIRATION_SECONDS)
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {

@@ -218,7 +218,7 @@ impl Kubelet {
             service_account_name: account,
             service_account_uid: uid(service_account.metadata),
             node_name: self.config.node_name.clone(),
-            node_uid: uid(node.metadata),
+            node_uid: node.metadata.uid.clone().unwrap_or_default(),
             max_expiration_seconds: source.max_expiration_seconds,
             stub_pkc_s10_request: ByteString(proof),
             unverified_user_annotations: source.user_annotations.clone(),

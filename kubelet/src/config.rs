@@ -114,8 +114,6 @@ pub struct KubeletConfig {
     pub labels: BTreeMap<String, String>,
     /// Taints the node registers with.
     pub taints: Vec<Taint>,
-    /// The node's roles: each becomes a label `node-role.kubernetes.io/ROLE`.
-    pub roles: Vec<String>,
     /// The node's addresses; the first `InternalIP` is the host IP of its pods.
     pub addresses: Vec<NodeAddress>,
     /// The port that the Node names as the kubelet's own; the API server reaches it there, or through a `NodeConnector`.

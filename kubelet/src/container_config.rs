@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext, VolumeMount,
+    Container, Pod, PodSecurityContext, SELinuxOptions, SeccompProfile, SecurityContext, Volume, VolumeMount,
 };
 use minik8s_cri::proto;
 
@@ -18,7 +18,7 @@ use crate::spec::{self, PodExt as _};
 use crate::sysctl::sysctls;
 
 /// Where the logs of pods are.
-const POD_LOGS: &str = "/var/log/pods";
+pub(crate) const POD_LOGS: &str = "/var/log/pods";
 /// The longest host name.
 const HOST_NAME_MAX: usize = 63;
 /// Where a container writes its termination message unless it says otherwise.
@@ -258,6 +258,8 @@ pub struct Parts<'a> {
     pub env: BTreeMap<String, String>,
     /// Its pod's volumes.
     pub volumes: Volumes<'a>,
+    /// What stands on the node for a part of a volume that was copied for this container, by the path of the mount.
+    pub copies: BTreeMap<String, String>,
     /// Whether the runtime can make mounts read-only with all that is mounted below them.
     pub recursive_read_only: bool,
     /// The pod's hosts file on the node, unless the container mounts its own.
@@ -369,9 +371,15 @@ fn volume_mount(pod: &Pod, mount: &VolumeMount, parts: &Parts<'_>) -> Result<pro
     }
     let missing = || Error::InvalidPod(format!("cannot find volume {:?} to mount into container", mount.name));
     let volume = parts.volumes.paths.get(&mount.name).ok_or_else(missing)?;
-    let host_path = if sub_path.is_empty() { volume.clone() } else { format!("{volume}/{sub_path}") };
+    let host_path = match parts.copies.get(&mount.mount_path) {
+        Some(copy) => copy.clone(),
+        None if sub_path.is_empty() => volume.clone(),
+        None => format!("{volume}/{sub_path}"),
+    };
+    let source = pod.spec().volumes.iter().flatten().find(|source| source.name == mount.name);
+    let is_only_read = source.is_some_and(|source| is_written_by_kubelet(source) || is_claimed_read_only(source));
     Ok(proto::Mount {
-        readonly: mount.read_only == Some(true) || is_claimed_read_only(pod, &mount.name),
+        readonly: mount.read_only == Some(true) || is_only_read,
         recursive_read_only,
         propagation: propagation as i32,
         ..bind(host_path, &container_path)
@@ -400,10 +408,16 @@ fn recursive_read_only(mount: &VolumeMount, supported: bool) -> Result<bool> {
 }
 
 /// Whether the pod wants a claim to be read-only in all its containers.
-fn is_claimed_read_only(pod: &Pod, volume: &str) -> bool {
-    let mut volumes = pod.spec().volumes.iter().flatten().filter(|candidate| candidate.name == volume);
-    let claim = volumes.next().and_then(|volume| volume.persistent_volume_claim.as_ref());
-    claim.is_some_and(|claim| claim.read_only == Some(true))
+fn is_claimed_read_only(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
+}
+
+/// Whether a volume is what the API holds: containers only read it, and the kubelet replaces its files when that changes.
+pub(crate) fn is_written_by_kubelet(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 fn verify_non_root(

@@ -45,7 +45,7 @@ pub struct Kubelet {
     /// The ConfigMaps and Secrets its pods name.
     pub(crate) objects: ObjectCache,
     /// Its Node, as it last was.
-    pub(crate) node: Mutex<Node>,
+    pub(crate) node: Mutex<Arc<Node>>,
     /// The name and version of the runtime, once it said.
     pub(crate) runtime: Mutex<RuntimeIdentity>,
     /// Whether the runtime said that pods can have a network.

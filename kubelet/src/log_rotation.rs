@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use minik8s_cri::{NodeFs, parent, proto};
 
+use crate::container_config::POD_LOGS;
 use crate::kubelet::Kubelet;
 
 /// A log larger than this is set aside (`containerLogMaxSize`).
@@ -38,11 +39,25 @@ pub(crate) fn remove(fs: &dyn NodeFs, log: &str) -> io::Result<()> {
     fs.remove_all(log)
 }
 
+/// Whether any log that is written to is too large. Most often none is, and the runtime need not be asked whose it is.
+fn has_large_log(fs: &dyn NodeFs) -> bool {
+    let below = |folder: &str| -> Vec<String> {
+        let entries = fs.list(folder).unwrap_or_default().into_iter();
+        entries.map(|entry| format!("{folder}/{}", entry.name)).collect()
+    };
+    let containers = below(POD_LOGS).into_iter().flat_map(|pod| below(&pod));
+    let mut logs = containers.flat_map(|container| below(&container)).filter(|log| log.ends_with(".log"));
+    logs.any(|log| fs.metadata(&log).is_ok_and(|metadata| metadata.len > LOG_MAX_BYTES))
+}
+
 impl Kubelet {
     /// Looks at the logs of running containers from time to time.
     pub(crate) async fn rotate_logs(self: Arc<Self>) {
         loop {
             self.config.clock.sleep(LOOK_PERIOD).await;
+            if !has_large_log(self.config.fs.as_ref()) {
+                continue;
+            }
             let running = proto::ContainerStateValue { state: proto::ContainerState::ContainerRunning as i32 };
             let filter = proto::ContainerFilter { state: Some(running), ..Default::default() };
             let containers = match self.config.cri.list_containers(Some(filter)).await {

@@ -16,7 +16,8 @@ pub enum ContainerKind {
     Ephemeral,
 }
 
-const ALWAYS: &str = "Always";
+/// The restart policy of what is never to end.
+pub(crate) const ALWAYS: &str = "Always";
 const NEVER: &str = "Never";
 
 /// The parts of a Pod that the API server guarantees, without `Option`s.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ObjectReference, Pod};
 use minik8s_client::EventType;
-use minik8s_cri::proto;
+use minik8s_cri::{FileKind, NodeFs, parent, proto};
 
-use crate::container_config::{Parts, Volumes, container_config, hosts_file, log_directory, sandbox_config};
+use crate::container_config::{
+    Parts, Volumes, container_config, hosts_file, is_written_by_kubelet, log_directory, sandbox_config,
+};
 use crate::env::{self, Objects};
 use crate::error::Result;
 use crate::hooks::Hook;
@@ -42,6 +44,24 @@ type Failure = (StartFailure, Option<Timestamp>);
 
 fn failure(reason: &str, message: impl Into<String>) -> Failure {
     (StartFailure { reason: reason.to_owned(), message: message.into() }, None)
+}
+
+/// Copies a file or a folder of a volume as it is now. What is mounted by a sub path does not follow its volume: on a real node
+/// it is the mounted file that stays, while the volume has another in its place.
+fn copy_part(fs: &dyn NodeFs, from: &str, to: &str) -> Result<()> {
+    let metadata = fs.metadata(from)?;
+    fs.remove_all(to)?;
+    if metadata.kind == FileKind::Directory {
+        fs.create_dir_all(to)?;
+        for entry in fs.list(from)? {
+            copy_part(fs, &format!("{from}/{}", entry.name), &format!("{to}/{}", entry.name))?;
+        }
+    } else {
+        fs.create_dir_all(parent(to))?;
+        fs.write(to, &fs.read(from)?)?;
+    }
+    fs.set_mode(to, metadata.mode)?;
+    Ok(())
 }
 
 impl Kubelet {
@@ -161,8 +181,15 @@ impl Kubelet {
             fs.write(&path, text.as_bytes())?;
             Some(path)
         };
-        for mount in container.volume_mounts.iter().flatten() {
-            self.make_sub_path(volumes.paths, mount, &env)?;
+        let mut copies = BTreeMap::new();
+        for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+            let Some(part) = self.make_sub_path(volumes.paths, mount, &env)? else { continue };
+            let source = pod.spec().volumes.iter().flatten().find(|source| source.name == mount.name);
+            if source.is_some_and(is_written_by_kubelet) {
+                let copy = format!("{directory}/volume-subpaths/{}/{}/{index}", mount.name, container.name);
+                copy_part(fs, &part, &copy)?;
+                copies.insert(mount.mount_path.clone(), copy);
+            }
         }
         let image_user = image
             .uid
@@ -174,6 +201,7 @@ impl Kubelet {
             image_ref: image.id.clone(),
             env,
             volumes,
+            copies,
             recursive_read_only,
             hosts_file,
             termination_log,
@@ -188,26 +216,26 @@ impl Kubelet {
         handler.is_ok_and(|handler| self.runtime.lock().mounts_recursively_read_only(&handler))
     }
 
-    /// A sub path that is not there yet becomes a folder (`subpath.SafeMakeDir`).
+    /// Where a mount's sub path is on the node; one that is not there yet becomes a folder (`subpath.SafeMakeDir`).
     fn make_sub_path(
         &self,
         volumes: &BTreeMap<String, String>,
         mount: &k8s_openapi::api::core::v1::VolumeMount,
         env: &BTreeMap<String, String>,
-    ) -> Result<()> {
+    ) -> Result<Option<String>> {
         let expression = mount.sub_path_expr.as_ref().filter(|text| !text.is_empty());
         let sub_path = match (expression, &mount.sub_path) {
             (Some(expression), _) => env::expand(expression, env),
             (None, Some(path)) => path.clone(),
-            (None, None) => return Ok(()),
+            (None, None) => return Ok(None),
         };
-        if let Some(volume) = volumes.get(&mount.name)
-            && !sub_path.split('/').any(|part| part == "..")
-            && !self.config.fs.exists(&format!("{volume}/{sub_path}"))
-        {
-            self.config.fs.create_dir_all(&format!("{volume}/{sub_path}"))?;
+        let inside = !sub_path.is_empty() && !sub_path.split('/').any(|part| part == "..");
+        let Some(volume) = volumes.get(&mount.name).filter(|_| inside) else { return Ok(None) };
+        let part = format!("{volume}/{sub_path}");
+        if !self.config.fs.exists(&part) {
+            self.config.fs.create_dir_all(&part)?;
         }
-        Ok(())
+        Ok(Some(part))
     }
 
     /// Removes what ended long ago, so that only the last life of a container is kept.

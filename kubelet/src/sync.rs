@@ -27,7 +27,7 @@ use crate::observe::observe;
 use crate::plan::{self, Action, KillReason, Plan};
 use crate::runtime::RuntimePod;
 use crate::runtime_class::runtime_handler;
-use crate::spec::{ContainerKind, PodExt as _};
+use crate::spec::{ALWAYS, ContainerKind, PodExt as _};
 use crate::start::StartRequest;
 use crate::status::{self, Forced, StartFailure};
 use crate::unsupported::unsupported_fields;
@@ -39,6 +39,9 @@ use crate::worker::{PodWorker, SyncState};
 const RETRY: Duration = Duration::from_secs(10);
 /// How soon the runtime is asked again after a container was started and nothing was heard of it.
 const MOUNT_RETRY: Duration = Duration::from_millis(500);
+/// For how long a container that may end is looked at before anybody is told that it runs: whoever is told attaches to it, and
+/// to one that has ended by then nobody can.
+const SETTLE: Duration = Duration::from_millis(20);
 /// The longest pause between attempts to set up volumes (`exponentialbackoff`).
 const MOUNT_RETRY_MAX: Duration = Duration::from_secs(122);
 /// The longest pause between looks at a claim, of which nothing else tells that it was bound.
@@ -277,6 +280,7 @@ impl Kubelet {
         let services = env::service_variables(pod, &self.config.services.list());
         state.resized.retain(|id| runtime.containers.iter().any(|container| container.id == *id));
         state.resize_failed = false;
+        let mut started = false;
         for _ in 0..ROUNDS {
             let mut plan = self.plan(worker, pod, state, &runtime);
             if state.resize_failed {
@@ -291,6 +295,7 @@ impl Kubelet {
             }
             let mut again = false;
             for action in plan.actions {
+                started |= matches!(action, Action::Start { .. });
                 again |= !matches!(action, Action::Start { .. } | Action::BackOff { .. });
                 let start = StartRequest { pod, runtime: &runtime, objects, services: &services };
                 self.carry_out(worker, state, action, start, wake).await?;
@@ -299,6 +304,11 @@ impl Kubelet {
             if !again {
                 break;
             }
+        }
+        let told = state.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+        if started && !told && pod.restart_policy() != ALWAYS {
+            self.config.clock.sleep(SETTLE).await;
+            runtime = self.look(worker, pod, state).await?;
         }
         Ok(runtime)
     }

@@ -23,7 +23,9 @@ use async_trait::async_trait;
 use axum::body::Body;
 use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::{Node, Service};
-use kube::api::DeleteParams;
+use kube::ResourceExt as _;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use minik8s_apiserver::admission::a_kubelet_may_set;
 use minik8s_apiserver::aggregator::FrontProxy;
 use minik8s_apiserver::allocators::Ranges;
 use minik8s_apiserver::authn::StaticTokens;
@@ -42,6 +44,7 @@ use minik8s_runtime::image::Profiles;
 use minik8s_store::Store;
 use minik8s_streaming::BoxedStream;
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -274,6 +277,7 @@ fn options(file: &ClusterFile, pki: &Pki) -> Result<Options> {
         limits: Limits::default(),
         settings: Settings {
             authentication: file.safeguards.authentication(&[DEFAULT_ISSUER])?,
+            bootstrap_tokens: true,
             ..Settings::default()
         },
         front_proxy: pki.front_proxy.as_ref().map(front_proxy).transpose()?,
@@ -493,9 +497,8 @@ impl Nodes {
             host_programs: programs,
             capacity: Capacity { cpu: node.cpu.clone(), memory: node.memory.clone(), ..Capacity::default() },
             boot_id: boot_id.clone(),
-            labels: node.labels.clone(),
+            labels: node.labels.clone().into_iter().filter(|(label, _)| a_kubelet_may_set(label)).collect(),
             taints: node.taints.iter().map(|text| node::parse_taint(text)).collect::<Result<_>>()?,
-            roles: if node.control_plane { vec!["control-plane".to_owned()] } else { Vec::new() },
             address: node::address(node.number).to_string(),
             port: KUBELET_PORT,
             pod_cidr: None,
@@ -505,10 +508,26 @@ impl Nodes {
         };
         let Assembled { kubelet, runtime } = machine::assemble(parts, &cancel)?;
         tokio::spawn(kubelet.clone().run(cancel.clone()));
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(self.clone().label(node.name.clone(), granted(node))));
         if let Some(machine) = self.machines.lock().get_mut(&node.name) {
             machine.power = Some(Power { kubelet, runtime, cancel, boot_id });
         }
         Ok(())
+    }
+
+    /// Gives a node, once it is there, the labels that it may not give itself.
+    async fn label(self: Arc<Self>, name: String, labels: BTreeMap<String, String>) {
+        if labels.is_empty() {
+            return;
+        }
+        let admin = self.client_as(UserInfo::new("kubernetes-admin", ["system:masters"]), "minik8s");
+        let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+        while let Err(error) = admin.all::<Node>().patch(&name, &PatchParams::default(), &patch).await {
+            if !is_not_found(&error) {
+                tracing::warn!(node = name, error = minik8s_client::words(&error), "cannot label the node, retrying");
+            }
+            self.clock.sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Cuts a node's power; says whether it was on.
@@ -536,10 +555,14 @@ impl Nodes {
     /// Whether all these nodes are as far as they can come.
     fn are_up(&self, names: &[String]) -> bool {
         let (nodes, ready) = (&self.attached().nodes, self.can_be_ready());
+        let file = self.file.lock();
+        let labels = |name: &str| file.nodes.iter().find(|node| node.name == name).map(granted).unwrap_or_default();
         names.iter().all(|name| {
             let node = nodes.get("", name);
             node.is_some_and(|node| {
-                (!ready || ready_status(&node) == Some("True")) && boot_id(&node) == self.boot_id(name).as_deref()
+                (!ready || ready_status(&node) == Some("True"))
+                    && boot_id(&node) == self.boot_id(name).as_deref()
+                    && labels(name).iter().all(|(label, value)| node.labels().get(label) == Some(value))
             })
         })
     }
@@ -705,6 +728,13 @@ impl Nodes {
     fn save(&self) -> Result<()> {
         self.dir.as_ref().map_or(Ok(()), |dir| dir.write(&self.file.lock()))
     }
+}
+
+/// The labels of a node that its kubelet may not set: its role, and what else is Kubernetes' own.
+fn granted(node: &NodeFile) -> BTreeMap<String, String> {
+    let role = node.control_plane.then(|| ("node-role.kubernetes.io/control-plane".to_owned(), String::new()));
+    let told = node.labels.iter().filter(|(label, _)| !a_kubelet_may_set(label));
+    role.into_iter().chain(told.map(|(label, value)| (label.clone(), value.clone()))).collect()
 }
 
 fn ready_status(node: &Node) -> Option<&str> {

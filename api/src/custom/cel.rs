@@ -133,7 +133,7 @@ impl Expr {
     /// Compiles an expression over some variables that must be of a type. The error is cel-go's text.
     pub fn compile(source: &str, variables: &[Variable<'_>], wanted: &Ty<'_>) -> Result<Expr, String> {
         let (expr, found) = Expr::typed(source, variables)?;
-        if !found.accepts(wanted) {
+        if !found.is(wanted) {
             return Err(format!("must evaluate to {}", wanted.article()));
         }
         Ok(expr)

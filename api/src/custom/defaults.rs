@@ -13,7 +13,7 @@ pub fn set(schema: &Schema, value: &mut Value) {
 }
 
 /// Fills what is absent, or null without being nullable, and has a default. Children of a default get theirs too.
-fn fill(schema: &Schema, value: &mut Value) {
+pub fn fill(schema: &Schema, value: &mut Value) {
     if !schema.has_defaults {
         return;
     }

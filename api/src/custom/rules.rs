@@ -171,10 +171,18 @@ pub fn valid_path<'a>(text: &str, schema: &'a Schema, by_key: bool) -> Result<(V
     Ok((names, place))
 }
 
-/// Asks all rules of a schema about an object, and about its change.
+/// Asks all rules of a schema about an object, and about its change. What has not changed is not refused again.
 pub fn evaluate(schema: &Schema, value: &Value, old: Option<&Value>, errors: &mut Errors) {
-    let mut walk = Walk { budget: BUDGET, stopped: false, update: old.is_some(), errors };
-    walk.node(schema, value, old, &FieldPath::root(), true);
+    let about = if old.is_some() { About::Changed } else { About::All };
+    Walk { budget: BUDGET, stopped: false, about, errors }.node(schema, value, old, &FieldPath::root(), true);
+}
+
+/// What [`evaluate`] lets pass because it was there before: its author is warned.
+pub fn tolerated(schema: &Schema, value: &Value, old: &Value) -> Errors {
+    let mut errors = Errors::new();
+    let mut walk = Walk { budget: BUDGET, stopped: false, about: About::Unchanged, errors: &mut errors };
+    walk.node(schema, value, Some(old), &FieldPath::root(), true);
+    errors
 }
 
 /// As [`evaluate`], of a value at a path: all its rules are asked, whether or not it has changed.
@@ -186,16 +194,25 @@ pub fn evaluate_at(
     resource: bool,
     errors: &mut Errors,
 ) {
-    let mut walk = Walk { budget: BUDGET, stopped: false, update: false, errors };
-    walk.node(schema, value, old, path, resource);
+    Walk { budget: BUDGET, stopped: false, about: About::All, errors }.node(schema, value, old, path, resource);
 }
 
 struct Walk<'a> {
     budget: u64,
     /// The budget is spent, or an expression went beyond its own: nothing is asked any more.
     stopped: bool,
-    update: bool,
+    about: About,
     errors: &'a mut Errors,
+}
+
+/// Of which values of an object rules are asked.
+#[derive(Clone, Copy, PartialEq)]
+enum About {
+    All,
+    /// Those that an update changes, and those that transition rules speak of.
+    Changed,
+    /// The others.
+    Unchanged,
 }
 
 impl Walk<'_> {
@@ -236,8 +253,8 @@ impl Walk<'_> {
             if rule.is_transition() && before.is_none() && !rule.optional_old_self {
                 continue;
             }
-            // What has not changed is not refused again.
-            if self.update && !rule.is_transition() && old == Some(value) {
+            let about = if !rule.is_transition() && old == Some(value) { About::Unchanged } else { About::Changed };
+            if self.about != About::All && self.about != about {
                 continue;
             }
             let past = match (&before, rule.optional_old_self) {

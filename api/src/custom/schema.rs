@@ -113,8 +113,8 @@ pub struct Schema {
 pub struct Checks {
     /// `format`, where it is one that is checked.
     pub format: Option<String>,
-    /// Whether it is an integer of `format: int32`.
-    pub int32: bool,
+    /// `format` of a number, where it is one that is checked.
+    pub number_format: Option<&'static str>,
     /// `enum`
     pub one_of: Option<Vec<Value>>,
     /// `pattern`, as written and compiled. A pattern that does not compile matches nothing.
@@ -234,7 +234,7 @@ impl Checks {
                 .as_str()
                 .filter(|format| super::formats::is_of_type(format, "string"))
                 .map(str::to_owned),
-            int32: json["format"] == "int32",
+            number_format: ["int32", "int64", "float", "double"].into_iter().find(|format| json["format"] == *format),
             one_of: json["enum"].as_array().filter(|values| !values.is_empty()).cloned(),
             pattern: json["pattern"]
                 .as_str()

@@ -73,6 +73,10 @@ impl Strategy for CustomResource {
         defaults::set(&self.schema, object);
     }
 
+    fn set_defaults_of_applied(&self, object: &mut Value) {
+        defaults::fill(&self.schema, object);
+    }
+
     fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {
         if self.has_status
             && let Some(object) = object.as_object_mut()
@@ -119,8 +123,10 @@ impl Strategy for CustomResource {
         errors.into()
     }
 
-    fn warnings(&self, _: &Value, _: Option<&Value>) -> Vec<String> {
-        Vec::new()
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let Some(old) = old.filter(|_| self.schema.has_rules) else { return Vec::new() };
+        let tolerated: Vec<FieldError> = rules::tolerated(&self.schema, object, old).into();
+        tolerated.iter().map(ToString::to_string).collect()
     }
 
     fn allow_create_on_update(&self) -> bool {

@@ -100,10 +100,14 @@ impl Walk<'_> {
             Some(JsonType::Integer) => ("integer", found == "integer" || is_whole(value)),
             Some(ty) => (ty.name(), found == ty.name()),
         };
-        if !fits {
-            let words = format!("{path} in body must be of type {wanted}: {found:?}");
-            self.errors.push(FieldError::type_invalid(&at(path), found, words));
+        if fits {
+            return;
         }
+        // A number that does not fit is told by the formats of both.
+        let format = schema.checks.number_format.filter(|_| value.is_number());
+        let (wanted, found) = format.map_or((wanted, found), |format| (format, "float64"));
+        let words = format!("{path} in body must be of type {wanted}: {found:?}");
+        self.errors.push(FieldError::type_invalid(&at(path), found, words));
     }
 
     fn string(&mut self, checks: &Checks, text: &str, path: &str) {
@@ -130,12 +134,18 @@ impl Walk<'_> {
         } else {
             number.as_i64()
         };
-        let (fits, format) = match checks.int32 {
-            true => (whole.is_some_and(|whole| i32::try_from(whole).is_ok()), "with format int32"),
-            false => (whole.is_some(), "(default format)"),
+        let (ty, fits) = match (schema.ty, checks.number_format) {
+            (Some(JsonType::Integer), Some("int32")) => {
+                ("integer", whole.is_some_and(|whole| i32::try_from(whole).is_ok()))
+            }
+            (Some(JsonType::Integer), _) => ("integer", whole.is_some()),
+            (Some(JsonType::Number), Some("float")) => ("number", (float as f32).is_finite()),
+            _ => ("number", true),
         };
-        if schema.ty == Some(JsonType::Integer) && !fits {
-            let words = format!("Checked value must be of type integer {format} in {path}");
+        if !fits {
+            let format = checks.number_format.map(|format| format!("with format {format}"));
+            let format = format.as_deref().unwrap_or("(default format)");
+            let words = format!("Checked value must be of type {ty} {format} in {path}");
             self.errors.push(FieldError::invalid(&FieldPath::root(), "", words));
         }
         if let Some(step) = checks.multiple_of.filter(|step| !is_multiple(float, *step)) {

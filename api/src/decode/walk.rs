@@ -363,13 +363,19 @@ impl Walk<'_> {
                 self.problems.field_problem(DUPLICATE, field.name.clone());
                 object.remove(field.name.as_ref());
             }
-            if structural || field.is_written(&value) {
+            if structural || field.is_written(&value) || forgets_owners(&field.name, &value, depth) {
                 object.insert(field.name.to_string(), value);
             }
         }
         of.write_unset(&mut object);
         Ok(Value::Object(object))
     }
+}
+
+/// Whether this is an object's own `managedFields: []`: it is not stored, but who writes it wants all owners forgotten.
+fn forgets_owners(name: &str, value: &Value, depth: usize) -> bool {
+    const IN_METADATA: usize = 2;
+    depth == IN_METADATA && name == "managedFields" && value.is_array()
 }
 
 /// The fields of an object that the source has given, by index.

@@ -53,6 +53,7 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
         if let Some(fields) = operation.as_object_mut().filter(|fields| !fields.contains_key("value")) {
             fields.insert("value".to_owned(), Value::Null);
         }
+        settle_indices(&mut operation, &patched);
         let operation: PatchOperation =
             serde_json::from_value(operation).map_err(|error| PatchError::Unprocessable(error.to_string()))?;
         let operation = or_add(operation, &patched);
@@ -81,6 +82,47 @@ pub fn apply(document: &mut Value, patch: &Value) -> Result<(), PatchError> {
     }
     *document = patched;
     Ok(())
+}
+
+/// Writes the indices of lists in an operation's paths as the RFC has them. The Go library reads them as numbers: `01` is 1, and
+/// `-1` counts from the end.
+fn settle_indices(operation: &mut Value, document: &Value) {
+    let kind = operation["op"].as_str().unwrap_or_default().to_owned();
+    if kind != "remove" && kind != "replace" && kind != "test" {
+        settle(&mut operation["from"], document, false);
+    }
+    let adds = matches!(kind.as_str(), "add" | "copy" | "move");
+    let takes_first = kind == "move" && operation["path"].as_str().is_some_and(|path| path.contains("/-"));
+    let from = operation["from"].as_str().filter(|_| takes_first).map(Pointer::parse);
+    let without = from.and_then(Result::ok).map(|from| {
+        let mut document = document.clone();
+        from.to_owned().delete(&mut document);
+        document
+    });
+    settle(&mut operation["path"], without.as_ref().unwrap_or(document), adds);
+}
+
+fn settle(path: &mut Value, document: &Value, adds: bool) {
+    let Some(text) = path.as_str().filter(|text| text.starts_with('/')) else { return };
+    let mut settled = String::with_capacity(text.len());
+    let mut place = Some(document);
+    let mut tokens = text[1..].split('/').peekable();
+    while let Some(token) = tokens.next() {
+        let list = place.and_then(Value::as_array);
+        let index = list.zip(token.parse::<i64>().ok()).and_then(|(list, index)| {
+            let length = list.len() + usize::from(adds && tokens.peek().is_none());
+            if index < 0 {
+                length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
+            } else {
+                index.try_into().ok()
+            }
+        });
+        let token = index.map_or_else(|| token.to_owned(), |index| index.to_string());
+        let step = format!("/{token}");
+        place = place.and_then(|place| Pointer::parse(&step).ok()?.resolve(place).ok());
+        settled.push_str(&step);
+    }
+    *path = Value::String(settled);
 }
 
 /// Refuses what would nest values more deeply than objects may be: `copy` and `move` into itself could make a document that
@@ -184,6 +226,27 @@ mod tests {
             ]),
             Ok(json!({"g": {"b": [0, 1, 2, 3]}, "f": [0, 1, 2, 3], "c/d": "y"})),
         );
+    }
+
+    #[test]
+    fn indices_are_read_as_go_reads_numbers() {
+        let list = json!({"a": [1, 2, {"b": 3}]});
+        for (patch, after) in [
+            (json!({"op": "add", "path": "/a/-1", "value": 4}), json!([1, 2, {"b": 3}, 4])),
+            (json!({"op": "add", "path": "/a/-4", "value": 4}), json!([4, 1, 2, {"b": 3}])),
+            (json!({"op": "remove", "path": "/a/-3"}), json!([2, {"b": 3}])),
+            (json!({"op": "remove", "path": "/a/+1"}), json!([1, {"b": 3}])),
+            (json!({"op": "replace", "path": "/a/-1/b", "value": 5}), json!([1, 2, {"b": 5}])),
+            (json!({"op": "replace", "path": "/a/01", "value": 5}), json!([1, 5, {"b": 3}])),
+            (json!({"op": "move", "from": "/a/-3", "path": "/a/-1"}), json!([2, {"b": 3}, 1])),
+        ] {
+            check(list.clone(), json!([patch]), Ok(json!({ "a": after })));
+        }
+        let mut document = list.clone();
+        for path in ["/a/-4", "/a/-", "/a/3", "/a/1x"] {
+            let refused = apply(&mut document, &json!([{"op": "remove", "path": path}]));
+            assert!(matches!(refused, Err(PatchError::Unprocessable(_))), "{path}: {refused:?}");
+        }
     }
 
     #[test]

@@ -97,7 +97,8 @@ fn without_told_lists(ty: &Type, value: Value) -> Value {
         (Type::Struct(of), Value::Object(members)) => {
             let kept = members.into_iter().filter_map(|(name, value)| {
                 let Some(field) = of.field(&name) else { return Some((name, value)) };
-                let told = field.pointer && matches!(field.ty, Type::List(_)) && value == json!([]);
+                let told = field.pointer || field.name == "managedFields";
+                let told = told && matches!(field.ty, Type::List(_)) && value == json!([]);
                 (!told).then(|| (name, without_told_lists(&field.ty, value)))
             });
             Value::Object(kept.collect())

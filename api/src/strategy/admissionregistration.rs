@@ -90,6 +90,10 @@ fn validate_webhook(webhook: &Field<'_>, errors: &mut Errors) {
     } else if !versions.items().any(|version| ["v1", "v1beta1"].contains(&version.str())) {
         errors.push(versions.invalid("must include at least one of v1, v1beta1"));
     }
+    let mut seen = BTreeSet::new();
+    for version in versions.items().filter(|version| !seen.insert(version.str().to_owned())) {
+        errors.push(version.invalid("duplicate version"));
+    }
     webhook.get("rules").items().for_each(|rule| operations_rule(&rule, errors));
     for (name, supported) in [
         ("failurePolicy", &["Fail", "Ignore"][..]),
@@ -236,8 +240,12 @@ impl Behavior for AdmissionPolicy {
         } else if constraints.get("resourceRules").is_empty() {
             errors.push(constraints.get("resourceRules").required(""));
         }
+        let validating = !object.get("kind").str().starts_with("Mutating");
         if constraints.is_set() {
             match_resources(&constraints, errors);
+            if !validating {
+                mutable_operations(&constraints, errors);
+            }
         }
         if let Some(kind) = spec.get("paramKind").set() {
             required(&kind, &["apiVersion", "kind"], errors);
@@ -261,7 +269,6 @@ impl Behavior for AdmissionPolicy {
         }
         let policy_name = object.get("metadata").get("name");
         audit_annotations(&spec.get("auditAnnotations"), policy_name.str(), errors);
-        let validating = !object.get("kind").str().starts_with("Mutating");
         if validating && spec.get("validations").is_empty() && spec.get("auditAnnotations").is_empty() {
             for list in ["validations", "auditAnnotations"] {
                 let why = "validations or auditAnnotations must contain at least one item";
@@ -274,6 +281,9 @@ impl Behavior for AdmissionPolicy {
         validate_parts(&spec, errors);
         if !validating && spec.get("mutations").is_empty() {
             errors.push(spec.get("mutations").required("mutations must contain at least one item"));
+        }
+        if !validating {
+            spec.get("reinvocationPolicy").one_of(&["IfNeeded", "Never"], errors);
         }
     }
 
@@ -302,7 +312,7 @@ fn validate_parts(spec: &Field<'_>, errors: &mut Errors) {
     }
     for validation in spec.get("validations").items() {
         let reason = validation.get("reason");
-        let supported = ["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+        let supported = ["Forbidden", "Invalid", "RequestEntityTooLarge"];
         if reason.is_set() && !supported.contains(&reason.str()) {
             errors.push(reason.not_supported(&supported));
         }
@@ -323,21 +333,34 @@ fn validate_parts(spec: &Field<'_>, errors: &mut Errors) {
             }
         };
         let (own_field, other_field) = (mutation.get(own), mutation.get(other));
-        if own_field.get("expression").str().trim().is_empty() {
+        if !own_field.is_set() {
             let detail = format!("must be specified when patchType is {}", kind.str());
             errors.push(own_field.required(detail));
+        } else if own_field.get("expression").str().trim().is_empty() {
+            errors.push(own_field.get("expression").required(""));
         }
         if other_field.is_set() {
-            errors.push(other_field.invalid(format!("not allowed with patchType {}", kind.str())));
+            let detail = format!("must not be specified when patchType is {}", kind.str());
+            errors.push(other_field.invalid_as(format!("{{{other}}}"), detail));
         }
     }
     let policy = spec.get("failurePolicy");
     if policy.is_set() && !["Fail", "Ignore"].contains(&policy.str()) {
         errors.push(policy.not_supported(&["Fail", "Ignore"]));
     }
-    let reinvocation = spec.get("reinvocationPolicy");
-    if reinvocation.is_set() && !["IfNeeded", "Never"].contains(&reinvocation.str()) {
-        errors.push(reinvocation.not_supported(&["IfNeeded", "Never"]));
+}
+
+/// What is deleted cannot be changed.
+fn mutable_operations(resources: &Field<'_>, errors: &mut Errors) {
+    for rule in resources.get("resourceRules").items() {
+        for operation in rule.get("operations").items() {
+            let supported = ["*", "CONNECT", "CREATE", "UPDATE"];
+            if !supported.contains(&operation.str()) {
+                // The path of the list, without indices, as Kubernetes writes it.
+                let list = resources.get("resourceRules").get("operations");
+                errors.push(list.not_supported_as(operation.str(), &supported));
+            }
+        }
     }
 }
 
@@ -391,6 +414,7 @@ impl Behavior for AdmissionPolicyBinding {
             match_resources(&resources, errors);
         }
         if object.get("kind").str().starts_with("Mutating") {
+            mutable_operations(&spec.get("matchResources"), errors);
             return;
         }
         let actions = spec.get("validationActions");

@@ -38,6 +38,12 @@ impl Behavior for CustomResourceDefinition {
         if let Some(service) = conversion.pointer_mut("/webhook/clientConfig/service") {
             edit::default(service, "port", 443);
         }
+        // There is a version that objects are stored in, or will be.
+        if object["status"]["storedVersions"].as_array().is_none_or(Vec::is_empty)
+            && let Some(storage) = storage_versions(object).into_iter().next()
+        {
+            edit::set(edit::child(object, "status"), "storedVersions", json!([storage]));
+        }
     }
 
     fn prepare_for_create(&self, _: &Context<'_>, object: &mut Value) {

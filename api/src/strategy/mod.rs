@@ -59,7 +59,7 @@ mod rbac;
 mod resource;
 mod rows;
 mod scale;
-mod scheduling;
+pub mod scheduling;
 mod storage;
 mod storagemigration;
 mod volume_source;
@@ -161,6 +161,11 @@ pub enum GarbageCollectionPolicy {
 pub trait Strategy: Send + Sync {
     /// Fills what the client left out (`SetDefaults_*` of `pkg/apis/*/v1/defaults.go`).
     fn set_defaults(&self, object: &mut Value);
+
+    /// The same for what server-side apply makes, which keeps the nulls that were applied.
+    fn set_defaults_of_applied(&self, object: &mut Value) {
+        self.set_defaults(object);
+    }
 
     /// Brings a new object to its first state: no status where `/status` owns it, generation 1, initial phase.
     fn prepare_for_create(&self, context: &Context<'_>, object: &mut Value);

@@ -9,6 +9,11 @@ const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 const SYSTEM_CLASSES: [(&str, i64); 2] =
     [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
+/// Whether a class is one of the system's own, which nobody deletes.
+pub fn is_system_class(name: &str) -> bool {
+    SYSTEM_CLASSES.iter().any(|(own, _)| *own == name)
+}
+
 /// `scheduling.k8s.io/v1` PriorityClass.
 pub struct PriorityClass;
 

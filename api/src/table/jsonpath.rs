@@ -1,5 +1,5 @@
-//! The part of JSONPath that printer columns and scale subresources use: `.spec.a`, `['a.b/c']`, `[0]`, `[*]`,
-//! `[?(@.type=="Ready")]`. Mirrors what `k8s.io/client-go/util/jsonpath` accepts without braces.
+//! The part of JSONPath that printer columns and scale subresources use: `.spec.a`, `..a`, `['a.b/c']`, `[0]`, `[*]`, `[1:3]`,
+//! `[0,2]`, `[?(@.type=="Ready")]`. Mirrors what `k8s.io/client-go/util/jsonpath` accepts without braces.
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -31,9 +31,38 @@ enum Step {
     Member(String),
     Index(i64),
     All,
-    /// Elements whose member (a path of names) equals a value.
-    Filter(Vec<String>, Value),
+    /// From the first number up to the second, every so many.
+    Slice(Option<i64>, Option<i64>, i64),
+    /// Several of these.
+    Union(Vec<Step>),
+    /// A member of that name, here and anywhere below.
+    Anywhere(String),
+    /// Elements whose member (a path of names) compares with a value so.
+    Filter(Vec<String>, Comparison, Value),
 }
+
+/// How a member of an element compares with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Comparison {
+    Equal,
+    Unequal,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+    /// It is there at all.
+    Exists,
+}
+
+/// Signs of two characters before those of one that begin alike.
+const COMPARISONS: [(&str, Comparison); 6] = [
+    ("==", Comparison::Equal),
+    ("!=", Comparison::Unequal),
+    ("<=", Comparison::AtMost),
+    (">=", Comparison::AtLeast),
+    ("<", Comparison::Less),
+    (">", Comparison::Greater),
+];
 
 /// A parsed path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +88,12 @@ impl JsonPath {
                 rest = &rest[end + 1..];
                 continue;
             }
-            rest = rest.strip_prefix('.').unwrap_or(rest);
+            let below = rest.starts_with("..");
+            rest = rest.trim_start_matches('.');
             let (name, after) = member(rest);
             match name.as_str() {
                 "" => {}
+                _ if below => steps.push(Step::Anywhere(name)),
                 "*" => steps.push(Step::All),
                 _ => steps.push(Step::Member(name)),
             }
@@ -142,16 +173,62 @@ fn bracket(inner: &str) -> Result<Step, JsonPathError> {
         return Ok(Step::Member(name.to_owned()));
     }
     if let Some(filter) = inner.strip_prefix("?(").and_then(|rest| rest.strip_suffix(')')) {
-        let (path, wanted) = filter.split_once("==").ok_or_else(invalid)?;
-        let path = path.trim().strip_prefix("@.").ok_or_else(invalid)?;
-        let wanted = wanted.trim();
-        let wanted = match unquote(wanted) {
-            Some(text) => Value::from(text),
-            None => serde_json::from_str(wanted).map_err(|_| invalid())?,
+        return filtered(filter).ok_or_else(invalid);
+    }
+    if inner.contains(',') {
+        return inner.split(',').map(|one| bracket(one.trim())).collect::<Result<_, _>>().map(Step::Union);
+    }
+    if inner.contains(':') {
+        let bounds: Vec<Option<i64>> = inner
+            .split(':')
+            .map(|bound| match bound.trim() {
+                "" => Ok(None),
+                bound => bound.parse().map(Some).map_err(|_| invalid()),
+            })
+            .collect::<Result<_, _>>()?;
+        return match bounds[..] {
+            [from, to] => Ok(Step::Slice(from, to, 1)),
+            [from, to, step] if step != Some(0) => Ok(Step::Slice(from, to, step.unwrap_or(1))),
+            _ => Err(invalid()),
         };
-        return Ok(Step::Filter(path.split('.').map(str::to_owned).collect(), wanted));
     }
     inner.parse().map(Step::Index).map_err(|_| invalid())
+}
+
+/// `@.type=="Ready"`, `@.ready`.
+fn filtered(filter: &str) -> Option<Step> {
+    let path = |text: &str| -> Option<Vec<String>> {
+        Some(text.trim().strip_prefix("@.")?.split('.').map(str::to_owned).collect())
+    };
+    for (sign, comparison) in COMPARISONS {
+        if let Some((left, right)) = filter.split_once(sign) {
+            let right = right.trim();
+            let wanted = match unquote(right) {
+                Some(text) => Value::from(text),
+                None => serde_json::from_str(right).ok()?,
+            };
+            return Some(Step::Filter(path(left)?, comparison, wanted));
+        }
+    }
+    Some(Step::Filter(path(filter)?, Comparison::Exists, Value::Null))
+}
+
+impl Comparison {
+    fn holds(self, found: &Value, wanted: &Value) -> bool {
+        let order = match (found, wanted) {
+            (Value::String(a), Value::String(b)) => a.partial_cmp(b),
+            (a, b) => a.as_f64().zip(b.as_f64()).and_then(|(a, b)| a.partial_cmp(&b)),
+        };
+        match self {
+            Self::Equal => found == wanted || order.is_some_and(|order| order.is_eq()),
+            Self::Unequal => found != wanted && order.is_none_or(|order| order.is_ne()),
+            Self::Less => order.is_some_and(|order| order.is_lt()),
+            Self::AtMost => order.is_some_and(|order| order.is_le()),
+            Self::Greater => order.is_some_and(|order| order.is_gt()),
+            Self::AtLeast => order.is_some_and(|order| order.is_ge()),
+            Self::Exists => true,
+        }
+    }
 }
 
 fn unquote(text: &str) -> Option<&str> {
@@ -168,13 +245,46 @@ impl Step {
             }
             (Step::All, Value::Array(list)) => list.iter().collect(),
             (Step::All, Value::Object(map)) => map.values().collect(),
-            (Step::Filter(path, wanted), Value::Array(list)) => list
+            (Step::Slice(from, to, step), Value::Array(list)) => slice(list, *from, *to, *step),
+            (Step::Union(steps), _) => steps.iter().flat_map(|step| step.apply(value)).collect(),
+            (Step::Anywhere(name), _) => {
+                let mut found = Vec::new();
+                anywhere(name, value, &mut found);
+                found
+            }
+            (Step::Filter(path, comparison, wanted), Value::Array(list)) => list
                 .iter()
-                .filter(|item| path.iter().try_fold(*item, |value, name| value.get(name)) == Some(wanted))
+                .filter(|item| {
+                    let found = path.iter().try_fold(*item, |value, name| value.get(name));
+                    found.is_some_and(|found| comparison.holds(found, wanted))
+                })
                 .collect(),
             _ => Vec::new(),
         }
     }
+}
+
+/// Elements from a number up to another one, every so many; numbers below 0 count from the end.
+fn slice(list: &[Value], from: Option<i64>, to: Option<i64>, step: i64) -> Vec<&Value> {
+    let length = i64::try_from(list.len()).unwrap_or(i64::MAX);
+    let place = |at: i64| (if at < 0 { at.saturating_add(length) } else { at }).clamp(0, length);
+    let (from, to) = (place(from.unwrap_or(0)), to.map_or(length, place));
+    let (Ok(from), Ok(to), Ok(step)) = (usize::try_from(from), usize::try_from(to), usize::try_from(step)) else {
+        return Vec::new();
+    };
+    list.get(from..to).into_iter().flatten().step_by(step.max(1)).collect()
+}
+
+fn anywhere<'a>(name: &str, value: &'a Value, found: &mut Vec<&'a Value>) {
+    let below: Vec<&Value> = match value {
+        Value::Object(map) => {
+            found.extend(map.get(name));
+            map.values().collect()
+        }
+        Value::Array(list) => list.iter().collect(),
+        _ => return,
+    };
+    below.into_iter().for_each(|value| anywhere(name, value, found));
 }
 
 #[cfg(test)]
@@ -205,6 +315,13 @@ mod tests {
         assert_eq!(cell(r".metadata.labels.a\.b/c", "string"), json!("x"));
         assert_eq!(cell(".status.conditions[?(@.type==\"Ready\")].status", "string"), json!("True"));
         assert_eq!(cell(".spec.absent", "string"), Value::Null);
+        assert_eq!(cell(".spec.list[-1:]", "string"), json!("q"));
+        assert_eq!(cell(".spec.list[0:1]", "string"), json!("p"));
+        assert_eq!(cell(".spec.list[5:]", "string"), Value::Null);
+        assert_eq!(cell(".spec.list[1,0]", "string"), json!("q"));
+        assert_eq!(cell("..n", "integer"), json!(3));
+        assert_eq!(cell(".status.conditions[?(@.type!=\"Ready\")].type", "string"), json!("Odd"));
+        assert_eq!(cell(".status.conditions[?(@.status)].type", "string"), json!("Ready"));
     }
 
     #[test]

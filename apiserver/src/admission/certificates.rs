@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use minik8s_api::{certificate_request::CertificateRequest, status::Status};
+use minik8s_api::{
+    certificate_request::CertificateRequest,
+    kinds::GroupKind,
+    status::{FieldError, FieldPath, Status},
+};
 use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin};
@@ -14,6 +18,7 @@ use crate::{
 
 const GROUP: &str = "certificates.k8s.io";
 const REQUESTS: &str = "certificatesigningrequests";
+const POD_REQUESTS: &str = "podcertificaterequests";
 const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 
 fn signer(request: &Value) -> &str {
@@ -82,19 +87,65 @@ impl Plugin for CertificateSigning {
     }
 
     fn handles(&self, write: &Attributes<'_>) -> bool {
-        write.operation == Operation::Update && write.is_sub(GROUP, REQUESTS, "status")
+        let signs = [REQUESTS, POD_REQUESTS].iter().any(|resource| write.is_sub(GROUP, resource, "status"));
+        write.operation == Operation::Update && signs
     }
 
     async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
         let (Some(new), Some(old)) = (&write.object, write.old_object) else {
             return Ok(());
         };
-        let unchanged = new["status"]["certificate"] == old["status"]["certificate"]
-            && new["status"]["conditions"] == old["status"]["conditions"];
+        // Kubernetes asks this of pods' requests when it validates them.
+        let of_pod = write.resource == POD_REQUESTS;
+        let unchanged = match of_pod {
+            true => new["status"] == old["status"],
+            false => ["certificate", "conditions"].iter().all(|field| new["status"][*field] == old["status"][*field]),
+        };
         if unchanged || may_use(&*self.authorizer, write, "sign", signer(old)) {
             return Ok(());
         }
+        if of_pod {
+            let words = format!("User {:?} is not permitted to \"sign\" for signer {:?}", write.user.name, signer(old));
+            let error = FieldError::forbidden(&FieldPath::new("spec").child("signerName"), words);
+            return Err(Status::invalid(&GroupKind::new(GROUP, "PodCertificateRequest"), write.name, vec![error]));
+        }
         Err(write.forbidden(format!("user not permitted to sign requests with signerName {:?}", signer(old))))
+    }
+}
+
+/// ClusterTrustBundleAttest: who says what a signer's certificates are needs the verb `attest` on the signer.
+pub struct ClusterTrustBundleAttest {
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl ClusterTrustBundleAttest {
+    /// `authorizer` decides who attests.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> ClusterTrustBundleAttest {
+        ClusterTrustBundleAttest { authorizer }
+    }
+}
+
+#[async_trait]
+impl Plugin for ClusterTrustBundleAttest {
+    fn name(&self) -> &'static str {
+        "ClusterTrustBundleAttest"
+    }
+
+    fn handles(&self, write: &Attributes<'_>) -> bool {
+        matches!(write.operation, Operation::Create | Operation::Update) && write.is(GROUP, "clustertrustbundles")
+    }
+
+    async fn validate(&self, write: &Attributes<'_>) -> Result<(), Status> {
+        let Some(bundle) = &write.object else {
+            return Ok(());
+        };
+        // Of an update that the garbage collector or a migration makes, nothing is attested.
+        let same = write.old_object.is_some_and(|old| old["spec"] == bundle["spec"]);
+        let signer = signer(bundle);
+        if signer.is_empty() || same || may_use(&*self.authorizer, write, "attest", signer) {
+            return Ok(());
+        }
+        Err(write.forbidden(format!("user not permitted to attest for signerName {signer:?}")))
     }
 }
 

@@ -99,7 +99,11 @@ impl Matching {
     }
 
     fn selects_object(&self, write: &Attributes<'_>) -> bool {
-        let selects = |object: &Value| self.objects.matches_labels(object["metadata"]["labels"].as_object());
+        // A Scale has no labels, whatever it is the Scale of.
+        let has_labels = write.subresource != "scale";
+        let selects = |object: &Value| {
+            self.objects.matches_labels(object["metadata"]["labels"].as_object().filter(|_| has_labels))
+        };
         self.objects.is_everything() || write.object.iter().chain(write.old_object).any(selects)
     }
 

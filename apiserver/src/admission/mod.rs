@@ -20,9 +20,11 @@ mod matching;
 mod namespace_lifecycle;
 mod node_declared_features;
 mod node_restriction;
+mod owner_permissions;
 mod pod_resize;
 mod pod_resources;
 mod pod_security;
+mod pod_topology_labels;
 mod policy;
 mod priority;
 mod reinvocation;
@@ -48,6 +50,7 @@ use minik8s_store::Store;
 use parking_lot::Mutex;
 use serde_json::Value;
 
+pub use self::node_restriction::a_kubelet_may_set;
 use self::reinvocation::Reinvocation;
 pub use self::selection::Selection;
 pub use self::times::Times;
@@ -245,16 +248,20 @@ impl Chain {
             Box::new(default_toleration_seconds::DefaultTolerationSeconds),
             Box::new(storage::DefaultStorageClass::new(objects())),
             Box::new(storage::StorageObjectInUseProtection),
+            Box::new(owner_permissions::OwnerPermissions::new(objects(), authorizer())),
             Box::new(storage::PersistentVolumeClaimResize::new(objects())),
             Box::new(runtime_class::RuntimeClass::new(objects())),
             Box::new(certificates::CertificateApproval::new(authorizer())),
             Box::new(certificates::CertificateSigning::new(authorizer())),
+            Box::new(certificates::ClusterTrustBundleAttest::new(authorizer())),
             Box::new(certificates::CertificateSubjectRestriction),
             Box::new(default_ingress_class::DefaultIngressClass::new(objects())),
+            Box::new(pod_topology_labels::PodTopologyLabels::new(objects())),
             Box::new(node_declared_features::NodeDeclaredFeatureValidator::new(objects())),
             Box::new(pod_resize::PodResizeValidator::new(objects())),
             Box::new(device_claims::DeviceClaims::new(objects(), authorizer())),
             Box::new(Escalation::new(Arc::clone(rbac), authorizer())),
+            Box::new(policy::ParamPermissions::new(objects(), authorizer())),
             Box::new(policy::MutatingPolicies::new(objects(), authorizer(), Arc::clone(converter))),
             Box::new(webhook::MutatingWebhooks::new(cluster, &webhooks)),
             Box::new(policy::ValidatingPolicies::new(objects(), authorizer(), Arc::clone(converter))),

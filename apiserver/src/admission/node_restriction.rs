@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use minik8s_api::{kinds::GroupResource, status::Status};
+use minik8s_api::{certificate_request::CertificateRequest, kinds::GroupResource, status::Status};
 use serde_json::Value;
 
 use super::{Attributes, MIRROR_POD, Operation, Plugin, items};
@@ -29,6 +29,8 @@ const KUBELET_LABELS: [&str; 11] = [
 ];
 /// Label namespaces (and those below them) in which a kubelet may set what it likes.
 const KUBELET_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
+/// The signers of what makes a kubelet a node.
+const NODE_SIGNERS: [&str; 2] = ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
 /// The label namespace that only administrators write, so that pods can be kept off or on nodes for good.
 const RESTRICTED_NAMESPACE: &str = "node-restriction.kubernetes.io";
 
@@ -75,6 +77,15 @@ impl NodeRestriction {
                 if labels(old) != labels(new) {
                     return Err(write.forbidden(format!("node {node:?} cannot update labels through pod status")));
                 }
+                for (field, words) in [
+                    ("resourceClaimStatuses", "resource claim statues"),
+                    ("extendedResourceClaimStatus", "extended resource claim status"),
+                    ("nodeAllocatableResourceClaimStatuses", "node allocatable resource claim statuses"),
+                ] {
+                    if old["status"][field] != new["status"][field] {
+                        return Err(write.forbidden(format!("node {node:?} cannot update {words}")));
+                    }
+                }
                 Ok(())
             }
             ("eviction", Operation::Create) => {
@@ -105,19 +116,10 @@ impl NodeRestriction {
             return Err(write.forbidden(format!("node {node:?} can only create pods with spec.nodeName set to itself")));
         }
         self.check_mirror_owner(write, node, pod)?;
-        let references = References::of(pod);
-        for (referred, what) in [
-            (!references.service_account.is_empty(), "a service account"),
-            (!references.secrets.is_empty(), "secrets"),
-            (!references.config_maps.is_empty(), "configmaps"),
-            (!references.claims.is_empty(), "a persistentvolumeclaim"),
-            (items(&pod["spec"]["resourceClaims"]).next().is_some(), "a resourceclaim"),
-        ] {
-            if referred {
-                return Err(write.forbidden(format!("node {node:?} can not create pods that reference {what}")));
-            }
+        match referred(pod) {
+            Some(what) => Err(write.forbidden(format!("node {node:?} can not create pods that reference {what}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_mirror_owner(&self, write: &Attributes<'_>, node: &str, pod: &Value) -> Result<(), Status> {
@@ -249,9 +251,64 @@ impl NodeRestriction {
     }
 }
 
+/// What of the API a pod refers to, if anything (`pkg/api/pod/util.go` `HasAPIObjectReference`).
+fn referred(pod: &Value) -> Option<&'static str> {
+    let references = References::of(pod);
+    let of_volumes = || {
+        items(&pod["spec"]["volumes"]).find_map(|volume| {
+            let is = |source: &str| !volume[source].is_null();
+            let projected = || {
+                let sources = [
+                    ("configMap", "configmaps (via projected volumes)"),
+                    ("secret", "secrets (via projected volumes)"),
+                    ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+                    ("clusterTrustBundle", "clustertrustbundles"),
+                    ("podCertificate", "podcertificates"),
+                ];
+                items(&volume["projected"]["sources"]).find_map(|source| {
+                    sources.iter().find(|(name, _)| !source[*name].is_null()).map(|(_, words)| *words)
+                })
+            };
+            let volumes = [
+                ("csi", "csidrivers (via CSI volumes)"),
+                ("glusterfs", "endpoints (via glusterFS volumes)"),
+                ("persistentVolumeClaim", "persistentvolumeclaims"),
+                ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+                ("azureFile", "secrets (via azureFile volumes)"),
+            ];
+            volumes.iter().find(|(source, _)| is(source)).map(|(_, words)| *words).or_else(projected)
+        })
+    };
+    let known = [
+        (!references.service_account.is_empty(), "serviceaccounts"),
+        (!references.secrets.is_empty(), "secrets"),
+        (!references.config_maps.is_empty(), "configmaps"),
+        (items(&pod["spec"]["resourceClaims"]).next().is_some(), "resourceclaims"),
+    ];
+    known.into_iter().find(|(refers, _)| *refers).map(|(_, what)| what).or_else(of_volumes)
+}
+
+/// A kubelet asks for certificates of its own node only.
+fn check_signing_request(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
+    let Some(request) = write.object.as_ref().filter(|_| write.operation == Operation::Create) else { return Ok(()) };
+    let signer = request["spec"]["signerName"].as_str().unwrap_or_default();
+    if !NODE_SIGNERS.contains(&signer) {
+        return Ok(());
+    }
+    let parsed = CertificateRequest::from_base64(request["spec"]["request"].as_str().unwrap_or_default())
+        .map_err(|error| write.forbidden(format!("unable to parse csr: {error}")))?;
+    let own = format!("system:node:{node}");
+    if parsed.subject.common_name == own {
+        return Ok(());
+    }
+    Err(write.forbidden(format!("can only create a node CSR with CN={own}")))
+}
+
 fn check_node(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
+    let generates = write.object.as_ref().is_some_and(|node| !node["metadata"]["generateName"].is_null());
     let asked = if write.name.is_empty() { write.error_name() } else { write.name };
-    if asked != node {
+    // A name that is made up is not the node's own.
+    if asked != node || (generates && write.operation == Operation::Create) {
         return Err(write.forbidden(format!("node {node:?} is not allowed to modify node {asked:?}")));
     }
     let Some(new) = &write.object else {
@@ -268,8 +325,13 @@ fn check_node(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
         .map(String::as_str)
         .collect::<BTreeSet<_>>();
     let listed = |keys: Vec<&str>| keys.join(", ");
+    let forbidden: Vec<&str> = modified.into_iter().filter(|key| !a_kubelet_may_set(key)).collect();
     let Some(old) = write.old_object else {
-        let forbidden: Vec<&str> = modified.into_iter().filter(|key| in_namespace(key, RESTRICTED_NAMESPACE)).collect();
+        if new["spec"]["configSource"].is_object() {
+            return Err(
+                write.forbidden(format!("node {node:?} is not allowed to create pods with a non-nil configSource"))
+            );
+        }
         if !forbidden.is_empty() {
             return Err(write.forbidden(format!(
                 "node {node:?} is not allowed to set the following labels: {}",
@@ -281,15 +343,18 @@ fn check_node(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
     let absent_is_empty = |value: &Value| {
         if value.is_null() { Value::Array(Vec::new()) } else { value.clone() }
     };
-    if absent_is_empty(&old["metadata"]["ownerReferences"]) != absent_is_empty(&new["metadata"]["ownerReferences"]) {
-        return Err(write.forbidden(format!("node {node:?} is not allowed to modify ownerReferences")));
+    if new["spec"]["configSource"].is_object() && new["spec"]["configSource"] != old["spec"]["configSource"] {
+        let words = "is not allowed to update configSource to a new non-nil configSource";
+        return Err(write.forbidden(format!("node {node:?} {words}")));
     }
     if absent_is_empty(&old["spec"]["taints"]) != absent_is_empty(&new["spec"]["taints"]) {
         return Err(write.forbidden(format!("node {node:?} is not allowed to modify taints")));
     }
-    let forbidden: Vec<&str> = modified.into_iter().filter(|key| !may_update_label(key)).collect();
+    if absent_is_empty(&old["metadata"]["ownerReferences"]) != absent_is_empty(&new["metadata"]["ownerReferences"]) {
+        return Err(write.forbidden(format!("node {node:?} is not allowed to modify ownerReferences")));
+    }
     if !forbidden.is_empty() {
-        return Err(write.forbidden(format!("node {node:?} is not allowed to modify labels: {}", listed(forbidden))));
+        return Err(write.forbidden(format!("is not allowed to modify labels: {}", listed(forbidden))));
     }
     Ok(())
 }
@@ -299,7 +364,8 @@ fn in_namespace(key: &str, namespace: &str) -> bool {
     own == namespace || own.strip_suffix(namespace).is_some_and(|rest| rest.ends_with('.'))
 }
 
-fn may_update_label(key: &str) -> bool {
+/// Whether a node may set or change this label on itself.
+pub fn a_kubelet_may_set(key: &str) -> bool {
     if in_namespace(key, RESTRICTED_NAMESPACE) {
         return false;
     }
@@ -317,12 +383,17 @@ fn check_lease(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
 }
 
 fn check_own_name(write: &Attributes<'_>, node: &str, message: &str) -> Result<(), Status> {
-    if write.error_name() == node { Ok(()) } else { Err(write.forbidden(message)) }
+    let generates = write.object.as_ref().is_some_and(|object| !object["metadata"]["generateName"].is_null());
+    let is_own = write.error_name() == node && !(generates && write.operation == Operation::Create);
+    if is_own { Ok(()) } else { Err(write.forbidden(message)) }
 }
 
-/// A claim's status is the driver's to report, from the node; what it promises is not.
-fn check_claim(write: &Attributes<'_>) -> Result<(), Status> {
-    if write.subresource != "status" || write.operation != Operation::Update {
+/// How large a claim's volume is, and what its driver says of it, is the node's to report; nothing else of it is.
+fn check_claim(write: &Attributes<'_>, node: &str) -> Result<(), Status> {
+    if write.subresource != "status" {
+        return Err(write.forbidden("may only update PVC status"));
+    }
+    if write.operation != Operation::Update {
         return Err(write.forbidden(format!("unexpected operation {}", write.operation.as_str())));
     }
     let (Some(old), Some(new)) = (write.old_object, &write.object) else {
@@ -330,15 +401,21 @@ fn check_claim(write: &Attributes<'_>) -> Result<(), Status> {
     };
     let rest = |claim: &Value| {
         let mut claim = claim.clone();
-        if let Some(fields) = claim.as_object_mut() {
-            fields.remove("status");
-        }
-        if let Some(metadata) = claim["metadata"].as_object_mut() {
-            metadata.remove("managedFields");
+        for (part, fields) in [
+            ("status", &["capacity", "conditions", "allocatedResourceStatuses", "allocatedResources"][..]),
+            ("metadata", &["managedFields", "resourceVersion"]),
+        ] {
+            if let Some(part) = claim.get_mut(part).and_then(Value::as_object_mut) {
+                fields.iter().for_each(|field| drop(part.remove(*field)));
+            }
         }
         claim
     };
-    if rest(old) == rest(new) { Ok(()) } else { Err(write.forbidden("not allowed to update fields other than status")) }
+    if rest(old) == rest(new) {
+        return Ok(());
+    }
+    let words = "is not allowed to update fields other than status.quantity and status.conditions";
+    Err(write.forbidden(format!("node {node:?} {words}")))
 }
 
 #[async_trait]
@@ -359,19 +436,27 @@ impl Plugin for NodeRestriction {
         match (write.group, write.resource) {
             ("", "pods") => self.check_pod(write, node),
             ("", "nodes") => check_node(write, node),
-            ("", "persistentvolumeclaims") => check_claim(write),
+            ("", "persistentvolumeclaims") => check_claim(write, node),
             ("", "serviceaccounts") if write.subresource == "token" => self.check_token(write, node),
+            ("certificates.k8s.io", "certificatesigningrequests") => check_signing_request(write, node),
             ("certificates.k8s.io", "podcertificaterequests") => self.check_certificate_request(write, node),
             ("coordination.k8s.io", "leases") => check_lease(write, node),
             ("storage.k8s.io", "csinodes") => {
                 check_own_name(write, node, "can only access CSINode with the same name as the requesting node")
             }
-            ("resource.k8s.io", "resourceslices") => match write.object.as_ref().or(write.old_object) {
-                Some(slice) if slice["spec"]["nodeName"] != node => {
-                    Err(write.forbidden("can only create ResourceSlice with the same NodeName as the requesting node"))
+            ("resource.k8s.io", "resourceslices") => {
+                let (slice, verb) = match write.operation {
+                    Operation::Create => (write.object.as_ref(), "create"),
+                    Operation::Delete => (write.old_object, "delete"),
+                    // Those of other nodes are not allowed to it in the first place.
+                    _ => return Ok(()),
+                };
+                if slice.is_none_or(|slice| slice["spec"]["nodeName"] == node) {
+                    return Ok(());
                 }
-                _ => Ok(()),
-            },
+                let words = "ResourceSlice with the same NodeName as the requesting node";
+                Err(write.forbidden(format!("can only {verb} {words}")))
+            }
             _ => Ok(()),
         }
     }
@@ -395,7 +480,7 @@ mod tests {
             ("a.node-restriction.kubernetes.io/x", false),
             ("notkubernetes.io/x", true),
         ] {
-            assert_eq!(may_update_label(key), expect, "{key}");
+            assert_eq!(a_kubelet_may_set(key), expect, "{key}");
         }
     }
 }

@@ -2,9 +2,10 @@
 //! (`k8s.io/apiserver/pkg/server/options/admission.go`).
 
 use super::Chain;
+use super::owner_permissions::OwnerPermissions;
 
-/// The plugins of this server, all of which run unless they are switched off.
-pub const PLUGINS: [&str; 23] = [
+/// The plugins that run unless they are switched off.
+pub const PLUGINS: [&str; 25] = [
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
@@ -19,8 +20,10 @@ pub const PLUGINS: [&str; 23] = [
     "RuntimeClass",
     "CertificateApproval",
     "CertificateSigning",
+    "ClusterTrustBundleAttest",
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
+    "PodTopologyLabels",
     "NodeDeclaredFeatureValidator",
     "PodResizeValidator",
     "MutatingAdmissionPolicy",
@@ -30,8 +33,11 @@ pub const PLUGINS: [&str; 23] = [
     "ResourceQuota",
 ];
 
-/// Plugins of kube-apiserver that are not here. All but the last two are off there unless they are asked for.
-pub const ABSENT: [&str; 15] = [
+/// The plugins that run only if they are asked for.
+pub const OPTIONAL: [&str; 1] = [OwnerPermissions::NAME];
+
+/// Plugins of kube-apiserver that are not here, and off there unless they are asked for.
+pub const ABSENT: [&str; 12] = [
     "AlwaysAdmit",
     "AlwaysDeny",
     "AlwaysPullImages",
@@ -42,16 +48,14 @@ pub const ABSENT: [&str; 15] = [
     "LimitPodHardAntiAffinityTopology",
     "NamespaceAutoProvision",
     "NamespaceExists",
-    "OwnerReferencesPermissionEnforcement",
     "PodNodeSelector",
     "PodTolerationRestriction",
-    "ClusterTrustBundleAttest",
-    "PodTopologyLabels",
 ];
 
 /// Which plugins run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
+    enabled: Vec<String>,
     disabled: Vec<String>,
 }
 
@@ -64,7 +68,7 @@ impl Selection {
         for (flag, names) in [("enable", enabled), ("disable", disabled)] {
             for name in names {
                 let absent = ABSENT.contains(&name.as_str());
-                if !absent && !PLUGINS.contains(&name.as_str()) {
+                if !absent && !PLUGINS.contains(&name.as_str()) && !OPTIONAL.contains(&name.as_str()) {
                     return Err(format!("{flag}-admission-plugins plugin {name:?} is unknown"));
                 }
                 if absent && flag == "enable" {
@@ -79,22 +83,28 @@ impl Selection {
                 both.join(" ")
             ));
         }
-        Ok(Selection { disabled: disabled.to_vec() })
+        Ok(Selection { enabled: enabled.to_vec(), disabled: disabled.to_vec() })
+    }
+
+    fn runs(&self, plugin: &str) -> bool {
+        let named = |names: &[String]| names.iter().any(|name| name == plugin);
+        !named(&self.disabled) && (!OPTIONAL.contains(&plugin) || named(&self.enabled))
     }
 }
 
 impl Chain {
-    /// The chain without the plugins that are switched off. What is no plugin in Kubernetes (roles that grant more than
-    /// their author has) cannot be.
+    /// The chain without the plugins that are switched off, or not switched on. What is no plugin in Kubernetes (roles that
+    /// grant more than their author has) cannot be.
     pub fn only(mut self, selection: &Selection) -> Chain {
-        self.plugins.retain(|plugin| !selection.disabled.iter().any(|name| name == plugin.name()));
+        self.plugins.retain(|plugin| selection.runs(plugin.name()));
+        self.times = self.times.only(self.plugins.iter().map(|plugin| plugin.name()));
         self
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Selection;
+    use super::{OwnerPermissions, Selection};
 
     #[test]
     fn lists_are_checked() {
@@ -104,6 +114,10 @@ mod tests {
         };
         assert_eq!(check(&["NodeRestriction"], &["PodSecurity"]), Ok(vec!["PodSecurity".to_owned()]));
         assert_eq!(check(&[], &["AlwaysAdmit"]), Ok(vec!["AlwaysAdmit".to_owned()]));
+        let runs =
+            |enabled: &[String]| Selection::new(enabled, &[]).map(|selection| selection.runs(OwnerPermissions::NAME));
+        assert_eq!(runs(&[]), Ok(false));
+        assert_eq!(runs(&[OwnerPermissions::NAME.to_owned()]), Ok(true));
         for (enabled, disabled, words) in [
             (&["Nonsense"][..], &[][..], "enable-admission-plugins plugin \"Nonsense\" is unknown"),
             (

@@ -15,6 +15,8 @@ use crate::tokens::PROJECTED_EXPIRATION_SECONDS;
 
 const DEFAULT_ACCOUNT: &str = "default";
 const VOLUME_PREFIX: &str = "kube-api-access-";
+/// The annotation of an account whose pods may use its own secrets only.
+const ENFORCE_MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 const SUFFIX_CHARACTERS: usize = 5;
 /// Where client libraries look for the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -87,6 +89,52 @@ fn token_volume(name: &str) -> Value {
     })
 }
 
+/// What Go's `strconv.ParseBool` takes for true.
+fn is_true(text: &str) -> bool {
+    matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
+}
+
+/// A secret that a pod refers to and its account does not (`limitSecretReferences`).
+fn strange_secret(pod: &Value, account: &Value, containers: &[(&str, &str)], all: bool) -> Option<String> {
+    let name = account["metadata"]["name"].as_str().unwrap_or_default();
+    let text = |value: &'_ Value| value.as_str().unwrap_or_default().to_owned();
+    let lists = |list: &str, secret: &Value| items(&account[list]).any(|own| own["name"] == *secret);
+    let ends = format!("is not allowed because service account {name} does not reference that secret");
+    let volumes =
+        items(&pod["spec"]["volumes"]).filter(|_| all).filter_map(|volume| volume["secret"].get("secretName"));
+    if let Some(secret) = volumes.into_iter().find(|secret| !lists("secrets", secret)) {
+        return Some(format!("volume with secret.secretName=\"{}\" {ends}", text(secret)));
+    }
+    for (list, what) in containers {
+        for container in items(&pod["spec"][*list]) {
+            let own = text(&container["name"]);
+            for variable in items(&container["env"]) {
+                let Some(secret) = variable["valueFrom"]["secretKeyRef"].get("name") else { continue };
+                if !lists("secrets", secret) {
+                    let (variable, secret) = (text(&variable["name"]), text(secret));
+                    return Some(format!(
+                        "{what} {own} with envVar {variable} referencing secret.secretName=\"{secret}\" {ends}"
+                    ));
+                }
+            }
+            let mut sources = items(&container["envFrom"]).filter_map(|source| source["secretRef"].get("name"));
+            if let Some(secret) = sources.find(|secret| !lists("secrets", secret)) {
+                return Some(format!(
+                    "{what} {own} with envFrom referencing secret.secretName=\"{}\" {ends}",
+                    text(secret)
+                ));
+            }
+        }
+    }
+    let mut pulls = items(&pod["spec"]["imagePullSecrets"]).filter(|_| all).enumerate();
+    let (index, secret) = pulls.find(|(_, secret)| !lists("imagePullSecrets", &secret["name"]))?;
+    Some(format!(
+        "imagePullSecrets[{index}].name=\"{}\" is not allowed because service account {name} does not reference that \
+         imagePullSecret",
+        text(&secret["name"])
+    ))
+}
+
 fn is_mirror(pod: &Value) -> bool {
     pod["metadata"]["annotations"].get(MIRROR_POD).is_some()
 }
@@ -117,13 +165,14 @@ impl Plugin for ServiceAccount {
 
     fn handles(&self, write: &Attributes<'_>) -> bool {
         write.operation == Operation::Create && write.is("", "pods")
+            || write.operation == Operation::Update && write.is_sub("", "pods", "ephemeralcontainers")
     }
 
     async fn admit(&self, write: &mut Attributes<'_>) -> Result<(), Status> {
         let Some(mut pod) = write.object.take() else {
             return Ok(());
         };
-        if is_mirror(&pod) {
+        if is_mirror(&pod) || write.operation != Operation::Create {
             write.object = Some(pod);
             return Ok(());
         }
@@ -155,16 +204,26 @@ impl Plugin for ServiceAccount {
         let Some(pod) = &write.object else {
             return Ok(());
         };
-        if is_mirror(pod) {
+        let creates = write.operation == Operation::Create;
+        if is_mirror(pod) && creates {
             return check_mirror(write, pod);
         }
-        match pod["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()) {
+        let account = match pod["spec"]["serviceAccountName"].as_str().filter(|name| !name.is_empty()) {
             None => Err(write.forbidden(format!(
                 "no service account specified for pod {}/{}",
                 write.namespace,
                 write.error_name()
             ))),
-            Some(name) => self.account(write, name).map(drop),
+            Some(name) => self.account(write, name),
+        }?;
+        let enforced = account.meta().annotations.get(ENFORCE_MOUNTABLE).is_some_and(|value| is_true(value));
+        let containers: &[_] = match creates {
+            true => &[("initContainers", "init container"), ("containers", "container")],
+            false => &[("ephemeralContainers", "ephemeral container")],
+        };
+        match strange_secret(pod, account.parsed(), containers, creates).filter(|_| enforced) {
+            Some(words) => Err(write.forbidden(words)),
+            None => Ok(()),
         }
     }
 }

@@ -294,7 +294,7 @@ async fn kubelets_write_only_their_own() {
             "nodes",
             &labelled("node-role.kubernetes.io/x"),
             Some(&plain),
-            Some(r#"nodes "n1" is forbidden: node "n1" is not allowed to modify labels: node-role.kubernetes.io/x"#),
+            Some(r#"nodes "n1" is forbidden: is not allowed to modify labels: node-role.kubernetes.io/x"#),
         ),
         (
             Operation::Update,

@@ -104,6 +104,11 @@ impl Times {
         Times { plugins: names.map(|name| (name, Grid::new())).collect(), steps: Grid::new(), webhooks }
     }
 
+    /// Of other plugins; nothing is counted yet.
+    pub(super) fn only(&self, names: impl Iterator<Item = &'static str>) -> Times {
+        Times::new(names, Arc::clone(&self.webhooks))
+    }
+
     pub(super) fn plugin(&self, at: usize, operation: Operation, step: Step, rejected: bool, took: Duration) {
         self.plugins[at].1.observe(operation, step, rejected, took);
     }

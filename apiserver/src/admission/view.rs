@@ -67,7 +67,8 @@ impl View {
             "options": write.options,
         });
         // A namespace is in itself, as in Kubernetes.
-        let namespace = if write.is("", "namespaces") { write.name } else { write.namespace };
+        let is_namespace = write.group.is_empty() && write.resource == "namespaces";
+        let namespace = if is_namespace { write.name } else { write.namespace };
         let texts = [
             ("subResource", write.subresource),
             ("requestSubResource", write.subresource),

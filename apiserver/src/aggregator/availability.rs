@@ -183,7 +183,7 @@ impl Aggregator {
         let endpoint = self.outgoing.resolve(&remote.namespace, &remote.service, port);
         let endpoint = endpoint.map_err(|error| error.to_string())?;
         let url = format!("https://{endpoint}{path}");
-        let asked = self.ask(remote, &endpoint, path, "*/*", true, MAX_ANSWER_BYTES);
+        let asked = self.ask(remote, &endpoint, path, "*/*", MAX_ANSWER_BYTES);
         let answer = self.outgoing.clock().timeout(ANSWER_TIMEOUT, asked).await;
         let answer = answer.unwrap_or_else(|_| {
             Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned())

@@ -59,7 +59,7 @@ pub async fn passed_on(
     };
     let unreachable =
         |error: String| text(StatusCode::SERVICE_UNAVAILABLE, &format!("error trying to reach service: {error}"));
-    let stream = match aggregator.connect(remote, &endpoint, false).await {
+    let stream = match aggregator.connect(remote, &endpoint).await {
         Ok(stream) => stream,
         Err(error) => return unreachable(error),
     };
@@ -75,8 +75,12 @@ pub async fn passed_on(
 
 /// The request as the other server gets it.
 fn outbound(request: Request, endpoint: &Endpoint, body: Body) -> Result<HttpRequest<Body>, String> {
-    let Request { mut parts, user, .. } = request;
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let Request { mut parts, user, info, .. } = request;
+    // The path that was authorized, and no other that the other server could read in the one that was sent.
+    let mut path = escaped(&info.path);
+    if let Some(query) = parts.uri.query() {
+        path = format!("{path}?{query}");
+    }
     let asked = parts.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let asked = parts.headers.get(HOST).cloned().or(asked);
     introduce(&mut parts.headers, &user);
@@ -93,19 +97,28 @@ fn outbound(request: Request, endpoint: &Endpoint, body: Body) -> Result<HttpReq
     Ok(HttpRequest::from_parts(parts, body))
 }
 
+/// A path as Go writes it into a URL.
+fn escaped(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => escaped.push(char::from(byte)),
+            b'-' | b'_' | b'.' | b'~' | b'$' | b'&' | b'+' | b',' | b'/' | b':' | b';' | b'=' | b'@' => {
+                escaped.push(char::from(byte));
+            }
+            other => escaped.push_str(&format!("%{other:02X}")),
+        }
+    }
+    escaped
+}
+
 impl Aggregator {
-    /// TLS with an endpoint of another server; with `anybody`, whoever it is.
-    pub(super) async fn connect(
-        &self,
-        remote: &Remote,
-        endpoint: &Endpoint,
-        anybody: bool,
-    ) -> Result<BoxedStream, String> {
+    /// TLS with an endpoint of another server.
+    pub(super) async fn connect(&self, remote: &Remote, endpoint: &Endpoint) -> Result<BoxedStream, String> {
         let trusted = remote.tls.as_ref().map_err(Clone::clone)?;
-        let connector = if anybody { &trusted.check } else { &trusted.connector };
         let connecting = async {
             let stream = self.outgoing.dial(endpoint).await?;
-            tls::handshake(connector, &trusted.name, stream).await
+            tls::handshake(&trusted.connector, &trusted.name, stream).await
         };
         let connected = self.outgoing.clock().timeout(CONNECT_TIMEOUT, connecting).await;
         connected.unwrap_or_else(|_| Err(format!("dial tcp {endpoint}: i/o timeout")))
@@ -118,10 +131,9 @@ impl Aggregator {
         endpoint: &Endpoint,
         path: &str,
         accept: &str,
-        anybody: bool,
         max_bytes: usize,
     ) -> Result<Answer, String> {
-        let stream = self.connect(remote, endpoint, anybody).await?;
+        let stream = self.connect(remote, endpoint).await?;
         let request = HttpRequest::get(path).header(HOST, endpoint.to_string()).header(ACCEPT, accept);
         let mut request = request.body(Body::empty()).map_err(|error| error.to_string())?;
         introduce(request.headers_mut(), &front_proxy::aggregator());

@@ -122,7 +122,7 @@ impl Aggregator {
         let port = ServicePort::Number(remote.port);
         let endpoint = self.outgoing.resolve(&remote.namespace, &remote.service, port);
         let endpoint = endpoint.map_err(|error| error.to_string())?;
-        let asked = self.ask(remote, &endpoint, path, accept, false, MAX_DOCUMENT_BYTES);
+        let asked = self.ask(remote, &endpoint, path, accept, MAX_DOCUMENT_BYTES);
         let answer = self.outgoing.clock().timeout(FETCH_TIMEOUT, asked).await;
         answer.unwrap_or_else(|_| Err(format!("{path}: no answer in time")))
     }

@@ -51,8 +51,6 @@ pub struct Remote {
 pub struct Trusted {
     /// For requests.
     pub connector: TlsConnector,
-    /// To see whether somebody answers, whoever that is.
-    pub check: TlsConnector,
     /// As the server's certificate must name it.
     pub name: ServerName<'static>,
 }
@@ -96,10 +94,7 @@ impl Remote {
         };
         let tls = ServerName::try_from(format!("{service}.{namespace}.svc"))
             .map_err(|error| error.to_string())
-            .and_then(|name| {
-                let check = tls::connector(Trust::Anybody, identity, clock)?;
-                Ok(Trusted { connector: tls::connector(trust, identity, clock)?, check, name })
-            });
+            .and_then(|name| Ok(Trusted { connector: tls::connector(trust, identity, clock)?, name }));
         Remote { namespace, service, port: port.unwrap_or(DEFAULT_PORT), tls }
     }
 }

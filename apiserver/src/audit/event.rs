@@ -20,6 +20,8 @@ pub(super) struct Event {
     pub verb: String,
     pub user: User,
     pub impersonated: Option<User>,
+    /// The verb that allowed it; empty for the old one.
+    pub impersonation_constraint: &'static str,
     pub source_ips: Vec<String>,
     pub user_agent: String,
     pub object_ref: Option<ObjectRef>,
@@ -58,8 +60,8 @@ pub(super) struct ResponseStatus {
     pub status: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub reason: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Box<StatusDetails>>,
     pub code: u16,
@@ -74,7 +76,7 @@ impl From<&Status> for ResponseStatus {
             metadata: Nothing {},
             status: if status.success { "Success" } else { "Failure" },
             message: status.message.clone(),
-            reason: status.reason.as_str(),
+            reason: status.reason.as_str().to_owned(),
             details: status.details.clone(),
             code: status.code,
         }
@@ -103,6 +105,13 @@ pub(super) struct ObjectRef {
     pub subresource: String,
 }
 
+/// How the request was authenticated.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AuthenticationMetadata {
+    impersonation_constraint: &'static str,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Line<'a> {
@@ -118,6 +127,8 @@ struct Line<'a> {
     user: &'a User,
     #[serde(skip_serializing_if = "Option::is_none")]
     impersonated_user: Option<&'a User>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    authentication_metadata: Option<AuthenticationMetadata>,
     #[serde(rename = "sourceIPs", skip_serializing_if = "<[String]>::is_empty")]
     source_ips: &'a [String],
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -149,6 +160,9 @@ impl Event {
             verb: &self.verb,
             user: &self.user,
             impersonated_user: self.impersonated.as_ref(),
+            authentication_metadata: Some(self.impersonation_constraint)
+                .filter(|constraint| !constraint.is_empty())
+                .map(|impersonation_constraint| AuthenticationMetadata { impersonation_constraint }),
             source_ips: &self.source_ips,
             user_agent: &self.user_agent,
             object_ref: self.object_ref.as_ref(),

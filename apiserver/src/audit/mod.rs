@@ -41,6 +41,7 @@ use self::policy::{Decision, Level, Stage};
 use crate::authz::{self, Verdict};
 use crate::errors::Error;
 use crate::identity::UserInfo;
+use crate::impersonation::Impersonated;
 use crate::query::Query;
 use crate::request::RequestInfo;
 use crate::serve::PeerAddress;
@@ -229,9 +230,11 @@ impl AuditContext {
     }
 
     /// The request is made in another's name.
-    pub fn impersonated(&self, user: &UserInfo) {
+    pub fn impersonated(&self, other: &Impersonated) {
         if let Some(entry) = self.recording() {
-            entry.state.lock().event.impersonated = Some(user.into());
+            let event = &mut entry.state.lock().event;
+            event.impersonated = Some((&other.user).into());
+            event.impersonation_constraint = other.constraint;
         }
     }
 

@@ -48,7 +48,7 @@ pub struct AuthenticationConfiguration {
 }
 
 /// Whether requests without credentials have an identity.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Anonymous {
     /// Otherwise they are refused with 401.

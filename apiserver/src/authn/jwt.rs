@@ -28,12 +28,15 @@ struct Header {
     alg: String,
     #[serde(default)]
     kid: String,
+    /// What a reader must understand; this one understands nothing of the sort.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    crit: Vec<Value>,
 }
 
 /// A token with these claims, signed by `key`.
 pub fn sign(key: &SigningKey, claims: &impl Serialize) -> Result<String, Error> {
     let part = |bytes: Vec<u8>| BASE64URL.encode(bytes);
-    let header = Header { alg: key.public().algorithm().to_owned(), kid: key.id().to_owned() };
+    let header = Header { alg: key.public().algorithm().to_owned(), kid: key.id().to_owned(), crit: Vec::new() };
     let encode = |result: serde_json::Result<Vec<u8>>| result.map_err(|_| Error::Malformed);
     let signed =
         format!("{}.{}", part(encode(serde_json::to_vec(&header))?), part(encode(serde_json::to_vec(claims))?));
@@ -48,6 +51,9 @@ pub fn verify<T: DeserializeOwned>(token: &str, keys: &[PublicKey]) -> Result<T,
     let (header, claims) = signed.split_once('.').ok_or(Error::Malformed)?;
     let decode = |part: &str| BASE64URL.decode(part).map_err(|_| Error::Malformed);
     let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| Error::Malformed)?;
+    if !header.crit.is_empty() {
+        return Err(Error::Malformed);
+    }
     let signature = decode(signature)?;
     let mut fitting =
         keys.iter().filter(|key| key.algorithm() == header.alg && (header.kid.is_empty() || header.kid == key.id()));

@@ -68,7 +68,8 @@ pub struct Authenticator {
     /// Tokens this server signed.
     pub service_accounts: ServiceAccountTokens,
     /// Tokens kept as secrets, for nodes that join.
-    pub bootstrap_tokens: BootstrapTokens,
+    /// Nothing where they are not believed.
+    pub bootstrap_tokens: Option<BootstrapTokens>,
     /// Tokens that others signed.
     pub issuers: Vec<OidcAuthenticator>,
     /// Who may come without credentials; without a word on it, all may.
@@ -97,7 +98,11 @@ impl Authenticator {
                 Err(reason) => bad = Some(reason),
             }
         }
-        if let Some(token) = bearer_token(&mut request.headers) {
+        let token = bearer_token(&mut request.headers).unwrap_or_else(|reason| {
+            bad = Some(reason);
+            None
+        });
+        if let Some(token) = token {
             match self.authenticate_token(&token, self.service_accounts.audiences()).await {
                 Ok(Some(found)) => return Ok(found.user),
                 Ok(None) => bad = Some("invalid bearer token".to_owned()),
@@ -126,27 +131,26 @@ impl Authenticator {
         if token.len() > MAX_TOKEN_BYTES {
             return Err("the token is too long".to_owned());
         }
-        let any_audience = |user: UserInfo| TokenUser { user: user.authenticated(), audiences: audiences.to_vec() };
-        if let Some(user) = self.static_tokens.authenticate(token) {
-            return Ok(Some(any_audience(user)));
+        // Tokens that name no audience are for this server, and so are those of other issuers, whatever they name.
+        let own = self.service_accounts.audiences();
+        let own: Vec<String> = audiences.iter().filter(|audience| own.contains(audience)).cloned().collect();
+        let for_this_server = |user: UserInfo| TokenUser { user: user.authenticated(), audiences: own.clone() };
+        if let Some(user) = self.static_tokens.authenticate(token).filter(|_| !own.is_empty()) {
+            return Ok(Some(for_this_server(user)));
         }
         if let Some(found) = self.service_accounts.authenticate(token, audiences)? {
             return Ok(Some(TokenUser { user: found.user.authenticated(), audiences: found.audiences }));
         }
-        if let Some(user) = self.bootstrap_tokens.authenticate(token)? {
-            return Ok(Some(any_audience(user)));
+        if own.is_empty() {
+            return Ok(None);
         }
-        self.authenticate_issued(token, audiences).await
-    }
-
-    /// A token of another issuer says who somebody is to this server, whatever audiences it names itself.
-    async fn authenticate_issued(&self, token: &str, audiences: &[String]) -> Outcome<TokenUser> {
-        let own = audiences.iter().filter(|audience| self.service_accounts.audiences().contains(audience));
-        let audiences: Vec<String> = own.cloned().collect();
-        let issuer = self.issuers.iter().find(|issuer| issuer.issued(token)).filter(|_| !audiences.is_empty());
-        let Some(issuer) = issuer else { return Ok(None) };
-        let user = issuer.authenticate(token).await?;
-        Ok(Some(TokenUser { user: user.authenticated(), audiences }))
+        if let Some(tokens) = &self.bootstrap_tokens
+            && let Some(user) = tokens.authenticate(token)?
+        {
+            return Ok(Some(for_this_server(user)));
+        }
+        let Some(issuer) = self.issuers.iter().find(|issuer| issuer.issued(token)) else { return Ok(None) };
+        Ok(Some(for_this_server(issuer.authenticate(token).await?)))
     }
 
     fn may_be_anonymous(&self, path: &str) -> bool {
@@ -157,21 +161,38 @@ impl Authenticator {
     }
 }
 
-/// The bearer token of a request, from `Authorization` or a WebSocket's protocols, and the header without it.
-fn bearer_token(headers: &mut HeaderMap) -> Option<String> {
+/// The bearer token of a request, from `Authorization` or a WebSocket's protocols, and the headers without it.
+fn bearer_token(headers: &mut HeaderMap) -> Outcome<String> {
     if let Some(value) = headers.remove(header::AUTHORIZATION) {
-        let (scheme, token) = value.to_str().ok()?.trim().split_once(' ')?;
-        let token = token.trim_start_matches(' ').split(' ').next().unwrap_or_default();
-        return (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned());
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let Some((scheme, token)) = value.trim().split_once(' ') else { return Ok(None) };
+        // What begins with more space is ignored, and what follows the token.
+        let token = token.split(' ').next().unwrap_or_default();
+        return Ok((scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| token.to_owned()));
     }
-    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?.to_owned();
+    let is_web_socket =
+        headers.get(header::UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !is_web_socket {
+        return Ok(None);
+    }
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter().filter_map(|value| value.to_str().ok());
+    let offered: Vec<String> =
+        offered.flat_map(|value| value.split(',')).map(|protocol| protocol.trim().to_owned()).collect();
     let (tokens, others): (Vec<&str>, Vec<&str>) =
-        offered.split(',').map(str::trim).partition(|protocol| protocol.starts_with(WEBSOCKET_TOKEN_PREFIX));
-    let [token] = tokens[..] else { return None };
-    let token = BASE64_URL_SAFE_NO_PAD.decode(&token[WEBSOCKET_TOKEN_PREFIX.len()..]).ok()?;
-    match HeaderValue::from_str(&others.join(", ")) {
-        Ok(rest) if !others.is_empty() => headers.insert(header::SEC_WEBSOCKET_PROTOCOL, rest),
-        _ => headers.remove(header::SEC_WEBSOCKET_PROTOCOL),
+        offered.iter().map(String::as_str).partition(|protocol| protocol.starts_with(WEBSOCKET_TOKEN_PREFIX));
+    let token = match tokens[..] {
+        [] => return Ok(None),
+        [token] => &token[WEBSOCKET_TOKEN_PREFIX.len()..],
+        _ => return Err("several tokens among the protocols".to_owned()),
     };
-    String::from_utf8(token).ok()
+    let token = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| "a token that is not in base64".to_owned())?;
+    let token = String::from_utf8(token).map_err(|_| "a token that is no text".to_owned())?;
+    if token.is_empty() {
+        return Ok(None);
+    }
+    // One protocol has to be left, to be answered with.
+    let rest = Some(others.join(", ")).filter(|_| !others.is_empty());
+    let rest = rest.and_then(|rest| HeaderValue::from_str(&rest).ok());
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, rest.ok_or("no protocol but the token")?);
+    Ok(Some(token))
 }

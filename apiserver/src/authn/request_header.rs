@@ -60,11 +60,16 @@ impl Proxies {
         let user = UserInfo {
             name,
             uid: first(headers, &self.settings.uid).unwrap_or_default(),
-            groups: self.settings.group.iter().flat_map(|header| values(headers, header)).collect(),
+            groups: self.groups(headers),
             extra: self.extra(headers),
         };
         self.strip(headers);
         Ok(Some(user))
+    }
+
+    fn groups(&self, headers: &HeaderMap) -> Vec<String> {
+        let groups = self.settings.group.iter().flat_map(|header| values(headers, header));
+        groups.filter(|group| !group.is_empty()).collect()
     }
 
     fn extra(&self, headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {

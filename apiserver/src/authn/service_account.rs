@@ -93,6 +93,15 @@ pub struct ServiceAccountTokens {
     remembered: Mutex<BTreeMap<[u8; 32], Arc<Claims>>>,
 }
 
+/// Which of the audiences asked for a token is for.
+fn common(own: &[String], target: &[String]) -> Result<Vec<String>, String> {
+    let common: Vec<String> = target.iter().filter(|audience| own.contains(audience)).cloned().collect();
+    if common.is_empty() {
+        return Err(format!("token audiences {own:?} is invalid for the target audiences {target:?}"));
+    }
+    Ok(common)
+}
+
 impl ServiceAccountTokens {
     /// Trusts tokens that one of `keys` signed and whose issuer is among `issuers`; `audiences` are the names of this API
     /// server. Uses of tokens that Secrets hold go to `uses`.
@@ -121,16 +130,12 @@ impl ServiceAccountTokens {
             _ => return Ok(None),
         }
         let claims = self.verified(token)?;
-        let audiences: Vec<String> =
-            audiences.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
-        if audiences.is_empty() {
-            return Err(format!("token audiences {:?} is invalid for the target audiences", claims.aud));
-        }
+        let audiences = common(&claims.aud, audiences)?;
         let now = self.clock.now().as_second();
-        if now >= claims.exp {
+        if now > claims.exp + LEEWAY_SECONDS {
             return Err("service account token has expired".to_owned());
         }
-        if now < claims.nbf {
+        if now < claims.nbf.max(claims.iat) - LEEWAY_SECONDS {
             return Err("service account token is not valid yet".to_owned());
         }
         self.check_bound(&claims)?;
@@ -140,11 +145,7 @@ impl ServiceAccountTokens {
     /// A token that a Secret holds is for this API server and nobody else.
     fn authenticate_held(&self, token: &str, audiences: &[String]) -> Result<TokenUser, String> {
         let claims: legacy_token::Claims = jwt::verify(token, &self.keys).map_err(|error| error.to_string())?;
-        let own = audiences.iter().filter(|audience| self.audiences.contains(audience)).cloned();
-        let audiences: Vec<String> = own.collect();
-        if audiences.is_empty() {
-            return Err(format!("token audiences {:?} is invalid for the target audiences", self.audiences));
-        }
+        let audiences = common(&self.audiences, audiences)?;
         let user = legacy_token::user_of(&*self.objects, self.clock.now(), &self.uses, token, &claims)?;
         Ok(TokenUser { user, audiences })
     }
@@ -188,14 +189,22 @@ impl ServiceAccountTokens {
         let object = self
             .objects
             .get(&GroupResource::new("", resource), namespace, name)
-            .ok_or_else(|| format!("{resource} {namespace}/{name} has been deleted"))?;
+            .ok_or_else(|| format!("{resource} {name:?} not found"))?;
         if object.uid() != reference.uid {
-            return Err(format!("{resource} {namespace}/{name} has been deleted and made again"));
+            let (what, own, uid) = (singular(resource), object.uid(), &reference.uid);
+            return Err(format!("{what} UID ({own}) does not match claim ({uid})"));
         }
         if deleted_long_ago(&object, self.clock.now()) {
             return Err(format!("{resource} {namespace}/{name} has been deleted"));
         }
         Ok(())
+    }
+}
+
+fn singular(resource: &str) -> &str {
+    match resource {
+        "serviceaccounts" => "service account",
+        resource => resource.trim_end_matches('s'),
     }
 }
 

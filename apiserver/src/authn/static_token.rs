@@ -25,23 +25,17 @@ impl StaticTokens {
             text.lines().map(str::trim).enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
         {
             let bad = BadTokenFile { line: index + 1 };
-            let mut columns = line.splitn(4, ',').map(|column| column.trim().trim_matches('"'));
-            let (Some(token), Some(user), Some(uid)) = (columns.next(), columns.next(), columns.next()) else {
+            let columns = columns(line).ok_or_else(|| bad.clone())?;
+            let (Some(token), Some(user), Some(uid)) = (columns.first(), columns.get(1), columns.get(2)) else {
                 return Err(bad);
             };
             if token.is_empty() || user.is_empty() {
                 return Err(bad);
             }
-            let groups = columns
-                .next()
-                .unwrap_or_default()
-                .split(',')
-                .map(str::trim)
-                .filter(|group| !group.is_empty())
-                .map(str::to_owned)
-                .collect();
-            let user = UserInfo { name: user.to_owned(), uid: uid.to_owned(), groups, ..UserInfo::default() };
-            tokens.insert(token.to_owned(), user);
+            let groups = columns.get(3).map(|groups| groups.split(',').map(str::trim)).into_iter().flatten();
+            let groups = groups.filter(|group| !group.is_empty()).map(str::to_owned).collect();
+            let user = UserInfo { name: user.clone(), uid: uid.clone(), groups, ..UserInfo::default() };
+            tokens.insert(token.clone(), user);
         }
         Ok(StaticTokens(tokens))
     }
@@ -57,6 +51,47 @@ impl StaticTokens {
     }
 }
 
+/// The columns of a line of comma-separated values; nothing where its quotes are wrong.
+fn columns(line: &str) -> Option<Vec<String>> {
+    let mut columns = Vec::new();
+    let mut rest = line;
+    loop {
+        let (column, after) = match rest.trim_start().strip_prefix('"') {
+            Some(quoted) => {
+                let mut column = String::new();
+                let mut from = quoted;
+                loop {
+                    let end = from.find('"')?;
+                    column.push_str(&from[..end]);
+                    from = &from[end + 1..];
+                    // Two quotes are one of the text.
+                    match from.strip_prefix('"') {
+                        Some(more) => {
+                            column.push('"');
+                            from = more;
+                        }
+                        None => break,
+                    }
+                }
+                (column, from.trim_start())
+            }
+            None => {
+                let end = rest.find(',').unwrap_or(rest.len());
+                let column = rest[..end].trim();
+                if column.contains('"') {
+                    return None;
+                }
+                (column.to_owned(), &rest[end..])
+            }
+        };
+        columns.push(column);
+        match after.strip_prefix(',') {
+            Some(more) => rest = more,
+            None => return after.is_empty().then_some(columns),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +104,12 @@ mod tests {
             Some(("ann".into(), vec!["dev".into(), "ops".into()]))
         );
         assert_eq!(tokens.authenticate("xyz").map(|user| user.groups), Some(vec![]));
+        let odd = StaticTokens::parse("\"a,\"\"b\", ann ,1,\"g\",system:masters\n").expect("tokens");
+        let ann = odd.authenticate("a,\"b").expect("ann");
+        assert_eq!((ann.name.as_str(), ann.groups), ("ann", vec!["g".to_owned()]));
+        for bad in ["a,b,1,\"g", "a,b,1,g\"h\"", "a,b,1,\"g\"h"] {
+            assert!(StaticTokens::parse(bad).is_err(), "{bad}");
+        }
         assert_eq!(tokens.authenticate(""), None);
         assert_eq!(StaticTokens::parse("abc,ann,1\nabc").map(|_| ()), Err(BadTokenFile { line: 2 }));
         assert_eq!(StaticTokens::parse(",ann,1").map(|_| ()), Err(BadTokenFile { line: 1 }));

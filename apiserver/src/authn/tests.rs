@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures::FutureExt;
 use http::{HeaderValue, Request, header, request::Parts};
+use minik8s_api::status::Status;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
@@ -104,7 +105,7 @@ impl Gate {
                 audiences.clone(),
                 legacy_token::uses().0,
             ),
-            bootstrap_tokens: BootstrapTokens::new(objects.clone(), clock.clone()),
+            bootstrap_tokens: Some(BootstrapTokens::new(objects.clone(), clock.clone())),
             issuers: Vec::new(),
             anonymous: None,
         };
@@ -114,9 +115,14 @@ impl Gate {
         Gate { world, authority, front, key, authenticator: Arc::new(authenticator), tokens }
     }
 
+    fn request_token(&self, account: &str, spec: Value) -> Result<Value, Status> {
+        let mut request = json!({ "metadata": {}, "spec": spec });
+        self.tokens.prepare("rec", account, &mut request)?;
+        self.tokens.issue("rec", account, request, &Default::default())
+    }
+
     fn token(&self, spec: Value) -> String {
-        let request =
-            self.tokens.create("rec", "default", json!({ "spec": spec }), &Default::default()).expect("token");
+        let request = self.request_token("default", spec).expect("token");
         request["status"]["token"].as_str().expect("token").to_owned()
     }
 
@@ -181,9 +187,8 @@ async fn certificates_speak_for_their_subject() {
         Err(401),
         "no certificate at all"
     );
-    let nameless =
-        gate.who(with_certificate(gate.authority.client("", Some("system:masters")))).expect("no credentials");
-    assert_eq!(nameless, UserInfo::anonymous());
+    let nameless = gate.authority.client("", Some("system:masters"));
+    assert_eq!(gate.who(with_certificate(nameless)), Err(401), "it names nobody");
 
     let peer = gate.authority.client("bob", None);
     assert!(gate.who(with_certificate(peer.clone())).is_ok());
@@ -253,10 +258,22 @@ async fn tokens_speak_for_their_account_while_it_lives() {
         "v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.{}",
         base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(&token)
     );
-    assert_eq!(
-        gate.who(with_header(header::SEC_WEBSOCKET_PROTOCOL, &websocket)).map(|user| user.name).as_deref(),
-        Ok(account)
-    );
+    let mut upgrade = with_header(header::SEC_WEBSOCKET_PROTOCOL, &websocket);
+    assert_eq!(gate.who(upgrade.clone()).map(|user| user.name).as_deref(), Ok("system:anonymous"), "no WebSocket");
+    upgrade.headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    assert_eq!(gate.who(upgrade.clone()).map(|user| user.name).as_deref(), Ok(account));
+    for (protocols, words) in [
+        (websocket.trim_start_matches("v5.channel.k8s.io, ").to_owned(), "nothing to answer with"),
+        (format!("{websocket}, base64url.bearer.authorization.k8s.io.YQ"), "two tokens"),
+        ("v5.channel.k8s.io, base64url.bearer.authorization.k8s.io.%".to_owned(), "no base64"),
+    ] {
+        let mut upgrade = upgrade.clone();
+        let protocols = HeaderValue::from_str(&protocols).expect("a header");
+        upgrade.headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);
+        assert_eq!(gate.who(upgrade).map(|user| user.name), Err(401), "{words}");
+    }
+    let spaced = with_header(header::AUTHORIZATION, &format!("Bearer  {token}"));
+    assert_eq!(gate.who(spaced).map(|user| user.name).as_deref(), Ok("system:anonymous"), "two spaces");
 
     let other_key = jwt::sign(&new_key(), &json!({ "iss": DEFAULT_ISSUER })).expect("token");
     let foreign = jwt::sign(&gate.key, &json!({ "iss": "https://elsewhere" })).expect("token");
@@ -275,7 +292,7 @@ async fn tokens_speak_for_their_account_while_it_lives() {
     assert_eq!(gate.bearer("sesame").as_deref(), Ok("ann"));
 
     let short = gate.token(json!({ "expirationSeconds": 600 }));
-    gate.world.simulation.advance(Duration::from_secs(601));
+    gate.world.simulation.advance(Duration::from_secs(661));
     assert_eq!(gate.bearer(&short), Err(401), "expired");
     assert_eq!(gate.bearer(&token).as_deref(), Ok(account));
     gate.world.put(json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "namespace": "rec", "name": "default", "uid": "another" } }));
@@ -317,12 +334,11 @@ async fn bound_tokens_die_with_their_pod() {
             r#"TokenRequest.authentication.k8s.io "" is invalid: spec.expirationSeconds: Invalid value: 8589934592: may not specify a duration larger than 2^32 seconds"#,
         ),
     ] {
-        let refused =
-            gate.tokens.create("rec", "default", json!({ "spec": spec }), &Default::default()).expect_err("refused");
+        let refused = gate.request_token("default", spec).expect_err("refused");
         assert_eq!((refused.code, refused.message.as_str()), (code, message));
     }
     assert_eq!(
-        gate.tokens.create("rec", "ghost", json!({}), &Default::default()).expect_err("no account").message,
+        gate.request_token("ghost", json!({})).expect_err("no account").message,
         r#"serviceaccounts "ghost" not found"#
     );
 }
@@ -388,15 +404,15 @@ async fn reviews_answer_as_recorded() {
     assert_eq!(ask("subjectaccessreviews", other, &dev).expect("answer")["status"]["allowed"], true);
     assert_eq!(
         ask("subjectaccessreviews", may.clone(), &dev).expect_err("nobody"),
-        r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#
+        r#".authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#
     );
     assert_eq!(
         ask("selfsubjectaccessreviews", json!({ "spec": {} }), &dev).expect_err("nothing"),
-        r#"SelfSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"#
+        r#".authorization.k8s.io "" is invalid: spec: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"#
     );
     assert_eq!(
         reviews.create("localsubjectaccessreviews", "b", may, &dev).await.expect_err("elsewhere").message,
-        "spec.resourceAttributes.namespace must match namespace: b"
+        r#".authorization.k8s.io "" is invalid: [spec.user: Invalid value: "": at least one of user or group must be specified, spec.resourceAttributes.namespace: Invalid value: "rec": must match metadata.namespace]"#
     );
 
     let token = gate.token(json!({ "audiences": ["vault"] }));

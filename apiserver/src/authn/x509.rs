@@ -69,10 +69,10 @@ impl ClientCertificates {
         Ok(ClientCertificates { verifier, clock, remembered: Mutex::default() })
     }
 
-    /// Who holds these certificates: nobody where they name no user.
+    /// Who holds these certificates: nobody where there are none.
     ///
     /// # Errors
-    /// They are not of this CA, or not valid now; in words for a log.
+    /// They are not of this CA, not valid now, or name no user; in words for a log.
     pub fn authenticate(&self, peer: &PeerCertificates) -> Outcome<UserInfo> {
         let Some((leaf, intermediates)) = peer.0.split_first() else {
             return Ok(None);
@@ -86,9 +86,7 @@ impl ClientCertificates {
         }
         let at = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or_default()));
         self.verifier.verify_client_cert(leaf, intermediates, at).map_err(|error| error.to_string())?;
-        let Some(user) = user_of(leaf)? else {
-            return Ok(None);
-        };
+        let user = user_of(leaf)?;
         let known = Known { user: user.clone(), valid: validity(&peer.0)? };
         let mut remembered = self.remembered.lock();
         if remembered.len() >= MAX_REMEMBERED {
@@ -122,26 +120,26 @@ fn validity(chain: &[CertificateDer<'_>]) -> Result<(i64, i64), String> {
     Ok(valid)
 }
 
-/// The user a trusted certificate names; nobody without a common name.
-fn user_of(leaf: &CertificateDer<'_>) -> Outcome<UserInfo> {
+/// The user a trusted certificate names.
+fn user_of(leaf: &CertificateDer<'_>) -> Result<UserInfo, String> {
     let certificate = parse(leaf)?;
     let subject = &certificate.subject;
     // Of several common names the last counts, as in Go; signers see them so too (`minik8s_api::certificate_request`).
     let names = subject.iter_common_name().filter_map(|name| name.as_str().ok());
     let Some(name) = names.last().filter(|name| !name.is_empty()) else {
-        return Ok(None);
+        return Err("the certificate names nobody".to_owned());
     };
     let groups = subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect();
     let mut id = "X509SHA256=".to_owned();
     for byte in digest::digest(&digest::SHA256, leaf).as_ref() {
         let _ = write!(id, "{byte:02x}");
     }
-    Ok(Some(UserInfo {
+    Ok(UserInfo {
         name: name.to_owned(),
         groups,
         extra: [(CREDENTIAL_ID.to_owned(), vec![id])].into(),
         ..UserInfo::default()
-    }))
+    })
 }
 
 /// A verifier that asks for a certificate of one of these CAs, and leaves the judgement to them.

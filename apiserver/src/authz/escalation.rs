@@ -51,13 +51,19 @@ impl Escalation {
             describe(&missing).join("\n")
         );
         if !held.errors.is_empty() {
-            message += &format!("; resolution errors: [{}]", held.errors.join(", "));
+            // Here the resource is meant, where a reason of the authorizer means the kind.
+            let errors = held.errors.iter().map(|error| {
+                let error = error.replacen("clusterrole.", "clusterroles.", 1);
+                if error.starts_with("role.") { error.replacen("role.", "roles.", 1) } else { error }
+            });
+            message += &format!("; resolution errors: [{}]", errors.collect::<Vec<_>>().join(", "));
         }
         Err(message)
     }
 
     fn check_role(&self, write: &admission::Attributes<'_>, object: &Value) -> Result<(), Status> {
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        // The name in the URL: a role that is posted has none yet.
+        let name = if write.operation == admission::Operation::Create { "" } else { write.name };
         if self.may(write, "escalate", write.resource, write.namespace, name) {
             return Ok(());
         }
@@ -82,7 +88,9 @@ impl Escalation {
         if self.may(write, "bind", resource, write.namespace, &reference.name) {
             return Ok(());
         }
-        let rules = self.rbac.rules_of(&reference, write.namespace)?;
+        // Kubernetes says this of the binding's resource.
+        let missing = |_| Status::not_found(&write.group_resource(), &reference.name);
+        let rules = self.rbac.rules_of(&reference, write.namespace).map_err(missing)?;
         self.confirm_held(write, &rules).map_err(|message| write.forbidden(message))
     }
 }

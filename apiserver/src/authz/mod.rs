@@ -158,11 +158,11 @@ pub struct UserRules {
 }
 
 /// Asks each in order; the first opinion counts (`k8s.io/apiserver/pkg/authorization/union`).
-pub struct Union(Vec<Arc<dyn Authorizer>>);
+pub struct Union(Vec<(&'static str, Arc<dyn Authorizer>)>);
 
 impl Union {
-    /// Authorizers in the order in which they are asked.
-    pub fn new(authorizers: Vec<Arc<dyn Authorizer>>) -> Union {
+    /// Authorizers in the order in which they are asked, by the names that reasons begin with.
+    pub fn new(authorizers: Vec<(&'static str, Arc<dyn Authorizer>)>) -> Union {
         Union(authorizers)
     }
 }
@@ -170,13 +170,13 @@ impl Union {
 impl Authorizer for Union {
     fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
         let mut reasons = Vec::new();
-        for authorizer in &self.0 {
+        for (name, authorizer) in &self.0 {
             let verdict = authorizer.authorize(attributes);
             if verdict.decision != Decision::NoOpinion {
                 return verdict;
             }
             if !verdict.reason.is_empty() {
-                reasons.push(verdict.reason);
+                reasons.push(format!("{name}: {}", verdict.reason));
             }
         }
         Verdict::no_opinion(reasons.join("\n"))
@@ -184,7 +184,7 @@ impl Authorizer for Union {
 
     fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
         let mut all = UserRules::default();
-        for authorizer in &self.0 {
+        for (_, authorizer) in &self.0 {
             let own = authorizer.rules_for(user, namespace);
             all.rules.extend(own.rules);
             all.incomplete |= own.incomplete;
@@ -196,6 +196,11 @@ impl Authorizer for Union {
 
 /// `system:masters` may do anything, so that broken roles can always be mended.
 pub struct Masters;
+
+impl Masters {
+    /// Its name among the authorizers.
+    pub const NAME: &str = "kubernetes.io/system-privileged-group";
+}
 
 impl Authorizer for Masters {
     fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {

@@ -9,6 +9,7 @@
 //! | get volumeattachments | they attach to it |
 //! | get pods; list and watch them with the field selector `spec.nodeName={itself}` | they are bound to it |
 //! | read and write its Node, Lease and CSINode | it is its own |
+//! | read and write resourceslices; list, watch and delete them with the field selector `spec.nodeName={itself}` | they are of it |
 //!
 //! Everything else that nodes do (events, reviews, …) has static rules: those of the ClusterRole `system:node`, which hold
 //! for nodes without a binding. What of an object a node may change is for the admission plugin NodeRestriction.
@@ -182,6 +183,10 @@ impl NodeAuthorizer {
                 .objects
                 .get(&GroupResource::new("certificates.k8s.io", "podcertificaterequests"), namespace, name)
                 .is_some_and(|request| request.value()["spec"]["nodeName"] == node),
+            "resourceslices" => self
+                .objects
+                .get(&GroupResource::new("resource.k8s.io", "resourceslices"), "", name)
+                .is_some_and(|slice| slice.value()["spec"]["nodeName"] == node),
             "pods" => self
                 .objects
                 .get(&GroupResource::new("", "pods"), namespace, name)
@@ -272,10 +277,28 @@ impl NodeAuthorizer {
         }
     }
 
+    fn resource_slice(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
+        match (attributes.subresource, attributes.verb) {
+            // NodeRestriction sees to it that it is of the node.
+            ("", "create") => Verdict::allow(""),
+            ("", "get" | "update" | "patch" | "delete") => self.related(node, attributes),
+            ("", "list" | "watch" | "deletecollection") if selects_node(node, attributes) => Verdict::allow(""),
+            ("", "list" | "watch" | "deletecollection") => {
+                Verdict::no_opinion("can only list/watch/deletecollection resourceslices with nodeName field selector")
+            }
+            ("", _) => Verdict::no_opinion(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, \
+                 deletecollection",
+            ),
+            _ => Verdict::no_opinion("cannot authorize ResourceSlice subresources"),
+        }
+    }
+
     fn pod(&self, node: &str, attributes: &Attributes<'_>) -> Verdict {
         match (attributes.subresource, attributes.verb) {
             ("", "get") => self.read(node, attributes, &["get"]),
             ("", "list" | "watch") if selects_node(node, attributes) => Verdict::allow(""),
+            ("", "list" | "watch") if !attributes.name.is_empty() => self.related(node, attributes),
             ("", "list" | "watch") => Verdict::no_opinion("can only list/watch pods with spec.nodeName field selector"),
             ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => Verdict::allow(""),
             _ => Verdict::no_opinion(""),
@@ -294,6 +317,9 @@ fn own_node(node: &str, attributes: &Attributes<'_>) -> Verdict {
         // NodeRestriction sees to it that these are about the node itself.
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Verdict::allow(""),
         ("", "get" | "list" | "watch") if attributes.name == node => Verdict::allow(""),
+        ("", "get" | "list" | "watch") if attributes.name.is_empty() => {
+            Verdict::no_opinion(format!("node '{node}' cannot read all nodes, only its own Node object"))
+        }
         ("", "get" | "list" | "watch") => {
             Verdict::no_opinion(format!("node '{node}' cannot read '{}', only its own Node object", attributes.name))
         }
@@ -354,6 +380,7 @@ impl Authorizer for NodeAuthorizer {
                 ("certificates.k8s.io", "podcertificaterequests") => return self.certificate_request(node, attributes),
                 ("", "nodes") => return own_node(node, attributes),
                 ("", "pods") => return self.pod(node, attributes),
+                ("resource.k8s.io", "resourceslices") => return self.resource_slice(node, attributes),
                 ("coordination.k8s.io", "leases") => return own_lease(node, attributes),
                 ("storage.k8s.io", "csinodes") => return own_csi_node(node, attributes),
                 _ => {}

@@ -14,6 +14,7 @@ use super::names::is_true;
 use crate::cache::Selection;
 use crate::conditions::set_condition;
 use crate::options::{DeleteOptions, WriteOptions};
+use crate::registry::read::ListQuery;
 use crate::registry::{Context, Target};
 
 /// Keeps a definition until its objects are gone.
@@ -52,7 +53,13 @@ impl Definitions {
         let everything = Target::new(Arc::clone(&rows.storage), "", "");
         let selection = Selection::everything("");
         self.registry
-            .delete_collection(&Context::internal(), &everything, &selection, &DeleteOptions::default())
+            .delete_collection(
+                &Context::internal(),
+                &everything,
+                &selection,
+                &ListQuery::default(),
+                &DeleteOptions::default(),
+            )
             .await?;
         let cache = self.registry.cache().resource(&rows.storage).ok_or_else(Status::unknown_resource)?;
         if !cache.is_empty() {

@@ -117,7 +117,8 @@ pub fn list_value(kind: &Kind, metadata: Map<String, Value>, mut items: Vec<Valu
     json!({ "kind": kind.list_kind, "apiVersion": kind.api_version(), "metadata": metadata, "items": items })
 }
 
-fn list_metadata(listing: &Listing, shows_empty: bool) -> Map<String, Value> {
+/// The metadata of a list of which `shows_empty` says whether it shows that no chunk follows.
+pub(super) fn list_metadata(listing: &Listing, shows_empty: bool) -> Map<String, Value> {
     let mut metadata = Map::new();
     metadata.insert("resourceVersion".into(), Value::from(listing.revision.to_string()));
     // Lists of objects that have no Go type show the field when it is empty too.

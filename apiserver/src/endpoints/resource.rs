@@ -157,6 +157,10 @@ async fn part(server: &Arc<ApiServer>, request: Request, target: Target, body: B
 
 /// A cluster-scoped kind is not found in a namespace; a namespaced one is only read across all of them.
 fn check_scope(kind: &Kind, info: &RequestInfo) -> Result<(), Status> {
+    // `pods//p` names no pod, and nothing of one; a path that begins with two slashes is none of the API's.
+    if (info.name.is_empty() && !info.subresource.is_empty()) || info.path.starts_with("//") {
+        return Err(Status::unknown_resource());
+    }
     let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
     if in_namespace && !kind.namespaced {
         return Err(Status::unknown_resource());

@@ -4,10 +4,10 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 use minik8s_api::kinds::GroupVersionKind;
 use minik8s_api::status::Status;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::body;
-use super::read::{answer_scale, answer_value, cached_object, list_value};
+use super::read::{answer_scale, answer_value, cached_object, list_metadata, list_value};
 use super::resource::Request;
 use crate::cache::Selection;
 use crate::negotiate::{self, Form};
@@ -15,6 +15,7 @@ use crate::options::{DeleteOptions, ListOptions, Write, WriteOptions};
 use crate::registry::patch::PatchType;
 use crate::registry::{Target, Written};
 use crate::server::ApiServer;
+use crate::tokens::Tokens;
 
 async fn written(
     server: &ApiServer,
@@ -152,9 +153,10 @@ pub async fn delete_collection(
     let list = ListOptions::parse(&request.query, false)?;
     let options = delete_options(request, body).await?;
     let selection = Selection::parse(&target.kind, &target.namespace, &list.labels, &list.fields)?;
-    let deleted = server.registry().delete_collection(&request.context(), target, &selection, &options).await?;
-    let revision = Value::from(server.registry().cache().applied().to_string());
-    let list = list_value(&target.kind, Map::from_iter([("resourceVersion".to_owned(), revision)]), deleted);
+    let (context, query, registry) = (request.context(), list.list_query()?, server.registry());
+    let deleted = registry.delete_collection(&context, target, &selection, &query, &options).await?;
+    let (listing, deleted) = deleted;
+    let list = list_value(&target.kind, list_metadata(&listing, target.kind.custom), deleted);
     Ok(request.reply.value(StatusCode::OK, encoding, &list))
 }
 
@@ -220,7 +222,11 @@ pub async fn token(
     let options = WriteOptions::parse(&request.query, Write::Create)?;
     let (bytes, context) = (body::read(body).await?, request.context());
     let wanted = body::object_of(&context, subresource_kind(target)?, headers, &bytes, options.field_validation)?;
-    let wanted = server.registry().admit_subresource(&context, target, wanted, &options).await?;
-    let answer = server.tokens().create(&target.namespace, &target.name, wanted, &context.audit)?;
+    let (tokens, (namespace, name)) = (server.tokens(), (&*target.namespace, &*target.name));
+    let mut wanted = wanted;
+    Tokens::set_defaults(&mut wanted);
+    let prepare = |wanted: &mut Value| tokens.prepare(namespace, name, wanted);
+    let wanted = server.registry().admit_subresource(&context, target, wanted, &options, prepare).await?;
+    let answer = tokens.issue(namespace, name, wanted, &context.audit)?;
     Ok(request.reply.value(StatusCode::CREATED, encoding, &answer))
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::UserInfo;
 use crate::{
-    admission::{Attributes, Chain, Cluster, Operation},
+    admission::{Attributes, Chain, Cluster, Operation, Selection},
     authz::{Authorizer, Masters, NodeAuthorizer, PodsOnNode, Rbac, Union},
     cache::{Object, Objects, object},
     crd::Converter,
@@ -102,7 +102,10 @@ impl World {
     pub fn authorizers(&self) -> (Arc<Rbac>, Arc<dyn Authorizer>) {
         let rbac = Arc::new(Rbac::new(self.objects()));
         let node = NodeAuthorizer::new(self.objects(), Arc::new(self.clone()), Arc::clone(&rbac));
-        (Arc::clone(&rbac), Arc::new(Union::new(vec![Arc::new(Masters), Arc::new(node), rbac])))
+        (
+            Arc::clone(&rbac),
+            Arc::new(Union::new(vec![(Masters::NAME, Arc::new(Masters)), ("node", Arc::new(node)), ("rbac", rbac)])),
+        )
     }
 
     /// The admission chain of a server.
@@ -120,6 +123,7 @@ impl World {
             clock,
             random,
         })
+        .only(&Selection::default())
     }
 }
 

@@ -25,7 +25,7 @@ impl Registry {
         if !errors.is_empty() {
             return Err(Status::invalid(&GroupKind::new("", "Binding"), name, errors));
         }
-        let admitted = self.admit_subresource(context, target, binding.clone(), options).await?;
+        let admitted = self.admit_subresource(context, target, binding.clone(), options, |_| Ok(())).await?;
         let conflict = |why: String| Status::conflict(&GroupResource::new("", "pods/binding"), &target.name, why);
         let now = self.now();
         let mut change = |pod: &mut Value| {

@@ -3,6 +3,7 @@
 //! `k8s.io/apiserver/pkg/endpoints/handlers/create.go`, `pkg/registry/rest/create.go`,
 //! `pkg/registry/generic/registry/store.go` `Create`.
 
+use minik8s_api::kinds::Kind;
 use minik8s_api::meta;
 use minik8s_api::status::{Status, StatusReason};
 use minik8s_api::strategy::{self, strategy_for};
@@ -109,10 +110,12 @@ impl Registry {
             if let Some(current) = self.cached(target)? {
                 return Err(already_exists(target, Some(&current)));
             }
-            let object = self.converter.one(&acting, &target.kind, object).await?;
+            // As far as it would come: to the form in which it would be stored, and back.
+            let stored = to_store(self.converter.one(&acting, &storage, object).await?, &acting, &storage);
+            let object = self.converter.one(&storage, &target.kind, stored).await?;
             return Ok(Written { object, stored: None, created: true });
         }
-        let stored = self.converter.one(&acting, &storage, object).await?;
+        let stored = to_store(self.converter.one(&acting, &storage, object).await?, &acting, &storage);
         match self.put(target, None, object::encode(&storage, &stored)).await? {
             Outcome::Committed(revision) => self.written(target, stored, revision, true).await,
             Outcome::Conflict(Some(current)) => {
@@ -168,26 +171,40 @@ impl Registry {
         let admitted = attributes.object.take();
         let mut object = admitted.ok_or_else(|| Status::internal_error("admission took the object away"))?;
         owner_references::name_once(context, &mut object, Found::Admitted);
+        // Admission moves nothing to another namespace.
+        check_namespace(target, &mut object)?;
         Ok(object)
     }
 
-    /// Admission of a body that is posted to a subresource and not stored itself.
+    /// Admission of a body that is posted to a subresource and not stored itself. Validating admission sees what `prepare`
+    /// makes of what the mutating one leaves.
     pub async fn admit_subresource(
         &self,
         context: &Context,
         target: &Target,
         object: Value,
         options: &WriteOptions,
+        prepare: impl FnOnce(&mut Value) -> Result<(), Status>,
     ) -> Result<Value, Status> {
         let mut object = self.admit(context, target, Operation::Create, object, None, options).await?;
+        prepare(&mut object)?;
         self.admit_final(context, target, Operation::Create, &mut object, None, options).await?;
         Ok(object)
     }
 
     /// Admission of a connection.
-    pub async fn admit_connect(&self, context: &Context, target: &Target, query: &Query) -> Result<(), Status> {
+    pub async fn admit_connect(
+        &self,
+        context: &Context,
+        target: &Target,
+        query: &Query,
+        rest: &str,
+    ) -> Result<(), Status> {
         let part = target.kind.subresource(&target.subresource);
-        let object = part.map(|part| connect_options(&part.kind, query));
+        let mut object = part.map(|part| connect_options(&part.kind, query));
+        if let Some(options) = object.as_mut().filter(|_| target.subresource == "proxy") {
+            options["path"] = Value::from(format!("/{rest}"));
+        }
         let (name, operation) = (&target.name, Operation::Connect);
         let mut attributes = attributes(context, target, name, operation, object, None, &WriteOptions::default());
         attributes.options = Value::Null;
@@ -254,6 +271,15 @@ fn attributes<'a>(
         audit: context.audit.clone(),
         reinvocation: Default::default(),
     }
+}
+
+/// A custom resource as it is stored when it was written in another version: whoever reads it finds the defaults of the version
+/// that stores it.
+pub(super) fn to_store(mut object: Value, written: &Kind, storage: &Kind) -> Value {
+    if storage.custom && written.version != storage.version {
+        strategy_for(storage).set_defaults_of_applied(&mut object);
+    }
+    object
 }
 
 /// The refusal of a name that an object has, perhaps not for long.

@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use minik8s_api::kinds::{GroupResource, Kind};
 use minik8s_api::meta;
-use minik8s_api::status::Status;
-use minik8s_api::strategy::{GarbageCollectionPolicy, strategy_for};
+use minik8s_api::status::{FieldError, FieldPath, Status};
+use minik8s_api::strategy::{GarbageCollectionPolicy, scheduling, strategy_for};
 use minik8s_api::time;
 use minik8s_store::Txn;
 use serde_json::{Map, Value};
 
 use super::commit::Outcome;
+use super::read::{ListQuery, Listing};
 use super::{Context, Registry, Target};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{Object, Selection, object};
 use crate::crd;
-use crate::options::{DeleteOptions, Propagation};
+use crate::options::{DeleteOptions, IGNORE_READ_ERRORS, Propagation};
 
 /// How often one delete fits itself to an object that others keep changing.
 const MAX_CONFLICTS: usize = 100;
@@ -104,14 +105,30 @@ impl Registry {
 
     /// Deletes one object.
     pub async fn delete(&self, context: &Context, target: &Target, options: &DeleteOptions) -> Result<Deleted, Status> {
+        self.delete_as(context, target, options, &target.name).await
+    }
+
+    /// Deletes one object; admission is told of it by the name that the request has for it.
+    async fn delete_as(
+        &self,
+        context: &Context,
+        target: &Target,
+        options: &DeleteOptions,
+        asked: &str,
+    ) -> Result<Deleted, Status> {
         if is_job(&target.kind) && options.propagation.is_none() {
             context.warnings.add(JOBS_LEAVE_PODS);
+        }
+        let is_class = target.kind.group == "scheduling.k8s.io" && target.kind.plural == "priorityclasses";
+        if is_class && scheduling::is_system_class(&target.name) {
+            let why = "this is a system priority class and cannot be deleted";
+            return Err(Status::forbidden(&target.resource(), &target.name, why));
         }
         let mut present = self.cached(target)?;
         let mut from_cache = true;
         for _ in 0..MAX_CONFLICTS {
             let attempt = match &present {
-                Some(object) => self.delete_attempt(context, target, options, object).await,
+                Some(object) => self.delete_attempt(context, target, options, object, asked).await,
                 None => Err(target.not_found()),
             };
             match attempt {
@@ -134,34 +151,34 @@ impl Registry {
         Err(Status::modified(&target.resource(), &target.name))
     }
 
-    /// Deletes every object of a collection that a selection means; answers with them as they were listed.
+    /// Deletes the objects of a collection, or of a chunk of it, that a selection means; answers with them as they were listed.
     pub async fn delete_collection(
         &self,
         context: &Context,
         target: &Target,
         selection: &Selection,
+        query: &ListQuery,
         options: &DeleteOptions,
-    ) -> Result<Vec<Value>, Status> {
-        self.cache.wait_latest().await?;
-        let cache = self.cache.resource(&target.kind).ok_or_else(Status::unknown_resource)?;
+    ) -> Result<(Listing, Vec<Value>), Status> {
+        if options.ignores_read_errors {
+            let why = "is not allowed with DELETECOLLECTION, try again after removing the option";
+            let error = FieldError::invalid(&FieldPath::new(IGNORE_READ_ERRORS), true, why);
+            return Err(Status::invalid_options("DeleteOptions", vec![error]));
+        }
+        let listing = self.list(&target.kind, selection, query).await?;
         let mut deleted = Vec::new();
-        for object in cache.candidates(selection, None).objects {
-            if !selection.matches(&object) {
-                continue;
-            }
+        for object in &listing.objects {
             let one = Target::new(Arc::clone(&target.kind), object.namespace(), object.name());
-            let listed = self.served(target, &object).await?;
-            if !selection.matches_served(&target.kind, &listed) {
-                continue;
-            }
-            match self.delete(context, &one, options).await {
+            let listed = self.served(target, object).await?;
+            // Who asks for a collection names none of its objects.
+            match self.delete_as(context, &one, options, "").await {
                 Ok(_) => deleted.push(listed),
                 // Somebody else deleted it meanwhile, which is what was wanted.
                 Err(status) if status.code == 404 => {}
                 Err(status) => return Err(status),
             }
         }
-        Ok(deleted)
+        Ok((listing, deleted))
     }
 
     /// One attempt.
@@ -171,12 +188,17 @@ impl Registry {
         target: &Target,
         options: &DeleteOptions,
         present: &Arc<Object>,
+        asked: &str,
     ) -> Result<Attempt, Status> {
         check_preconditions(target, options, present)?;
+        if options.ignores_read_errors {
+            let why = "the object can be read: it is deleted without the option that is for those that cannot";
+            return Err(Status::conflict(&target.resource(), &target.name, why));
+        }
         let old = present.value();
         if !context.internal {
             let shown = self.converter.one(present.kind(), &target.kind, old.clone()).await?;
-            self.admit_delete(context, target, options, &shown).await?;
+            self.admit_delete(context, target, options, &shown, asked).await?;
         }
         let fate = if target.kind.group.is_empty() && target.kind.plural == "namespaces" {
             self.fate_of_namespace(target, options, &old)
@@ -253,6 +275,7 @@ impl Registry {
         target: &Target,
         options: &DeleteOptions,
         old: &Value,
+        asked: &str,
     ) -> Result<(), Status> {
         let mut attributes = Attributes {
             operation: Operation::Delete,
@@ -262,7 +285,7 @@ impl Registry {
             resource: &target.kind.plural,
             subresource: "",
             namespace: &target.namespace,
-            name: &target.name,
+            name: asked,
             object: None,
             old_object: Some(old),
             options: options.to_value(),

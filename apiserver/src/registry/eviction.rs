@@ -37,7 +37,7 @@ impl Registry {
         }
         let mut eviction = eviction.clone();
         check_namespace(target, &mut eviction)?;
-        let eviction = self.admit_subresource(context, target, eviction, options).await?;
+        let eviction = self.admit_subresource(context, target, eviction, options, |_| Ok(())).await?;
         let mut delete = DeleteOptions::from_value(&eviction["deleteOptions"])?;
         delete.dry_run |= options.dry_run;
         let pod = Target { subresource: String::new(), ..target.clone() };
@@ -50,7 +50,8 @@ impl Registry {
         if !delete.dry_run {
             self.mark_as_evicted(&pod, &mut delete).await?;
         }
-        self.delete(context, &pod, &delete).await?;
+        // Admission has seen the eviction, and is not asked about what follows from it.
+        self.delete(&Context::internal(), &pod, &delete).await?;
         Ok(Status::success_with_code(201))
     }
 

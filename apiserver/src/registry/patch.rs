@@ -82,7 +82,7 @@ impl Registry {
             check_duplicates(context, patch, options.field_validation)?;
             check_applied(target, present, &mut applied)?;
             let mut object = normalized(context, &target.kind.ty(), applied, None, FieldValidation::Ignore)?;
-            strategy_for(&target.kind).set_defaults(&mut object);
+            strategy_for(&target.kind).set_defaults_of_applied(&mut object);
             Ok(object)
         };
         let create = target.subresource.is_empty();

@@ -34,11 +34,27 @@ static OWNERS: LazyLock<FieldManager<'static>> = LazyLock::new(|| FieldManager {
     versions: None,
 });
 
+/// A custom resource that does not say how many there are to be has no Scale to read, though one can be written. (Kubernetes
+/// answers 500 here.)
+fn has_replicas(target: &Target, object: &Value) -> Result<(), Status> {
+    let replicas = strategy_for(&target.kind).replicas_path().unwrap_or_default();
+    let found = replicas.iter().try_fold(object, |object, name| object.get(name));
+    if target.kind.definition.is_none() || found.is_some_and(|found| !found.is_null()) {
+        return Ok(());
+    }
+    let mut status = target.not_found();
+    status.message = format!("the spec replicas field {:?} does not exist", format!(".{}", replicas.join(".")));
+    Err(status)
+}
+
 impl Registry {
     /// An object's Scale.
     pub async fn get_scale(&self, target: &Target, freshness: Freshness) -> Result<Value, Status> {
         let object = self.get(target, freshness).await?;
-        self.scale_of(target, &self.served(target, &object).await?)
+        let object = self.served(target, &object).await?;
+        let scale = self.scale_of(target, &object)?;
+        has_replicas(target, &object)?;
+        Ok(scale)
     }
 
     fn scale_of(&self, target: &Target, object: &Value) -> Result<Value, Status> {

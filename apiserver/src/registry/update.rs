@@ -14,7 +14,7 @@ use minik8s_store::{Revision, Txn};
 use serde_json::Value;
 
 use super::commit::Outcome;
-use super::create::{check_namespace, with_strategy_context};
+use super::create::{check_namespace, to_store, with_strategy_context};
 use super::owner_references::Found;
 use super::versions::OtherVersions;
 use super::{Context, Registry, Target, Written, hooks, owner_references};
@@ -189,7 +189,8 @@ impl Registry {
         if matches!(ownership, Ownership::Record) {
             self.record_manager(context, target, Some(&old), &mut new, options).await;
         }
-        let new = self.admit(context, target, Operation::Update, new, Some(&old), options).await?;
+        let mut new = self.admit(context, target, Operation::Update, new, Some(&old), options).await?;
+        check_versions(target, present, &mut new)?;
 
         let acting = self.acting_kind(target)?;
         let mut new = self.converter.one(&target.kind, &acting, new).await?;
@@ -231,7 +232,7 @@ impl Registry {
             };
         }
         managed::ignore_timestamps(old, &mut new);
-        let stored = self.converter.one(&acting, &storage, new.clone()).await?;
+        let stored = to_store(self.converter.one(&acting, &storage, new.clone()).await?, &acting, &storage);
         let bytes = object::encode(&storage, &stored);
         // Writing what is there already changes nothing, not even the resourceVersion, unless it is to be encrypted anew.
         if bytes == *present.stored() && !self.is_stale(target).await? {

@@ -92,6 +92,7 @@ impl Fortress {
                 StaticTokens::default().with(STATIC_TOKEN, UserInfo::new("porter", ["system:masters"]));
             config.dialer = Arc::new(Loopback);
             config.front_proxy = Some(FrontProxy { ca_pem: "PEM".to_owned(), identity });
+            config.settings.bootstrap_tokens = true;
             config.settings.request_headers = Some(RequestHeaders {
                 ca: vec![proxies.certificate.clone()],
                 ca_pem: "PEM".to_owned(),

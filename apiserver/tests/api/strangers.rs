@@ -220,7 +220,8 @@ async fn bad_credentials(fortress: &Fortress) -> Vec<(&'static str, Credential)>
         let token = BASE64_URL_SAFE_NO_PAD.encode(token);
         format!("base64url.bearer.authorization.k8s.io.{token}, v5.channel.k8s.io")
     };
-    all.push(("a WebSocket's token", Credential::header("sec-websocket-protocol", protocol("sesame"))));
+    let protocol = Credential::header("sec-websocket-protocol", protocol("sesame"));
+    all.push(("a WebSocket's token", protocol.acting(&[("connection", "upgrade"), ("upgrade", "websocket")])));
     all
 }
 

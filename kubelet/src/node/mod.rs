@@ -178,12 +178,18 @@ impl Kubelet {
         };
         // A node that was here before has its range: its pods need not wait for a look at the Node.
         let told = self.hand_over_pod_cidr(&registered).await?;
-        *self.node.lock() = registered;
+        self.keep(registered);
         self.update_node_status(true).await?;
         Ok(told)
     }
 
-    /// The labels every node has, those of its roles, and those it was told.
+    /// The Node as the API has it now. Who wrote which of its fields is no matter of the kubelet's.
+    fn keep(&self, mut node: Node) {
+        node.metadata.managed_fields = None;
+        *self.node.lock() = Arc::new(node);
+    }
+
+    /// The labels every node has, and those it was told.
     fn node_labels(&self) -> BTreeMap<String, String> {
         let machine = &self.config.machine;
         let mut labels = BTreeMap::from([
@@ -193,25 +199,25 @@ impl Kubelet {
             ("beta.kubernetes.io/os".to_owned(), machine.operating_system.clone()),
             ("beta.kubernetes.io/arch".to_owned(), machine.architecture.clone()),
         ]);
-        labels.extend(self.config.roles.iter().map(|role| (format!("node-role.kubernetes.io/{role}"), String::new())));
         labels.extend(self.config.labels.clone());
         labels
     }
 
     /// Sends the status if it changed (heartbeats aside) or if `due`. Whether it was sent.
     async fn update_node_status(&self, due: bool) -> Result<bool> {
+        let nothing = NodeStatus::default();
         let node = self.node.lock().clone();
-        let old = node.status.clone().unwrap_or_default();
-        let new = self.node_status(&old).await;
-        if !due && !status::differs(&old, &new) {
+        let old = node.status.as_ref().unwrap_or(&nothing);
+        let new = self.node_status(old).await;
+        if !due && !status::differs(old, &new) {
             return Ok(false);
         }
-        self.report_transitions(&old, &new);
+        self.report_transitions(old, &new);
         let patch = json!({"status": status::owned(&new)});
         let api = self.config.client.all::<Node>();
         let patched =
             api.patch_status(&self.config.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
-        *self.node.lock() = patched;
+        self.keep(patched);
         Ok(true)
     }
 
@@ -273,7 +279,7 @@ impl Kubelet {
             let name = &self.config.node_name;
             let node = self.config.client.all::<Node>().get(name).await?;
             let taken = self.hand_over_pod_cidr(&node).await?;
-            *self.node.lock() = node;
+            self.keep(node);
             Ok::<_, Error>(taken)
         };
         taken.await.unwrap_or_else(|error| {

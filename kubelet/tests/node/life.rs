@@ -18,7 +18,7 @@ async fn a_node_registers_and_stays_alive() {
     let ready = node["status"]["conditions"].as_array().unwrap().last().unwrap();
     assert_eq!((ready["type"].as_str(), ready["status"].as_str()), (Some("Ready"), Some("True")));
     assert_eq!(ready["message"], "kubelet is posting ready status");
-    assert_eq!(node["metadata"]["labels"]["node-role.kubernetes.io/control-plane"], "");
+    assert_eq!(node["metadata"]["labels"]["kubernetes.io/os"], "linux");
     assert_eq!(node["status"]["nodeInfo"]["containerRuntimeVersion"], "containerd://2.2.0");
     let renewed = |world: &World| {
         world

@@ -92,7 +92,8 @@ async fn a_policy_restarts_the_container() {
         json!([{"resourceName": "memory", "restartPolicy": "RestartContainer"}]);
     web["spec"]["restartPolicy"] = json!("OnFailure");
     world.api.put(POD, web);
-    world.settle().await;
+    // What may end is watched for a moment before it is told to run.
+    world.pass(Duration::from_millis(50)).await;
     for (memory, restarts) in [("256Mi", 1), ("128Mi", 2)] {
         let after = resources(("100m", "64Mi"), ("200m", memory));
         resize(&world, POD, &after);

@@ -269,6 +269,7 @@ impl ApiServer {
         let admission = Selection::new(&self.enable_admission_plugins, &self.disable_admission_plugins);
         Ok(Settings {
             authentication: authentication.configuration(&self.safeguards)?,
+            bootstrap_tokens: authentication.enable_bootstrap_token_auth,
             request_headers: self.request_header.read()?,
             issuers: authentication.service_account_issuer.clone(),
             audiences: authentication.api_audiences.clone(),

@@ -24,6 +24,9 @@ pub struct Authentication {
     /// Serve requests without credentials, as system:anonymous [default: true, or what --authentication-config says]
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     anonymous_auth: Option<bool>,
+    /// Believe the bootstrap tokens in Secrets of kube-system
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value_t = false)]
+    pub enable_bootstrap_token_auth: bool,
     /// Who signs ServiceAccount tokens; the first goes into new ones, all are accepted (repeat the flag)
     #[arg(long, value_name = "URL", default_value = minik8s_apiserver::tokens::DEFAULT_ISSUER)]
     pub service_account_issuer: Vec<String>,

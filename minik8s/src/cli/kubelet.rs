@@ -185,7 +185,6 @@ impl Kubelet {
             boot_id: random.uuid(),
             labels: self.node_labels.iter().cloned().collect::<BTreeMap<_, _>>(),
             taints: self.taints(&file)?,
-            roles: Vec::new(),
             address: address.to_string(),
             port,
             pod_cidr: self.pod_cidr.clone().or_else(|| file.pod_cidr.clone()),

@@ -43,8 +43,6 @@ pub struct Parts {
     pub labels: BTreeMap<String, String>,
     /// Taints it registers with.
     pub taints: Vec<Taint>,
-    /// Its roles.
-    pub roles: Vec<String>,
     /// Its address in the network of the nodes.
     pub address: String,
     /// The port of its kubelet.
@@ -123,7 +121,6 @@ pub fn assemble(parts: Parts, cancel: &CancellationToken) -> Result<Assembled> {
         },
         labels: parts.labels,
         taints: parts.taints,
-        roles: parts.roles,
         addresses: vec![address("InternalIP", &parts.address), address("Hostname", &parts.name)],
         port: parts.port,
         pod_cidr: parts.pod_cidr,

@@ -21,6 +21,8 @@ use crate::schema::{Scalar, Type, UnknownFields};
 pub enum Ty<'a> {
     /// Anything.
     Dyn,
+    /// What nothing decides: of what an empty list is one.
+    Open,
     /// `null`
     Null,
     /// `bool`
@@ -55,6 +57,8 @@ pub enum Ty<'a> {
     Typed(Type),
     /// A type of Kubernetes' own library.
     Named(&'static str),
+    /// A part of a mutated object: `Object.spec`.
+    Part(String),
     /// Fields that the caller names: a request, or the variables of a policy.
     Record(&'static str, Arc<[(String, Ty<'a>)]>),
 }
@@ -63,7 +67,7 @@ impl<'a> Ty<'a> {
     /// Its name in errors.
     pub fn name(&self) -> String {
         match self {
-            Self::Dyn => "dyn".to_owned(),
+            Self::Dyn | Self::Open => "dyn".to_owned(),
             Self::Null => "null".to_owned(),
             Self::Bool => "bool".to_owned(),
             Self::Int => "int".to_owned(),
@@ -75,12 +79,19 @@ impl<'a> Ty<'a> {
             Self::Timestamp => "timestamp".to_owned(),
             Self::Type => "type".to_owned(),
             Self::List(element) => format!("list({})", element.name()),
+            Self::Map(value) if value.is_open() => "map(dyn, dyn)".to_owned(),
             Self::Map(value) => format!("map(string, {})", value.name()),
             Self::Optional(value) => format!("optional_type({})", value.name()),
             Self::Object(..) => "object".to_owned(),
             Self::Metadata | Self::Typed(_) => "object".to_owned(),
             Self::Named(name) | Self::Record(name, _) => (*name).to_owned(),
+            Self::Part(name) => name.clone(),
         }
+    }
+
+    /// Its name as a result: `null` is a value, `null_type` its type.
+    pub fn result_name(&self) -> String {
+        if matches!(self, Self::Null) { "null_type".to_owned() } else { self.name() }
     }
 
     /// `a bool`, as in "must evaluate to a bool".
@@ -92,10 +103,48 @@ impl<'a> Ty<'a> {
         matches!(self, Self::Dyn)
     }
 
+    fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+
+    /// Whether this type is `other`, and not only compatible with it: `dyn` is no `bool`.
+    pub fn is<'b>(&self, other: &Ty<'b>) -> bool {
+        match (self, other) {
+            (Self::Dyn | Self::Open, Ty::Dyn | Ty::Open) => true,
+            (Self::Dyn | Self::Open, _) | (_, Ty::Dyn | Ty::Open) => false,
+            (Self::List(a), Ty::List(b)) | (Self::Map(a), Ty::Map(b)) | (Self::Optional(a), Ty::Optional(b)) => a.is(b),
+            (a, b) => std::mem::discriminant(a) == std::mem::discriminant(b) && a.accepts(b),
+        }
+    }
+
+    /// Whether this type is `other` as far as both are decided.
+    fn alike(&self, other: &Ty<'a>) -> bool {
+        match (self, other) {
+            (Self::Open, _) | (_, Self::Open) => true,
+            (Self::List(a), Self::List(b)) | (Self::Map(a), Self::Map(b)) | (Self::Optional(a), Self::Optional(b)) => {
+                a.alike(b)
+            }
+            (a, b) => a.is(b),
+        }
+    }
+
+    /// The more general of two types that go together (cel-go `checker/types.go` `mostGeneral`).
+    pub fn joined(self, other: Ty<'a>) -> Option<Ty<'a>> {
+        match (self, other) {
+            (Self::Open, ty) | (ty, Self::Open) => Some(ty),
+            (Self::Dyn, _) | (_, Self::Dyn) => Some(Self::Dyn),
+            (Self::List(a), Self::List(b)) => Some(Self::List(Box::new(a.joined(*b)?))),
+            (Self::Map(a), Self::Map(b)) => Some(Self::Map(Box::new(a.joined(*b)?))),
+            (Self::Optional(a), Self::Optional(b)) => Some(Self::Optional(Box::new(a.joined(*b)?))),
+            (Self::Null, ty) | (ty, Self::Null) => ty.accepts(&Ty::Null).then_some(ty),
+            (a, b) => a.accepts(&b).then_some(a),
+        }
+    }
+
     /// Whether a value of this type may be one of `other`.
     pub fn accepts<'b>(&self, other: &Ty<'b>) -> bool {
         match (self, other) {
-            (Self::Dyn, _) | (_, Ty::Dyn) => true,
+            (Self::Dyn | Self::Open, _) | (_, Ty::Dyn | Ty::Open) => true,
             (Self::List(a), Ty::List(b)) | (Self::Map(a), Ty::Map(b)) | (Self::Optional(a), Ty::Optional(b)) => {
                 a.accepts(b)
             }
@@ -105,6 +154,7 @@ impl<'a> Ty<'a> {
             (Self::Typed(Type::Struct(a)), Ty::Typed(Type::Struct(b))) => Arc::ptr_eq(a, b),
             (Self::Typed(_), Ty::Null | Ty::Map(_)) | (Self::Null | Self::Map(_), Ty::Typed(_)) => true,
             (Self::Named(a), Ty::Named(b)) | (Self::Record(a, _), Ty::Record(b, _)) => a == b,
+            (Self::Part(a), Ty::Part(b)) => a == b,
             (Self::Record(..), Ty::Null) | (Self::Null, Ty::Record(..)) => true,
             // An object or an optional may be compared with null.
             (Self::Null, Ty::Object(..) | Ty::Optional(_) | Ty::Duration | Ty::Timestamp) => true,
@@ -238,6 +288,13 @@ impl<'a> Checker<'_, 'a> {
     }
 
     fn ty(&mut self, expr: &IdedExpr) -> Ty<'a> {
+        match self.found(expr) {
+            Ty::Open => Ty::Dyn,
+            ty => ty,
+        }
+    }
+
+    fn found(&mut self, expr: &IdedExpr) -> Ty<'a> {
         match &expr.expr {
             Expr::Literal(literal) => match literal {
                 LiteralValue::Boolean(_) => Ty::Bool,
@@ -282,29 +339,56 @@ impl<'a> Checker<'_, 'a> {
     /// The one type that all parts of a list or a map must have (cel-go `cel/validator.go`); those that are formatted
     /// need not.
     fn alike(&mut self, parts: Vec<(u64, Ty<'a>)>) -> Ty<'a> {
-        let stranger = parts.split_first().and_then(|((_, first), rest)| {
-            let (id, ty) = rest.iter().find(|(_, ty)| !ty.accepts(first))?;
-            Some((*id, format!("expected type '{}' but found '{}'", first.name(), ty.name())))
-        });
-        if let Some((id, words)) = stranger.filter(|_| self.formatted == 0) {
-            let placed = self.placed(id, &words);
-            self.mixed.push(placed);
-        }
-        common(parts.into_iter().map(|(_, ty)| ty).collect())
-    }
-
-    /// `Object.spec{…}`, `JSONPatch{…}`: where the root of the name is declared, as in mutations. Fields are not looked at;
-    /// the schema of the object decides about them when the mutation is made.
-    fn construct(&mut self, id: u64, of: &StructExpr) -> Ty<'a> {
-        for entry in &of.entries {
-            if let EntryExpr::StructField(field) = &entry.expr {
-                self.ty(&field.value);
+        let mut all = parts.into_iter();
+        let Some((_, mut joined)) = all.next() else { return Ty::Open };
+        for (id, ty) in all {
+            match joined.clone().joined(ty.clone()) {
+                Some(both) if joined.alike(&ty) => joined = both,
+                _ => {
+                    if self.formatted == 0 {
+                        let words = format!("expected type '{}' but found '{}'", joined.name(), ty.name());
+                        let placed = self.placed(id, &words);
+                        self.mixed.push(placed);
+                    }
+                    return Ty::Dyn;
+                }
             }
         }
+        joined
+    }
+
+    /// `Object.spec{…}`, `JSONPatch{…}`: where the root of the name is declared, as in mutations. The schema of the object
+    /// decides about an object's fields when the mutation is made; those of a patch are known.
+    fn construct(&mut self, id: u64, of: &StructExpr) -> Ty<'a> {
         let root = of.type_name.split('.').next().unwrap_or_default();
-        match self.scope.get(root) {
-            Some(constructed @ Ty::Named(name)) if library::CONSTRUCTED.contains(name) => constructed.clone(),
-            _ => self.error(id, &format!("undeclared reference to '{}' (in container '')", of.type_name)),
+        let declared = match self.scope.get(root) {
+            Some(constructed @ Ty::Named(name)) if library::CONSTRUCTED.contains(name) => Some(constructed.clone()),
+            _ => None,
+        };
+        for entry in &of.entries {
+            let EntryExpr::StructField(field) = &entry.expr else { continue };
+            let given = there(self.ty(&field.value), field.optional);
+            if declared.is_some() && of.type_name == "JSONPatch" {
+                self.patch_field(entry.id, &field.field, &given);
+            }
+        }
+        match declared {
+            Some(root) if of.type_name == root.name() => root,
+            Some(_) => Ty::Part(of.type_name.clone()),
+            None => self.error(id, &format!("undeclared reference to '{}' (in container '')", of.type_name)),
+        }
+    }
+
+    /// A field of an operation of a JSON patch; its value may be anything.
+    fn patch_field(&mut self, id: u64, name: &str, given: &Ty<'a>) {
+        let wanted = match name {
+            "op" | "path" | "from" => Ty::String,
+            "value" => Ty::Dyn,
+            _ => Ty::Named(""),
+        };
+        if !given.accepts(&wanted) || (wanted.name().is_empty() && given.is_dyn()) {
+            let (wanted, given) = (wanted.name(), given.name());
+            self.error(id, &format!("expected type of field '{name}' is '{wanted}' but provided type is '{given}'"));
         }
     }
 
@@ -498,7 +582,7 @@ impl<'a> Checker<'_, 'a> {
         self.ty(&of.loop_cond);
         let step = self.ty(&of.loop_step);
         // What a list or a map gathers is known only after the first turn.
-        let gathers = matches!(&accumulated, Ty::List(inner) | Ty::Map(inner) if inner.is_dyn());
+        let gathers = matches!(&accumulated, Ty::List(inner) | Ty::Map(inner) if inner.is_open());
         self.scope.insert(of.accu_var.clone(), if gathers { step } else { accumulated });
         let result = self.ty(&of.result);
         self.scope = before;
@@ -512,13 +596,6 @@ fn there(ty: Ty<'_>, optional: bool) -> Ty<'_> {
         Ty::Optional(inner) if optional => *inner,
         ty => ty,
     }
-}
-
-/// The one type of several values, or anything.
-fn common<'a>(types: Vec<Ty<'a>>) -> Ty<'a> {
-    let mut all = types.into_iter();
-    let Some(first) = all.next() else { return Ty::Dyn };
-    if all.all(|ty| ty.accepts(&first)) { first } else { Ty::Dyn }
 }
 
 /// The type of an operator's result: `None` for what is no operator, an error where it takes no such operands, no type
@@ -540,13 +617,18 @@ fn operator<'a>(name: &str, of: &[Ty<'a>]) -> Option<Result<Option<Ty<'a>>, ()>>
             return if comparable(a, b) { ok(Ty::Bool) } else { wrong };
         }
         (operators::CONDITIONAL, [condition, a, b]) => {
-            return if condition.accepts(&Ty::Bool) { ok(common(vec![a.clone(), b.clone()])) } else { wrong };
+            let joined = a.clone().joined(b.clone()).filter(|_| condition.accepts(&Ty::Bool));
+            return joined.map_or(wrong, ok);
         }
         (operators::IN, [item, container]) => return if contains(container, item) { ok(Ty::Bool) } else { wrong },
         (operators::INDEX, [container, key]) => return Some(index(container, key).map(Some).ok_or(())),
         (operators::OPT_INDEX, [container, key]) => {
             // What may be there of what may be there is wrapped once.
-            let container = if let Ty::Optional(inner) = container { inner } else { container };
+            let container = match container {
+                Ty::Optional(inner) if inner.is_dyn() => return ok(Ty::Optional(Box::new(Ty::Open))),
+                Ty::Optional(inner) => inner,
+                container => container,
+            };
             return Some(index(container, key).map(|ty| Some(Ty::Optional(Box::new(ty)))).ok_or(()));
         }
         (operators::OPT_SELECT, _) => return Some(Ok(None)),
@@ -584,6 +666,8 @@ fn index<'a>(container: &Ty<'a>, key: &Ty<'a>) -> Option<Ty<'a>> {
         Ty::Dyn => Some(Ty::Dyn),
         Ty::List(element) if key.accepts(&Ty::Int) => Some((**element).clone()),
         Ty::Map(value) if key.accepts(&Ty::String) => Some((**value).clone()),
+        // What is found in something that may be anything is decided by what it is used for.
+        Ty::Optional(inner) if inner.is_dyn() => Some(Ty::Optional(Box::new(Ty::Open))),
         Ty::Optional(inner) => index(inner, key).map(|ty| Ty::Optional(Box::new(ty))),
         _ => None,
     }
@@ -598,9 +682,7 @@ fn arithmetic<'a>(name: &str, a: &Ty<'a>, b: &Ty<'a>) -> Option<Ty<'a>> {
         (_, Ty::Double, Ty::Double) => Ty::Double,
         (operators::ADD, Ty::String, Ty::String) => Ty::String,
         (operators::ADD, Ty::Bytes, Ty::Bytes) => Ty::Bytes,
-        (operators::ADD, Ty::List(x), Ty::List(y)) if x.accepts(y) => {
-            Ty::List(Box::new(if x.is_dyn() { (**y).clone() } else { (**x).clone() }))
-        }
+        (operators::ADD, Ty::List(_), Ty::List(_)) => return a.clone().joined(b.clone()),
         (operators::ADD | operators::SUBSTRACT, Ty::Duration, Ty::Duration) => Ty::Duration,
         (operators::ADD, Ty::Timestamp, Ty::Duration) | (operators::ADD, Ty::Duration, Ty::Timestamp) => Ty::Timestamp,
         (operators::SUBSTRACT, Ty::Timestamp, Ty::Timestamp) => Ty::Duration,

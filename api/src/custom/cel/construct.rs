@@ -2,7 +2,9 @@
 //! `Object.spec{replicas: 3}` is a map, and `authorizer.requestResource` a variable of that name.
 
 use cel::common::ast::EntryExpr::{MapEntry, StructField};
-use cel::common::ast::{Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, MapExpr, StructExpr};
+use cel::common::ast::{
+    CallExpr, Expr, IdedEntryExpr, IdedExpr, LiteralValue, MapEntryExpr, MapExpr, StructExpr, operators,
+};
 
 use super::values::unescaped;
 
@@ -17,6 +19,7 @@ pub fn rewrite(expr: &mut IdedExpr) {
     if is_request_resource(&expr.expr) {
         expr.expr = Expr::Ident(REQUEST_RESOURCE.to_owned());
     }
+    follow_optional(expr);
     match &mut expr.expr {
         Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).for_each(rewrite),
         Expr::Comprehension(c) => {
@@ -34,6 +37,39 @@ pub fn rewrite(expr: &mut IdedExpr) {
         }
         Expr::Select(select) => rewrite(&mut select.operand),
         Expr::Struct(_) | Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+    }
+}
+
+/// What is selected of something that may be missing may be missing itself: `a.?b.c` is `a.?b.?c`, `a.?b[0]` is `a.?b[?0]`.
+fn follow_optional(expr: &mut IdedExpr) {
+    if let Expr::Select(select) = &mut expr.expr
+        && !select.test
+        && is_optional_chain(&select.operand)
+    {
+        let (id, operand) = (select.operand.id, std::mem::take(&mut *select.operand));
+        let name = LiteralValue::String(std::mem::take(&mut select.field).into());
+        let args = vec![operand, IdedExpr { id, expr: Expr::Literal(name) }];
+        expr.expr = Expr::Call(CallExpr { func_name: operators::OPT_SELECT.to_owned(), target: None, args });
+    }
+    if let Expr::Call(call) = &mut expr.expr
+        && call.func_name == operators::INDEX
+        && call.args.first().is_some_and(is_optional_chain)
+    {
+        call.func_name = operators::OPT_INDEX.to_owned();
+    }
+}
+
+/// Whether this is `a.?b`, or something selected of that.
+fn is_optional_chain(expr: &IdedExpr) -> bool {
+    match &expr.expr {
+        Expr::Call(call) => {
+            let name = call.func_name.as_str();
+            name == operators::OPT_SELECT
+                || name == operators::OPT_INDEX
+                || (name == operators::INDEX && call.args.first().is_some_and(is_optional_chain))
+        }
+        Expr::Select(select) => !select.test && is_optional_chain(&select.operand),
+        _ => false,
     }
 }
 

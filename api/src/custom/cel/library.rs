@@ -525,7 +525,7 @@ const RESULTS: &[(&str, Returns)] = &[
     ("strings.quote", || Ty::String),
     ("optional.of", || Ty::Optional(Box::new(Ty::Dyn))),
     ("optional.ofNonZeroValue", || Ty::Optional(Box::new(Ty::Dyn))),
-    ("optional.none", || Ty::Optional(Box::new(Ty::Dyn))),
+    ("optional.none", || Ty::Optional(Box::new(Ty::Open))),
     ("hasValue", || Ty::Bool),
     ("find", || Ty::String),
     ("findAll", || Ty::List(Box::new(Ty::String))),
@@ -627,7 +627,7 @@ const OF_TEXTS: [&str; 14] = [
 
 /// Whether values of a type come one after the other.
 fn is_ordered(ty: &Ty<'_>) -> bool {
-    matches!(ty, Ty::Dyn | Ty::Int | Ty::Uint | Ty::Double | Ty::Bool | Ty::Duration | Ty::Timestamp)
+    matches!(ty, Ty::Dyn | Ty::Open | Ty::Int | Ty::Uint | Ty::Double | Ty::Bool | Ty::Duration | Ty::Timestamp)
         || matches!(ty, Ty::String | Ty::Bytes)
 }
 
@@ -654,7 +654,8 @@ pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) ->
             fits.then(result)
         }
         ("sum", Some(Ty::List(element)), []) => {
-            matches!(**element, Ty::Dyn | Ty::Int | Ty::Uint | Ty::Double | Ty::Duration).then(|| (**element).clone())
+            let added = matches!(**element, Ty::Dyn | Ty::Open | Ty::Int | Ty::Uint | Ty::Double | Ty::Duration);
+            added.then(|| (**element).clone())
         }
         ("min" | "max", Some(Ty::List(element)), []) => is_ordered(element).then(|| (**element).clone()),
         ("isSorted", Some(Ty::List(element)), []) => is_ordered(element).then_some(Ty::Bool),
@@ -666,7 +667,7 @@ pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) ->
         ("reverse" | "distinct", Some(of @ Ty::List(_)), []) => Some(of.clone()),
         ("flatten", Some(Ty::List(element)), []) => match &**element {
             inner @ Ty::List(_) => Some(inner.clone()),
-            Ty::Dyn => Some(result()),
+            Ty::Dyn | Ty::Open => Some(result()),
             _ => None,
         },
         ("flatten", Some(Ty::List(_)), [depth]) => depth.accepts(&Ty::Int).then(result),
@@ -727,10 +728,8 @@ pub fn returns<'a>(name: &str, target: Option<&Ty<'a>>, arguments: &[Ty<'a>]) ->
         }
         ("getQuery", Some(of), []) => of.accepts(&Ty::Named(URL)).then(result),
         ("value", Some(Ty::Optional(inner)), []) => Some((**inner).clone()),
-        ("orValue", Some(Ty::Optional(inner)), [other]) => {
-            Some(if matches!(**inner, Ty::Dyn) { other.clone() } else { (**inner).clone() })
-        }
-        ("or", Some(of @ Ty::Optional(_)), [_]) => Some(of.clone()),
+        ("orValue", Some(Ty::Optional(inner)), [other]) => (**inner).clone().joined(other.clone()),
+        ("or", Some(of @ Ty::Optional(_)), [other]) => of.clone().joined(other.clone()),
         ("optional.of" | "optional.ofNonZeroValue", None, [of]) => Some(Ty::Optional(Box::new(of.clone()))),
         _ => Some(result()),
     }

@@ -89,6 +89,9 @@ pub fn children_mut(expr: &mut IdedExpr) -> Vec<&mut IdedExpr> {
     }
 }
 
+/// What asking an authorizer costs (`k8s.io/apiserver/pkg/cel/library/cost.go`).
+const QUESTION_COST: u64 = 350_000;
+
 /// How what a function works through is charged.
 #[derive(Clone, Copy)]
 enum Weight {
@@ -100,10 +103,15 @@ enum Weight {
     Nested,
     /// A list: for each element compared with each other.
     Squared,
+    /// Whatever it is: what it costs to ask an authorizer. Two questions fit into an expression.
+    Question,
 }
 
 /// What working through a value costs; nothing is counted beyond `most`.
 pub fn weight(value: &Value, kind: i64, most: u64) -> u64 {
+    if kind == Weight::Question as i64 {
+        return QUESTION_COST;
+    }
     let Value::List(list) = value else {
         return match value {
             Value::Int(number) if kind == Weight::Number as i64 => u64::try_from(*number).unwrap_or(0),
@@ -127,6 +135,7 @@ fn weigh(call: &mut CallExpr) {
         ("slice" | "sort" | "reverse" | "@sortByAssociatedKeys", Some(list), _) => (Weight::Elements, list),
         ("flatten", Some(list), _) => (Weight::Nested, list),
         ("distinct", Some(list), _) => (Weight::Squared, list),
+        ("check", Some(question), _) => (Weight::Question, question),
         _ => return,
     };
     let id = value.id;

@@ -4,22 +4,22 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::level::{Check, Pod, Violation, containers_called, name, plural, quoted, violation};
+use super::level::{Minor, Pod, Row, Violation, containers_called, name, plural, quoted, violation};
 use crate::admission::items;
 
-pub(super) const BASELINE: [(&str, Check); 12] = [
-    ("appArmorProfile", app_armor),
-    ("capabilities", capabilities_baseline),
-    ("hostNamespaces", host_namespaces),
-    ("hostPathVolumes", host_path_volumes),
-    ("hostPorts", host_ports),
-    ("hostProbesAndHostLifecycle", probe_hosts),
-    ("privileged", privileged),
-    ("procMount", proc_mount),
-    ("seLinuxOptions", se_linux),
-    ("seccompProfile", seccomp_baseline),
-    ("sysctls", sysctls),
-    ("windowsHostProcess", host_process),
+pub(super) const BASELINE: [Row; 12] = [
+    ("appArmorProfile", 0, app_armor),
+    ("capabilities", 0, capabilities_baseline),
+    ("hostNamespaces", 0, host_namespaces),
+    ("hostPathVolumes", 0, host_path_volumes),
+    ("hostPorts", 0, host_ports),
+    ("hostProbesAndHostLifecycle", 34, probe_hosts),
+    ("privileged", 0, privileged),
+    ("procMount", 0, proc_mount_baseline),
+    ("seLinuxOptions", 0, se_linux),
+    ("seccompProfile", 0, seccomp_baseline),
+    ("sysctls", 0, sysctls),
+    ("windowsHostProcess", 0, host_process),
 ];
 const DEFAULT_CAPABILITIES: [&str; 13] = [
     "AUDIT_WRITE",
@@ -36,21 +36,28 @@ const DEFAULT_CAPABILITIES: [&str; 13] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-const SE_LINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
-const SAFE_SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+/// With the version that allows each first.
+const SE_LINUX_TYPES: [(&str, Minor); 5] =
+    [("", 0), ("container_t", 0), ("container_init_t", 0), ("container_kvm_t", 0), ("container_engine_t", 31)];
+/// With the version that allows each first.
+const SAFE_SYSCTLS: [(&str, Minor); 14] = [
+    ("kernel.shm_rmid_forced", 0),
+    ("net.ipv4.ip_local_port_range", 0),
+    ("net.ipv4.ip_unprivileged_port_start", 0),
+    ("net.ipv4.ping_group_range", 0),
+    ("net.ipv4.tcp_syncookies", 0),
+    ("net.ipv4.ip_local_reserved_ports", 27),
+    ("net.ipv4.tcp_fin_timeout", 29),
+    ("net.ipv4.tcp_keepalive_intvl", 29),
+    ("net.ipv4.tcp_keepalive_probes", 29),
+    ("net.ipv4.tcp_keepalive_time", 29),
+    ("net.ipv4.tcp_rmem", 32),
+    ("net.ipv4.tcp_wmem", 32),
+    ("net.ipv4.tcp_notsent_lowat", 37),
+    ("net.ipv4.tcp_slow_start_after_idle", 37),
 ];
+const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 const SECCOMP_ALLOWED: [&str; 2] = ["RuntimeDefault", "Localhost"];
 
 fn app_armor(pod: &Pod<'_>) -> Option<Violation> {
@@ -176,11 +183,11 @@ fn privileged(pod: &Pod<'_>) -> Option<Violation> {
     violation("privileged", format!("{} must not set securityContext.privileged=true", containers_called(&names)))
 }
 
-fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
-    // In a user namespace of its own, a pod may see /proc unmasked.
-    if pod.spec["hostUsers"] == false {
-        return None;
-    }
+fn proc_mount_baseline(pod: &Pod<'_>) -> Option<Violation> {
+    if pod.has_own_users() { None } else { proc_mount(pod) }
+}
+
+pub(super) fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
     let own =
         |container: &Value| container["securityContext"]["procMount"].as_str().is_some_and(|mount| mount != "Default");
     let names = pod.named(own);
@@ -199,14 +206,12 @@ fn proc_mount(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 fn se_linux(pod: &Pod<'_>) -> Option<Violation> {
-    let kind = |context: &Value| {
-        context["seLinuxOptions"]["type"].as_str().is_some_and(|kind| !SE_LINUX_TYPES.contains(&kind))
-    };
+    let is_allowed = |kind: &str| SE_LINUX_TYPES.iter().any(|(own, since)| *own == kind && pod.is_judged_since(*since));
+    let kind = |context: &Value| context["seLinuxOptions"]["type"].as_str().is_some_and(|kind| !is_allowed(kind));
     let set =
         |context: &Value, field: &str| context["seLinuxOptions"][field].as_str().is_some_and(|value| !value.is_empty());
     let setters = pod.setters(|context| kind(context) || set(context, "user") || set(context, "role"))?;
-    let types =
-        pod.values(|context| context["seLinuxOptions"]["type"].as_str().filter(|kind| !SE_LINUX_TYPES.contains(kind)));
+    let types = pod.values(|context| context["seLinuxOptions"]["type"].as_str().filter(|kind| !is_allowed(kind)));
     let mut details = Vec::new();
     if !types.is_empty() {
         details.push(format!("{} {}", plural("type", "types", types.len()), quoted(types)));
@@ -227,6 +232,9 @@ fn bad_seccomp(context: &Value) -> Option<&str> {
 }
 
 pub(super) fn seccomp_baseline(pod: &Pod<'_>) -> Option<Violation> {
+    if !pod.is_judged_since(19) {
+        return seccomp_annotations(pod);
+    }
     let setters = pod.setters(|context| bad_seccomp(context).is_some())?;
     violation(
         "seccompProfile",
@@ -234,9 +242,29 @@ pub(super) fn seccomp_baseline(pod: &Pod<'_>) -> Option<Violation> {
     )
 }
 
+/// What stood for the profiles before they had a field.
+fn seccomp_annotations(pod: &Pod<'_>) -> Option<Violation> {
+    let containers = pod.containers().map(|container| format!("{SECCOMP_OF_CONTAINER}{}", name(container)));
+    let forbidden: BTreeSet<String> = std::iter::once(SECCOMP_OF_POD.to_owned())
+        .chain(containers)
+        .filter_map(|key| {
+            let value = pod.metadata["annotations"][&key].as_str()?;
+            let allowed = matches!(value, "runtime/default" | "docker/default") || value.starts_with("localhost/");
+            (!allowed).then(|| format!("{key}={value:?}"))
+        })
+        .collect();
+    if forbidden.is_empty() {
+        return None;
+    }
+    let annotations = plural("annotation", "annotations", forbidden.len());
+    let shown = forbidden.into_iter().collect::<Vec<_>>().join(", ");
+    violation("seccompProfile", format!("forbidden {annotations} {shown}"))
+}
+
 fn sysctls(pod: &Pod<'_>) -> Option<Violation> {
-    let found: Vec<&str> =
-        items(&pod.spec["securityContext"]["sysctls"]).map(name).filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
+    let is_safe = |name: &&str| SAFE_SYSCTLS.iter().any(|(safe, since)| safe == name && pod.is_judged_since(*since));
+    let set = items(&pod.spec["securityContext"]["sysctls"]).map(name);
+    let found: Vec<&str> = set.filter(|name| !is_safe(name)).collect();
     if found.is_empty() { None } else { violation("forbidden sysctls", found.join(", ")) }
 }
 

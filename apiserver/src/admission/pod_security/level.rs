@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::{baseline::BASELINE, restricted::RESTRICTED};
 use crate::admission::items;
 
+/// The minor version of Kubernetes whose checks count; without a pin the newest.
+pub(super) type Minor = u32;
+
 /// How careful pods have to be; the later, the stricter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
@@ -27,6 +30,9 @@ pub(super) struct Violation {
 
 pub(super) type Check = fn(&Pod<'_>) -> Option<Violation>;
 
+/// A check: its name, the version that has it first, and itself.
+pub(super) type Row = (&'static str, Minor, Check);
+
 impl Level {
     /// A label's value.
     pub(super) fn parse(text: &str) -> Option<Level> {
@@ -41,19 +47,22 @@ impl Level {
         }
     }
 
-    /// What of a pod (or pod template) the level forbids.
-    pub(super) fn check(self, pod: &Value) -> Vec<Violation> {
-        let pod = Pod { metadata: &pod["metadata"], spec: &pod["spec"] };
-        let replaced = |name: &str| self == Level::Restricted && RESTRICTED.iter().any(|(own, _)| *own == name);
-        let baseline = BASELINE.iter().filter(|(name, _)| self != Level::Privileged && !replaced(name));
-        let restricted = RESTRICTED.iter().filter(|_| self == Level::Restricted);
-        baseline.chain(restricted).filter_map(|(_, check)| check(&pod)).collect()
+    /// What of a pod (or pod template) the level forbids, as of a version.
+    pub(super) fn check(self, version: Minor, pod: &Value) -> Vec<Violation> {
+        let pod = Pod { metadata: &pod["metadata"], spec: &pod["spec"], version };
+        let known = |(_, since, _): &&Row| *since <= version;
+        let restricted: Vec<&Row> = RESTRICTED.iter().filter(|_| self == Level::Restricted).filter(known).collect();
+        let replaced = |name: &str| restricted.iter().any(|(own, ..)| *own == name);
+        let baseline = BASELINE.iter().filter(|(name, ..)| self != Level::Privileged && !replaced(name)).filter(known);
+        baseline.chain(restricted.iter().copied()).filter_map(|(_, _, check)| check(&pod)).collect()
     }
 }
 
 pub(super) struct Pod<'a> {
     pub(super) metadata: &'a Value,
     pub(super) spec: &'a Value,
+    /// By whose checks it is judged.
+    version: Minor,
 }
 
 impl<'a> Pod<'a> {
@@ -66,8 +75,19 @@ impl<'a> Pod<'a> {
         self.containers().filter(|container| test(container)).map(name).collect()
     }
 
+    /// Whether the checks are those of a version or of a later one.
+    pub(super) fn is_judged_since(&self, version: Minor) -> bool {
+        version <= self.version
+    }
+
+    /// Whether it need not do what Windows does not know.
     pub(super) fn is_windows(&self) -> bool {
-        self.spec["os"]["name"] == "windows"
+        self.is_judged_since(25) && self.spec["os"]["name"] == "windows"
+    }
+
+    /// Whether its users are not those of the host, root included.
+    pub(super) fn has_own_users(&self) -> bool {
+        self.is_judged_since(35) && self.spec["hostUsers"] == false
     }
 
     /// `pod` and the containers whose security context passes a test, as in `pod and containers "a", "b"`.
@@ -117,8 +137,12 @@ mod tests {
     use serde_json::json;
 
     fn check(level: Level, spec: Value, expect: &[&str]) {
+        check_as_of(Minor::MAX, level, spec, expect);
+    }
+
+    fn check_as_of(version: Minor, level: Level, spec: Value, expect: &[&str]) {
         let found: Vec<String> = level
-            .check(&json!({ "metadata": {}, "spec": spec }))
+            .check(version, &json!({ "metadata": {}, "spec": spec }))
             .into_iter()
             .map(|found| format!("{} ({})", found.reason, found.detail))
             .collect();
@@ -158,6 +182,23 @@ mod tests {
             json!({ "containers": [{ "name": "c", "securityContext": careful() }], "volumes": [{ "name": "v", "hostPath": {} }] }),
             &[r#"restricted volume types (volume "v" uses restricted volume type "hostPath")"#],
         );
+    }
+
+    #[test]
+    fn a_pinned_version_is_judged_as_it_was() {
+        let root = json!({ "hostUsers": false, "securityContext": { "runAsUser": 0 }, "containers": [{ "name": "c", "securityContext": careful() }] });
+        check(Level::Restricted, root.clone(), &[]);
+        check_as_of(34, Level::Restricted, root.clone(), &["runAsUser=0 (pod must not set runAsUser=0)"]);
+        check_as_of(22, Level::Restricted, root, &[]);
+        let sysctl = json!({ "securityContext": { "sysctls": [{ "name": "net.ipv4.tcp_rmem" }] }, "containers": [] });
+        check(Level::Baseline, sysctl.clone(), &[]);
+        check_as_of(31, Level::Baseline, sysctl, &["forbidden sysctls (net.ipv4.tcp_rmem)"]);
+        let unmasked = json!({ "hostUsers": false, "containers": [{ "name": "c", "securityContext": { "procMount": "Unmasked" } }] });
+        let forbidden = r#"procMount (container "c" must not set securityContext.procMount to "Unmasked")"#;
+        check(Level::Baseline, unmasked.clone(), &[]);
+        check_as_of(34, Level::Baseline, unmasked.clone(), &[forbidden]);
+        let found = Level::Restricted.check(Minor::MAX, &json!({ "spec": unmasked }));
+        assert!(found.iter().any(|found| found.reason == "procMount"), "{found:?}");
     }
 
     #[test]

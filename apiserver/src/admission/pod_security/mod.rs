@@ -7,7 +7,8 @@
 //! | `warn` | is stored, its author warned (so is the author of a Deployment, Job, … with such pods) |
 //! | `audit` | is stored, and its violations are an annotation in the audit log |
 //!
-//! `baseline` and `restricted` hold the checks of these levels as they are now; a pinned `…-version` is shown, not honoured.
+//! A label `…-version` pins a level to the checks of an earlier Kubernetes. Without a label `warn`, authors are warned of what
+//! `enforce` would refuse: that is how the author of a Deployment learns why it has no pods.
 
 mod baseline;
 mod level;
@@ -24,9 +25,11 @@ use serde_json::Value;
 
 use super::{Attributes, Operation, Plugin};
 use crate::cache::Objects;
-use level::{Level, Violation};
+use level::{Level, Minor, Violation};
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
+/// The version of a level that is pinned to none.
+const LATEST: &str = "latest";
 /// Pods of a namespace that are looked at when its level changes (`defaultNamespaceMaxPodsToCheck`).
 const MAX_PODS_CHECKED: usize = 3000;
 
@@ -43,12 +46,36 @@ struct Policy {
 }
 
 impl Policy {
-    /// What a namespace's labels say for a mode (`enforce`, `warn`, `audit`); no label means no restriction.
-    fn of(labels: &BTreeMap<String, String>, mode: &str) -> Policy {
-        let level = labels.get(&format!("{PREFIX}{mode}")).map_or(Some(Level::Privileged), |level| Level::parse(level));
-        let version = labels.get(&format!("{PREFIX}{mode}-version")).cloned().unwrap_or_else(|| "latest".to_owned());
-        // A label that is no level cannot be set any more; one that was is taken for the strictest.
-        Policy { level: level.unwrap_or(Level::Restricted), version }
+    /// What a namespace's labels say for a mode; no label means no restriction. A label that is no level cannot be set any more;
+    /// one that was counts as `otherwise`.
+    fn of(labels: &BTreeMap<String, String>, mode: &str, otherwise: Level) -> Policy {
+        let level = labels.get(&format!("{PREFIX}{mode}")).map(|level| Level::parse(level).unwrap_or(otherwise));
+        let version = labels.get(&format!("{PREFIX}{mode}-version")).filter(|version| minor(version).is_some());
+        let version = version.cloned().unwrap_or_else(|| LATEST.to_owned());
+        Policy { level: level.unwrap_or(Level::Privileged), version }
+    }
+
+    fn enforced(labels: &BTreeMap<String, String>) -> Policy {
+        Policy::of(labels, "enforce", Level::Restricted)
+    }
+
+    fn audited(labels: &BTreeMap<String, String>) -> Policy {
+        Policy::of(labels, "audit", Level::Privileged)
+    }
+
+    fn warned_of(labels: &BTreeMap<String, String>) -> Policy {
+        let warn = Policy::of(labels, "warn", Level::Privileged);
+        let is_set = |mode: &str| labels.contains_key(&format!("{PREFIX}{mode}"));
+        let enforced = labels.get(&format!("{PREFIX}enforce")).and_then(|level| Level::parse(level));
+        match enforced.filter(|level| !is_set("warn") && *level > warn.level) {
+            Some(level) if is_set("warn-version") => Policy { level, ..warn },
+            Some(_) => Policy::enforced(labels),
+            None => warn,
+        }
+    }
+
+    fn check(&self, pod: &Value) -> Vec<Violation> {
+        self.level.check(minor(&self.version).unwrap_or(Minor::MAX), pod)
     }
 }
 
@@ -101,9 +128,9 @@ impl PodSecurity {
 
     fn check_pod(&self, write: &Attributes<'_>, pod: &Value) -> Result<(), Status> {
         let labels = self.namespace_labels(write.namespace);
-        let enforce = Policy::of(&labels, "enforce");
+        let enforce = Policy::enforced(&labels);
         write.audit.annotate(format!("{PREFIX}enforce-policy"), enforce.to_string());
-        let violations = enforce.level.check(pod);
+        let violations = enforce.check(pod);
         audit_of(write, &labels, pod);
         if !violations.is_empty() {
             return Err(write.forbidden(format!(
@@ -121,18 +148,25 @@ impl PodSecurity {
         let labels = labels_of(namespace);
         let errors = label_errors(&labels);
         let old = write.old_object.map(labels_of);
-        if !errors.is_empty() && old.as_ref().is_none_or(|old| label_errors(old).is_empty()) {
+        if !errors.is_empty() && old.as_ref().is_none_or(|old| label_errors(old) != errors) {
             return Err(Status::invalid(&GroupKind::new("", "Namespace"), write.error_name(), errors));
         }
         let Some(old) = old else { return Ok(()) };
-        let (before, after) = (Policy::of(&old, "enforce"), Policy::of(&labels, "enforce"));
-        if before == after || after.level <= before.level && before.version == after.version {
+        let (before, after) = (Policy::enforced(&old), Policy::enforced(&labels));
+        let relaxed = after.level <= before.level && before.version == after.version;
+        if before == after || after.level == Level::Privileged || relaxed {
             return Ok(());
         }
         let pods = self.objects.list(&GroupResource::new("", "pods"), Some(write.name));
+        if pods.len() > MAX_PODS_CHECKED {
+            write.warn(format!(
+                "new PodSecurity enforce level only checked against the first {MAX_PODS_CHECKED} of {} existing pods",
+                pods.len()
+            ));
+        }
         let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in pods.iter().take(MAX_PODS_CHECKED) {
-            let violations = after.level.check(&pod.value());
+            let violations = after.check(&pod.value());
             if !violations.is_empty() {
                 found.entry(reasons(&violations)).or_default().push(pod.name().to_owned());
             }
@@ -160,8 +194,8 @@ impl PodSecurity {
 }
 
 fn audit_of(write: &Attributes<'_>, labels: &BTreeMap<String, String>, pod: &Value) {
-    let audit = Policy::of(labels, "audit");
-    let violations = audit.level.check(pod);
+    let audit = Policy::audited(labels);
+    let violations = audit.check(pod);
     if !violations.is_empty() {
         let words = format!("would violate PodSecurity {:?}: {}", audit.to_string(), details(&violations));
         write.audit.annotate(format!("{PREFIX}audit-violations"), words);
@@ -169,8 +203,8 @@ fn audit_of(write: &Attributes<'_>, labels: &BTreeMap<String, String>, pod: &Val
 }
 
 fn warn_of(write: &Attributes<'_>, labels: &BTreeMap<String, String>, pod: &Value) {
-    let warn = Policy::of(labels, "warn");
-    let violations = warn.level.check(pod);
+    let warn = Policy::warned_of(labels);
+    let violations = warn.check(pod);
     if !violations.is_empty() {
         write.warn(format!("would violate PodSecurity {:?}: {}", warn.to_string(), details(&violations)));
     }
@@ -188,19 +222,40 @@ fn label_errors(labels: &BTreeMap<String, String>) -> Vec<FieldError> {
                 "must be one of privileged, baseline, restricted",
             ));
         }
-        if let Some(value) = labels.get(&version).filter(|value| !is_version(value)) {
+        if let Some(value) = labels.get(&version).filter(|value| minor(value).is_none()) {
             errors.push(FieldError::invalid(&path.key(version), value.as_str(), r#"must be "latest" or "v1.x""#));
         }
     }
     errors
 }
 
-fn is_version(value: &str) -> bool {
-    let minor = value.strip_prefix("v1.").unwrap_or_default();
-    value == "latest"
-        || (!minor.is_empty()
-            && minor.bytes().all(|byte| byte.is_ascii_digit())
-            && (minor == "0" || !minor.starts_with('0')))
+/// The version that a label's value means: `latest`, `v1.30`.
+fn minor(version: &str) -> Option<Minor> {
+    if version == LATEST {
+        return Some(Minor::MAX);
+    }
+    let minor = version.strip_prefix("v1.").filter(|minor| minor.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let is_short = minor == "0" || !minor.starts_with('0');
+    // What is of no number that there is, is newer than all.
+    (!minor.is_empty() && is_short).then(|| minor.parse().unwrap_or(Minor::MAX))
+}
+
+/// Whether an update runs another image than before, in a container that is there or a new one: all else of a pod that can be
+/// changed, and what it does already, is no reason to refuse it.
+fn runs_other(old: &Value, new: &Value) -> bool {
+    fn list<'p>(pod: &'p Value, name: &str) -> Vec<&'p Value> {
+        super::items(&pod["spec"][name]).collect()
+    }
+    let replaced = ["containers", "initContainers"].iter().any(|name| {
+        let (old, new) = (list(old, name), list(new, name));
+        old.len() != new.len() || old.iter().zip(&new).any(|(old, new)| old["image"] != new["image"])
+    });
+    let before = list(old, "ephemeralContainers");
+    replaced
+        || list(new, "ephemeralContainers").iter().any(|container| {
+            let old = before.iter().find(|old| old["name"] == container["name"]);
+            old.is_none_or(|old| old["image"] != container["image"])
+        })
 }
 
 #[async_trait]
@@ -212,7 +267,7 @@ impl Plugin for PodSecurity {
     fn handles(&self, write: &Attributes<'_>) -> bool {
         let pods = write.group.is_empty()
             && write.resource == "pods"
-            && matches!(write.subresource, "" | "ephemeralcontainers");
+            && matches!(write.subresource, "" | "ephemeralcontainers" | "resize");
         let whole = write.subresource.is_empty()
             && (write.is("", "namespaces") || template_path(write.group, write.resource).is_some());
         matches!(write.operation, Operation::Create | Operation::Update) && (pods || whole)
@@ -225,8 +280,7 @@ impl Plugin for PodSecurity {
         match write.resource {
             "namespaces" => self.check_namespace(write, object),
             "pods" => {
-                // A pod that is there already may go on; only what it runs counts.
-                let same = write.old_object.is_some_and(|old| old["spec"] == object["spec"]);
+                let same = write.old_object.is_some_and(|old| !runs_other(old, object));
                 if same { Ok(()) } else { self.check_pod(write, object) }
             }
             _ => {

@@ -5,19 +5,20 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{
-    baseline::{added, adds, seccomp_baseline},
-    level::{Check, Pod, Violation, containers_called, name, plural, quoted, violation},
+    baseline::{added, adds, proc_mount, seccomp_baseline},
+    level::{Pod, Row, Violation, containers_called, name, plural, quoted, violation},
 };
 use crate::admission::items;
 
 /// By the name of the baseline check that each replaces, where it replaces one.
-pub(super) const RESTRICTED: [(&str, Check); 6] = [
-    ("allowPrivilegeEscalation", privilege_escalation),
-    ("capabilities", capabilities_restricted),
-    ("hostPathVolumes", restricted_volumes),
-    ("runAsNonRoot", run_as_non_root),
-    ("runAsUser", run_as_user),
-    ("seccompProfile", seccomp_restricted),
+pub(super) const RESTRICTED: [Row; 7] = [
+    ("allowPrivilegeEscalation", 8, privilege_escalation),
+    ("capabilities", 22, capabilities_restricted),
+    ("procMount", 35, proc_mount),
+    ("hostPathVolumes", 0, restricted_volumes),
+    ("runAsNonRoot", 0, run_as_non_root),
+    ("runAsUser", 23, run_as_user),
+    ("seccompProfile", 19, seccomp_restricted),
 ];
 
 const ALLOWED_VOLUMES: [&str; 8] =
@@ -92,6 +93,9 @@ fn restricted_volumes(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 fn run_as_non_root(pod: &Pod<'_>) -> Option<Violation> {
+    if pod.has_own_users() {
+        return None;
+    }
     let reason = "runAsNonRoot != true";
     if let Some(setters) = pod.setters(|context| context["runAsNonRoot"] == false) {
         return violation(reason, format!("{setters} must not set securityContext.runAsNonRoot=false"));
@@ -104,6 +108,9 @@ fn run_as_non_root(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 fn run_as_user(pod: &Pod<'_>) -> Option<Violation> {
+    if pod.has_own_users() {
+        return None;
+    }
     let setters = pod.setters(|context| context["runAsUser"] == 0)?;
     violation("runAsUser=0", format!("{setters} must not set runAsUser=0"))
 }

@@ -14,10 +14,12 @@
 
 mod mutating;
 mod params;
+mod permissions;
 mod source;
 mod validating;
 
 pub use mutating::MutatingPolicies;
+pub use permissions::ParamPermissions;
 pub use validating::ValidatingPolicies;
 
 use std::sync::Arc;

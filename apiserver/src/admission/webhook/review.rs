@@ -4,7 +4,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minik8s_api::kinds::Kinds;
-use minik8s_api::status::{Status, StatusReason};
+use minik8s_api::status::{Status, StatusDetails, StatusReason};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::view::View;
@@ -41,6 +42,7 @@ pub(super) fn read(review: &Value, uid: &str, mutating: bool) -> Result<Response
         return Err("webhook response was absent".to_owned());
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    check_types(response)?;
     let answered = text(&response["uid"]);
     if answered != uid {
         return Err(format!("expected response.uid={uid:?}, got {answered:?}"));
@@ -57,6 +59,42 @@ pub(super) fn read(review: &Value, uid: &str, mutating: bool) -> Result<Response
         audit_annotations: annotations(&response["auditAnnotations"]),
         status: response["status"].clone(),
     })
+}
+
+/// Whether what is there is what an `AdmissionResponse` holds.
+fn check_types(response: &Value) -> Result<(), String> {
+    let texts = |value: &Value| value.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+    let named_texts = |value: &Value| value.as_object().is_some_and(|map| map.values().all(Value::is_string));
+    for (field, fits, wanted) in [
+        ("allowed", Value::is_boolean as fn(&Value) -> bool, "bool"),
+        ("uid", Value::is_string, "string"),
+        ("patch", Value::is_string, "[]uint8"),
+        ("patchType", Value::is_string, "string"),
+        ("status", Value::is_object, "v1.Status"),
+    ] {
+        if response.get(field).is_some_and(|value| !value.is_null() && !fits(value)) {
+            return Err(mistyped(field, &response[field], wanted));
+        }
+    }
+    let (warnings, annotations) = (&response["warnings"], &response["auditAnnotations"]);
+    if !warnings.is_null() && !texts(warnings) {
+        return Err(mistyped("warnings", warnings, "[]string"));
+    }
+    if !annotations.is_null() && !named_texts(annotations) {
+        return Err(mistyped("auditAnnotations", annotations, "map[string]string"));
+    }
+    Ok(())
+}
+
+fn mistyped(field: &str, value: &Value, wanted: &str) -> String {
+    let is = match value {
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        _ => "object",
+    };
+    format!("json: cannot unmarshal {is} into Go struct field AdmissionResponse.response.{field} of type {wanted}")
 }
 
 fn annotations(annotations: &Value) -> Vec<(String, String)> {
@@ -96,40 +134,11 @@ pub(super) fn refusal(webhook: &str, status: &Value) -> Status {
         ("", reason) => format!("{denied}: {reason}"),
         (message, _) => format!("{denied}: {message}"),
     };
-    let code =
-        status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+    let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
     let mut refusal = Status::bad_request(message);
-    refusal.code = code.unwrap_or(400);
-    refusal.reason = reason(text("reason"));
-    for cause in items(&status["details"]["causes"]) {
-        let text = |field: &str| cause[field].as_str().unwrap_or_default();
-        refusal = refusal.with_cause(text("reason"), text("message"), text("field"));
-    }
+    // No HTTP answer has a code beyond 999.
+    refusal.code = code.unwrap_or_default().clamp(400, 999);
+    refusal.reason = StatusReason::named(text("reason"));
+    refusal.details = StatusDetails::deserialize(&status["details"]).ok().map(Box::new);
     refusal
-}
-
-/// The reason of that name; those that Kubernetes does not know are not passed on.
-fn reason(name: &str) -> StatusReason {
-    use StatusReason::*;
-    const ALL: [StatusReason; 18] = [
-        Unauthorized,
-        Forbidden,
-        NotFound,
-        AlreadyExists,
-        Conflict,
-        Gone,
-        Expired,
-        Invalid,
-        BadRequest,
-        MethodNotAllowed,
-        NotAcceptable,
-        RequestEntityTooLarge,
-        UnsupportedMediaType,
-        TooManyRequests,
-        InternalError,
-        ServerTimeout,
-        Timeout,
-        ServiceUnavailable,
-    ];
-    ALL.into_iter().find(|reason| reason.as_str() == name).unwrap_or(Unknown)
 }

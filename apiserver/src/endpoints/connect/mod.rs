@@ -62,7 +62,7 @@ pub async fn serve(
     let (registry, query) = (server.registry(), &request.query);
     // A log is read, not connected to.
     if target.subresource != "log" {
-        registry.admit_connect(&request.context(), &target, query).await?;
+        registry.admit_connect(&request.context(), &target, query, &request.info.rest).await?;
     }
     if matches!(target.subresource.as_str(), "exec" | "attach" | "portforward") {
         server.authorize_verb(&request, "create")?;

@@ -156,7 +156,6 @@ impl Surroundings {
             machine: Machine::default(),
             labels: Default::default(),
             taints: Vec::new(),
-            roles: vec!["control-plane".to_owned()],
             addresses: vec![NodeAddress { type_: "InternalIP".to_owned(), address: "192.168.0.10".to_owned() }],
             pod_cidr: Some("10.128.0.0/24".to_owned()),
             cluster_dns: vec!["10.96.0.10".to_owned()],
