@@ -270,6 +270,21 @@ pub struct Parts<'a> {
     pub memory_capacity: i64,
     /// The user the image names, for `runAsNonRoot`: a number, a name, or nothing.
     pub image_user: Option<Result<i64, String>>,
+    /// The container whose processes it is to see, by its number in the runtime.
+    pub target: Option<String>,
+}
+
+impl Parts<'_> {
+    /// A target counts only where no larger part of the node is shared.
+    fn namespaces(&self, pod: &Pod) -> proto::NamespaceOption {
+        let pods = namespaces(pod);
+        match &self.target {
+            Some(target) if pods.pid == proto::NamespaceMode::Container as i32 => {
+                proto::NamespaceOption { pid: proto::NamespaceMode::Target as i32, target_id: target.clone(), ..pods }
+            }
+            _ => pods,
+        }
+    }
 }
 
 /// The configuration of one container.
@@ -475,7 +490,7 @@ fn linux_container(
             add_ambient_capabilities: Vec::new(),
         }),
         privileged,
-        namespace_options: Some(namespaces(pod)),
+        namespace_options: Some(parts.namespaces(pod)),
         run_as_user: int64(context.run_as_user.or(pod_context.run_as_user)),
         run_as_group: int64(context.run_as_group.or(pod_context.run_as_group)),
         readonly_rootfs: context.read_only_root_filesystem == Some(true),

@@ -14,7 +14,7 @@ use crate::container_config::{
     Parts, Volumes, container_config, hosts_file, is_written_by_kubelet, log_directory, sandbox_config,
 };
 use crate::env::{self, Objects};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hooks::Hook;
 use crate::images::ImageFailure;
 use crate::kubelet::Kubelet;
@@ -62,6 +62,18 @@ fn copy_part(fs: &dyn NodeFs, from: &str, to: &str) -> Result<()> {
     }
     fs.set_mode(to, metadata.mode)?;
     Ok(())
+}
+
+/// The container whose processes an ephemeral one asks to see.
+fn target(request: StartRequest<'_>, name: &str) -> Result<Option<String>> {
+    let mut ephemeral = request.pod.spec().ephemeral_containers.iter().flatten();
+    let target = ephemeral.find(|container| container.name == name);
+    let Some(target) = target.and_then(|container| container.target_container_name.as_deref()) else { return Ok(None) };
+    match request.runtime.latest(target) {
+        _ if target.is_empty() => Ok(None),
+        Some(container) => Ok(Some(container.id.clone())),
+        None => Err(Error::InvalidPod(format!("unable to find target container {target}"))),
+    }
 }
 
 impl Kubelet {
@@ -165,6 +177,7 @@ impl Kubelet {
             fs,
         };
         let env = env::environment(pod, container, sources)?;
+        let target = target(request, &container.name)?;
         let directory = pod_directory(pod.uid());
         let own = format!("{directory}/containers/{}", container.name);
         fs.create_dir_all(&own)?;
@@ -207,6 +220,7 @@ impl Kubelet {
             termination_log,
             memory_capacity: Amount::parse(&self.config.capacity.memory)?.units(),
             image_user,
+            target,
         };
         container_config(pod, container, parts)
     }

@@ -14,7 +14,7 @@ use minik8s_clock::Watched;
 use minik8s_cri::proto::{
     Container as CriContainer, ContainerConfig, ContainerEventType, ContainerMetadata, ContainerResources,
     ContainerState, ContainerStatus, ContainerUser, ImageSpec, LinuxContainerResources, LinuxContainerSecurityContext,
-    LinuxContainerUser, Signal as CriSignal, SupplementalGroupsPolicy,
+    LinuxContainerUser, NamespaceMode, Signal as CriSignal, SupplementalGroupsPolicy,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -84,8 +84,8 @@ impl Container {
         let log = Arc::new(ContainerLog::new(runtime.clock.clone(), runtime.fs.clone(), log_path));
         let linux = config.linux.clone().unwrap_or_default();
         let cgroup = Cgroup::new(linux.resources.unwrap_or_default());
-        let processes = ProcessTable::default();
         let security = linux.security_context.unwrap_or_default();
+        let processes = processes(runtime, sandbox, &security)?;
         let layers = std::iter::once(sandbox.files.clone()).chain(image.profile.layers.iter().cloned());
         let fs = Arc::new(ContainerFs::new(
             runtime.clock.clone(),
@@ -97,6 +97,8 @@ impl Container {
             cgroup.clone(),
         ));
         let user = user_of(&fs, &config, &image);
+        let shown = if user.name.is_empty() { user.uid.to_string() } else { user.name.clone() };
+        processes.belongs_to(shown, &fs);
         let labels = &sandbox.config.labels;
         let world = World {
             clock: runtime.clock.clone(),
@@ -228,8 +230,9 @@ impl Container {
             (true, _) => {
                 let processes = self.world.processes.clone();
                 let (stdin, screen) = terminal::open(input, output(LogStream::Stdout), move |signal| {
-                    if processes.signal_descendants(1, signal) == 0 {
-                        processes.signal(1, signal);
+                    let first = processes.first();
+                    if processes.signal_descendants(first, signal) == 0 {
+                        processes.signal(first, signal);
                     }
                 });
                 (stdin, screen.clone(), screen)
@@ -263,7 +266,7 @@ impl Container {
             return;
         }
         if !grace.is_zero() {
-            self.world.processes.signal(1, self.stop_signal());
+            self.world.processes.signal(self.world.processes.first(), self.stop_signal());
             if self.world.clock.timeout(grace, self.wait()).await.is_ok() {
                 return;
             }
@@ -373,6 +376,32 @@ impl Container {
 /// CRI's name of a state, as containerd's messages have it.
 fn cri_state_name(state: ContainerState) -> &'static str {
     state.as_str_name()
+}
+
+/// The PID namespace that a container is to be in: one of its own, its pod's, or that of another container. The node's is
+/// not simulated: there a container is alone.
+fn processes(
+    runtime: &SimRuntime,
+    sandbox: &Sandbox,
+    security: &LinuxContainerSecurityContext,
+) -> Result<ProcessTable> {
+    let Some(options) = &security.namespace_options else { return Ok(ProcessTable::default()) };
+    match NamespaceMode::try_from(options.pid) {
+        Ok(NamespaceMode::Pod) => Ok(sandbox.processes().beside()),
+        Ok(NamespaceMode::Target) => {
+            let target = runtime.container(&options.target_id)?;
+            let state = target.state.lock().to_cri();
+            match state {
+                ContainerState::ContainerRunning => Ok(target.world.processes.beside()),
+                _ => Err(Error::WrongState(format!(
+                    "invalid target container: container {:?} is not running - in state {}",
+                    target.id,
+                    state.as_str_name()
+                ))),
+            }
+        }
+        _ => Ok(ProcessTable::default()),
+    }
 }
 
 fn mounts(runtime: &SimRuntime, config: &ContainerConfig) -> Result<Vec<Mount>> {

@@ -2,15 +2,17 @@
 
 use crate::fs::{Layer, LayerNode};
 use crate::network::PodNetwork;
+use crate::process::ProcessTable;
 use crate::sim_runtime::SimRuntime;
 use crate::{Error, Result};
+use jiff::Timestamp;
 use minik8s_cri::proto::{
     LinuxPodSandboxStatus, Namespace, NamespaceMode, NamespaceOption, PodSandbox, PodSandboxConfig, PodSandboxMetadata,
     PodSandboxNetworkStatus, PodSandboxState, PodSandboxStatus,
 };
 use parking_lot::Mutex;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Parameters of the kernel that a sandbox has of its own, where its pod does not set them.
 const SYSCTLS: [(&str, &str); 8] = [
@@ -34,6 +36,9 @@ pub(crate) struct Sandbox {
     pub hostname: String,
     /// `/etc/hostname`, `/etc/hosts`, `/etc/resolv.conf` and `/proc/sys`, for all its containers.
     pub files: Arc<Layer>,
+    started: Timestamp,
+    /// Made when a container is to be in it.
+    processes: OnceLock<ProcessTable>,
     state: Mutex<State>,
 }
 
@@ -83,9 +88,16 @@ impl Sandbox {
             network: Arc::new(network),
             hostname,
             files,
+            started: runtime.clock.now(),
+            processes: OnceLock::new(),
             state: Mutex::new(State { ready: true, leased }),
             config,
         })
+    }
+
+    /// The PID namespace of the containers that share one.
+    pub fn processes(&self) -> &ProcessTable {
+        self.processes.get_or_init(|| ProcessTable::of_pod(self.started))
     }
 
     /// Makes it not ready; returns the address to give back, the first time.

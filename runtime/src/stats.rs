@@ -66,7 +66,7 @@ pub(crate) fn of_sandbox(runtime: &SimRuntime, sandbox: &Sandbox) -> PodSandboxS
     let containers = runtime.containers_of(&sandbox.id);
     let running: Vec<&Container> =
         containers.iter().map(|container| &**container).filter(|container| container.is_running()).collect();
-    let processes: usize = running.iter().map(|container| container.world.processes.list().len()).sum();
+    let processes: usize = running.iter().map(|container| container.world.processes.own().len()).sum();
     PodSandboxStats {
         attributes: Some(PodSandboxAttributes {
             id: sandbox.id.clone(),

@@ -124,6 +124,15 @@ impl Node {
         Ok(String::new())
     }
 
+    /// The namespaces of a container that shares its processes with its pod, or with another container.
+    fn pid_of(&self, of: &str) -> Result<NamespaceOption, String> {
+        let (mode, target_id) = match of {
+            "pod" => (NamespaceMode::Pod, String::new()),
+            target => (NamespaceMode::Target, self.id(target)?),
+        };
+        Ok(NamespaceOption { pid: mode as i32, target_id, ..Default::default() })
+    }
+
     fn exec(&self, container: &str, command: Vec<String>, timeout: i64) -> Answer {
         let id = self.id(container)?;
         let result = self.tokio.block_on(self.client.exec_sync(&id, command, timeout))?;
@@ -232,7 +241,8 @@ impl Node {
                 let image = args.next_pos().ok_or("which image?")?.to_string();
                 let memory = args.take_key("memory").map(str::parse).transpose()?.unwrap_or(0);
                 let privileged = args.take_key("privileged").map(str::parse).transpose()?.unwrap_or(false);
-                let security = LinuxContainerSecurityContext { privileged, ..Default::default() };
+                let namespace_options = args.take_key("pid").map(|of| self.pid_of(of)).transpose()?;
+                let security = LinuxContainerSecurityContext { privileged, namespace_options, ..Default::default() };
                 let linux = LinuxContainerConfig { security_context: Some(security), ..Default::default() };
                 let mounts = args.take_key("mount").and_then(|mount| {
                     mount.split_once(':').map(|(host, container)| Mount {

@@ -256,7 +256,7 @@ async fn nobody_grants_what_they_do_not_hold() {
             Some(format!(r#"roles.{group} "r" is forbidden: {}"#, missing(r#""delete""#))),
         ),
         ("rolebindings", binding("Role", "reader"), None),
-        ("rolebindings", binding("Role", "ghost"), Some(format!(r#"roles.{group} "ghost" not found"#))),
+        ("rolebindings", binding("Role", "ghost"), Some(format!(r#"rolebindings.{group} "ghost" not found"#))),
     ] {
         let attributes = write(Operation::Create, (group, resource), &object, None, &dev);
         let refused = chain.validate(&attributes).await.err().map(|status| status.message);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::fakes::world::{POD, World, nginx, web};
 use minik8s_cri::NodeFs as _;
+use minik8s_cri::proto::NamespaceMode;
 use serde_json::{Value, json};
 
 fn of_class(name: &str) -> Value {
@@ -280,4 +281,30 @@ async fn a_hook_that_dials_a_port_only_fails() {
     world.settle().await;
     let events = world.api.event_messages("web");
     assert!(events.iter().any(|event| event.starts_with("Warning FailedPostStartHook")), "{events:?}");
+}
+
+#[tokio::test]
+async fn an_ephemeral_container_sees_the_processes_of_its_target() {
+    let world = World::new(Vec::new());
+    world.api.put(POD, nginx());
+    world.settle().await;
+    let mut pod = world.pod();
+    pod["metadata"]["generation"] = json!(2);
+    let debugger =
+        |name: &str, target: &str| json!({"name": name, "image": "nginx:1.27", "targetContainerName": target});
+    pod["spec"]["ephemeralContainers"] =
+        json!([debugger("sees", "c"), debugger("alone", ""), debugger("lost", "later")]);
+    world.api.put(POD, pod);
+    world.settle().await;
+    let pid = |name: &str| {
+        let security = world.runtime.config(name).linux.and_then(|linux| linux.security_context);
+        let options = security.and_then(|security| security.namespace_options).unwrap();
+        (NamespaceMode::try_from(options.pid).unwrap(), options.target_id)
+    };
+    let id = world.pod()["status"]["containerStatuses"][0]["containerID"].as_str().unwrap().to_owned();
+    assert_eq!(pid("sees"), (NamespaceMode::Target, id.replace("containerd://", "")));
+    assert_eq!(pid("alone"), (NamespaceMode::Container, String::new()));
+    let events = world.api.event_messages("web");
+    let why = "Error: unable to find target container later";
+    assert!(events.iter().any(|event| event.ends_with(why)), "{events:?}");
 }

@@ -239,13 +239,9 @@ pub(super) async fn kill(process: Process) -> io::Result<i32> {
 }
 
 pub(super) async fn ps(process: Process) -> io::Result<i32> {
-    let user = match process.world.user.name.as_str() {
-        "" => process.world.user.uid.to_string(),
-        name => name.to_string(),
-    };
     process.stdout.line("PID   USER     TIME  COMMAND").await?;
     for row in process.world.processes.list() {
-        process.stdout.line(format!("{:>5} {user:<8}  0:00 {}", row.pid, row.command)).await?;
+        process.stdout.line(format!("{:>5} {:<8}  0:00 {}", row.pid, row.user, row.command)).await?;
     }
     Ok(0)
 }

@@ -303,6 +303,9 @@ impl ContainerFs {
 
     /// The content of a file. A device has none: see [`ContainerFs::device`].
     pub fn read(&self, path: &str) -> io::Result<Bytes> {
+        if let Some((files, path)) = proc::root(self, path) {
+            return files.read(path);
+        }
         let resolved = self.existing(path, true)?;
         if resolved.found == Lookup::Directory {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: is a directory")));
@@ -318,6 +321,9 @@ impl ContainerFs {
 
     /// Part of a file.
     pub fn read_at(&self, path: &str, offset: u64, length: usize) -> io::Result<Bytes> {
+        if let Some((files, path)) = proc::root(self, path) {
+            return files.read_at(path, offset, length);
+        }
         let resolved = self.existing(path, true)?;
         if let Place::Mounted { path, .. } = self.place(&resolved.path) {
             return self.node.read_at(&path, offset, length);
@@ -330,11 +336,17 @@ impl ContainerFs {
 
     /// What a path leads to.
     pub fn metadata(&self, path: &str) -> io::Result<Metadata> {
+        if let Some((files, path)) = proc::root(self, path) {
+            return files.metadata(path);
+        }
         self.metadata_of(self.existing(path, true)?)
     }
 
     /// What a path itself is.
     pub fn symlink_metadata(&self, path: &str) -> io::Result<Metadata> {
+        if let Some((files, path)) = proc::root(self, path) {
+            return files.symlink_metadata(path);
+        }
         self.metadata_of(self.existing(path, false)?)
     }
 
@@ -376,6 +388,9 @@ impl ContainerFs {
 
     /// Names in a directory, sorted.
     pub fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
+        if let Some((files, path)) = proc::root(self, path) {
+            return files.list(path);
+        }
         let Resolved { path, found } = self.existing(path, true)?;
         if found != Lookup::Directory {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{path}: not a directory")));

@@ -2,11 +2,14 @@
 
 use super::container_fs::ContainerFs;
 use crate::process::{Cgroup, ProcessInfo};
+use std::sync::Arc;
 
 /// The memory that `/proc/meminfo` reports: the node's, as it is in a real container too.
 const NODE_MEMORY_KIB: u64 = 8 * 1024 * 1024;
 const FILES: [&str; 6] = ["cpuinfo", "loadavg", "meminfo", "mounts", "uptime", "version"];
 const PROCESS_FILES: [&str; 7] = ["cmdline", "comm", "environ", "gid_map", "oom_score_adj", "status", "uid_map"];
+/// How many bytes a path has at most that goes through other processes' roots, each of which may lead to the next.
+const PATH_LIMIT: usize = 4096;
 const CGROUP: &str = "/sys/fs/cgroup";
 
 /// What stands at a path below `/proc` or `/sys`.
@@ -30,7 +33,7 @@ pub(super) fn lookup(fs: &ContainerFs, path: &str) -> Option<ProcNode> {
         return Some(ProcNode::File);
     }
     let (pid, file) = rest.split_once('/').unwrap_or((rest, ""));
-    let known = pid == "self" || fs.processes().contains(pid.parse().ok()?);
+    let known = fs.processes().contains(number(fs, pid)?);
     match file {
         "" | "fd" if known => Some(ProcNode::Directory),
         file if known && PROCESS_FILES.contains(&file) => Some(ProcNode::File),
@@ -62,8 +65,7 @@ pub(super) fn names(fs: &ContainerFs, directory: &str) -> Vec<String> {
 pub(super) fn read(fs: &ContainerFs, path: &str) -> Option<String> {
     let memory = fs.memory();
     if let Some(name) = path.strip_prefix("/sys/fs/cgroup/") {
-        let pids: Vec<u32> = fs.processes().list().iter().map(|process| process.pid).collect();
-        return fs.cgroup().file(name, &pids);
+        return fs.cgroup().file(name, &fs.processes().own());
     }
     Some(match path {
         "/proc/version" => "Linux version 6.12.0-minik8s (minik8s) #1 SMP\n".to_string(),
@@ -86,14 +88,26 @@ pub(super) fn read(fs: &ContainerFs, path: &str) -> Option<String> {
         _ => {
             let (pid, file) = path.strip_prefix("/proc/")?.split_once('/')?;
             let processes = fs.processes().list();
-            // Who reads cannot be told here; the first process stands in for itself.
-            let pid = if pid == "self" { 1 } else { pid.parse().ok()? };
+            let pid = number(fs, pid)?;
             if file == "oom_score_adj" {
                 return Some(format!("{}\n", fs.cgroup().resources().oom_score_adj));
             }
             return process_file(processes.iter().find(|process| process.pid == pid)?, file);
         }
     })
+}
+
+/// The files that a process sees, for a path below `/proc/PID/root`, and the path in them.
+pub(super) fn root<'a>(fs: &ContainerFs, path: &'a str) -> Option<(Arc<ContainerFs>, &'a str)> {
+    let (pid, rest) = path.strip_prefix("/proc/").filter(|_| path.len() <= PATH_LIMIT)?.split_once("/root")?;
+    let rest = if rest.is_empty() { "/" } else { rest };
+    let files = fs.processes().root(number(fs, pid)?)?;
+    rest.starts_with('/').then_some((files, rest))
+}
+
+/// Who reads cannot be told here; the container's first process stands in for itself.
+fn number(fs: &ContainerFs, pid: &str) -> Option<u32> {
+    if pid == "self" { Some(fs.processes().first()) } else { pid.parse().ok() }
 }
 
 fn process_file(process: &ProcessInfo, file: &str) -> Option<String> {

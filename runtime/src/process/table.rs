@@ -1,11 +1,13 @@
-//! The processes of a container: its PID namespace.
+//! The processes of a container, and its PID namespace, which it may share with others.
 
 use super::Signal;
+use crate::fs::ContainerFs;
 use jiff::Timestamp;
 use minik8s_clock::{Watched, Watcher};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use tokio::sync::{Notify, mpsc};
 
 /// How many signals wait for a process that handles them; more of them are merged away, as the kernel does.
@@ -16,11 +18,26 @@ pub const PROCESS_LIMIT: usize = 1024;
 /// How many exit codes are remembered for `wait`.
 const REMEMBERED_EXITS: usize = 256;
 
-/// Who runs in a container. Clones share the table.
+/// Who runs `/pause`.
+const NOBODY_KNOWN: &str = "65535";
+/// What the number of a namespace's first process is.
+const INIT: u32 = 1;
+
+/// Who runs in a container, and whom it sees. Clones share the table.
 #[derive(Clone, Default)]
 pub struct ProcessTable {
     inner: Arc<Mutex<Table>>,
     changed: Arc<Notify>,
+    member: Arc<Member>,
+}
+
+/// A container in its PID namespace.
+#[derive(Default)]
+struct Member {
+    /// The number of the process it was started with; 0 before.
+    first: AtomicU32,
+    /// Whose processes these are: the name of its user and its files.
+    about: OnceLock<(String, Weak<ContainerFs>)>,
 }
 
 #[derive(Default)]
@@ -32,6 +49,7 @@ struct Table {
 }
 
 struct Entry {
+    member: Arc<Member>,
     parent: u32,
     command: String,
     started: Timestamp,
@@ -51,6 +69,8 @@ pub struct ProcessInfo {
     pub command: String,
     /// When it started.
     pub started: Timestamp,
+    /// The name or number of who runs it.
+    pub user: String,
 }
 
 /// The place of a running process in the table; leaves it when dropped.
@@ -62,10 +82,45 @@ pub struct Registration {
 }
 
 impl ProcessTable {
+    /// The namespace that the containers of a pod share, in which its sandbox's `/pause` is the first process.
+    pub fn of_pod(started: Timestamp) -> ProcessTable {
+        let table = ProcessTable::default();
+        // Nobody waits for it and no signal reaches it: it is there as long as the table.
+        table.enter(&mut table.inner.lock(), 0, "/pause".to_string(), started);
+        table
+    }
+
+    /// For another container in the same namespace.
+    pub fn beside(&self) -> ProcessTable {
+        let ProcessTable { inner, changed, member: _ } = self.clone();
+        ProcessTable { inner, changed, member: Arc::default() }
+    }
+
+    /// Says whose processes these are, to the others in the namespace.
+    pub fn belongs_to(&self, user: String, files: &Arc<ContainerFs>) {
+        // Once for each container, when it is made.
+        let _first = self.member.about.set((user, Arc::downgrade(files)));
+    }
+
+    /// The number of the process that the container was started with; 0 before.
+    pub fn first(&self) -> u32 {
+        self.member.first.load(Ordering::Relaxed)
+    }
+
+    /// The files that a process sees (`/proc/PID/root`).
+    pub fn root(&self, pid: u32) -> Option<Arc<ContainerFs>> {
+        self.inner.lock().processes.get(&pid)?.member.about.get()?.1.upgrade()
+    }
+
     /// Enters a process; `None` when there are too many.
     pub fn register(&self, parent: u32, command: String, started: Timestamp) -> Option<Registration> {
         let mut table = self.inner.lock();
-        (table.processes.len() < PROCESS_LIMIT).then(|| self.enter(&mut table, parent, command, started))
+        let own = table.processes.values().filter(|entry| self.is_own(entry)).count();
+        (own < PROCESS_LIMIT).then(|| self.enter(&mut table, parent, command, started))
+    }
+
+    fn is_own(&self, entry: &Entry) -> bool {
+        Arc::ptr_eq(&entry.member, &self.member)
     }
 
     /// Enters what a shell has built in, of which each shell runs one at a time; they do not count.
@@ -79,13 +134,16 @@ impl ProcessTable {
         let killed_receiver = killed.watch();
         table.last_pid += 1;
         let pid = table.last_pid;
-        table.processes.insert(pid, Entry { parent, command, started, handled: BTreeSet::new(), pending, killed });
+        // The first process enters before any that an exec brings in.
+        let _later = self.member.first.compare_exchange(0, pid, Ordering::Relaxed, Ordering::Relaxed);
+        let (member, handled) = (self.member.clone(), BTreeSet::new());
+        table.processes.insert(pid, Entry { member, parent, command, started, handled, pending, killed });
         Registration { table: self.clone(), pid, pending: pending_receiver, killed: killed_receiver }
     }
 
     /// Sends a signal; false when there is no such process.
     ///
-    /// A process that handles the signal receives it. One that does not is ended, except the first of the container, which
+    /// A process that handles the signal receives it. One that does not is ended, except the first of the namespace, which
     /// the kernel shields from everything but SIGKILL: so `sleep` as a container's command ignores SIGTERM.
     pub fn signal(&self, pid: u32, signal: Signal) -> bool {
         let table = self.inner.lock();
@@ -94,15 +152,16 @@ impl ProcessTable {
             if let Err(error) = entry.pending.try_send(signal) {
                 tracing::debug!(pid, %signal, %error, "signal merged with those that wait");
             }
-        } else if signal == Signal::Kill || (pid != 1 && !signal.ignored_by_default()) {
+        } else if signal == Signal::Kill || (pid != INIT && !signal.ignored_by_default()) {
             entry.killed.set(Some(signal));
         }
         true
     }
 
-    /// Kills all processes.
+    /// Kills all processes of the container. With the first of a namespace go all others in it, as the kernel has it.
     pub fn kill_all(&self) {
-        for entry in self.inner.lock().processes.values() {
+        let all = self.first() == INIT;
+        for entry in self.inner.lock().processes.values().filter(|entry| all || self.is_own(entry)) {
             entry.killed.set(Some(Signal::Kill));
         }
     }
@@ -121,7 +180,7 @@ impl ProcessTable {
         family.iter().filter(|pid| self.signal(**pid, signal)).count()
     }
 
-    /// All processes by number.
+    /// All processes that the container sees, by number.
     pub fn list(&self) -> Vec<ProcessInfo> {
         let table = self.inner.lock();
         let info = |(pid, entry): (&u32, &Entry)| ProcessInfo {
@@ -129,8 +188,15 @@ impl ProcessTable {
             parent: entry.parent,
             command: entry.command.clone(),
             started: entry.started,
+            user: entry.member.about.get().map_or_else(|| NOBODY_KNOWN.to_string(), |(user, _)| user.clone()),
         };
         table.processes.iter().map(info).collect()
+    }
+
+    /// The numbers of the container's own processes.
+    pub fn own(&self) -> Vec<u32> {
+        let table = self.inner.lock();
+        table.processes.iter().filter(|(_, entry)| self.is_own(entry)).map(|(pid, _)| *pid).collect()
     }
 
     /// Whether a process exists.
