@@ -14,6 +14,7 @@ pub mod authorizer;
 pub mod check;
 pub mod construct;
 pub mod cost;
+mod depth;
 pub mod library;
 mod meter;
 mod named_formats;
@@ -38,6 +39,9 @@ pub const EXPRESSION_BUDGET: u64 = 1_000_000;
 
 /// Longest expression, in bytes.
 const MAX_SOURCE_BYTES: usize = 64 * 1024;
+
+/// The brackets that the parser reads within each other: more than [`depth::DEPTH_LIMIT`] leaves.
+const PARSER_DEPTH: u16 = 256;
 
 /// A variable of an expression.
 pub type Variable<'a> = (&'static str, Ty<'a>);
@@ -86,10 +90,28 @@ fn bind() -> Macro {
     })
 }
 
-/// Parses an expression. The error is cel-go's text.
-fn parse(env: &Arc<Env>, source: &str) -> Result<(IdedExpr, SourceInfo), String> {
-    let parser = env.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true);
-    parser.parse_with_source_info(source).map_err(|errors| check::syntax(source, &errors))
+/// Parses an expression and goes on with its tree, for both of which there is room on the stack. The errors are cel-go's
+/// text.
+fn with_tree<T>(
+    env: &Arc<Env>,
+    source: &str,
+    go_on: impl FnOnce(IdedExpr, &SourceInfo) -> Result<T, String>,
+) -> Result<T, String> {
+    if source.len() > MAX_SOURCE_BYTES {
+        return Err(format!("ERROR: <input>:1:1: expression exceeds {MAX_SOURCE_BYTES} bytes"));
+    }
+    let levels = depth::of(source);
+    if levels > depth::DEPTH_LIMIT {
+        let words = format!("ERROR: <input>:-1:0: expression recursion limit exceeded: {}", depth::DEPTH_LIMIT);
+        return Err(format!("compilation failed: {words}"));
+    }
+    depth::with_room(levels, || {
+        let parser = env.parser().enable_optional_syntax(true).enable_ident_escape_syntax(true);
+        let parser = parser.max_recursion_depth(PARSER_DEPTH);
+        let parsed = parser.parse_with_source_info(source);
+        let (tree, places) = parsed.map_err(|errors| check::syntax(source, &errors))?;
+        go_on(tree, &places)
+    })
 }
 
 /// The type of an expression over one variable, and what it costs at worst. The error is cel-go's text.
@@ -99,20 +121,23 @@ pub fn device_expression(
     ty: Ty<'static>,
     shape: Shape,
 ) -> Result<(Ty<'static>, u64), String> {
-    let (tree, places) = parse(&DEVICE_ENV, source)?;
-    let found = check::check(&tree, source, &places, &[(variable, ty)])?;
-    Ok((found, cost::estimate(&tree, vec![(variable.to_owned(), shape)])))
+    with_tree(&DEVICE_ENV, source, |tree, places| {
+        let found = check::check(&tree, source, places, &[(variable, ty)])?;
+        Ok((found, cost::estimate(&tree, vec![(variable.to_owned(), shape)])))
+    })
 }
 
 /// What a rule over a value costs at worst; nothing where it is none.
 pub fn rule_cost(source: &str, root: &Shape) -> u64 {
-    parse(&ENV, source).map_or(0, |(tree, _)| cost::estimate_rule(&tree, root))
+    with_tree(&ENV, source, |tree, _| Ok(cost::estimate_rule(&tree, root))).unwrap_or(0)
 }
 
 /// A compiled expression.
 #[derive(Debug)]
 pub struct Expr {
     tree: Expression,
+    /// How deep its source is.
+    levels: usize,
     cost: u64,
     /// Whether it asks for the object as it was.
     pub uses_old_self: bool,
@@ -141,21 +166,20 @@ impl Expr {
 
     /// Compiles an expression of any type, and says which. The error is cel-go's text.
     pub fn typed<'a>(source: &str, variables: &[Variable<'a>]) -> Result<(Expr, Ty<'a>), String> {
-        if source.len() > MAX_SOURCE_BYTES {
-            return Err(format!("ERROR: <input>:1:1: expression exceeds {MAX_SOURCE_BYTES} bytes"));
-        }
-        let (mut tree, places) = parse(&ENV, source)?;
-        let found = check::check(&tree, source, &places, variables)?;
-        let uses_old_self = tree.references().has_variable("oldSelf");
-        construct::rewrite(&mut tree);
-        pairs::rewrite(&mut tree);
-        meter::meter(&mut tree);
-        Ok((Expr { cost: meter::nodes(&tree), tree, uses_old_self }, found))
+        with_tree(&ENV, source, |mut tree, places| {
+            let found = check::check(&tree, source, places, variables)?;
+            let uses_old_self = tree.references().has_variable("oldSelf");
+            construct::rewrite(&mut tree);
+            pairs::rewrite(&mut tree);
+            meter::meter(&mut tree);
+            let (cost, levels) = (meter::nodes(&tree), depth::of(source));
+            Ok((Expr { tree, levels, cost, uses_old_self }, found))
+        })
     }
 
     /// Whether it asks a variable for a field, in any of CEL's ways.
     pub fn selects(&self, variable: &str, field: &str) -> bool {
-        construct::selects(&self.tree, variable, field)
+        depth::with_room(self.levels, || construct::selects(&self.tree, variable, field))
     }
 
     /// Evaluates it, taking what it costs from `budget`.
@@ -173,8 +197,9 @@ impl Expr {
         };
         context.add_function(meter::SPEND, charge).map_err(|error| Failure::Error(error.to_string()))?;
         let counter = Arc::clone(&spent);
-        let weigh = move |value: Value, kind: i64| -> Result<Value, ExecutionError> {
-            let cost = meter::weight(&value, kind, allowed);
+        let scale = meter::Scale::default();
+        let weigh = move |value: Value, place: i64, call: i64| -> Result<Value, ExecutionError> {
+            let cost = scale.weigh(&value, place, call, allowed);
             let total = counter.fetch_add(cost, Ordering::Relaxed).saturating_add(cost);
             if total > allowed { Err(ExecutionError::function_error(meter::WEIGH, "cost")) } else { Ok(value) }
         };
@@ -183,7 +208,7 @@ impl Expr {
         let declared = declared.and_then(|()| context.add_function(pairs::PAIRS, pairs::pairs));
         let declared = declared.and_then(|()| context.add_function(pairs::GATHER, pairs::gather));
         declared.map_err(|error| Failure::Error(error.to_string()))?;
-        let result = Value::resolve(&self.tree, &context);
+        let result = depth::with_room(self.levels, || Value::resolve(&self.tree, &context));
         let total = spent.load(Ordering::Relaxed);
         *budget = budget.saturating_sub(total);
         if total > allowed {

@@ -1,5 +1,7 @@
 //! The part of JSONPath that printer columns and scale subresources use: `.spec.a`, `..a`, `['a.b/c']`, `[0]`, `[*]`, `[1:3]`,
 //! `[0,2]`, `[?(@.type=="Ready")]`. Mirrors what `k8s.io/client-go/util/jsonpath` accepts without braces.
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -102,11 +104,15 @@ impl JsonPath {
         Ok(JsonPath { steps })
     }
 
-    /// All values that the path finds, in order.
+    /// All values that the path finds, in order; each once, so that no path finds more than there is (`[0,0][0,0]…`).
     pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
-        self.steps
-            .iter()
-            .fold(vec![value], |found, step| found.into_iter().flat_map(|value| step.apply(value)).collect())
+        let mut found = vec![value];
+        for step in &self.steps {
+            let mut seen = BTreeSet::new();
+            let below = found.into_iter().flat_map(|value| step.apply(value));
+            found = below.filter(|value| seen.insert(std::ptr::from_ref(*value))).collect();
+        }
+        found
     }
 
     /// The cell of a printer column of type `kind` (`string integer number boolean date`): null where nothing is found
@@ -300,6 +306,15 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "Odd", "status": "False"}]},
         });
         JsonPath::parse(path).unwrap().cell(&object, kind, "2026-01-01T00:02:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn no_path_finds_more_than_there_is() {
+        let path = |step: &str| JsonPath::parse(&step.repeat(200)).expect("a path");
+        let deep = (0..60).fold(json!({}), |inner, _| json!({ "x": inner }));
+        assert_eq!(path("..x").find(&deep), Vec::<&Value>::new());
+        let list = (0..200).fold(json!("end"), |inner, _| json!([inner]));
+        assert_eq!(path("[0,0]").find(&list), [&json!("end")]);
     }
 
     #[test]

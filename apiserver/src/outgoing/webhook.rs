@@ -98,14 +98,20 @@ impl WebhookClient {
     }
 }
 
-/// client-go's words for an answer that is an error (`apimachinery/pkg/api/errors` `NewGenericServerResponse`).
+/// client-go's words for an answer that is an error (`apimachinery/pkg/api/errors` `NewGenericServerResponse`); a `Status`
+/// has its own.
 fn refused(code: u16, body: &[u8]) -> String {
+    let status = serde_json::from_slice::<Value>(body).ok().filter(|body| body["kind"] == "Status");
+    if let Some(message) = status.as_ref().and_then(|status| status["message"].as_str()) {
+        return message.chars().take(MAX_TOLD_CHARACTERS).collect();
+    }
     let told: String = String::from_utf8_lossy(body).trim().chars().take(MAX_TOLD_CHARACTERS).collect();
     match code {
         401 => "the server has asked for the client to provide credentials".to_owned(),
         403 => format!("forbidden: {told}"),
         404 => "the server could not find the requested resource".to_owned(),
         405 => "the server does not allow this method on the requested resource".to_owned(),
+        429 => "the server has received too many requests and has asked us to try again later".to_owned(),
         503 => "the server is currently unable to handle the request".to_owned(),
         500.. => format!(
             "an error on the server ({:?}) has prevented the request from succeeding",

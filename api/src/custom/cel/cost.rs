@@ -501,9 +501,10 @@ mod tests {
     use super::*;
 
     fn cost(source: &str) -> u64 {
-        let tree = crate::custom::cel::parse(&crate::custom::cel::DEVICE_ENV, source).expect("it parses").0;
         let list = Shape::List { most: 10, element: Arc::new(Shape::Text(20)) };
-        estimate(&tree, vec![("list".to_owned(), list), ("text".to_owned(), Shape::Text(100))])
+        let variables = vec![("list".to_owned(), list), ("text".to_owned(), Shape::Text(100))];
+        let estimated = |tree, _: &_| Ok(estimate(&tree, variables));
+        crate::custom::cel::with_tree(&crate::custom::cel::DEVICE_ENV, source, estimated).expect("it parses")
     }
 
     #[test]

@@ -157,3 +157,85 @@ fn loops_end_with_the_budget() {
     assert_eq!(rule.evaluate(&[("self", value)], &mut budget), Ok(Value::Bool(true)));
     assert!(budget > EXPRESSION_BUDGET / 2 && budget < EXPRESSION_BUDGET);
 }
+
+/// Of everything that stands within itself, as deep as may be, and one level more.
+#[test]
+fn deep_rules_have_room_and_deeper_ones_are_refused() {
+    let nested = |start: &str, middle: &str, end: &str, times: usize| {
+        format!("{}{middle}{}", start.repeat(times), end.repeat(times))
+    };
+    for (of, levels) in [
+        (&(|n| format!("1{} == {}", " + 1".repeat(n), n + 1)) as &dyn Fn(usize) -> String, 249),
+        (&|n| format!("true{}", " == true".repeat(n)), 250),
+        (&|n| format!("true{}", " && true".repeat(n * 100)), 250),
+        (&|n| nested("(", "true", ")", n), 250),
+        (&|n| nested("false ? false : ", "true", "", n), 250),
+        (&|n| nested("!(", "true", ")", n) + " || true", 125),
+        (&|n| format!("'a'{} == 'a'", ".trim()".repeat(n)), 124),
+        (&|n| nested("[", "1", "]", n) + ".size() == 1", 247),
+        (&|n| nested("{'a': ", "1", "}", n) + ".size() == 1", 247),
+        (&|n| nested("type(", "1", ")", n) + " == type", 249),
+        (&|n| nested("[1].all(x, ", "true", ")", n), 83),
+        (&|n| nested("[1].all(i, x, ", "true", ")", n), 83),
+        (&|n| nested("[1].exists_one(x, ", "true", ")", n), 83),
+        (&|n| nested("[1].filter(x, ", "true", ").size() == 1", n), 40),
+        (&|n| nested("[1].map(x, ", "1", ")", n) + " != []", 82),
+        (&|n| nested("[1].transformList(i, x, ", "1", ")", n) + " != []", 82),
+        (&|n| nested("optional.of(", "1", ")", n) + ".hasValue()", 123),
+        (&|n| nested("optional.of(1).or(", "optional.of(1)", ")", n) + ".hasValue()", 60),
+        (&|n| nested("cel.bind(x, 1, ", "x", ")", n) + " == 1", 60),
+    ] {
+        let source = of(levels);
+        match run(&source) {
+            Ok(Ok(result)) => assert_eq!(result, Value::Bool(true), "{source}"),
+            // What costs too much when it is as deep is followed as far.
+            Ok(Err(failure)) => assert_eq!(failure, Failure::Cost, "{source}"),
+            Err(error) => assert!(!error.contains("recursion limit"), "{source}: {error}"),
+        }
+        if !source.contains("&&") {
+            let refused = run(&of(levels + 200)).expect_err(&source);
+            assert_eq!(refused, "compilation failed: ERROR: <input>:-1:0: expression recursion limit exceeded: 250");
+        }
+    }
+}
+
+#[test]
+fn work_on_long_values_is_paid_for() {
+    let schema = Schema::parse(&json!({ "type": "object", "properties": {
+        "text": { "type": "string" }, "list": { "type": "array", "items": { "type": "string" } },
+    } }));
+    let long = "a".repeat(400_000);
+    let list: Vec<String> = (0..20_000).map(|number| number.to_string()).collect();
+    let value = values::value(&schema, &json!({ "text": long, "list": list }), false);
+    let run = |source: &str| {
+        let rule = Expr::compile(source, &[("self", of_schema(&schema, true))], &Ty::Bool).expect(source);
+        rule.evaluate(&[("self", value.clone())], &mut EXPRESSION_BUDGET.clone())
+    };
+    for source in [
+        "self.text.replace('a', self.text) != ''",
+        "self.list.map(x, self.text).join('') != ''",
+        "self.list.join(self.text) != ''",
+        "'%s'.format([self.list.map(x, self.text)]) != ''",
+        "'%.2000000000f'.format([1.0]) != ''",
+        "self.list.all(x, self.text.lowerAscii() != '')",
+        "self.list.all(x, self.text + self.text != '')",
+        "self.list.all(x, self.text == self.text)",
+        "self.list.all(x, x in self.list)",
+        "self.list.all(x, self.list.indexOf(x) >= 0)",
+        "sets.contains(self.list, self.list)",
+        "self.list.all(x, !self.text.contains('b'))",
+        "self.text.matches(self.text)",
+        "self.list.all(x, self.text.split('').size() > 0)",
+    ] {
+        assert_eq!(run(source), Err(Failure::Cost), "{source}");
+    }
+    for source in [
+        "self.text + self.text != 'a' && self.text.lowerAscii() == self.text",
+        "self.text.replace('ab', 'c') == self.text && !self.text.contains('bbbb')",
+        "self.list.join(',').size() > 20000 && '17' in self.list && sets.contains(self.list, ['1', '2'])",
+        "self.list.all(x, x.matches('^[0-9]+$') && x.size() < 6)",
+        "self.list.all(x, x.startsWith('0') || x != '0') && self.list.map(x, x + '!').size() == 20000",
+    ] {
+        assert_eq!(run(source), Ok(Value::Bool(true)), "{source}");
+    }
+}
