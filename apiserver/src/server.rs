@@ -618,12 +618,12 @@ fn request_timeout(query: &Query, longest: Duration) -> Result<Duration, Status>
     let Some(asked) = query.get("timeout").filter(|asked| !asked.is_empty()) else {
         return Ok(longest);
     };
-    let timeout = parse_duration(asked).ok().and_then(|timeout| Duration::try_from(timeout).ok());
-    let invalid = || {
-        Status::bad_request(format!("invalid timeout specified in the request URL: time: invalid duration {asked:?}"))
+    let invalid = |_| {
+        Status::bad_request(format!("invalid timeout specified in the request URL - time: invalid duration {asked:?}"))
     };
-    let timeout = timeout.ok_or_else(invalid)?;
-    Ok(if timeout.is_zero() { longest } else { longest.min(timeout) })
+    let asked = Duration::try_from(parse_duration(asked).map_err(invalid)?);
+    // None, or one that is over already, is not heeded.
+    Ok(asked.ok().filter(|asked| !asked.is_zero()).map_or(longest, |asked| longest.min(asked)))
 }
 
 /// The answer to a request that got no seat (`k8s.io/apiserver/pkg/server/filters/maxinflight.go` `tooManyRequests`).

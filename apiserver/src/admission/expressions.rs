@@ -7,7 +7,7 @@ use std::sync::Arc;
 use minik8s_api::admission::{Expression, Named};
 use minik8s_api::custom::cel::authorizer::{self, Authorize, Question};
 use minik8s_api::custom::cel::construct::REQUEST_RESOURCE;
-use minik8s_api::custom::cel::{Failure, Value as Cel, values};
+use minik8s_api::custom::cel::{EXPRESSION_BUDGET, Failure, Value as Cel, values};
 use serde_json::Value;
 
 use super::view::View;
@@ -94,8 +94,13 @@ impl Activation {
     }
 
     fn run(&mut self, expression: &Expression) -> Result<Cel, String> {
+        let before = self.budget;
         let error = match expression.program.evaluate(&self.variables, &mut self.budget) {
             Ok(value) => return Ok(value),
+            // What it may cost by itself, or what is left of what all may.
+            Err(Failure::Cost) if before >= EXPRESSION_BUDGET => {
+                return Err("operation cancelled: actual cost limit exceeded".to_owned());
+            }
             Err(Failure::Cost) => {
                 return Err(
                     "validation failed due to running out of cost budget, no further validation rules will be run"
