@@ -3,7 +3,8 @@
 //! `k8s.io/apiserver/pkg/endpoints/handlers/watch.go`; initial events and bookmarks as
 //! `k8s.io/apiserver/pkg/storage/cacher/cache_watcher.go` sends them.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,6 +18,7 @@ use minik8s_api::schema::zero;
 use minik8s_api::status::Status;
 use minik8s_store::Revision;
 use minik8s_streaming::messages::Framing;
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
 use super::messages;
@@ -377,13 +379,31 @@ impl Encoder {
         encode(self.form.encoding, event_type, &shown)
     }
 
+    /// Each watch gets one a minute, which says the same of every kind but for the revision.
     fn bookmark(&mut self, revision: Revision, initial_events_end: bool) -> Bytes {
+        static WRITTEN: LazyLock<Mutex<BTreeMap<String, Arc<str>>>> = LazyLock::new(Mutex::default);
+        const REVISION: &str = "@revision";
+        let plain = self.form.encoding == Encoding::Json && matches!(self.form.transform, Transform::None);
+        if !plain || initial_events_end || self.target.kind.custom {
+            return self.write_bookmark(&revision.to_string(), initial_events_end);
+        }
+        let kind = format!("{} {}", self.target.kind.api_version(), self.target.kind.kind);
+        let known = WRITTEN.lock().get(&kind).cloned();
+        let line = known.unwrap_or_else(|| {
+            let line: Arc<str> = String::from_utf8_lossy(&self.write_bookmark(REVISION, false)).into();
+            WRITTEN.lock().insert(kind, line.clone());
+            line
+        });
+        Bytes::from(line.replacen(REVISION, &revision.to_string(), 1))
+    }
+
+    fn write_bookmark(&mut self, revision: &str, initial_events_end: bool) -> Bytes {
         let kind = &self.target.kind;
         // An object of the kind that says nothing, as Go writes it.
         let mut object = if kind.custom { json!({}) } else { zero(&kind.ty()) };
         object["kind"] = kind.kind.as_str().into();
         object["apiVersion"] = kind.api_version().into();
-        object["metadata"] = json!({ "resourceVersion": revision.to_string() });
+        object["metadata"] = json!({ "resourceVersion": revision });
         if initial_events_end {
             object["metadata"]["annotations"] = json!({ INITIAL_EVENTS_END: "true" });
         }
@@ -392,7 +412,7 @@ impl Encoder {
             Transform::None => object,
             Transform::PartialMetadata | Transform::PartialMetadataList => table::partial_metadata(&object, version),
             Transform::Table => {
-                let metadata = Map::from_iter([("resourceVersion".to_owned(), revision.to_string().into())]);
+                let metadata = Map::from_iter([("resourceVersion".to_owned(), revision.into())]);
                 let columns = !std::mem::replace(&mut self.columns_sent, true);
                 table::of(kind, metadata, &[object], self.include, columns, (version, self.server.clock().now()))
             }

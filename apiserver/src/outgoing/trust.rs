@@ -45,6 +45,11 @@ impl ServerCertVerifier for Trusted {
         if now > validity.not_after.timestamp() {
             return Err(Error::InvalidCertificate(CertificateError::Expired));
         }
+        let uses = certificate.extended_key_usage();
+        let uses = uses.map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        if uses.is_some_and(|uses| !uses.value.any && !uses.value.server_auth) {
+            return Err(Error::InvalidCertificate(CertificateError::InvalidPurpose));
+        }
         Ok(ServerCertVerified::assertion())
     }
 

@@ -47,15 +47,12 @@ impl Behavior for Namespace {
     fn validate(&self, object: &Field<'_>, errors: &mut Errors) {
         // Reported at the list: the path names no element.
         let list = object.get("spec").get("finalizers");
-        for finalizer in list.items().map(|finalizer| list.with(finalizer.value())) {
-            finalizer.check(crate::strategy::names::qualified_name(finalizer.str()), errors);
-            meta::kube_finalizer(&finalizer, errors);
-        }
+        finalizers(list.items().map(|finalizer| list.with(finalizer.value())), errors);
     }
 
     fn validate_update(&self, subresource: Subresource, new: &Field<'_>, _: &Field<'_>, errors: &mut Errors) {
         if subresource == Subresource::Finalize {
-            self.validate(new, errors);
+            finalizers(new.get("spec").get("finalizers").items(), errors);
         }
         let (phase, deleted) = (new.get("status").get("phase"), new.get("metadata").get("deletionTimestamp").is_set());
         // The path is Go's.
@@ -73,5 +70,12 @@ impl Behavior for Namespace {
 
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
         &[("status.phase", "/status/phase")]
+    }
+}
+
+fn finalizers<'a>(finalizers: impl Iterator<Item = Field<'a>>, errors: &mut Errors) {
+    for finalizer in finalizers {
+        finalizer.check(crate::strategy::names::qualified_name(finalizer.str()), errors);
+        meta::kube_finalizer(&finalizer, errors);
     }
 }
