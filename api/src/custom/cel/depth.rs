@@ -121,7 +121,9 @@ impl Text<'_> {
             let (first, rest) = self.0.split_first()?;
             let second = rest.first().copied().unwrap_or_default();
             let (length, sign) = match (*first, second) {
-                (b'"' | b'\'', _) => (quoted(self.0, true), None),
+                // What CEL's lexer does not take for a literal is read on behind the quote, as it does.
+                (b'"' | b'\'', _) => (quoted(self.0, false).unwrap_or(1), None),
+                (b'`', _) => (escaped_name(self.0).unwrap_or(1), None),
                 (b'/', b'/') => (self.0.iter().take_while(|byte| **byte != b'\n').count(), None),
                 (letter, _) if letter.is_ascii_alphanumeric() || letter == b'_' => self.word(),
                 (b'(' | b'[' | b'{', b'?') => (2, Some(Sign::Open)),
@@ -152,26 +154,61 @@ impl Text<'_> {
     /// A name, a number or a literal with letters before its quotes.
     fn word(&self) -> (usize, Option<Sign>) {
         let number = self.0[0].is_ascii_digit();
-        let inside = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_' || (number && **byte == b'.');
-        let length = self.0.iter().take_while(inside).count();
+        let digit = |at: usize| self.0.get(at).is_some_and(u8::is_ascii_digit);
+        let inside = |(at, byte): &(usize, &u8)| {
+            byte.is_ascii_alphanumeric() || **byte == b'_' || (number && **byte == b'.' && digit(at + 1))
+        };
+        let length = self.0.iter().enumerate().take_while(inside).count();
         let (word, rest) = self.0.split_at(length);
-        if matches!(rest.first(), Some(b'"' | b'\'')) && length <= 2 && word.iter().all(|byte| b"rRbB".contains(byte)) {
-            let escapes = !word.iter().any(|byte| b"rR".contains(byte));
-            return (length + quoted(rest, escapes), None);
+        let raw = matches!(word, [b'r' | b'R'] | [b'b' | b'B', b'r' | b'R']);
+        if raw || matches!(word, [b'b' | b'B']) {
+            return (length + quoted(rest, raw).unwrap_or(0), None);
         }
         (length, (word == b"in").then_some(Sign::Relation))
     }
 }
 
-/// How many bytes a literal has, its quotes included: one or three on either side.
-fn quoted(text: &[u8], escapes: bool) -> usize {
-    let quote = text[0];
-    let quotes = if text.starts_with(&[quote; 3]) { 3 } else { 1 };
-    let mut at = quotes;
-    while at < text.len() && !text[at..].starts_with(&[quote; 3][..quotes]) {
-        at += if escapes && text[at] == b'\\' { 2 } else { 1 };
+/// How many bytes a literal has, its quotes included: three on either side, or one and no end of a line between.
+fn quoted(text: &[u8], raw: bool) -> Option<usize> {
+    let quote = text.first().filter(|byte| b"\"'".contains(byte))?;
+    let long = text.starts_with(&[*quote; 3]).then(|| closed(text, &[*quote; 3], raw)).flatten();
+    long.or_else(|| closed(text, &[*quote], raw))
+}
+
+fn closed(text: &[u8], quotes: &[u8], raw: bool) -> Option<usize> {
+    let mut at = quotes.len();
+    loop {
+        let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
+        if rest.starts_with(quotes) {
+            return Some(at + quotes.len());
+        }
+        at += match rest[0] {
+            b'\\' if !raw => escape(&rest[1..])?,
+            b'\n' | b'\r' if quotes.len() == 1 => return None,
+            _ => 1,
+        };
     }
-    at + quotes
+}
+
+/// How many bytes an escape has, its backslash included.
+fn escape(text: &[u8]) -> Option<usize> {
+    let (kind, digits) = text.split_first()?;
+    let (count, base) = match kind {
+        b'x' | b'X' => (2, 16),
+        b'u' => (4, 16),
+        b'U' => (8, 16),
+        b'0'..=b'3' => (2, 8),
+        _ => return b"abfnrtv\"'\\?`".contains(kind).then_some(2),
+    };
+    let digits = digits.get(..count)?;
+    digits.iter().all(|digit| char::from(*digit).is_digit(base)).then_some(2 + count)
+}
+
+/// How many bytes a name in backticks has.
+fn escaped_name(text: &[u8]) -> Option<usize> {
+    let inside = |byte: &&u8| byte.is_ascii_alphanumeric() || b"_.-/ ".contains(byte);
+    let length = text[1..].iter().take_while(inside).count();
+    (length > 0 && text.get(1 + length) == Some(&b'`')).then_some(length + 2)
 }
 
 #[cfg(test)]
@@ -197,7 +234,15 @@ mod tests {
             ("a.?b[?0].orValue(c)", 4),
             ("((((", 4),
             ("))) + a", 1),
-            ("'not closed (((", 0),
+            ("'not closed (((", 3),
+            // What hides nothing from the parser: literals that are none, names that look like comments.
+            ("'\n + a + b'", 2),
+            (r"'\q' '+ a + b'", 2),
+            ("''' x ' + a + b '", 2),
+            ("rb' ' + a + b", 2),
+            ("r'\\' + a + b + ' '", 3),
+            ("1.a.b.c", 3),
+            ("x.`a//b` + c + d", 3),
         ] {
             assert_eq!(of(source), levels, "{source}");
         }

@@ -216,7 +216,8 @@ pub struct Scale(Mutex<BTreeMap<i64, Sizes>>);
 
 #[derive(Default)]
 struct Sizes {
-    seen: usize,
+    /// Which are known, by bit. A call whose operand failed leaves some behind, that the next turn of a loop weighs anew.
+    known: u8,
     sizes: [u64; 3],
 }
 
@@ -232,9 +233,9 @@ impl Scale {
         let sizes = waiting.entry(call).or_default();
         if let Some(place) = operand.checked_sub(from).and_then(|place| sizes.sizes.get_mut(place)) {
             *place = size(value);
-            sizes.seen += 1;
+            sizes.known |= 1 << (operand - from);
         }
-        if sizes.seen < rule.operands() {
+        if sizes.known.count_ones() as usize != rule.operands() {
             return own;
         }
         let together = rule.cost(sizes.sizes);

@@ -199,6 +199,19 @@ fn deep_rules_have_room_and_deeper_ones_are_refused() {
     }
 }
 
+/// What looks like a literal to a careless eye, and is none to the parser.
+#[test]
+fn nothing_hides_depth_from_the_bound() {
+    let sums = "1".to_owned() + &" + 1".repeat(15_000);
+    let members = "1".to_owned() + &".a".repeat(15_000);
+    for start in ["'\n", r"'\q' '", "''' x ' ", "rb' ' + ", "x.`a//b` + ", r#"""""" "#, r"r'\' + "] {
+        for deep in [&sums, &members] {
+            let refused = run(&format!("{start}{deep}'")).expect_err(start);
+            assert!(refused.contains("recursion limit exceeded"), "{start}: {refused}");
+        }
+    }
+}
+
 #[test]
 fn work_on_long_values_is_paid_for() {
     let schema = Schema::parse(&json!({ "type": "object", "properties": {
@@ -213,6 +226,7 @@ fn work_on_long_values_is_paid_for() {
     };
     for source in [
         "self.text.replace('a', self.text) != ''",
+        "[0, 1].all(i, self.text.replace('a', i == 0 ? [''][5] : self.text) != '' || true)",
         "self.list.map(x, self.text).join('') != ''",
         "self.list.join(self.text) != ''",
         "'%s'.format([self.list.map(x, self.text)]) != ''",
