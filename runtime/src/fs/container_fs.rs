@@ -127,6 +127,15 @@ enum Place<'a> {
     Missing,
 }
 
+/// Has another container's files do what is asked of a path below `/proc/PID/root`.
+macro_rules! elsewhere {
+    ($files:ident, $path:ident, $do:ident $(, $argument:ident)*) => {
+        if let Some((files, path)) = proc::root($files, $path) {
+            return files.$do(path $(, $argument)*);
+        }
+    };
+}
+
 impl ContainerFs {
     /// The files of a container of an image; layers are given from the top.
     pub fn new(
@@ -298,14 +307,16 @@ impl ContainerFs {
 
     /// The path without symbolic links.
     pub fn canonical(&self, path: &str) -> io::Result<String> {
+        if let Some((files, below)) = proc::root(self, path) {
+            let root = path.strip_suffix(below).unwrap_or(path);
+            return Ok(format!("{root}{}", files.canonical(below)?.trim_end_matches('/')));
+        }
         Ok(self.existing(path, true)?.path)
     }
 
     /// The content of a file. A device has none: see [`ContainerFs::device`].
     pub fn read(&self, path: &str) -> io::Result<Bytes> {
-        if let Some((files, path)) = proc::root(self, path) {
-            return files.read(path);
-        }
+        elsewhere!(self, path, read);
         let resolved = self.existing(path, true)?;
         if resolved.found == Lookup::Directory {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: is a directory")));
@@ -321,9 +332,7 @@ impl ContainerFs {
 
     /// Part of a file.
     pub fn read_at(&self, path: &str, offset: u64, length: usize) -> io::Result<Bytes> {
-        if let Some((files, path)) = proc::root(self, path) {
-            return files.read_at(path, offset, length);
-        }
+        elsewhere!(self, path, read_at, offset, length);
         let resolved = self.existing(path, true)?;
         if let Place::Mounted { path, .. } = self.place(&resolved.path) {
             return self.node.read_at(&path, offset, length);
@@ -336,17 +345,13 @@ impl ContainerFs {
 
     /// What a path leads to.
     pub fn metadata(&self, path: &str) -> io::Result<Metadata> {
-        if let Some((files, path)) = proc::root(self, path) {
-            return files.metadata(path);
-        }
+        elsewhere!(self, path, metadata);
         self.metadata_of(self.existing(path, true)?)
     }
 
     /// What a path itself is.
     pub fn symlink_metadata(&self, path: &str) -> io::Result<Metadata> {
-        if let Some((files, path)) = proc::root(self, path) {
-            return files.symlink_metadata(path);
-        }
+        elsewhere!(self, path, symlink_metadata);
         self.metadata_of(self.existing(path, false)?)
     }
 
@@ -370,6 +375,7 @@ impl ContainerFs {
 
     /// The kind of file system that a path is in.
     pub fn filesystem(&self, path: &str) -> io::Result<Filesystem> {
+        elsewhere!(self, path, filesystem);
         let resolved = self.existing(path, true)?;
         Ok(match self.place(&resolved.path) {
             Place::Mounted { path, .. } if self.node.is_tmpfs(&path) => Filesystem::Tmpfs,
@@ -382,15 +388,14 @@ impl ContainerFs {
 
     /// User and group number that own what a path leads to: always root, since owners are not simulated.
     pub fn owner(&self, path: &str) -> io::Result<(u32, u32)> {
+        elsewhere!(self, path, owner);
         self.existing(path, true)?;
         Ok((0, 0))
     }
 
     /// Names in a directory, sorted.
     pub fn list(&self, path: &str) -> io::Result<Vec<DirEntry>> {
-        if let Some((files, path)) = proc::root(self, path) {
-            return files.list(path);
-        }
+        elsewhere!(self, path, list);
         let Resolved { path, found } = self.existing(path, true)?;
         if found != Lookup::Directory {
             return Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{path}: not a directory")));
@@ -467,6 +472,7 @@ impl ContainerFs {
 
     /// Creates or replaces a file.
     pub fn write(&self, path: &str, data: &[u8]) -> io::Result<()> {
+        elsewhere!(self, path, write, data);
         let resolved = self.resolve(path, true)?;
         if resolved.found == Lookup::Directory {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: is a directory")));
@@ -482,6 +488,7 @@ impl ContainerFs {
 
     /// Appends to a file, creating it where needed.
     pub fn append(&self, path: &str, data: &[u8]) -> io::Result<()> {
+        elsewhere!(self, path, append, data);
         let resolved = self.resolve(path, true)?;
         match self.place(&resolved.path) {
             Place::Mounted { path, mount } => self.node.append(writable(&path, mount)?, data),
@@ -494,6 +501,7 @@ impl ContainerFs {
 
     /// Creates a directory and what is missing above it.
     pub fn create_dir_all(&self, path: &str) -> io::Result<()> {
+        elsewhere!(self, path, create_dir_all);
         let mut at = "/".to_string();
         for part in normalize(path).split('/').filter(|part| !part.is_empty()) {
             let resolved = self.resolve(&format!("{at}/{part}"), true)?;
@@ -512,6 +520,7 @@ impl ContainerFs {
 
     /// Removes a file or link; with `recursive` a directory and all below it too.
     pub fn remove(&self, path: &str, recursive: bool) -> io::Result<()> {
+        elsewhere!(self, path, remove, recursive);
         let resolved = self.existing(path, false)?;
         if resolved.found == Lookup::Directory && !recursive {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, format!("{path}: is a directory")));
@@ -532,6 +541,10 @@ impl ContainerFs {
 
     /// Moves a file, link or directory.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.leads_elsewhere(from, to) {
+            self.copy(from, to)?;
+            return self.remove(from, true);
+        }
         let (source, target) = (self.existing(from, false)?, self.resolve(to, false)?);
         match (self.place(&source.path), self.place(&target.path)) {
             (Place::Mounted { path: from, mount }, Place::Mounted { path: to, mount: other })
@@ -548,6 +561,9 @@ impl ContainerFs {
 
     /// Copies a file, link or directory with all below it.
     pub fn copy(&self, from: &str, to: &str) -> io::Result<()> {
+        if self.leads_elsewhere(from, to) {
+            return self.copy_across(from, to);
+        }
         let source = self.existing(from, false)?;
         match source.found {
             Lookup::Symlink(target) => self.symlink(&target, to),
@@ -569,8 +585,34 @@ impl ContainerFs {
         }
     }
 
+    /// Whether one of two paths is another container's.
+    fn leads_elsewhere(&self, from: &str, to: &str) -> bool {
+        proc::root(self, from).is_some() || proc::root(self, to).is_some()
+    }
+
+    fn copy_across(&self, from: &str, to: &str) -> io::Result<()> {
+        let metadata = self.symlink_metadata(from)?;
+        match metadata.kind {
+            FileKind::Symlink => self.symlink(&self.read_link(from)?, to),
+            FileKind::Directory => {
+                // Read before anything is written: one may be within the other.
+                let entries = self.list(from)?;
+                self.create_dir_all(to)?;
+                let copy = |name: String| self.copy_across(&format!("{from}/{name}"), &format!("{to}/{name}"));
+                entries.into_iter().try_for_each(|entry| copy(entry.name))
+            }
+            FileKind::File => {
+                self.write(to, &self.read(from)?)?;
+                self.set_mode(to, metadata.mode)
+            }
+        }
+    }
+
     /// Creates a symbolic link.
     pub fn symlink(&self, target: &str, link: &str) -> io::Result<()> {
+        if let Some((files, link)) = proc::root(self, link) {
+            return files.symlink(target, link);
+        }
         let resolved = self.resolve(link, false)?;
         if resolved.found != Lookup::Missing {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{link}: file exists")));
@@ -583,6 +625,7 @@ impl ContainerFs {
 
     /// The text of a symbolic link.
     pub fn read_link(&self, path: &str) -> io::Result<String> {
+        elsewhere!(self, path, read_link);
         match self.existing(path, false)?.found {
             Lookup::Symlink(target) => Ok(target),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{path}: not a symbolic link"))),
@@ -591,6 +634,7 @@ impl ContainerFs {
 
     /// Sets the permission bits.
     pub fn set_mode(&self, path: &str, mode: u32) -> io::Result<()> {
+        elsewhere!(self, path, set_mode, mode);
         let resolved = self.existing(path, true)?;
         match self.place(&resolved.path) {
             Place::Mounted { path, mount } => self.node.set_mode(writable(&path, mount)?, mode),
@@ -601,6 +645,7 @@ impl ContainerFs {
 
     /// Sets when the content of a file or directory last changed.
     pub fn set_modified(&self, path: &str, modified: jiff::Timestamp) -> io::Result<()> {
+        elsewhere!(self, path, set_modified, modified);
         let resolved = self.existing(path, true)?;
         match self.place(&resolved.path) {
             Place::Mounted { path, mount } => self.node.set_modified(writable(&path, mount)?, modified),
@@ -611,6 +656,7 @@ impl ContainerFs {
 
     /// Waits for a change of a file; `None` where it cannot change by itself.
     pub fn watch(&self, path: &str) -> Option<minik8s_cri::FileWatch> {
+        elsewhere!(self, path, watch);
         let resolved = self.resolve(path, true).ok()?;
         match self.place(&resolved.path) {
             Place::Mounted { path, .. } => Some(self.node.watch(&path)),
