@@ -102,6 +102,11 @@ impl Decoder {
         Ok(NonZeroU64::new(self.u64()?).map(LeaseId))
     }
 
+    /// What was not read.
+    pub(crate) fn rest(self) -> Bytes {
+        self.input
+    }
+
     pub(crate) fn finish(self) -> Result<(), DecodeError> {
         match self.input.len() {
             0 => Ok(()),

@@ -94,6 +94,16 @@ pub enum Error {
         /// The newest format that is understood.
         known: u32,
     },
+    /// The directory was written in a format that this program does not read any more. Nothing was changed.
+    #[error("the store in {} has format {found}, this program knows only {known}; use the minik8s that wrote it", path.display())]
+    OlderFormat {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The format that is understood.
+        known: u32,
+    },
     /// Another process has the directory open.
     #[error("the store in {} is in use by another process", path.display())]
     Locked {

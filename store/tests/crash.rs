@@ -217,12 +217,13 @@ impl Crash {
         for copy in 0..copies {
             let dir = self.dir.path().with_extension("damaged");
             copy_folder(self.dir.path(), &dir);
-            let path = dir.join("raft/db");
+            let log = fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+            let path = if copy % 2 == 0 { log } else { dir.join("raft/db") };
             let mut bytes = fs::read(&path).unwrap();
             let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
             let place = self.random.below(written as u64) as usize;
             match copy % 3 {
-                0 => bytes.truncate(written - self.random.below(2_000) as usize),
+                0 => bytes.truncate(written.saturating_sub(self.random.below(2_000) as usize)),
                 _ => bytes[place] ^= 1 << self.random.below(8),
             }
             fs::write(&path, bytes).unwrap();

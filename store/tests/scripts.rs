@@ -187,12 +187,24 @@ impl Runner {
         text.replace(&self.dir().display().to_string(), "DIR")
     }
 
-    /// The values of the closed store, for damage. Sled lets go of its lock a moment after it is
+    /// The values of the closed store's snapshot, for damage. Sled lets go of its lock a moment after it is
     /// closed.
     fn sled(&self) -> Answer<sled::Db> {
         let path = self.dir().join("raft");
         let opened = (0..100_000).find_map(|_| sled::open(&path).ok());
         Ok(opened.ok_or("sled does not open")?)
+    }
+
+    /// Changes what is written in the newest segment of the closed store's log.
+    fn change_log(&self, change: impl FnOnce(&mut Vec<u8>)) -> Answer<()> {
+        let segments = fs::read_dir(self.dir().join("log"))?.map(|entry| Ok(entry?.path()));
+        let newest = segments.collect::<Answer<Vec<_>>>()?.into_iter().max().ok_or("there is no log")?;
+        let mut bytes = fs::read(&newest)?;
+        // Without the room for more.
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        change(&mut bytes);
+        fs::write(&newest, bytes)?;
+        Ok(())
     }
 
     fn txn(&self, arguments: &[String]) -> Answer {
@@ -305,28 +317,24 @@ impl Runner {
     fn damage(&self, what: &str, number: u64) -> Answer {
         match what {
             "remove-file" => drop(fs::remove_dir_all(self.dir().join("raft"))),
+            "remove-log" => drop(fs::remove_dir_all(self.dir().join("log"))),
             "format" => fs::write(self.dir().join("FORMAT"), format!("minik8s store {number}\n"))?,
             "foreign-format" => fs::write(self.dir().join("FORMAT"), "ext4\n")?,
             "acknowledged" => fs::write(self.dir().join("ACKNOWLEDGED"), "12 00000000\n")?,
             "acknowledged-up-to" => {
-                let index = format!("{number:020}");
-                let note = format!("{index} {:08x}\n", crc32fast::hash(index.as_bytes()));
+                let numbers = format!("{number:020} {0:020} {0:020}", 0);
+                let note = format!("{numbers} {:08x}\n", crc32fast::hash(numbers.as_bytes()));
                 fs::write(self.dir().join("ACKNOWLEDGED"), note)?
             }
-            "remove-entry" => drop(self.sled()?.remove(log_key(number, 0))?),
-            "flip-entry" => flip(&self.sled()?, &log_key(number, 0))?,
-            "tear-entry" => drop(self.sled()?.remove(log_key(number, 1))?),
-            "flip-hard-state" => flip(&self.sled()?, b"h")?,
+            "cut-log" => self.change_log(|log| log.truncate(log.len() - number as usize))?,
+            "flip-log" => self.change_log(|log| *log.iter_mut().nth_back(number as usize).unwrap() ^= 1)?,
+            "tear-log" => self.change_log(|log| log.extend(vec![1; number as usize]))?,
+            "room-in-log" => self.change_log(|log| log.extend(vec![0; number as usize]))?,
             "flip-snapshot-record" => flip(&self.sled()?, b"m")?,
             other => return Err(format!("unknown damage {other}").into()),
         }
         Ok(String::new())
     }
-}
-
-/// `l`, the index, the part.
-fn log_key(index: u64, part: u8) -> Vec<u8> {
-    [b"l", &index.to_be_bytes()[..], &[0, part]].concat()
 }
 
 fn flip(db: &sled::Db, key: &[u8]) -> Answer<()> {

@@ -1,8 +1,6 @@
-//! The log, the hard state and the snapshots in sled.
+//! All that is on disk: the log and the hard state in [files of their own](super::log), the snapshots in sled.
 //!
 //! ```text
-//!   h                          hard state: term, vote, commit
-//!   l index part               a log entry, cut into parts of 4 KiB
 //!   m                          which snapshot counts: index, term, configuration, generation, number of chunks
 //!   s generation chunk         a chunk of a snapshot
 //! ```
@@ -12,7 +10,10 @@
 //! After the first error nothing is written any more: what the operating system dropped from its
 //! cache cannot be told.
 
-use super::entry;
+use super::{
+    directory::{Acknowledged, Directory},
+    log::{Extent, Frame, Log},
+};
 use crate::{
     Error, Result,
     encoding::{DecodeError, Decoder, put_bytes, put_u64},
@@ -31,11 +32,6 @@ use std::{
 
 /// Sled's page cache. The live state is not in sled, so that little is read twice.
 const CACHE_BYTES: u64 = 16 << 20;
-
-/// The largest value that is put into sled. Its pages hold up to 16 values and a few, and what has
-/// more than a quarter of a segment (512 KiB) goes to a file of its own, which nobody syncs: pages
-/// have to stay well below that.
-const PART_BYTES: usize = 4 << 10;
 
 const CHECKSUM_BYTES: usize = 4;
 
@@ -76,42 +72,29 @@ pub(super) struct Disk {
     db: sled::Db,
     /// Sled's file, to sync it.
     file: File,
+    log: Mutex<Log>,
     /// Set by the first failure, or from outside to see what a broken disk does.
     failure: Mutex<Option<Failure>>,
 }
 
-/// Changes that reach the disk together or not at all.
+/// Changes of the snapshots, and of the log. Each part reaches the disk as a whole or not at all, the first before the
+/// second.
 #[derive(Default)]
 pub(super) struct Changes {
     batch: sled::Batch,
     any: bool,
+    log: Frame,
 }
 
 mod key {
-    pub(super) const HARD_STATE: &[u8] = b"h";
     pub(super) const META: &[u8] = b"m";
-    pub(super) const LOG: u8 = b'l';
     pub(super) const SNAPSHOT: u8 = b's';
-
-    pub(super) fn log(index: u64, part: u16) -> [u8; 11] {
-        let mut key = [LOG; 11];
-        key[1..9].copy_from_slice(&index.to_be_bytes());
-        key[9..].copy_from_slice(&part.to_be_bytes());
-        key
-    }
 
     pub(super) fn snapshot(generation: u64, chunk: u32) -> [u8; 13] {
         let mut key = [SNAPSHOT; 13];
         key[1..9].copy_from_slice(&generation.to_be_bytes());
         key[9..].copy_from_slice(&chunk.to_be_bytes());
         key
-    }
-
-    /// The index and part of a log key.
-    pub(super) fn parse_log(key: &[u8]) -> Option<(u64, u16)> {
-        let key = key.strip_prefix(&[LOG])?;
-        let (index, part) = key.split_first_chunk::<8>()?;
-        Some((u64::from_be_bytes(*index), u16::from_be_bytes(part.try_into().ok()?)))
     }
 }
 
@@ -144,24 +127,20 @@ impl Changes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        !self.any
+        !self.any && self.log.is_empty()
     }
 
     pub(super) fn put_hard_state(&mut self, hard_state: &HardState) {
-        let mut body = Vec::new();
-        for number in [hard_state.term, hard_state.vote, hard_state.commit] {
-            put_u64(&mut body, number);
-        }
-        self.insert(key::HARD_STATE, &body);
+        self.log.put_hard_state(hard_state);
     }
 
     pub(super) fn put_entry(&mut self, entry: &Entry) {
-        let body = entry::encode(entry);
-        // The first part tells the length of the whole.
-        let body = [&(body.len() as u64).to_le_bytes()[..], &body].concat();
-        for (part, bytes) in (0u16..).zip(body.chunks(PART_BYTES)) {
-            self.insert(&key::log(entry.index, part), bytes);
-        }
+        self.log.put_entry(entry);
+    }
+
+    /// Removes every log entry from an index on: a new leader has others in their place.
+    pub(super) fn cut_log(&mut self, index: u64) {
+        self.log.cut(index);
     }
 
     pub(super) fn put_chunk(&mut self, generation: u64, chunk: u32, body: &[u8]) {
@@ -180,18 +159,42 @@ impl Changes {
 }
 
 impl Disk {
-    /// Opens or makes sled's files.
-    pub(super) fn open(folder: &Path) -> Result<Disk> {
+    /// Makes everything anew.
+    pub(super) fn create(directory: &Directory) -> Result<Disk> {
+        let log = Log::create(&directory.log_folder())?;
+        Disk::with_log(directory, log)
+    }
+
+    /// Opens and reads everything, and refuses what is not whole.
+    pub(super) fn open(directory: &Directory) -> Result<(Disk, Recovered)> {
+        let acknowledged = directory.acknowledged();
+        let (log, found) = Log::open(&directory.log_folder(), acknowledged.extent)?;
+        let disk = Disk::with_log(directory, log)?;
+        let (snapshot, state) = guard(&disk.path, || {
+            Ok(disk.read_meta().and_then(|snapshot| Ok((snapshot.clone(), disk.read_state(&snapshot)?))))
+        })??;
+        let mut hard_state = found.hard_state;
+        let entries = disk.after_snapshot(&snapshot, found.entries, hard_state.commit, acknowledged)?;
+        // A snapshot of the leader counts from when it is on disk, which is before the log says so.
+        hard_state.commit = hard_state.commit.max(snapshot.index);
+        if hard_state.term < snapshot.term {
+            (hard_state.term, hard_state.vote) = (snapshot.term, 0);
+        }
+        Ok((disk, Recovered { hard_state, snapshot, state, entries }))
+    }
+
+    fn with_log(directory: &Directory, log: Log) -> Result<Disk> {
+        let folder = directory.raft_folder();
         let config = sled::Config::new()
-            .path(folder)
+            .path(&folder)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None)
             .mode(sled::Mode::HighThroughput);
-        let db = open_db(folder, &config)?;
+        let db = open_db(&folder, &config)?;
         let file_path = folder.join("db");
         let file = File::options().read(true).write(true).open(&file_path);
         let file = file.map_err(|error| Error::Io { path: file_path, reason: error.to_string() })?;
-        Ok(Disk { path: folder.into(), db, file, failure: Mutex::new(None) })
+        Ok(Disk { path: folder, db, file, log: Mutex::new(log), failure: Mutex::new(None) })
     }
 
     /// Does the changes. With `sync` they, and all before them, are on disk when it returns.
@@ -200,20 +203,41 @@ impl Disk {
         if let Some(failure) = &*failure {
             return Err(failure.clone());
         }
-        let write = || -> std::result::Result<(), String> {
+        let snapshots = || -> std::result::Result<(), String> {
             if changes.any {
                 self.db.apply_batch(changes.batch).map_err(|error| error.to_string())?;
-            }
-            if sync {
-                self.db.flush().map_err(|error| error.to_string())?;
-                self.file.sync_data().map_err(|error| error.to_string())?;
+                if sync {
+                    self.db.flush().map_err(|error| error.to_string())?;
+                    self.file.sync_data().map_err(|error| error.to_string())?;
+                }
             }
             Ok(())
         };
-        let done = catch_unwind(AssertUnwindSafe(write)).unwrap_or_else(|_| Err("sled panicked".into()));
-        done.map_err(|reason| {
-            failure.insert(Failure(format!("writing {} failed: {reason}", self.path.display()))).clone()
-        })
+        let done = catch_unwind(AssertUnwindSafe(snapshots)).unwrap_or_else(|_| Err("sled panicked".into()));
+        let done = done.and_then(|()| match changes.log.is_empty() {
+            true => Ok(()),
+            false => self.log.lock().append(changes.log, sync).map_err(|error| error.to_string()),
+        });
+        done.map_err(|reason| self.failed(&mut failure, &reason))
+    }
+
+    fn failed(&self, failure: &mut Option<Failure>, reason: &str) -> Failure {
+        failure.insert(Failure(format!("writing {} failed: {reason}", self.path.display()))).clone()
+    }
+
+    /// How far the log is on disk.
+    pub(super) fn whole(&self) -> Extent {
+        self.log.lock().whole()
+    }
+
+    /// Nothing more will be written.
+    pub(super) fn finish(&self) -> std::result::Result<(), Failure> {
+        let mut failure = self.failure.lock();
+        if let Some(failure) = &*failure {
+            return Err(failure.clone());
+        }
+        let finished = self.log.lock().finish();
+        finished.map_err(|error| self.failed(&mut failure, &error.to_string()))
     }
 
     /// From now on every write fails as if the disk did.
@@ -222,16 +246,7 @@ impl Disk {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len())
-    }
-
-    /// Adds the removal of every log entry from an index on: a new leader has others in their
-    /// place.
-    pub(super) fn remove_log_from(&self, changes: &mut Changes, index: u64) -> std::result::Result<(), Failure> {
-        for key in self.db.range(key::log(index, 0)..=key::log(u64::MAX, u16::MAX)).keys() {
-            changes.remove(&key.map_err(|error| Failure(error.to_string()))?);
-        }
-        Ok(())
+        self.file.metadata().map_or(0, |metadata| metadata.len()) + self.log.lock().bytes()
     }
 
     /// Adds the removal of up to `limit` values that the snapshot `meta` made useless. Nothing is
@@ -242,37 +257,24 @@ impl Disk {
         meta: &SnapshotMeta,
         limit: usize,
     ) -> std::result::Result<(), Failure> {
-        let log = self.db.range(key::log(0, 0)..key::log(meta.index + 1, 0));
         let before = self.db.range(key::snapshot(0, 0)..key::snapshot(meta.generation, 0));
         let after = self.db.range(key::snapshot(meta.generation + 1, 0)..=key::snapshot(u64::MAX, u32::MAX));
-        for key in log.keys().chain(before.keys()).chain(after.keys()).take(limit) {
+        for key in before.keys().chain(after.keys()).take(limit) {
             changes.remove(&key.map_err(|error| Failure(error.to_string()))?);
         }
         Ok(())
     }
 
+    /// Removes the part of the log that the snapshot `meta` made useless.
+    pub(super) fn forget_log(&self, meta: &SnapshotMeta) -> std::result::Result<(), Failure> {
+        let mut failure = self.failure.lock();
+        let forgotten = self.log.lock().forget(meta.index);
+        forgotten.map_err(|error| self.failed(&mut failure, &error.to_string()))
+    }
+
     /// One log entry, which is known to be there.
     pub(super) fn entry(&self, index: u64) -> Result<Entry> {
-        let parts = self.db.range(key::log(index, 0)..=key::log(index, u16::MAX));
-        match self.read_entries(parts)?.pop() {
-            Some((_, Ok(entry))) => Ok(entry),
-            Some((_, Err(flaw))) => Err(self.damaged(format!("log entry {index} {flaw}"))),
-            None => Err(self.damaged(format!("log entry {index} is missing"))),
-        }
-    }
-
-    /// Reads everything, and refuses what is not whole. `acknowledged` is an index that the log is
-    /// known to have reached.
-    pub(super) fn recover(&self, acknowledged: u64) -> Result<Recovered> {
-        guard(&self.path, || Ok(self.recover_unguarded(acknowledged)))?
-    }
-
-    fn recover_unguarded(&self, acknowledged: u64) -> Result<Recovered> {
-        let snapshot = self.read_meta()?;
-        let state = self.read_state(&snapshot)?;
-        let hard_state = self.read_hard_state()?;
-        let entries = self.read_log(&snapshot, hard_state.commit.max(acknowledged))?;
-        Ok(Recovered { hard_state, snapshot, state, entries })
+        self.log.lock().entry(index)
     }
 
     fn read_meta(&self) -> Result<SnapshotMeta> {
@@ -294,19 +296,6 @@ impl Disk {
             .map_err(|error| self.damaged(format!("the snapshot record does not decode: {error}")))
     }
 
-    fn read_hard_state(&self) -> Result<HardState> {
-        let Some(body) = self.get(key::HARD_STATE)? else {
-            return Ok(HardState::default());
-        };
-        let decode = |mut input: Decoder| -> std::result::Result<HardState, DecodeError> {
-            let hard_state =
-                HardState { term: input.u64()?, vote: input.u64()?, commit: input.u64()?, ..HardState::default() };
-            input.finish()?;
-            Ok(hard_state)
-        };
-        decode(Decoder::new(body)).map_err(|error| self.damaged(format!("the hard state does not decode: {error}")))
-    }
-
     fn read_state(&self, meta: &SnapshotMeta) -> Result<State> {
         if meta.chunks == 0 {
             return Ok(State::default());
@@ -321,69 +310,25 @@ impl Disk {
         loader.finish().map_err(|error| self.damaged(error.to_string()))
     }
 
-    /// The entries after the snapshot. The last one may be incomplete, torn by a crash, if it was
-    /// not `required`; it is cut off then. A wrong checksum is damage even there: no crash leaves
-    /// one.
-    fn read_log(&self, snapshot: &SnapshotMeta, required: u64) -> Result<Vec<Entry>> {
-        let parts = self.db.range(key::log(snapshot.index + 1, 0)..=key::log(u64::MAX, u16::MAX));
-        let mut read = self.read_entries(parts)?;
-        if let Some((index, Err(Flaw::Incomplete))) = read.last()
-            && *index > required
-        {
-            tracing::warn!(path = %self.path.display(), index, "the torn end of the log was cut off");
-            let mut changes = Changes::default();
-            let cut = self.remove_log_from(&mut changes, *index).and_then(|()| self.write(changes, true));
-            cut.map_err(|Failure(reason)| Error::Io { path: self.path.clone(), reason })?;
-            read.pop();
+    /// The entries after the snapshot, which have to go as far as is known to be committed.
+    fn after_snapshot(
+        &self,
+        snapshot: &SnapshotMeta,
+        mut entries: Vec<Entry>,
+        committed: u64,
+        acknowledged: Acknowledged,
+    ) -> Result<Vec<Entry>> {
+        let older = entries.partition_point(|entry| entry.index <= snapshot.index);
+        entries.drain(..older);
+        let expected = snapshot.index + 1;
+        if let Some(first) = entries.first().filter(|first| first.index != expected) {
+            return Err(self.damaged(format!("log entry {expected} is missing, {} follows", first.index)));
         }
-        let mut entries = Vec::with_capacity(read.len());
-        let mut expected = snapshot.index + 1;
-        for (index, entry) in read {
-            if index != expected {
-                return Err(self.damaged(format!("log entry {expected} is missing, {index} follows")));
-            }
-            entries.push(entry.map_err(|flaw| self.damaged(format!("log entry {index} {flaw}")))?);
-            expected += 1;
-        }
-        if expected <= required {
-            let last = expected - 1;
+        let (last, required) = (snapshot.index + entries.len() as u64, committed.max(acknowledged.index));
+        if last < required {
             return Err(self.damaged(format!("the log ends at {last}, but entry {required} was acknowledged")));
         }
         Ok(entries)
-    }
-
-    /// Puts the parts of entries together: for each index the entry, or what is wrong with it.
-    fn read_entries(&self, parts: sled::Iter) -> Result<Vec<(u64, std::result::Result<Entry, Flaw>)>> {
-        let mut read: Vec<(u64, std::result::Result<Vec<u8>, Flaw>)> = Vec::new();
-        for part in parts {
-            let (key, value) = part.map_err(|error| self.unreadable(&error))?;
-            let (index, part) = key::parse_log(&key).ok_or_else(|| self.damaged("a key is none that was written"))?;
-            if read.last().is_none_or(|(last, _)| *last != index) {
-                read.push((index, Ok(Vec::new())));
-            }
-            let (_, bytes) = read.last_mut().expect("one was just pushed");
-            match (&mut *bytes, unseal(&key, &value)) {
-                (Ok(bytes), Some(body)) if bytes.len() == usize::from(part) * PART_BYTES => {
-                    bytes.extend_from_slice(body)
-                }
-                (Ok(_), Some(_)) => *bytes = Err(Flaw::Incomplete),
-                (_, None) => *bytes = Err(Flaw::Wrong("does not match its checksum".into())),
-                (Err(_), Some(_)) => {}
-            }
-        }
-        let decode = |index: u64, bytes: Vec<u8>| {
-            let bytes = Bytes::from(bytes);
-            let (length, _) = bytes.split_first_chunk::<8>().ok_or(Flaw::Incomplete)?;
-            if u64::from_le_bytes(*length) != bytes.len() as u64 - 8 {
-                return Err(Flaw::Incomplete);
-            }
-            match entry::decode(bytes.slice(8..)) {
-                Ok(entry) if entry.index == index => Ok(entry),
-                Ok(entry) => Err(Flaw::Wrong(format!("claims to be {}", entry.index))),
-                Err(error) => Err(Flaw::Wrong(format!("does not decode: {error}"))),
-            }
-        };
-        Ok(read.into_iter().map(|(index, bytes)| (index, bytes.and_then(|bytes| decode(index, bytes)))).collect())
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
@@ -408,19 +353,8 @@ impl Disk {
     }
 }
 
-/// What is wrong with a log entry.
-#[derive(Debug, thiserror::Error)]
-enum Flaw {
-    /// Parts of it are not there.
-    #[error("is not whole")]
-    Incomplete,
-    #[error("{0}")]
-    Wrong(String),
-}
-
 fn describe(key: &[u8]) -> String {
     match key {
-        key::HARD_STATE => "the hard state".into(),
         key::META => "the snapshot record".into(),
         [key::SNAPSHOT, numbers @ ..] if numbers.len() == 12 => {
             let chunk = numbers.last_chunk::<4>().map_or(0, |chunk| u32::from_be_bytes(*chunk));

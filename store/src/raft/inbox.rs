@@ -1,6 +1,6 @@
 //! What the Raft thread is asked to do, in bounded queues. While it waits for the disk proposals
 //! gather here, and all that gathered goes to disk at once: that is the group commit. Where many
-//! wait it pays to let still more gather, for a sync costs as much as some ten proposals do.
+//! write it pays to let them gather a little, for a sync costs as much as some proposals do.
 
 use crate::{Error, Result, Revision, command::Outcome};
 use bytes::Bytes;
@@ -9,14 +9,14 @@ use raft::eraftpb::Message;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// A turn with so many proposals shows that many write at once; the next one lets theirs gather.
-const CROWD: usize = 5;
+/// A turn with so many proposals shows that many write at once; the next one lets as many gather,
+const CROWD: usize = 4;
 
-/// For how long they gather at most,
-const GATHER_TIME: Duration = Duration::from_millis(2);
-
-/// and how many.
+/// but no more than these,
 const GATHER_LENGTH: usize = 64;
+
+/// and for no longer than this.
+const GATHER_TIME: Duration = Duration::from_millis(1);
 
 /// How many proposals may wait for the disk.
 pub const PROPOSAL_QUEUE_LENGTH: usize = 4096;
@@ -59,9 +59,9 @@ impl Work {
             && !self.stop
     }
 
-    /// Whether more proposals may gather before anything is done. All else is urgent.
-    fn may_grow(&self) -> bool {
-        self.proposals.len() < GATHER_LENGTH
+    /// Whether more proposals may gather before anything is done, up to a number. All else is urgent.
+    fn may_grow(&self, crowd: usize) -> bool {
+        self.proposals.len() < crowd
             && self.messages.is_empty()
             && self.readers.is_empty()
             && self.ticks == 0
@@ -78,8 +78,8 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Queue {
     work: Work,
-    /// The last turn had many proposals.
-    crowded: bool,
+    /// How many proposals the last turn had, if they were many.
+    crowd: usize,
     /// Why nothing is taken any more.
     closed: Option<Error>,
 }
@@ -152,11 +152,12 @@ impl Inbox {
         while wait && queue.work.is_empty() {
             self.arrived.wait(&mut queue);
         }
-        if wait && queue.crowded {
+        if wait && queue.crowd > 0 {
             // Who waits for a disk waits in real time, whatever the clock.
-            self.arrived.wait_while_for(&mut queue, |queue| queue.work.may_grow(), GATHER_TIME);
+            self.arrived.wait_while_for(&mut queue, |queue| queue.work.may_grow(queue.crowd), GATHER_TIME);
         }
-        queue.crowded = queue.work.proposals.len() >= CROWD;
+        let proposals = queue.work.proposals.len();
+        queue.crowd = if proposals < CROWD { 0 } else { proposals.min(GATHER_LENGTH) };
         std::mem::take(&mut queue.work)
     }
 
@@ -167,7 +168,7 @@ impl Inbox {
         }
         let was_empty = queue.work.is_empty();
         put(&mut queue.work)?;
-        if was_empty || !queue.work.may_grow() {
+        if was_empty || !queue.work.may_grow(queue.crowd) {
             self.arrived.notify_one();
         }
         Ok(())
@@ -203,9 +204,9 @@ mod tests {
         crowd(CROWD);
         assert_eq!(inbox.take(true).proposals.len(), CROWD, "nothing was known of a crowd");
 
-        // As many as may gather are taken at once; of fewer, nobody waits for ever.
-        crowd(GATHER_LENGTH);
-        assert_eq!(inbox.take(true).proposals.len(), GATHER_LENGTH);
+        // As many as came before are taken at once; of fewer, nobody waits for ever.
+        crowd(CROWD);
+        assert_eq!(inbox.take(true).proposals.len(), CROWD);
         crowd(1);
         assert_eq!(inbox.take(true).proposals.len(), 1);
 

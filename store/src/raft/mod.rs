@@ -9,18 +9,19 @@
 //!   node       one thread: log → disk → sync → committed → apply → answer
 //!     │  ▲          │
 //!     │  │          ├─ storage    the log as the Raft library reads it
-//!     │  │          ├─ disk       sled: entries, hard state, snapshots, each with a checksum
+//!     │  │          ├─ disk       the log and hard state in segments, snapshots in sled, all with checksums
 //!     ▼  │          └─ snapshots  bound the log, a little a turn
 //!   transport → other members
 //! ```
 //! Reading order: `engine` (the handle), `open` (from a directory to a thread), `node` (the loop),
-//! `storage`, `disk`, `snapshots`, `inbox`, `directory`.
+//! `storage`, `disk`, `log`, `snapshots`, `inbox`, `directory`.
 
 mod directory;
 mod disk;
 mod engine;
 mod entry;
 mod inbox;
+mod log;
 mod node;
 mod open;
 mod snapshots;

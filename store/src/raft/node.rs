@@ -12,7 +12,7 @@
 //!    it, and answer.
 
 use super::{
-    directory::Directory,
+    directory::{Acknowledged, Directory},
     disk::{Changes, Failure},
     engine::{Position, Shared},
     inbox::{Proposal, Reader, Work},
@@ -125,10 +125,13 @@ impl Node {
                 Error::ReadOnly { reason }
             }
         };
-        if reason == Error::Closed
-            && let Err(error) = self.directory.acknowledge(self.raw.store().applied())
-        {
-            tracing::warn!(%error, "the last index could not be noted");
+        if reason == Error::Closed {
+            if let Err(Failure(error)) = self.raw.store().disk().finish() {
+                tracing::warn!(error, "the log could not be given its length");
+            }
+            if let Err(error) = self.directory.acknowledge(self.acknowledged(self.raw.store().applied())) {
+                tracing::warn!(%error, "the last index could not be noted");
+            }
         }
         let mut position = self.shared.position.lock();
         if !position.sole {
@@ -285,9 +288,13 @@ impl Node {
 
         let mut changes = Changes::default();
         let entries = ready.take_entries();
-        self.raw.mut_store().append(&mut changes, entries, ready.hs())?;
+        self.raw.mut_store().append(&mut changes, entries, ready.hs());
         if !changes.is_empty() {
             self.raw.store().disk().write(changes, ready.must_sync())?;
+        }
+        if !ready.persisted_messages().is_empty() {
+            // What is promised to other members is as good as acknowledged.
+            self.directory.note(self.acknowledged(0))?;
         }
         self.send(ready.take_persisted_messages());
 
@@ -336,7 +343,7 @@ impl Node {
             }
         }
         // Before anybody hears of it, so that no answered write can be missing and not be missed.
-        self.directory.note(last)?;
+        self.directory.note(self.acknowledged(last))?;
         let outcomes = self.replica.apply(commands);
         self.raw.mut_store().set_applied(last);
         self.shared.keeper.applied(&self.replica, &outcomes);
@@ -347,6 +354,10 @@ impl Node {
         }
         self.answer_readers();
         Ok(())
+    }
+
+    fn acknowledged(&self, index: u64) -> Acknowledged {
+        Acknowledged { index, extent: self.raw.store().disk().whole() }
     }
 
     fn waiter(&mut self, context: &[u8]) -> Option<Waiter> {

@@ -1,8 +1,8 @@
 //! From a directory to a running thread.
 
 use super::{
-    directory::Directory,
-    disk::{Changes, Disk, Failure, SnapshotMeta},
+    directory::{Acknowledged, Directory},
+    disk::{self, Changes, Disk, Failure, SnapshotMeta},
     engine::{Position, RaftStore, Shared},
     inbox::Inbox,
     node::Node,
@@ -10,7 +10,7 @@ use super::{
     storage::LogStorage,
     transport::{NoPeers, Transport},
 };
-use crate::{Error, Result, Retention, Role, Snapshot, keeper::Keeper, replica::Replica};
+use crate::{Error, Result, Retention, Role, Snapshot, keeper::Keeper, replica::Replica, state::State};
 use bytes::Bytes;
 use minik8s_clock::{Clock, Random};
 use parking_lot::Mutex;
@@ -183,13 +183,15 @@ fn start_ticking(shared: Arc<Shared>, clock: Clock) -> DropGuard {
 
 fn prepare(dir: &Path, options: &RaftOptions, shared: Arc<Shared>, session: u64) -> Result<(Node, Recovered)> {
     let mut directory = Directory::open(dir)?;
-    let disk = if directory.is_complete() {
-        Disk::open(&directory.raft_folder())?
+    let (disk, recovered) = if directory.is_complete() {
+        Disk::open(&directory)?
     } else {
-        make(&mut directory, beginning(options), std::iter::empty())?
+        let mut start = beginning(options);
+        let disk = make(&mut directory, &mut start, std::iter::empty())?;
+        let hard_state = hard_state_of(&start);
+        (disk, disk::Recovered { hard_state, snapshot: start, state: State::default(), entries: Vec::new() })
     };
     let disk = Arc::new(disk);
-    let recovered = disk.recover(directory.acknowledged())?;
     let owner = recovered.snapshot.member;
     if owner != options.member {
         let what = format!("{} is the store of member {owner}, not of member {}", dir.display(), options.member);
@@ -220,8 +222,8 @@ pub(super) fn restore(dir: &Path, snapshot: &Snapshot, options: &RaftOptions) ->
     if directory.is_complete() {
         return Err(Error::Invalid(format!("{} holds a store already", dir.display())));
     }
-    let start = SnapshotMeta { index: RESTORED_INDEX, term: RESTORED_TERM, ..beginning(options) };
-    make(&mut directory, start, snapshot.chunks()).map(drop)
+    let mut start = SnapshotMeta { index: RESTORED_INDEX, term: RESTORED_TERM, ..beginning(options) };
+    make(&mut directory, &mut start, snapshot.chunks()).map(drop)
 }
 
 /// The snapshot before the first entry, which is empty but for the members.
@@ -230,19 +232,25 @@ fn beginning(options: &RaftOptions) -> SnapshotMeta {
     SnapshotMeta { member: options.member, conf_state, ..SnapshotMeta::default() }
 }
 
+/// Where the log of a new store stands.
+fn hard_state_of(start: &SnapshotMeta) -> HardState {
+    HardState { term: start.term, commit: start.index, ..HardState::default() }
+}
+
 /// Writes a new store that begins with a snapshot.
-fn make(directory: &mut Directory, mut start: SnapshotMeta, chunks: impl Iterator<Item = Bytes>) -> Result<Disk> {
+fn make(directory: &mut Directory, start: &mut SnapshotMeta, chunks: impl Iterator<Item = Bytes>) -> Result<Disk> {
     let folder = directory.raft_folder();
-    let disk = Disk::open(&folder)?;
+    let disk = Disk::create(directory)?;
     let write = |start: &mut SnapshotMeta| -> std::result::Result<(), Failure> {
         write_chunks(&disk, chunks, start)?;
         let mut changes = Changes::default();
         changes.put_meta(start);
-        changes.put_hard_state(&HardState { term: start.term, commit: start.index, ..HardState::default() });
+        changes.put_hard_state(&hard_state_of(start));
         disk.write(changes, true)
     };
-    write(&mut start).map_err(|Failure(reason)| Error::Io { path: folder.clone(), reason })?;
+    write(start).map_err(|Failure(reason)| Error::Io { path: folder.clone(), reason })?;
     directory.complete()?;
+    directory.acknowledge(Acknowledged { index: start.index, extent: disk.whole() })?;
     Ok(disk)
 }
 

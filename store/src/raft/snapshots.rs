@@ -6,7 +6,7 @@
 //! for each time it is written anyway.
 
 use super::{
-    directory::Directory,
+    directory::{Acknowledged, Directory},
     disk::{Changes, Disk, Failure, SnapshotMeta},
     node::{Halt, term_of},
     storage::LogStorage,
@@ -74,8 +74,10 @@ impl SnapshotWriter {
             }
             Stage::Writing(writing) => {
                 if writing.step(raw.store())? {
-                    directory.acknowledge(writing.meta.index)?;
+                    let extent = raw.store().disk().whole();
+                    directory.acknowledge(Acknowledged { index: writing.meta.index, extent })?;
                     raw.mut_store().trim(std::mem::take(&mut writing.meta), writing.log_bytes);
+                    raw.store().disk().forget_log(raw.store().snapshot_meta())?;
                     self.stage = Stage::Clearing;
                 }
             }
@@ -131,8 +133,9 @@ impl SnapshotWriter {
         let mut changes = Changes::default();
         changes.put_meta(&meta);
         changes.put_hard_state(hard_state.unwrap_or(storage.hard_state()));
-        storage.disk().remove_log_from(&mut changes, 0)?;
+        changes.cut_log(0);
         storage.disk().write(changes, true)?;
+        storage.disk().forget_log(&meta)?;
         self.stage = Stage::Clearing;
         Ok(meta)
     }

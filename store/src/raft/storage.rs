@@ -1,7 +1,7 @@
 //! The log as the Raft library reads it: the newest entries in memory, older ones from disk.
 
 use super::{
-    disk::{Changes, Disk, Failure, Recovered, SnapshotMeta},
+    disk::{Changes, Disk, Recovered, SnapshotMeta},
     entry,
 };
 use crate::{replica::Replica, state::State};
@@ -87,13 +87,13 @@ impl LogStorage {
         changes: &mut Changes,
         entries: Vec<Entry>,
         hard_state: Option<&HardState>,
-    ) -> Result<(), Failure> {
+    ) {
         if let Some(hard_state) = hard_state {
             self.hard_state = hard_state.clone();
         }
         if let Some(first) = entries.first() {
             if first.index <= self.last {
-                self.disk.remove_log_from(changes, first.index)?;
+                changes.cut_log(first.index);
                 self.truncate(first.index);
             }
             for entry in entries {
@@ -109,7 +109,6 @@ impl LogStorage {
         if hard_state.is_some() || !changes.is_empty() {
             changes.put_hard_state(&self.hard_state);
         }
-        Ok(())
     }
 
     pub(super) fn set_commit(&mut self, commit: u64) {
