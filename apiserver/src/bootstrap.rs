@@ -140,8 +140,8 @@ pub async fn keep(registry: Arc<Registry>, bootstrap: Bootstrap, shutdown: Cance
         kept.push(("/api/v1/endpoints", endpoints(bootstrap.advertise)));
         kept.push(("/apis/discovery.k8s.io/v1/endpointslices", endpoint_slice(bootstrap.advertise)));
     }
-    let clock = registry.clock().clone();
-    while shutdown.run_until_cancelled(clock.sleep(KEEP_EVERY)).await.is_some() {
+    let mut ticks = registry.clock().ticks(KEEP_EVERY);
+    while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
         for (path, object) in &kept {
             let Some(place) = Place::of(path) else { continue };
             let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The clock itself: where time comes from, and the thread that fires real timers.
 
 use crate::{
-    Elapsed, Simulation, Sleep,
+    Elapsed, Simulation, Sleep, Ticks,
     timers::{TimerKey, Timers},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -182,6 +182,11 @@ impl Clock {
     /// Completes when [`Clock::monotonic`] reaches `monotonic`.
     pub fn sleep_until(&self, monotonic: Duration) -> Sleep {
         Sleep::new(self.shared.clone(), monotonic)
+    }
+
+    /// Moments a period apart, counted from now. A millisecond is the shortest period.
+    pub fn ticks(&self, period: Duration) -> Ticks {
+        Ticks::new(self.clone(), period)
     }
 
     /// The answer of `future`, or [`Elapsed`] when it takes longer than `duration`. A ready future

@@ -48,13 +48,14 @@
 //! - [`Watcher`]s are woken in the order in which they began to wait.
 //!
 //! # Left out, compared with Kubernetes
-//! `k8s.io/utils/clock` has tickers and timers with channels; a loop around [`Clock::sleep`] does
-//! both.
+//! `k8s.io/utils/clock` has timers with channels; a loop around [`Clock::sleep`] does the same, and one around
+//! [`Ticks::tick`] what a ticker does.
 
 mod clock;
 mod random;
 mod simulation;
 mod sleep;
+mod ticks;
 mod timers;
 mod watched;
 
@@ -62,4 +63,5 @@ pub use clock::{Clock, Pace};
 pub use random::{NAME_ALPHABET, Random};
 pub use simulation::Simulation;
 pub use sleep::{Elapsed, Sleep};
+pub use ticks::Ticks;
 pub use watched::{Ended, Watched, Watcher};

@@ -154,3 +154,20 @@ fn a_task_dropped_with_its_last_waker_may_hold_other_sleeps() {
     assert_eq!(outer.pending(), 0);
     assert!(!simulation.advance_to_next());
 }
+
+#[test]
+fn ticks_keep_step_however_long_the_work_takes() {
+    let (clock, simulation) = simulated();
+    virtual_runtime(simulation).block_on(async {
+        clock.sleep(seconds(3)).await;
+        let mut ticks = clock.ticks(seconds(10));
+        let mut at = Vec::new();
+        for work in [0, 4, 9, 25, 10, 0] {
+            ticks.tick().await;
+            at.push(clock.monotonic().as_secs());
+            clock.sleep(seconds(work)).await;
+        }
+        // What passed meanwhile is not made up for.
+        assert_eq!(at, [13, 23, 33, 43, 73, 93]);
+    });
+}

@@ -159,9 +159,9 @@ impl NodeLifecycle {
 
     /// The periodic look at everyone, for silence brings no event.
     async fn monitor(&self) {
-        let clock = self.client.clock().clone();
+        let mut ticks = self.client.clock().ticks(self.config.monitor_period);
         loop {
-            clock.sleep(self.config.monitor_period).await;
+            ticks.tick().await;
             for node in self.nodes.list() {
                 if let Err(error) = self.look_at(&node).await {
                     tracing::warn!(node = node.metadata.name, %error, "cannot update node");

@@ -53,8 +53,9 @@ fn has_large_log(fs: &dyn NodeFs) -> bool {
 impl Kubelet {
     /// Looks at the logs of running containers from time to time.
     pub(crate) async fn rotate_logs(self: Arc<Self>) {
+        let mut ticks = self.config.clock.ticks(LOOK_PERIOD);
         loop {
-            self.config.clock.sleep(LOOK_PERIOD).await;
+            ticks.tick().await;
             if !has_large_log(self.config.fs.as_ref()) {
                 continue;
             }

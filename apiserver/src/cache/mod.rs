@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use minik8s_api::kinds::{GroupResource, Kind, Kinds};
 use minik8s_api::status::Status;
 use minik8s_clock::{Clock, Watched, Watcher};
@@ -214,23 +215,34 @@ impl Cache {
     }
 
     async fn follow(self: Arc<Self>, mut watch: Watch, shutdown: CancellationToken) {
-        let mut turn = 0;
+        let (mut turn, mut next) = (0, None);
         loop {
-            let message = tokio::select! {
-                biased;
-                message = watch.recv() => message,
-                () = shutdown.cancelled() => return,
+            let message = match next.take() {
+                Some(message) => message,
+                None => tokio::select! {
+                    biased;
+                    message = watch.recv() => message,
+                    () = shutdown.cancelled() => return,
+                },
             };
             match message {
                 Ok(WatchMessage::Events(events)) => {
                     let turn_of_resources = self.applying.lock().await;
-                    self.apply(&events);
-                    drop(turn_of_resources);
+                    let applied = self.apply(&events);
                     turn += events.len();
+                    next = watch.recv().now_or_never();
+                    // Many writes come at once. All who wait for one of them are woken by the last.
+                    if turn < CHANGES_PER_TURN && matches!(next, Some(Ok(WatchMessage::Events(_)))) {
+                        continue;
+                    }
+                    if let Some(revision) = applied {
+                        self.applied.set(revision);
+                    }
+                    drop(turn_of_resources);
                     if turn >= CHANGES_PER_TURN {
-                        turn = 0;
                         tokio::task::yield_now().await;
                     }
+                    turn = 0;
                 }
                 Ok(WatchMessage::Progress(_)) => {}
                 Err(minik8s_store::Error::Closed) => return,
@@ -259,8 +271,8 @@ impl Cache {
         }
     }
 
-    /// Applies the changes of one revision, then announces it.
-    fn apply(&self, events: &[Event]) {
+    /// Applies the changes of one revision, which is to be announced then.
+    fn apply(&self, events: &[Event]) -> Option<Revision> {
         let at = self.clock.monotonic();
         for event in events.iter().filter(|event| event.kv.key.starts_with(REGISTRY_PREFIX)) {
             let Some(cache) = self.cache_of(&event.kv.key) else {
@@ -279,9 +291,7 @@ impl Cache {
             };
             cache.apply(&event.kv.key, object, event.revision(), at);
         }
-        if let Some(event) = events.first() {
-            self.applied.set(event.revision());
-        }
+        events.first().map(Event::revision)
     }
 }
 

@@ -63,6 +63,11 @@ impl Registry {
     ) {
         let manager = options.field_manager.as_deref().unwrap_or(&context.manager);
         let versions = OtherVersions::of(target, self.kinds());
+        if !versions.differ() {
+            return with_field_manager(target, &versions, |fields| {
+                fields.update(live, object, manager, self.clock.now());
+            });
+        }
         loop {
             let mut recorded = object.clone();
             with_field_manager(target, &versions, |fields| {

@@ -27,21 +27,21 @@ impl Kubelet {
     pub(crate) async fn keep_lease(self: Arc<Self>) {
         let mut lease = None;
         let mut retry = RETRY;
+        // In step with the other work of this process, that of other nodes in it too: thousands spread by when they start.
+        let mut ticks = self.config.clock.ticks(RENEW_PERIOD);
         loop {
-            let pause = match self.renew_lease(lease.take()).await {
+            match self.renew_lease(lease.take()).await {
                 Ok(renewed) => {
                     lease = Some(renewed);
                     retry = RETRY;
-                    // Nodes that started together do not renew together.
-                    self.config.random.jitter(RENEW_PERIOD, 0.04)
+                    ticks.tick().await;
                 }
                 Err(error) => {
                     tracing::debug!(node = self.config.node_name, %error, "cannot renew the lease");
                     retry = (retry * 2).min(RENEW_PERIOD);
-                    retry
+                    self.config.clock.sleep(retry).await;
                 }
-            };
-            self.config.clock.sleep(pause).await;
+            }
         }
     }
 

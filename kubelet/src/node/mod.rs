@@ -126,15 +126,20 @@ impl Kubelet {
         let mut poll = POD_CIDR_POLL;
         // Whether the runtime was told: that the Node has a range does not mean that this kubelet has acted on it.
         let mut waits_for_range = self.config.pod_cidr.is_none() && !told;
+        let mut ticks = clock.ticks(CHECK_PERIOD);
         loop {
-            clock.sleep(if waits_for_range { poll } else { CHECK_PERIOD }).await;
             if waits_for_range {
+                clock.sleep(poll).await;
                 poll = (poll * 2).min(POD_CIDR_POLL_MAX);
                 waits_for_range = !self.take_pod_cidr().await;
+            } else {
+                ticks.tick().await;
             }
-            let due = clock.monotonic() - reported >= REPORT_PERIOD;
+            let now = clock.monotonic();
+            // The tick that is the nearest to it.
+            let due = now - reported + CHECK_PERIOD / 2 >= REPORT_PERIOD;
             match self.update_node_status(due).await {
-                Ok(true) => reported = clock.monotonic(),
+                Ok(true) => reported = now,
                 Ok(false) => {}
                 Err(error) => {
                     tracing::warn!(node = self.config.node_name, %error, "cannot update the node's status")

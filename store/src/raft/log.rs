@@ -328,9 +328,8 @@ impl Log {
                         checksum,
                     };
                     let entry = entry::decode(Bytes::copy_from_slice(&rest[..bytes])).map_err(undecodable)?;
-                    self.add(entry.index, place).map_err(|expected| {
-                        format!("log entry {expected} is missing, {} follows", entry.index)
-                    })?;
+                    self.add(entry.index, place)
+                        .map_err(|expected| format!("log entry {expected} is missing, {} follows", entry.index))?;
                     entries.truncate(self.places.len() - 1);
                     segment.last = segment.last.max(Some(entry.index));
                     entries.push(entry);
@@ -531,4 +530,105 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 pub(super) fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames of one entry each, which fill more than two segments.
+    const ENTRIES: u64 = 100;
+    const BYTES: usize = 100_000;
+
+    fn entry(index: u64) -> Entry {
+        Entry { index, term: 1, data: vec![index as u8; BYTES].into(), ..Entry::default() }
+    }
+
+    fn filled(folder: &Path) -> Log {
+        let mut log = Log::create(folder).unwrap();
+        for index in 1..=ENTRIES {
+            let mut frame = Frame::default();
+            frame.put_entry(&entry(index));
+            frame.put_hard_state(&HardState { term: 1, vote: 1, commit: index, ..HardState::default() });
+            log.append(frame, true).unwrap();
+        }
+        log
+    }
+
+    fn reopened(folder: &Path, whole: Extent) -> Result<(Log, Vec<u64>, u64)> {
+        let (log, found) = Log::open(folder, whole)?;
+        let indexes = found.entries.iter().map(|entry| entry.index).collect();
+        Ok((log, indexes, found.hard_state.commit))
+    }
+
+    #[test]
+    fn a_log_of_several_segments_is_read_back_and_forgotten_from_the_front() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = filled(folder.path()).whole();
+        assert!(whole.segment > 2, "{whole:?}");
+
+        let (mut log, indexes, commit) = reopened(folder.path(), whole).unwrap();
+        assert_eq!((indexes, commit, log.whole()), ((1..=ENTRIES).collect(), ENTRIES, whole));
+        for index in [1, ENTRIES / 2, ENTRIES] {
+            assert_eq!(log.entry(index), Ok(entry(index)));
+        }
+        let before = log.bytes();
+        log.forget(ENTRIES / 2).unwrap();
+        assert!(log.bytes() < before);
+        assert!(log.entry(ENTRIES / 2).is_err());
+        assert_eq!(log.entry(ENTRIES / 2 + 1), Ok(entry(ENTRIES / 2 + 1)));
+
+        // The state is known from the newest segment alone.
+        log.forget(ENTRIES).unwrap();
+        let (log, _, commit) = reopened(folder.path(), whole).unwrap();
+        assert_eq!((log.segments.len(), commit), (1, ENTRIES));
+    }
+
+    #[test]
+    fn another_leaders_entries_take_the_place_of_those_from_their_index_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = filled(folder.path());
+        let other = Entry { term: 2, ..entry(50) };
+        let mut frame = Frame::default();
+        frame.cut(50);
+        frame.put_entry(&other);
+        log.append(frame, true).unwrap();
+        assert_eq!(log.entry(50), Ok(other.clone()));
+        assert!(log.entry(51).is_err());
+        let (mut log, indexes, _) = reopened(folder.path(), log.whole()).unwrap();
+        assert_eq!(indexes, (1..=50).collect::<Vec<_>>());
+        assert_eq!(log.entry(50), Ok(other));
+    }
+
+    #[test]
+    fn a_segment_that_is_missing_or_shorter_than_it_was_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = filled(folder.path()).whole();
+        let refusal = || reopened(folder.path(), whole).err().map(|error| error.to_string()).unwrap_or_default();
+        let (first, second) = (path_of(folder.path(), 1), path_of(folder.path(), 2));
+        let (newest, aside) = (path_of(folder.path(), whole.segment), folder.path().join("aside"));
+        for (path, number) in [(&second, 2), (&newest, whole.segment)] {
+            fs::rename(path, &aside).unwrap();
+            assert!(refusal().ends_with(&format!("segment {number} of the log is missing")), "{}", refusal());
+            fs::rename(&aside, path).unwrap();
+        }
+        // A whole frame less, which only the next segment can tell.
+        let bytes = fs::read(&first).unwrap();
+        let frame = bytes.windows(4).rposition(|window| window == MAGIC.to_le_bytes()).unwrap();
+        fs::write(&first, &bytes[..frame]).unwrap();
+        assert!(refusal().ends_with(&format!("segment 1 of the log ended at byte {}", bytes.len())), "{}", refusal());
+        fs::write(&first, &bytes).unwrap();
+        assert_eq!(refusal(), "");
+    }
+
+    #[test]
+    fn a_segment_that_was_just_begun_knows_what_came_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = filled(folder.path()).whole();
+        fs::write(path_of(folder.path(), whole.segment + 1), "").unwrap();
+        let (mut log, ..) = reopened(folder.path(), whole).unwrap();
+        log.forget(ENTRIES).unwrap();
+        let (log, _, commit) = reopened(folder.path(), whole).unwrap();
+        assert_eq!((log.segments.len(), commit), (1, ENTRIES));
+    }
 }

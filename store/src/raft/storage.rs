@@ -82,12 +82,7 @@ impl LogStorage {
     }
 
     /// Takes entries and hard state into memory, and adds them to what is written next.
-    pub(super) fn append(
-        &mut self,
-        changes: &mut Changes,
-        entries: Vec<Entry>,
-        hard_state: Option<&HardState>,
-    ) {
+    pub(super) fn append(&mut self, changes: &mut Changes, entries: Vec<Entry>, hard_state: Option<&HardState>) {
         if let Some(hard_state) = hard_state {
             self.hard_state = hard_state.clone();
         }
