@@ -423,9 +423,14 @@ impl<K: Watched> Informer<K> {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        let line: Line<'_> = serde_json::from_slice(line).map_err(|source| self.decode_error(source))?;
-        let raw = line.object.get();
-        match line.r#type {
+        let (event_type, raw) = match split_line(line) {
+            Some(parts) => parts,
+            None => {
+                let line: Line<'_> = serde_json::from_slice(line).map_err(|source| self.decode_error(source))?;
+                (line.r#type, line.object.get())
+            }
+        };
+        match event_type {
             "ADDED" | "MODIFIED" | "DELETED" => {
                 let Some(object) = self.decode_or_warn(raw) else {
                     // The next watch goes on behind it; asking for it again would end the same way for ever.
@@ -441,7 +446,7 @@ impl<K: Watched> Informer<K> {
                     version.clone_from(seen);
                 }
                 let key = key_of(meta);
-                match line.r#type {
+                match event_type {
                     "DELETED" => self.delete(&key, Some(object)),
                     _ => self.put(key, object),
                 }
@@ -525,6 +530,15 @@ impl<K> Lister<K> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Type and object of an event written as servers write them, found without reading the object, which is done once
+/// anyway; none if it may be written otherwise.
+fn split_line(line: &[u8]) -> Option<(&str, &str)> {
+    let line = std::str::from_utf8(line).ok()?;
+    let (event_type, object) = line.strip_prefix("{\"type\":\"")?.split_once("\",\"object\":")?;
+    let plain = event_type.bytes().all(|byte| byte.is_ascii_uppercase());
+    object.strip_suffix('}').filter(|_| plain).map(|object| (event_type, object))
 }
 
 fn key_of(meta: &ObjectMeta) -> Key {

@@ -104,17 +104,20 @@ fn a_damaged_store_is_refused_by_name() {
     cluster.minik8s(&["down"]).ok();
     let store = cluster.home().join("minik8s/minik8s/store");
     let healthy: Vec<_> = walk(&store).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
-    let (mut bytes, db) = healthy.iter().find(|(_, path)| path.ends_with("raft/db")).expect("the store's file").clone();
-    for at in (512..bytes.len()).step_by(97) {
-        bytes[at] ^= 0x55;
+    for file in ["raft/db", "log/00000000000000000001"] {
+        let found = healthy.iter().find(|(_, path)| path.ends_with(file));
+        let (mut bytes, damaged) = found.unwrap_or_else(|| panic!("{file} is missing")).clone();
+        for at in (512..bytes.len()).step_by(97) {
+            bytes[at] ^= 0x55;
+        }
+        fs::write(&damaged, &bytes).unwrap();
+        let error = cluster.minik8s(&["up"]).fails();
+        assert!(error.contains("cannot open the store in"), "{error}");
+        assert!(cluster.minik8s(&["status", "--output", "json"]).json()["state"] == "Stopped");
+        // A copy is put back whole: sled has cut off what it could not read.
+        walk(&store).iter().for_each(|path| fs::remove_file(path).unwrap());
+        healthy.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
     }
-    fs::write(&db, &bytes).unwrap();
-    let error = cluster.minik8s(&["up"]).fails();
-    assert!(error.contains("cannot open the store in"), "{error}");
-    assert!(cluster.minik8s(&["status", "--output", "json"]).json()["state"] == "Stopped");
-    // A copy is put back whole: sled has cut off what it could not read.
-    walk(&store).iter().for_each(|path| fs::remove_file(path).unwrap());
-    healthy.iter().for_each(|(bytes, path)| fs::write(path, bytes).unwrap());
     cluster.minik8s(&["up"]).ok();
     cluster.kubectl("get configmap kept").ok();
 }

@@ -10,13 +10,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// A turn with so many proposals shows that many write at once; the next one lets as many gather,
-const CROWD: usize = 4;
+const CROWD: usize = 3;
 
 /// but no more than these,
 const GATHER_LENGTH: usize = 64;
 
 /// and for no longer than this.
-const GATHER_TIME: Duration = Duration::from_millis(1);
+const GATHER_TIME: Duration = Duration::from_millis(2);
+
+/// A disk that is quick never makes a crowd wait. So one turn of so many gathers to see whether there is one.
+const PROBE_EVERY: u32 = 64;
 
 /// How many proposals may wait for the disk.
 pub const PROPOSAL_QUEUE_LENGTH: usize = 4096;
@@ -78,8 +81,10 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct Queue {
     work: Work,
-    /// How many proposals the last turn had, if they were many.
+    /// How many proposals the next turn lets gather; 0 for none.
     crowd: usize,
+    /// Turns since one has let them gather.
+    hasty: u32,
     /// Why nothing is taken any more.
     closed: Option<Error>,
 }
@@ -152,7 +157,12 @@ impl Inbox {
         while wait && queue.work.is_empty() {
             self.arrived.wait(&mut queue);
         }
+        queue.hasty += 1;
+        if queue.hasty >= PROBE_EVERY && queue.crowd == 0 {
+            queue.crowd = GATHER_LENGTH;
+        }
         if wait && queue.crowd > 0 {
+            queue.hasty = 0;
             // Who waits for a disk waits in real time, whatever the clock.
             self.arrived.wait_while_for(&mut queue, |queue| queue.work.may_grow(queue.crowd), GATHER_TIME);
         }

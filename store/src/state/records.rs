@@ -26,7 +26,8 @@ use std::{collections::BTreeMap, num::NonZeroU64, sync::Arc, time::Duration};
 /// The version of this encoding.
 const IMAGE_VERSION: u8 = 1;
 
-/// How large chunks are, but for the last one: what suits the pages of sled, see `raft/disk.rs`.
+/// How large chunks are, but for the last one. Pages of sled hold up to 16 values and a few, and what has more than a
+/// quarter of a segment (512 KiB) goes to a file of its own, which nobody syncs: pages have to stay well below that.
 pub(crate) const CHUNK_BYTES: usize = 4 << 10;
 
 mod tag {

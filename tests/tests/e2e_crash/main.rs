@@ -265,33 +265,30 @@ fn damage_after_a_kill_is_named_and_refused() {
     load.write_and_kill();
     let (store, backup) = (load.store(), load.cluster.home().join("backup"));
     copy_folder(&store, &backup);
-    let db = fs::read(store.join("raft").join("db")).expect("the store's file");
+    let segments = fs::read_dir(store.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let log = segments.max().expect("the newest segment of the log");
+    let written = fs::read(&log).unwrap();
 
-    // The log is written anew as it is compacted, so a value may be there more than once.
     let value = load.writers.iter().find_map(|writer| {
         let writer = writer.lock().unwrap();
         writer.known.values().max_by_key(|known| known.revision).map(|known| known.value.clone())
     });
     let value = value.expect("something was written");
     let text = &value.as_bytes()[..value.len().min(100)];
-    let mut flipped = db.clone();
-    let mut at = 0;
-    while let Some(found) = flipped[at..].windows(text.len()).position(|window| window == text) {
-        at += found;
-        flipped[at] ^= 1;
-    }
-    assert_ne!(flipped, db, "the value is in the file");
-    fs::write(store.join("raft").join("db"), flipped).unwrap();
+    let mut flipped = written.clone();
+    let at = flipped.windows(text.len()).position(|window| window == text).expect("the value is in the file");
+    flipped[at] ^= 1;
+    fs::write(&log, flipped).unwrap();
     for _ in 0..2 {
         let error = load.cluster.minik8s(&["up"]).fails();
         assert!(error.contains("is damaged") && error.contains(store.to_str().unwrap()), "{error}");
     }
 
     // The end of the file is missing: whole, or refused. What was acknowledged cannot be whole without it.
-    let written = db.iter().rposition(|byte| *byte != 0).unwrap();
+    let end = written.iter().rposition(|byte| *byte != 0).unwrap();
     for cut in [1, 40, 3000] {
         replace_folder(&backup, &store);
-        fs::write(store.join("raft").join("db"), &db[..written - cut]).unwrap();
+        fs::write(&log, &written[..end - cut]).unwrap();
         let up = load.cluster.minik8s(&["up"]);
         if up.code == 0 {
             return load.check();
