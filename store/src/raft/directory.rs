@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The newest directory format that is understood.
+/// The directory format that is understood.
 const FORMAT: u32 = 2;
 
 const FORMAT_FILE: &str = "FORMAT";

@@ -27,6 +27,7 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -66,13 +67,15 @@ pub(super) struct Recovered {
     pub(super) entries: Vec<Entry>,
 }
 
-/// Sled, opened.
+/// Sled and the log, opened.
 pub(super) struct Disk {
     path: PathBuf,
     db: sled::Db,
     /// Sled's file, to sync it.
     file: File,
     log: Mutex<Log>,
+    /// What the log takes, for those who cannot wait until it was synced.
+    log_bytes: AtomicU64,
     /// Set by the first failure, or from outside to see what a broken disk does.
     failure: Mutex<Option<Failure>>,
 }
@@ -170,15 +173,25 @@ impl Disk {
         let acknowledged = directory.acknowledged();
         let (log, found) = Log::open(&directory.log_folder(), acknowledged.extent)?;
         let disk = Disk::with_log(directory, log)?;
+        // What a killed process wrote may still be on its way to the disk.
+        disk.file.sync_data().map_err(|error| Error::Io { path: disk.path.clone(), reason: error.to_string() })?;
         let (snapshot, state) = guard(&disk.path, || {
             Ok(disk.read_meta().and_then(|snapshot| Ok((snapshot.clone(), disk.read_state(&snapshot)?))))
         })??;
         let mut hard_state = found.hard_state;
+        let is_behind = found.entries.last().is_some_and(|last| last.index < snapshot.index);
         let entries = disk.after_snapshot(&snapshot, found.entries, hard_state.commit, acknowledged)?;
         // A snapshot of the leader counts from when it is on disk, which is before the log says so.
         hard_state.commit = hard_state.commit.max(snapshot.index);
         if hard_state.term < snapshot.term {
             (hard_state.term, hard_state.vote) = (snapshot.term, 0);
+        }
+        if is_behind {
+            let mut changes = Changes::default();
+            changes.cut_log(0);
+            changes.put_hard_state(&hard_state);
+            let written = disk.write(changes, true);
+            written.map_err(|Failure(reason)| Error::Io { path: disk.path.clone(), reason })?;
         }
         Ok((disk, Recovered { hard_state, snapshot, state, entries }))
     }
@@ -194,7 +207,8 @@ impl Disk {
         let file_path = folder.join("db");
         let file = File::options().read(true).write(true).open(&file_path);
         let file = file.map_err(|error| Error::Io { path: file_path, reason: error.to_string() })?;
-        Ok(Disk { path: folder, db, file, log: Mutex::new(log), failure: Mutex::new(None) })
+        let log_bytes = AtomicU64::new(log.bytes());
+        Ok(Disk { path: folder, db, file, log: Mutex::new(log), log_bytes, failure: Mutex::new(None) })
     }
 
     /// Does the changes. With `sync` they, and all before them, are on disk when it returns.
@@ -216,9 +230,16 @@ impl Disk {
         let done = catch_unwind(AssertUnwindSafe(snapshots)).unwrap_or_else(|_| Err("sled panicked".into()));
         let done = done.and_then(|()| match changes.log.is_empty() {
             true => Ok(()),
-            false => self.log.lock().append(changes.log, sync).map_err(|error| error.to_string()),
+            false => self.change_log(|log| log.append(changes.log, sync)),
         });
         done.map_err(|reason| self.failed(&mut failure, &reason))
+    }
+
+    fn change_log(&self, change: impl FnOnce(&mut Log) -> std::io::Result<()>) -> std::result::Result<(), String> {
+        let mut log = self.log.lock();
+        let changed = change(&mut log).map_err(|error| error.to_string());
+        self.log_bytes.store(log.bytes(), Ordering::Relaxed);
+        changed
     }
 
     fn failed(&self, failure: &mut Option<Failure>, reason: &str) -> Failure {
@@ -236,8 +257,7 @@ impl Disk {
         if let Some(failure) = &*failure {
             return Err(failure.clone());
         }
-        let finished = self.log.lock().finish();
-        finished.map_err(|error| self.failed(&mut failure, &error.to_string()))
+        self.change_log(Log::finish).map_err(|error| self.failed(&mut failure, &error))
     }
 
     /// From now on every write fails as if the disk did.
@@ -246,7 +266,7 @@ impl Disk {
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.file.metadata().map_or(0, |metadata| metadata.len()) + self.log.lock().bytes()
+        self.file.metadata().map_or(0, |metadata| metadata.len()) + self.log_bytes.load(Ordering::Relaxed)
     }
 
     /// Adds the removal of up to `limit` values that the snapshot `meta` made useless. Nothing is
@@ -268,8 +288,7 @@ impl Disk {
     /// Removes the part of the log that the snapshot `meta` made useless.
     pub(super) fn forget_log(&self, meta: &SnapshotMeta) -> std::result::Result<(), Failure> {
         let mut failure = self.failure.lock();
-        let forgotten = self.log.lock().forget(meta.index);
-        forgotten.map_err(|error| self.failed(&mut failure, &error.to_string()))
+        self.change_log(|log| log.forget(meta.index)).map_err(|error| self.failed(&mut failure, &error))
     }
 
     /// One log entry, which is known to be there.
@@ -321,12 +340,13 @@ impl Disk {
         let older = entries.partition_point(|entry| entry.index <= snapshot.index);
         entries.drain(..older);
         let expected = snapshot.index + 1;
+        let damaged = |what: String| Error::Damaged { path: self.log.lock().folder().into(), what };
         if let Some(first) = entries.first().filter(|first| first.index != expected) {
-            return Err(self.damaged(format!("log entry {expected} is missing, {} follows", first.index)));
+            return Err(damaged(format!("log entry {expected} is missing, {} follows", first.index)));
         }
         let (last, required) = (snapshot.index + entries.len() as u64, committed.max(acknowledged.index));
         if last < required {
-            return Err(self.damaged(format!("the log ends at {last}, but entry {required} was acknowledged")));
+            return Err(damaged(format!("the log ends at {last}, but entry {required} was acknowledged")));
         }
         Ok(entries)
     }
@@ -389,5 +409,44 @@ fn guard<T>(path: &Path, work: impl FnOnce() -> sled::Result<T>) -> Result<T> {
             let what = format!("sled cannot read its files: {}", words.unwrap_or("it panicked"));
             Err(Error::Damaged { path: path.into(), what })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(index: u64) -> Entry {
+        Entry { index, term: 1, ..Entry::default() }
+    }
+
+    fn write(disk: &Disk, change: impl FnOnce(&mut Changes)) {
+        let mut changes = Changes::default();
+        change(&mut changes);
+        disk.write(changes, true).unwrap();
+    }
+
+    /// A member that was behind got a snapshot of the leader's, and was killed before its log said so.
+    #[test]
+    fn a_snapshot_that_the_log_does_not_know_of_takes_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut directory = Directory::open(folder.path()).unwrap();
+        let disk = Disk::create(&directory).unwrap();
+        write(&disk, |changes| {
+            (1..=5).for_each(|index| changes.put_entry(&entry(index)));
+            changes.put_hard_state(&HardState { term: 1, vote: 2, commit: 4, ..HardState::default() });
+            changes.put_meta(&SnapshotMeta { member: 1, index: 9, term: 3, ..SnapshotMeta::default() });
+        });
+        directory.complete().unwrap();
+        directory.acknowledge(Acknowledged { index: 4, extent: disk.whole() }).unwrap();
+        drop(disk);
+
+        let (disk, recovered) = Disk::open(&directory).unwrap();
+        let HardState { term, vote, commit, .. } = recovered.hard_state;
+        assert_eq!((term, vote, commit, recovered.entries), (3, 0, 9, Vec::new()));
+        write(&disk, |changes| changes.put_entry(&entry(10)));
+        drop(disk);
+        let (_, recovered) = Disk::open(&directory).unwrap();
+        assert_eq!((recovered.hard_state.commit, recovered.entries), (9, vec![entry(10)]));
     }
 }

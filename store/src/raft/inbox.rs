@@ -18,8 +18,11 @@ const GATHER_LENGTH: usize = 64;
 /// and for no longer than this.
 const GATHER_TIME: Duration = Duration::from_millis(2);
 
-/// A disk that is quick never makes a crowd wait. So one turn of so many gathers to see whether there is one.
-const PROBE_EVERY: u32 = 64;
+/// A disk that is quick never makes a crowd wait. So one turn of so many waits to see whether there is one,
+const PROBE_EVERY: u32 = 256;
+
+/// for so long.
+const PROBE_TIME: Duration = Duration::from_millis(1);
 
 /// How many proposals may wait for the disk.
 pub const PROPOSAL_QUEUE_LENGTH: usize = 4096;
@@ -158,13 +161,14 @@ impl Inbox {
             self.arrived.wait(&mut queue);
         }
         queue.hasty += 1;
+        let mut time = GATHER_TIME;
         if queue.hasty >= PROBE_EVERY && queue.crowd == 0 {
-            queue.crowd = GATHER_LENGTH;
+            (queue.crowd, time) = (GATHER_LENGTH, PROBE_TIME);
         }
         if wait && queue.crowd > 0 {
             queue.hasty = 0;
             // Who waits for a disk waits in real time, whatever the clock.
-            self.arrived.wait_while_for(&mut queue, |queue| queue.work.may_grow(queue.crowd), GATHER_TIME);
+            self.arrived.wait_while_for(&mut queue, |queue| queue.work.may_grow(queue.crowd), time);
         }
         let proposals = queue.work.proposals.len();
         queue.crowd = if proposals < CROWD { 0 } else { proposals.min(GATHER_LENGTH) };

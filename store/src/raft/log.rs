@@ -60,9 +60,16 @@ pub(super) struct Extent {
 #[derive(Default)]
 pub(super) struct Frame {
     body: Vec<u8>,
-    /// Of each change of the log, where it ends before, and the entry that then follows, as a place in the body.
-    changes: Vec<(u64, Option<(usize, usize)>)>,
+    /// Of each change of the log the index before which it ends then, and the entry that follows, if one does.
+    changes: Vec<(u64, Option<InBody>)>,
     hard_state: Option<HardState>,
+}
+
+/// Where an entry is in a frame's body.
+struct InBody {
+    start: usize,
+    length: usize,
+    checksum: u32,
 }
 
 /// The log, open.
@@ -132,8 +139,9 @@ impl Frame {
         let bytes = entry::encode(entry);
         self.body.push(item::ENTRY);
         put_u64(&mut self.body, bytes.len() as u64);
-        self.body.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        self.changes.push((entry.index, Some((self.body.len(), bytes.len()))));
+        let checksum = crc32fast::hash(&bytes);
+        self.body.extend_from_slice(&checksum.to_le_bytes());
+        self.changes.push((entry.index, Some(InBody { start: self.body.len(), length: bytes.len(), checksum })));
         self.body.extend_from_slice(&bytes);
     }
 
@@ -239,6 +247,12 @@ impl Log {
             // It was made, and the process ended.
             log.put_first_frame().map_err(failed(folder))?;
         }
+        if log.segments[0].number > 1 && log.hard_state == HardState::default() {
+            return Err(damaged(folder, "the hard state is missing"));
+        }
+        // What a killed process wrote may still be on its way; what is noted from now on counts on it.
+        log.folder_changed = true;
+        log.sync().map_err(failed(folder))?;
         let hard_state = log.hard_state.clone();
         Ok((log, Found { hard_state, entries }))
     }
@@ -272,7 +286,7 @@ impl Log {
                 tracing::warn!(path = %path.display(), end = segment.end, "the torn end of the log was cut off");
                 segment.trim().map_err(failed(&path))?;
             }
-            None if is_last && end < self.whole => {
+            None if number == self.whole.segment && end < self.whole => {
                 let written = self.whole.end;
                 return Err(damaged(&path, format!("it ends at byte {}, but was written up to {written}", end.end)));
             }
@@ -346,16 +360,35 @@ impl Log {
 
     /// Adds a frame. With `sync` it, and all before it, are on disk when this returns.
     pub(super) fn append(&mut self, frame: Frame, sync: bool) -> io::Result<()> {
-        if !frame.is_empty() {
-            if self.tail().end + frame.body.len() as u64 > SEGMENT_BYTES && self.tail().last.is_some() {
-                self.begin_segment()?;
+        if let Some(expected) = self.gap_before(&frame) {
+            return Err(io::Error::other(format!("log entry {expected} is missing")));
+        }
+        let full = self.tail().end + frame.body.len() as u64 > SEGMENT_BYTES && self.tail().last.is_some();
+        if full {
+            self.begin_segment()?;
+        }
+        self.put(frame)?;
+        // A segment is on disk before those that it follows may go.
+        if sync || full { self.sync() } else { Ok(()) }
+    }
+
+    /// The index that the entries of a frame leave out, if they do: what is once in a file cannot be taken back.
+    fn gap_before(&self, frame: &Frame) -> Option<u64> {
+        // The entries that there are, as the first and the one after the last.
+        let (mut first, mut end) = (self.first, self.first + self.places.len() as u64);
+        for (index, entry) in &frame.changes {
+            end = end.min(*index).max(first);
+            if entry.is_some() {
+                if first == end {
+                    (first, end) = (*index, *index);
+                }
+                if *index != end {
+                    return Some(end);
+                }
+                end += 1;
             }
-            self.put(frame)?;
         }
-        if sync {
-            self.sync()?;
-        }
-        Ok(())
+        None
     }
 
     fn put(&mut self, frame: Frame) -> io::Result<()> {
@@ -363,13 +396,12 @@ impl Log {
         let (number, offset) = (tail.number, tail.end + HEADER_BYTES as u64);
         tail.put(&frame.body)?;
         for (index, entry) in frame.changes {
-            let Some((start, length)) = entry else {
+            let Some(InBody { start, length, checksum }) = entry else {
                 self.cut(index);
                 continue;
             };
-            let checksum = crc32fast::hash(&frame.body[start..start + length]);
             let place = Place { segment: number, offset: offset + start as u64, length, checksum };
-            self.add(index, place).expect("the Raft library appends without gaps");
+            self.add(index, place).map_err(|_| io::Error::other("the log has a gap"))?;
             let tail = self.tail();
             tail.last = tail.last.max(Some(index));
         }
@@ -413,10 +445,12 @@ impl Log {
 
     /// Nothing more will be written for now.
     pub(super) fn finish(&mut self) -> io::Result<()> {
-        self.tail().trim()
+        self.tail().trim()?;
+        self.sync()
     }
 
-    /// Removes segments that hold nothing newer than an index, which a snapshot has.
+    /// Removes segments that hold nothing newer than an index, which a snapshot has. Those that come back after a crash
+    /// are removed another time.
     pub(super) fn forget(&mut self, index: u64) -> io::Result<()> {
         while self.first <= index && self.places.pop_front().is_some() {
             self.first += 1;
@@ -443,6 +477,10 @@ impl Log {
         }
         entry::decode(bytes.into())
             .map_err(|error| damaged(&path, format!("log entry {index} does not decode: {error}")))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// How much room the segments take.
@@ -598,6 +636,26 @@ mod tests {
         let (mut log, indexes, _) = reopened(folder.path(), log.whole()).unwrap();
         assert_eq!(indexes, (1..=50).collect::<Vec<_>>());
         assert_eq!(log.entry(50), Ok(other));
+    }
+
+    #[test]
+    fn a_gap_never_gets_into_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = filled(folder.path());
+        let frame = |index: u64, cut: Option<u64>| {
+            let mut frame = Frame::default();
+            cut.into_iter().for_each(|cut| frame.cut(cut));
+            frame.put_entry(&entry(index));
+            frame
+        };
+        let refused = log.append(frame(ENTRIES + 2, None), true).map_err(|error| error.to_string());
+        assert_eq!(refused, Err(format!("log entry {} is missing", ENTRIES + 1)));
+        assert!(log.append(frame(52, Some(51)), true).is_err());
+        log.append(frame(51, Some(51)), true).unwrap();
+        // After all was cut any index is the first.
+        log.append(frame(500, Some(0)), true).unwrap();
+        let (_, indexes, _) = reopened(folder.path(), log.whole()).unwrap();
+        assert_eq!(indexes, [500]);
     }
 
     #[test]
