@@ -3,6 +3,7 @@
 //! ```text
 //!   log/00000000000000000007     segments, numbered without gaps; only the last one is written to
 //!   log/00000000000000000008
+//!   log/spare-0000000000000006   what was a segment, full of zeros, to be the next one
 //!
 //!   segment   frame frame frame … zeros, which are room for the next ones
 //!   frame     magic, length and crc32 of the body (each four bytes, little-endian), body
@@ -37,6 +38,12 @@ pub const SEGMENT_BYTES: u64 = 4 << 20;
 
 /// How many zeros are laid down at once for frames to come.
 const ROOM_BYTES: u64 = 256 << 10;
+
+/// How many files that nothing is needed of any more are kept for segments to come. So the log's files take what they take at
+/// most, and blocks that were laid down once are not given back and asked for again.
+const MAX_SPARES: usize = 16;
+
+const SPARE_PREFIX: &str = "spare-";
 
 /// `m8lg`: where a frame begins.
 const MAGIC: u32 = u32::from_le_bytes(*b"m8lg");
@@ -77,6 +84,7 @@ pub(super) struct Log {
     folder: PathBuf,
     /// The oldest first; never empty.
     segments: VecDeque<Segment>,
+    spares: Vec<Spare>,
     /// Where the entries from `first` on are, without gaps.
     places: VecDeque<Place>,
     first: u64,
@@ -96,6 +104,13 @@ struct Segment {
     length: u64,
     /// The highest index among its entries.
     last: Option<u64>,
+}
+
+/// A file of zeros.
+struct Spare {
+    path: PathBuf,
+    file: File,
+    length: u64,
 }
 
 /// Where an entry is.
@@ -212,6 +227,7 @@ impl Log {
         Ok(Log {
             folder: folder.into(),
             segments: VecDeque::from([segment]),
+            spares: Vec::new(),
             places: VecDeque::new(),
             first: 0,
             hard_state: HardState::default(),
@@ -233,6 +249,7 @@ impl Log {
         let mut log = Log {
             folder: folder.into(),
             segments: VecDeque::new(),
+            spares: Vec::new(),
             places: VecDeque::new(),
             first: 0,
             hard_state: HardState::default(),
@@ -416,7 +433,14 @@ impl Log {
         let tail = self.tail();
         tail.trim()?;
         let number = tail.number + 1;
-        self.segments.push_back(Segment::create(&self.folder, number)?);
+        let segment = match self.spares.pop() {
+            Some(Spare { path, file, length }) => {
+                fs::rename(path, path_of(&self.folder, number))?;
+                Segment { number, file, end: 0, length, last: None }
+            }
+            None => Segment::create(&self.folder, number)?,
+        };
+        self.segments.push_back(segment);
         self.folder_changed = true;
         self.put_first_frame()
     }
@@ -449,15 +473,38 @@ impl Log {
         self.sync()
     }
 
-    /// Removes segments that hold nothing newer than an index, which a snapshot has. Those that come back after a crash
-    /// are removed another time.
+    /// Retires segments that hold nothing newer than an index, which a snapshot has. Those that come back after a crash
+    /// are retired another time.
     pub(super) fn forget(&mut self, index: u64) -> io::Result<()> {
         while self.first <= index && self.places.pop_front().is_some() {
             self.first += 1;
         }
+        let mut retired = Vec::new();
         while self.segments.len() > 1 && self.segments[0].last.is_none_or(|last| last <= index) {
-            fs::remove_file(path_of(&self.folder, self.segments[0].number))?;
-            self.segments.pop_front();
+            let Some(Segment { number, file, length, .. }) = self.segments.pop_front() else { break };
+            let path = path_of(&self.folder, number);
+            if self.spares.len() + retired.len() < MAX_SPARES {
+                let spare = self.folder.join(format!("{SPARE_PREFIX}{number:016}"));
+                fs::rename(path, &spare)?;
+                retired.push(Spare { path: spare, file, length });
+            } else {
+                fs::remove_file(path)?;
+            }
+        }
+        if !retired.is_empty() {
+            // What still has the name of a segment after a crash must still be one.
+            sync_folder(&self.folder)?;
+        }
+        let zeros = vec![0; ROOM_BYTES as usize];
+        for mut spare in retired {
+            spare.file.seek(SeekFrom::Start(0))?;
+            let mut left = spare.length as usize;
+            while left > 0 {
+                let part = left.min(zeros.len());
+                spare.file.write_all(&zeros[..part])?;
+                left -= part;
+            }
+            self.spares.push(spare);
         }
         Ok(())
     }
@@ -485,7 +532,8 @@ impl Log {
 
     /// How much room the segments take.
     pub(super) fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.length).sum()
+        let segments: u64 = self.segments.iter().map(|segment| segment.length).sum();
+        segments + self.spares.iter().map(|spare| spare.length).sum::<u64>()
     }
 
     fn tail(&mut self) -> &mut Segment {
@@ -511,7 +559,7 @@ impl Log {
     }
 }
 
-/// The numbers of the segments in a folder, in order.
+/// The numbers of the segments in a folder, in order. Spare files are removed.
 fn numbers(folder: &Path) -> Result<Vec<u64>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -520,7 +568,13 @@ fn numbers(folder: &Path) -> Result<Vec<u64>> {
     };
     let mut numbers = Vec::new();
     for entry in entries {
-        let name = entry.map_err(failed(folder))?.file_name();
+        let entry = entry.map_err(failed(folder))?;
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(SPARE_PREFIX)) {
+            // Whether it was filled with zeros nobody knows.
+            fs::remove_file(entry.path()).map_err(failed(folder))?;
+            continue;
+        }
         numbers.extend(name.to_str().and_then(|name| name.parse::<u64>().ok()));
     }
     numbers.sort_unstable();
@@ -612,14 +666,36 @@ mod tests {
         }
         let before = log.bytes();
         log.forget(ENTRIES / 2).unwrap();
-        assert!(log.bytes() < before);
+        assert_eq!((log.bytes(), log.segments.len() + log.spares.len()), (before, whole.segment as usize));
         assert!(log.entry(ENTRIES / 2).is_err());
         assert_eq!(log.entry(ENTRIES / 2 + 1), Ok(entry(ENTRIES / 2 + 1)));
 
         // The state is known from the newest segment alone.
         log.forget(ENTRIES).unwrap();
         let (log, _, commit) = reopened(folder.path(), whole).unwrap();
-        assert_eq!((log.segments.len(), commit), (1, ENTRIES));
+        assert_eq!((log.segments.len(), log.spares.len(), commit), (1, 0, ENTRIES));
+    }
+
+    #[test]
+    fn files_are_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = filled(folder.path());
+        let mut most = log.bytes();
+        for index in ENTRIES + 1..6 * ENTRIES {
+            let mut frame = Frame::default();
+            frame.put_entry(&entry(index));
+            log.append(frame, true).unwrap();
+            if index % 50 == 0 {
+                log.forget(index - 20).unwrap();
+            }
+            most = most.max(log.bytes());
+        }
+        assert!(most < 5 * SEGMENT_BYTES, "{most}");
+        assert!(log.bytes() > 3 * SEGMENT_BYTES, "{}", log.bytes());
+        let (_, indexes, _) = reopened(folder.path(), log.whole()).unwrap();
+        assert!(indexes.contains(&(5 * ENTRIES + 90)) && indexes.last() == Some(&(6 * ENTRIES - 1)));
+        // Without the room behind it no frame is taken for one of the file's former life.
+        drop(reopened(folder.path(), log.whole()).unwrap());
     }
 
     #[test]
