@@ -217,7 +217,8 @@ impl Crash {
         for copy in 0..copies {
             let dir = self.dir.path().with_extension("damaged");
             copy_folder(self.dir.path(), &dir);
-            let log = fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap();
+            let segments = fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+            let log = segments.filter(|path| !path.to_string_lossy().contains("spare-")).max().unwrap();
             let path = if copy % 2 == 0 { log } else { dir.join("raft/db") };
             let mut bytes = fs::read(&path).unwrap();
             let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();

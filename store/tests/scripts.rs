@@ -197,8 +197,9 @@ impl Runner {
 
     /// Changes what is written in the newest segment of the closed store's log.
     fn change_log(&self, change: impl FnOnce(&mut Vec<u8>)) -> Answer<()> {
-        let segments = fs::read_dir(self.dir().join("log"))?.map(|entry| Ok(entry?.path()));
-        let newest = segments.collect::<Answer<Vec<_>>>()?.into_iter().max().ok_or("there is no log")?;
+        let files = fs::read_dir(self.dir().join("log"))?.map(|entry| Ok(entry?.path())).collect::<Answer<Vec<_>>>()?;
+        let segments = files.into_iter().filter(|path| !path.to_string_lossy().contains("spare-"));
+        let newest = segments.max().ok_or("there is no log")?;
         let mut bytes = fs::read(&newest)?;
         // Without the room for more.
         bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
